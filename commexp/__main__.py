@@ -1,0 +1,5 @@
+"""``python -m commexp``: the same as ``commexp``."""
+
+from commexp.cli import main
+
+main()

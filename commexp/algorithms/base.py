@@ -1,0 +1,91 @@
+"""What an algorithm is given, and what it must offer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from commexp.comm import Communicator
+from commexp.compressors import Compressor
+
+if TYPE_CHECKING:
+    from commexp.problems import Problem
+
+
+@dataclass
+class Context:
+    """The world of one run: the problem, the exchange, the compressor, the number of rounds, the start x_0 [J]."""
+
+    problem: Problem
+    comm: Communicator
+    compressor: Compressor
+    rounds: int
+    start: Tensor
+
+
+class Algorithm(ABC):
+    """A round-based algorithm, written once for stacked vectors [W, J] and a Communicator.
+
+    A concrete algorithm is a dataclass whose fields are its hyper-parameters, checked in ``__post_init__``.
+    It never asks where a worker lives.
+    """
+
+    context: Context
+
+    @abstractmethod
+    def setup(self, context: Context) -> None:
+        """Takes its place in the world; called once before the first round."""
+
+    @abstractmethod
+    def round(self, t: int) -> None:
+        """Round t = 0, 1, ...: local work and one communication."""
+
+    @abstractmethod
+    def model(self) -> Tensor:
+        """The vector [J] to evaluate."""
+
+    def steps_per_round(self) -> int:
+        """Local updates of one worker in a round."""
+        return 1
+
+    def diagnostics(self) -> dict[str, float]:
+        """Extra columns of metrics.csv."""
+        return {}
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything a resumed run needs, as named tensors."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Called after ``setup``; continues as if never interrupted."""
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors of a torch optimiser, named by parameter number and slot."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": v for i, slots in state.items() for name, v in slots.items() if isinstance(v, Tensor)}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """The inverse of ``optimizer_state``."""
+    full = optimizer.state_dict()
+    for key, value in state.items():
+        number, name = key.split(".", 1)
+        full["state"].setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict(full)
+
+
+def with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in state.items()}
+
+
+def under_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries below ``prefix.``, without it."""
+    start = prefix + "."
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}

@@ -1,0 +1,37 @@
+"""Experiments from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from commexp.config import prepare
+from commexp.launch import launch
+from commexp.refusals import COMPOSITION_ERRORS, CONF, UserError, explain
+from commexp.report import finish
+from commexp.rundir import Run
+from commexp.schema import register
+from commexp.sweep import register_sweep_name
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """The config that ``overrides`` describe. Raises UserError."""
+    register()
+    register_sweep_name()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+            return compose("config", overrides=list(overrides))
+    except COMPOSITION_ERRORS as error:
+        raise UserError(explain(error, overrides)) from error
+
+
+def run_experiment(overrides: Sequence[str]) -> Run:
+    """See ``commexp.run``."""
+    plan = prepare(compose_config(overrides))
+    run = launch(plan)
+    finish(run, plan.config.target_accuracy)
+    return run

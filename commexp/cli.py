@@ -1,0 +1,89 @@
+"""``commexp``: compose, validate, launch, report."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from commexp.refusals import COMPOSITION_ERRORS, CONF, UserError, explain
+from commexp.schema import register
+from commexp.sweep import record_job, register_sweep_name
+
+EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted": 130}
+
+
+def run_one(composed: DictConfig) -> str:
+    """Runs one composed experiment, shows its table, and says how it ended."""
+    from commexp.config import prepare
+    from commexp.launch import launch
+    from commexp.report import finish
+
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    plan = prepare(composed)
+    if sweep:
+        record_job(HydraConfig.get(), plan)
+    try:
+        run = launch(plan)
+    except UserError as error:
+        if sweep:
+            record_job(HydraConfig.get(), plan, error=str(error))
+        raise
+    text = finish(run, plan.config.target_accuracy)
+    print(f"{run.name}: {run.status}" if sweep else f"\n{text}\n{shown(run.folder)}", flush=True)
+    return str(run.status)
+
+
+def shown(folder: os.PathLike[str]) -> str:
+    return f"folder: {folder}\ntables: summary.md metrics.csv traffic.csv   figures: figures/curves.png figures/curves.pdf"
+
+
+def guarded(composed: DictConfig) -> None:
+    """``run_one`` with every ending turned into its exit status; a sweep goes on after a run that ends badly."""
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        status = run_one(composed)
+    except UserError as error:
+        complain(str(error))
+        status = "refused"
+    except Exception as error:
+        if full_error():
+            raise
+        complain(f"{type(error).__name__}: {' '.join(str(error).split())}; see run.log in the run's folder")
+        status = "failed"
+    if EXIT[status] and (not sweep or status == "interrupted"):
+        sys.exit(EXIT[status])
+
+
+def complain(text: str) -> None:
+    print(f"commexp: error: {text}", file=sys.stderr, flush=True)
+
+
+def full_error() -> bool:
+    return os.environ.get("COMMEXP_FULL_ERROR") == "1"
+
+
+def main() -> None:
+    """The console script."""
+    register()
+    register_sweep_name()
+    # Hydra prints its own errors over many lines unless this is set; we turn them into one, unless the user set it
+    os.environ.setdefault("COMMEXP_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(guarded)()
+    except COMPOSITION_ERRORS as error:
+        if full_error():
+            raise
+        complain(explain(error, sys.argv[1:]))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

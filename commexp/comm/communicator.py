@@ -1,0 +1,72 @@
+"""Collectives over N workers; every call books itself in the ledger."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from commexp.comm.cost import EXCHANGES, peer_wire_bytes
+from commexp.comm.ledger import Ledger
+from commexp.compressors import Compressor, Message
+from commexp.compressors.sparse import sparse_nbytes
+
+
+class Communicator:
+    """N workers in one process (P = 1, W = N): the exchanges are sums over the leading worker axis.
+
+    ``exchange``: how messages are aggregated. ``auto``: an all-reduce where the compressor's messages sum, an
+    all-gather where they do not. ``server``: up to a parameter server and the aggregate back down, as entries or
+    dense, whichever is smaller.
+    ``deterministic``: sums run in worker order, so that other splits of the same N agree bit for bit.
+    """
+
+    def __init__(self, workers: int, ledger: Ledger, exchange: str = "auto", deterministic: bool = False) -> None:
+        if exchange not in ("auto", *EXCHANGES):
+            raise ValueError(f"exchange={exchange}: unknown; give auto, {', '.join(EXCHANGES)}")
+        self.size = workers
+        self.worker_ids = range(workers)
+        self.ledger = ledger
+        self.exchange = exchange
+        self.deterministic = deterministic
+
+    def carries(self, compressor: Compressor) -> str:
+        """The exchange that serves this compressor. Raises ValueError for a pair that makes no sense."""
+        if self.exchange == "auto":
+            return "all_reduce" if compressor.sums else "all_gather"
+        if self.exchange == "all_reduce" and not compressor.sums:
+            raise ValueError(
+                f"exchange=all_reduce: messages of {type(compressor).__name__} cannot be added on the way; "
+                "give all_gather or server"
+            )
+        return self.exchange
+
+    def mean(self, x: Tensor) -> Tensor:
+        """[W, ...] -> mean over all workers, [...]: a dense all-reduce."""
+        sent = x.numel() * x.element_size()
+        self.ledger.book("all_reduce", "peers", self.size, sent, sent, peer_wire_bytes("all_reduce", self.size, sent))
+        return self._sum(x, x.new_full((len(x),), 1.0 / self.size))
+
+    def aggregate(self, message: Message, weights: Tensor) -> Tensor:
+        """sum over all workers of w_n decode(message_n): [J], for this process's messages and weights [W].
+
+        Every worker has the result afterwards.
+        """
+        codec = message.codec
+        kind = self.carries(codec)
+        total = self._sum(codec.decode(message), weights) if self.deterministic else codec.reduce(message, weights)
+        info, sent = self.size * message.info_bits / 8, self.size * message.nbytes
+        wire = peer_wire_bytes(kind, self.size, sent)
+        self.ledger.book(kind, "up" if kind == "server" else "peers", self.size, info, sent, wire)
+        if kind == "server":
+            entries = int(torch.count_nonzero(total))
+            down = self.size * sparse_nbytes(entries, message.dim, total.element_size())
+            self.ledger.book(kind, "down", self.size, down, down, down)
+        return total
+
+    def _sum(self, x: Tensor, weights: Tensor) -> Tensor:
+        if not self.deterministic:
+            return torch.tensordot(weights, x, dims=1)
+        total = torch.zeros_like(x[0])
+        for w, row in zip(weights, x, strict=True):
+            total += w * row
+        return total

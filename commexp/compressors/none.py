@@ -1,0 +1,30 @@
+"""No compression: the vector as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from commexp.compressors.base import Compressor, Message
+
+
+@dataclass
+class NoCompression(Compressor):
+    """C(a) = a: J numbers at their own width (fp32: 4 J bytes). The dense baseline; messages sum."""
+
+    sums = True
+    unbiased = True
+
+    def encode(self, a: Tensor) -> Message:
+        dim = a.shape[1]
+        return Message({"values": a}, dim, a.dtype, 8.0 * dim * a.element_size(), self)
+
+    def decode(self, message: Message) -> Tensor:
+        return message.buffers["values"]
+
+    def payload(self, dim: int, itemsize: int) -> int:
+        return dim * itemsize
+
+    def delta(self, dim: int) -> float:
+        return 1.0

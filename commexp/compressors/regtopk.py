@@ -1,0 +1,79 @@
+"""RegTop-k: Top-k with a prior learnt from the last aggregate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from commexp.compressors.base import Message
+from commexp.compressors.sparse import Sparse
+
+
+@dataclass
+class RegTopK(Sparse):
+    """Keeps the k entries of largest score, the score being |a| damped where the other workers cancelled this one:
+
+        score[j]  = |a[j]| tanh(|1 + Delta[j]| / mu)
+        Delta[j]  = (g_prev[j] - w s_prev[j]) / (w s_prev[j])   if this worker sent entry j last round
+                  = Q                                           otherwise, and in the first round
+
+    a: accumulated gradient; s_prev: the value sent last round; g_prev: last round's aggregate; w: this worker's
+    weight in it; mu: ``mu``, the temperature (about N tells workers that agree from workers that cancel; large mu
+    ranks all entries sent last round down); Q: ``prior``, so large that the factor is 1.
+    1 + Delta = g_prev/(w s_prev) is the whole aggregate over this worker's own contribution.
+
+    Only the k entries sent last round are remembered: indices, values and the aggregate there, [W, k] each.
+    ``denominator='current'`` divides by w a[j] instead, a form found in a published notebook: it does not converge on
+    the paper's own linear regression and is kept for comparison.
+
+    Source: Bereyhi, Liang, Boudreau and Afana, Regularized Top-k, arXiv 2501.05633, algorithm 1.
+    Raises ValueError if mu or prior is not positive, or denominator is neither 'previous' nor 'current'.
+    """
+
+    mu: float = 4.0
+    prior: float = 1e8
+    denominator: str = "previous"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mu", "prior"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be positive; give mu about 2 to 8, prior 1e8")
+        if self.denominator not in ("previous", "current"):
+            raise ValueError(f"denominator={self.denominator}: unknown; give previous (the paper's) or current")
+        self._memory: dict[str, Tensor] = {}
+
+    def encode(self, a: Tensor) -> Message:
+        score = a.abs()
+        if "aggregate" in self._memory:
+            sent = self._memory["indices"]
+            factor = self._ratio(a.gather(1, sent)).div_(self.mu).tanh_()
+            score.scatter_(1, sent, score.gather(1, sent).mul_(factor))
+        chosen = score.topk(self.entries(a.shape[1]), dim=1, sorted=False).indices
+        message = self.pack(a, chosen)
+        self._memory = {"indices": chosen, "values": message.buffers["values"]}
+        return message
+
+    def _ratio(self, current: Tensor) -> Tensor:
+        """|1 + Delta| at the entries sent last round, [W, k]; an entry sent as zero tells nothing and counts as Q."""
+        mine = self._memory["weights"][:, None] * self._memory["values"]
+        below = mine if self.denominator == "previous" else self._memory["weights"][:, None] * current
+        ratio = (self._memory["aggregate"] - mine).div_(below).add_(1.0).abs_()
+        return ratio.masked_fill_(below == 0, self.prior)
+
+    def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
+        if not self._memory:
+            raise RuntimeError("RegTopK.feedback: nothing has been encoded yet")
+        indices = self._memory["indices"]
+        if weights is None:
+            weights = aggregate.new_full((indices.shape[0],), 1.0 / indices.shape[0])
+        self._memory["weights"] = weights
+        self._memory["aggregate"] = aggregate[indices]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self._memory)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self._memory = dict(state)

@@ -1,0 +1,146 @@
+"""From a composed config to checked objects; every mistake becomes one ``UserError``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from commexp.algorithms import Algorithm
+from commexp.comm import EXCHANGES
+from commexp.compressors import Compressor, ErrorFeedback
+from commexp.network import Network
+from commexp.problems import Dataset, Model, Partition
+from commexp.refusals import UserError
+from commexp.schema import COMPONENTS, UNHASHED, Config
+
+T = TypeVar("T")
+DTYPES = ("float32", "float64")
+
+
+@dataclass
+class Plan:
+    """An experiment that has been checked as far as it can be without its data.
+
+    ``config``: the typed config. ``resolved``: the same as plain values, components with all their fields.
+    ``name``: the run folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``.
+    """
+
+    config: Config
+    resolved: dict[str, Any]
+    name: str
+    dataset: Dataset
+    partition: Partition
+    model: Model
+    compressor: Compressor
+    algorithm: Algorithm
+    network: Network
+
+
+def prepare(composed: DictConfig) -> Plan:
+    """Checks types and bounds and makes the components. Raises UserError."""
+    try:
+        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {error.msg}") from error
+    _check(config)
+    nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
+    feedback = nodes["compress"].pop("error_feedback", False)
+    if not isinstance(feedback, bool):
+        raise UserError(f"compress.error_feedback={feedback}: not a truth value; give true or false")
+    codec = build(nodes["compress"], "compress", Compressor)
+    made: dict[str, Any] = {
+        "dataset": build(nodes["dataset"], "dataset", Dataset),
+        "partition": build(nodes["partition"], "partition", Partition),
+        "model": build(nodes["model"], "model", Model),
+        "compress": codec,
+        "algo": build(nodes["algo"], "algo", Algorithm),
+        "network": build(nodes["network"], "network", Network),
+    }
+    resolved = dataclasses.asdict(config)
+    resolved.update({name: _describe(nodes[name], thing) for name, thing in made.items()})
+    resolved["compress"]["error_feedback"] = feedback
+    made["compressor"] = ErrorFeedback(codec) if feedback else codec
+    name = "-".join(_short(nodes[n]["_target_"]) for n in ("algo", "compress", "dataset"))
+    made["algorithm"] = made.pop("algo")
+    del made["compress"]
+    return Plan(config=config, resolved=resolved, name=f"{name}-{fingerprint(resolved, made)}", **made)
+
+
+def build(node: dict[str, Any], key: str, kind: type[T]) -> T:
+    """The object that ``node`` (``_target_`` and fields) describes; a dataclass's field types are enforced.
+
+    Raises UserError if the target cannot be found, is no ``kind``, or refuses its fields.
+    """
+    target = str(node.get("_target_"))
+    try:
+        cls = get_class(target)
+    except Exception as error:
+        raise UserError(f"{key}._target_={target}: cannot be imported ({error}); give a class's full name") from error
+    if not issubclass(cls, kind):
+        raise UserError(f"{key}._target_={target}: is no {kind.__name__}; give a subclass of it")
+    values = {name: value for name, value in node.items() if name != "_target_"}
+    try:
+        if dataclasses.is_dataclass(cls):
+            return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values)))
+        return cls(**values)
+    except OmegaConfBaseException as error:
+        value = OmegaConf.select(OmegaConf.create(values), str(error.full_key))
+        raise UserError(f"{key}.{error.full_key}={value}: {str(error.msg).splitlines()[0]}; see {target}") from error
+    except ValueError as error:
+        raise UserError(f"{key}.{error}") from error
+    except TypeError as error:
+        raise UserError(f"{key}: {error}; see {target}") from error
+
+
+def fingerprint(resolved: dict[str, Any], components: dict[str, Any]) -> str:
+    """8 hex digits over what changes the result: not launch, outputs, ..., nor a field that only says where a file
+    lies (metadata ``location``)."""
+    kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
+    for name, thing in components.items():
+        where = [f.name for f in dataclasses.fields(thing) if "location" in f.metadata] if _is_data(thing) else []
+        if where:
+            kept[name] = {k: v for k, v in kept[name].items() if k not in where}
+    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def _is_data(thing: Any) -> bool:
+    return dataclasses.is_dataclass(thing)
+
+
+def _describe(node: dict[str, Any], thing: Any) -> dict[str, Any]:
+    """The node with every field of the object made from it, defaults included."""
+    fields = dataclasses.asdict(thing) if _is_data(thing) else {k: v for k, v in node.items() if k != "_target_"}
+    return {"_target_": node["_target_"], **fields}
+
+
+def _short(target: str) -> str:
+    """commexp.compressors.topk.TopK -> topk (its file, as design has one component a file); else the class."""
+    module = get_class(target).__module__
+    return module.rsplit(".", 1)[-1] if module.startswith("commexp.") else target.rsplit(".", 1)[-1].lower()
+
+
+def _check(c: Config) -> None:
+    for key in ("workers", "rounds", "eval_every"):
+        if getattr(c, key) < 1:
+            raise UserError(f"{key}={getattr(c, key)}: must be at least 1")
+    if c.batch_size is not None and c.batch_size < 1:
+        raise UserError(f"batch_size={c.batch_size}: must be at least 1, or null for the full batch")
+    if c.seed < 0:
+        raise UserError(f"seed={c.seed}: must not be negative")
+    if c.dtype not in DTYPES:
+        raise UserError(f"dtype={c.dtype}: unknown; give {' or '.join(DTYPES)}")
+    if c.target_accuracy is not None and not 0 < c.target_accuracy <= 1:
+        raise UserError(f"target_accuracy={c.target_accuracy}: must lie in (0, 1], such as 0.95")
+    if c.comm.exchange not in ("auto", *EXCHANGES):
+        raise UserError(f"comm.exchange={c.comm.exchange}: unknown; give auto, {', '.join(EXCHANGES)}")
+    if c.launch.kind != "single":
+        raise UserError(f"launch.kind={c.launch.kind}: unknown; give single")
+    if c.launch.threads is not None and c.launch.threads < 1:
+        raise UserError(f"launch.threads={c.launch.threads}: must be at least 1, or null")

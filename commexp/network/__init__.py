@@ -1,0 +1,5 @@
+"""The network: what an exchange costs in seconds."""
+
+from commexp.network.link import Network
+
+__all__ = ["Network"]

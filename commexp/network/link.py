@@ -1,0 +1,45 @@
+"""Seconds on a virtual clock for what the ledger booked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Network:
+    """Workers with one full-duplex link each, of the same speed.
+
+    ``bandwidth``: Mbit/s per link and direction. ``latency``: milliseconds per message.
+    ``compute``: seconds a worker computes per round (0: the clock shows communication alone).
+
+    n workers, S payload bytes each, beta = bandwidth in bytes/s, alpha = latency in s:
+
+        all_reduce (ring)   2 (n-1) (alpha + S / (n beta))
+        all_gather (ring)   (n-1) (alpha + S / beta)
+        server              alpha + n S / beta for each direction: the server's own link is shared by all
+
+    Source: Thakur, Rabenseifner and Gropp, Optimization of Collective Communication Operations in MPICH, 2005.
+    Raises ValueError if bandwidth is not positive, or latency or compute is negative.
+    """
+
+    bandwidth: float = 1000.0
+    latency: float = 0.1
+    compute: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.bandwidth > 0:
+            raise ValueError(f"bandwidth={self.bandwidth}: must be positive; give Mbit/s, such as 100")
+        for name in ("latency", "compute"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative; give 0 or more")
+
+    def seconds(self, exchange: str, workers: int, sent: int) -> float:
+        """Duration of one exchange among ``workers`` whose payloads are ``sent`` bytes in all."""
+        alpha, beta, n = self.latency / 1e3, self.bandwidth * 1e6 / 8, workers
+        if exchange == "all_reduce":
+            return 2 * (n - 1) * (alpha + sent / n / n / beta)
+        if exchange == "all_gather":
+            return (n - 1) * (alpha + sent / n / beta)
+        if exchange == "server":
+            return alpha + sent / beta
+        raise ValueError(f"exchange={exchange}: no cost model for it")

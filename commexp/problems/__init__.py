@@ -1,0 +1,37 @@
+"""What is minimised: data, a model and a loss, with gradients for W workers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from commexp.problems.base import Problem
+from commexp.problems.data import Data, Dataset
+from commexp.problems.datasets.partition import Partition
+from commexp.problems.models.base import Model, Setting
+
+
+def build_problem(
+    dataset: Dataset,
+    partition: Partition,
+    model: Model,
+    workers: int,
+    worker_ids: Sequence[int],
+    batch_size: int | None,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    deterministic: bool = False,
+) -> Problem:
+    """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``.
+
+    Raises ValueError or FileNotFoundError, in words for the user, if the parts do not fit together.
+    """
+    data = dataset.load(workers, seed, dtype)
+    parts = partition.split(data, workers, seed)
+    mine = [parts[n] for n in worker_ids]
+    return model.problem(data, Setting(mine, worker_ids, batch_size, seed, device, dtype, deterministic))
+
+
+__all__ = ["Data", "Dataset", "Model", "Partition", "Problem", "build_problem"]

@@ -1,0 +1,41 @@
+"""What is minimised: F(x) = (1/N) sum_n f_n(x), f_n the loss on worker n's data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Problem(ABC):
+    """Data, model and loss of the W workers of this process.
+
+    ``dim``: J, the number of parameters. ``samples``: training samples over all workers.
+    ``samples_per_step``: samples that one worker's batch holds, on average over the workers.
+    """
+
+    dim: int
+    samples: int
+    samples_per_step: float
+
+    @abstractmethod
+    def init(self, generator: torch.Generator) -> Tensor:
+        """The start x_0, [J]; equal for equal generators."""
+
+    @abstractmethod
+    def batch(self, step: int) -> object:
+        """The workers' batches of local step ``step``; a function of the seed and the step alone."""
+
+    @abstractmethod
+    def loss_and_grad(self, x: Tensor, batch: object) -> tuple[Tensor, Tensor]:
+        """x [W, J] -> losses [W] and gradients [W, J] on the batch. ``x`` may be an expanded [J]."""
+
+    @abstractmethod
+    def evaluate(self, x: Tensor) -> dict[str, float]:
+        """Metrics of one model, x [J]: ``train_loss`` and, where there is such a thing, ``test_loss``,
+        ``test_accuracy``, ``dist_to_opt``."""
+
+    def optimum(self) -> Tensor | None:
+        """The minimiser [J] where it is known in closed form."""
+        return None

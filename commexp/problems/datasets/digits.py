@@ -1,0 +1,29 @@
+"""scikit-learn's handwritten digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from commexp.problems.data import Data, Dataset
+
+
+@dataclass
+class Digits(Dataset):
+    """1,797 real 8 x 8 grey images of ten digits, scaled to mean 0 and variance 1; one fifth is held out for the
+    test, the same for every seed and balanced over classes. Source: UCI, Optical Recognition of Handwritten Digits.
+    """
+
+    def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        images, labels = load_digits(return_X_y=True)
+        train_x, test_x, train_y, test_y = train_test_split(
+            images, labels, test_size=0.2, random_state=0, stratify=labels
+        )
+        mean, std = train_x.mean(), train_x.std()
+        x = [torch.tensor((a - mean) / std, dtype=dtype).view(-1, 1, 8, 8) for a in (train_x, test_x)]
+        y = [torch.tensor(a, dtype=torch.long) for a in (train_y, test_y)]
+        return Data(x[0], y[0], x[1], y[1], classes=10)

@@ -1,0 +1,127 @@
+"""How samples are split over workers. Every sample goes to exactly one worker, every worker gets at least one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from commexp.problems.data import Data
+from commexp.seeding import numpy_generator
+
+Shares = list[np.ndarray]
+
+
+class Partition(ABC):
+    """A dataclass; ``split`` gives each worker its sample indices."""
+
+    def split(self, data: Data, workers: int, seed: int) -> list[Tensor]:
+        """Raises ValueError if there are more workers than samples, or the data lack what the split needs."""
+        m = len(data.train_x)
+        if workers > m:
+            raise ValueError(f"workers={workers}: more workers than the {m} training samples; give at most {m}")
+        parts = self.shares(data, workers, numpy_generator(seed, "partition"))
+        return [torch.from_numpy(np.sort(p)).long() for p in _no_empty(parts)]
+
+    @abstractmethod
+    def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
+        """Sample indices of each worker; a worker may still be empty."""
+
+
+@dataclass
+class Iid(Partition):
+    """Shuffled and dealt out evenly."""
+
+    def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
+        return np.array_split(rng.permutation(len(data.train_x)), workers)
+
+
+@dataclass
+class Natural(Partition):
+    """As the dataset itself assigns its samples; in contiguous equal blocks where it assigns none."""
+
+    def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
+        if data.parts is not None:
+            return [p.numpy() for p in data.parts]
+        return np.array_split(np.arange(len(data.train_x)), workers)
+
+
+@dataclass
+class ByClass(Partition):
+    """Sorted by label and cut into workers x ``shards`` pieces, dealt at random: a worker sees about ``shards``
+    classes. Source: McMahan et al., arXiv 1602.05629, section 3.
+    """
+
+    shards: int = 2
+
+    def __post_init__(self) -> None:
+        if self.shards < 1:
+            raise ValueError(f"shards={self.shards}: must be at least 1; 2 is usual")
+
+    def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
+        labels = _labels(data, "by_class")
+        shuffled = rng.permutation(len(labels))
+        pieces = np.array_split(shuffled[np.argsort(labels[shuffled], kind="stable")], workers * self.shards)
+        dealt = rng.permutation(len(pieces)).reshape(workers, self.shards)
+        return [np.concatenate([pieces[i] for i in mine]) for mine in dealt]
+
+
+@dataclass
+class Dirichlet(Partition):
+    """Each class is split over the workers by proportions from Dirichlet(``alpha``): small alpha, few classes each.
+    Source: Hsu, Qi and Brown, arXiv 1909.06335, section 3.
+    """
+
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.alpha > 0:
+            raise ValueError(f"alpha={self.alpha}: must be positive; 0.1 is very uneven, 100 nearly even")
+
+    def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
+        labels = _labels(data, "dirichlet")
+        mine: list[list[np.ndarray]] = [[] for _ in range(workers)]
+        for c in np.unique(labels):
+            rows = rng.permutation(np.flatnonzero(labels == c))
+            ends = np.round(np.cumsum(rng.dirichlet(np.full(workers, self.alpha))) * len(rows)).astype(int)
+            for worker, piece in zip(mine, np.split(rows, ends[:-1]), strict=True):
+                worker.append(piece)
+        return [np.concatenate(pieces) for pieces in mine]
+
+
+@dataclass
+class RandomShares(Partition):
+    """Shares of random size, the largest ``ratio`` times the smallest: sizes proportional to ratio^v, v drawn
+    uniformly and stretched to [0, 1]; the samples themselves are dealt at random.
+    """
+
+    ratio: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.ratio >= 1:
+            raise ValueError(f"ratio={self.ratio}: must be at least 1, the size of the largest share over the smallest")
+
+    def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
+        v = rng.random(workers)
+        size = self.ratio ** ((v - v.min()) / max(float(np.ptp(v)), 1e-12))
+        ends = np.round(np.cumsum(size / size.sum()) * len(data.train_x)).astype(int)
+        return np.split(rng.permutation(len(data.train_x)), ends[:-1])
+
+
+def _labels(data: Data, name: str) -> np.ndarray:
+    if data.classes is None:
+        raise ValueError(f"partition={name}: the data have no classes; give partition=iid or natural")
+    return data.train_y.numpy()
+
+
+def _no_empty(parts: Shares) -> Shares:
+    """An empty worker takes one sample from the largest share."""
+    parts = list(parts)
+    for i, part in enumerate(parts):
+        if len(part) == 0:
+            giver = max(range(len(parts)), key=lambda j: len(parts[j]))
+            parts[i], parts[giver] = parts[giver][-1:], parts[giver][:-1]
+    return parts

@@ -1,0 +1,78 @@
+"""Losses and gradients of W workers for any torch module, the fastest way that the module allows.
+
+    one        W = 1: plain autograd; parameters and gradients are views of flat buffers, nothing is copied
+    folded     the workers in the batch axis (folding.py): convolution, linear, group norm
+    vmapped    torch.func.vmap over workers: whatever has a batching rule and keeps no running statistics
+    looped     worker by worker: always possible, and bit for bit what W = 1 gives
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from commexp.problems.flat import FlatLayout
+from commexp.problems.folding import CannotFold, Folded
+
+Gradients = tuple[Tensor, Tensor]  # losses [W], gradients [W, J]
+
+
+class ModuleGradients:
+    """Cross entropy of a module's output, mean over each worker's batch, and its gradient by the flat vector."""
+
+    def __init__(self, module: nn.Module, deterministic: bool = False) -> None:
+        self.module = module.requires_grad_(False)
+        self.layout = FlatLayout(module)
+        self._ways: list[Callable[[Tensor, Tensor, Tensor], Gradients]] = [self.folded, self.vmapped, self.looped]
+        if deterministic:
+            self._ways = [self.looped]
+
+    def __call__(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
+        """x [W, J], inputs [W, b, ...], targets [W, b]."""
+        if len(x) == 1:
+            return self.looped(x, inputs, targets)
+        while len(self._ways) > 1:
+            try:
+                return self._ways[0](x, inputs, targets)
+            except (CannotFold, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and self._ways[0] != self.vmapped:
+                    raise
+                del self._ways[0]
+        return self._ways[0](x, inputs, targets)
+
+    def one(self, x: Tensor, inputs: Tensor, targets: Tensor, out: Tensor) -> Tensor:
+        """x [J], inputs [b, ...] -> loss; the gradient is written over ``out`` [J]."""
+        out.zero_()
+        params = self.layout.views(x.detach())
+        for p, g in zip(params.values(), self.layout.views(out).values(), strict=True):
+            p.requires_grad_().grad = g
+        loss = F.cross_entropy(functional_call(self.module, params, (inputs,)), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def looped(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
+        grad = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        losses = [self.one(*each) for each in zip(x, inputs, targets, grad, strict=True)]
+        return torch.stack(losses), grad
+
+    def vmapped(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
+        def loss(params: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+            return F.cross_entropy(functional_call(self.module, params, (inputs,)), targets)
+
+        shared = x.stride(0) == 0
+        params = self.layout.views(x[0] if shared else x)
+        grads, losses = vmap(grad_and_value(loss), in_dims=(None if shared else 0, 0, 0))(params, inputs, targets)
+        return losses, self.layout.flatten(list(grads.values()), len(x))
+
+    def folded(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
+        workers = len(x)
+        params = {name: p.requires_grad_() for name, p in self.layout.views(x.detach()).items()}
+        with Folded(params.values()):
+            logits = functional_call(self.module, params, (inputs.flatten(0, 1),))
+        losses = F.cross_entropy(logits, targets.flatten(), reduction="none").view(workers, -1).mean(1)
+        grads = torch.autograd.grad(losses.sum(), list(params.values()))
+        return losses.detach(), self.layout.flatten(list(grads), workers)

@@ -1,0 +1,60 @@
+"""Linear least squares from Gram matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from commexp.problems.base import Problem
+from commexp.problems.data import Data
+
+
+class LeastSquares(Problem):
+    """f_n(x) = (1/D_n) ||X_n x - y_n||^2, its gradient (2/D_n) (X_n^T X_n x - X_n^T y_n) on the full batch.
+
+    X_n^T X_n, X_n^T y_n and y_n^T y_n are formed once: a round costs N J^2, no pass over the samples.
+    The optimum solves the normal equations of F = mean_n f_n (pooled least squares for equal shares).
+    Metrics: train_loss = F(x), dist_to_opt = ||x - x*||.
+    """
+
+    def __init__(self, data: Data, parts: Sequence[Tensor], device: torch.device) -> None:
+        gram, cross, square = [], [], []
+        for rows in parts:
+            x, y = data.train_x[rows], data.train_y[rows].to(data.train_x.dtype)
+            gram.append(x.mT @ x * (2 / len(rows)))
+            cross.append(x.mT @ y * (2 / len(rows)))
+            square.append(y @ y / len(rows))
+        self.gram, self.cross = torch.stack(gram).to(device), torch.stack(cross).to(device)
+        self.mean_gram, self.mean_cross = self.gram.mean(0), self.cross.mean(0)
+        self.square = torch.stack(square).to(device)
+        self.dim = data.train_x.shape[1]
+        self.samples = sum(len(rows) for rows in parts)
+        self.samples_per_step = self.samples / len(parts)
+        self.solution: Tensor = torch.linalg.solve(self.mean_gram, self.mean_cross)
+
+    def init(self, generator: torch.Generator) -> Tensor:
+        """Uniform in [-1/sqrt(J), 1/sqrt(J)]: what torch.nn.Linear starts from."""
+        x = torch.empty(self.dim, dtype=self.gram.dtype)
+        bound = 1 / math.sqrt(self.dim)
+        return x.uniform_(-bound, bound, generator=generator).to(self.gram.device)
+
+    def batch(self, step: int) -> None:
+        return None
+
+    def loss_and_grad(self, x: Tensor, batch: object) -> tuple[Tensor, Tensor]:
+        if x.stride(0) == 0:
+            gx = self.gram @ x[0]
+        else:
+            gx = torch.bmm(self.gram, x[..., None]).squeeze(-1)
+        losses = self.square + (x * (gx / 2 - self.cross)).sum(1)
+        return losses, gx - self.cross
+
+    def evaluate(self, x: Tensor) -> dict[str, float]:
+        loss = self.square.mean() + x @ (self.mean_gram @ x / 2 - self.mean_cross)
+        return {"train_loss": float(loss), "dist_to_opt": float(torch.linalg.vector_norm(x - self.solution))}
+
+    def optimum(self) -> Tensor:
+        return self.solution

@@ -1,0 +1,41 @@
+"""Which samples a worker sees when: a function of (seed, worker, step) alone, so there is no position to save."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from commexp.seeding import generator
+
+
+class Sampler:
+    """Batches of ``batch_size`` from each worker's part, in a new random order every epoch of that worker.
+
+    A batch that reaches the end of an epoch goes on into the next one, so every batch has the same size.
+    """
+
+    def __init__(self, parts: Sequence[Tensor], worker_ids: Sequence[int], batch_size: int, seed: int) -> None:
+        self.parts, self.worker_ids, self.batch_size, self.seed = parts, worker_ids, batch_size, seed
+        self._orders: dict[tuple[int, int], Tensor] = {}
+
+    def batch(self, step: int) -> Tensor:
+        """Sample indices [W, b] of local step 0, 1, ..."""
+        return torch.stack([self._rows(w, step) for w in range(len(self.parts))])
+
+    def _rows(self, w: int, step: int) -> Tensor:
+        start, size = step * self.batch_size, len(self.parts[w])
+        end = start + self.batch_size
+        first, last = start // size, (end - 1) // size
+        if first == last:
+            return self._order(w, first)[start - first * size : end - first * size]
+        stream = torch.cat([self._order(w, epoch) for epoch in range(first, last + 1)])
+        return stream[start - first * size : end - first * size]
+
+    def _order(self, w: int, epoch: int) -> Tensor:
+        if (w, epoch) not in self._orders:
+            self._orders.pop((w, epoch - 2), None)
+            g = generator(self.seed, "order", self.worker_ids[w], epoch)
+            self._orders[w, epoch] = self.parts[w][torch.randperm(len(self.parts[w]), generator=g)]
+        return self._orders[w, epoch]

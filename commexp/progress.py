@@ -1,0 +1,64 @@
+"""What the user sees while a run goes on: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from commexp.units import human_bytes
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Round, loss, accuracy (or distance to the optimum), bytes sent and the time left."""
+
+    def __init__(self, rounds: int, first: int, name: str) -> None:
+        self.rounds, self.first, self.name = rounds, first, name
+        self.terminal = sys.stderr.isatty()
+        self.begin = self.last_line = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        self.bar = tqdm(
+            total=self.rounds,
+            initial=self.first,
+            desc=self.name,
+            unit="round",
+            disable=not self.terminal,
+            dynamic_ncols=True,
+            leave=False,
+        )
+        return self
+
+    def show(self, done: int, row: Mapping[str, Any]) -> str | None:
+        """Shows an evaluation; returns the line for the log when one is due."""
+        text = _values(row)
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(done - self.bar.n)
+        now = time.monotonic()
+        if done not in (0, self.rounds) and now - self.last_line < SECONDS_BETWEEN_LINES:
+            return None
+        self.last_line = now
+        left = (now - self.begin) / max(1, done - self.first) * (self.rounds - done)
+        line = f"round {done}/{self.rounds}  {text}" + (f"  {left:.0f} s left" if 0 < done < self.rounds else "")
+        if not self.terminal and done:
+            print(f"{self.name}: {line}", file=sys.stderr, flush=True)
+        return line
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.bar.close()
+
+
+def _values(row: Mapping[str, Any]) -> str:
+    parts = [f"loss {row['train_loss']:.4g}"]
+    if "test_accuracy" in row:
+        parts.append(f"accuracy {row['test_accuracy']:.2%}")
+    if "dist_to_opt" in row:
+        parts.append(f"distance {row['dist_to_opt']:.2e}")
+    parts.append(f"sent {human_bytes(row['bytes_sent'])}")
+    return "  ".join(parts)

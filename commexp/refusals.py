@@ -1,0 +1,95 @@
+"""A user's mistake in one line: what is wrong, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from commexp.schema import Config
+
+CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if p.is_dir())
+
+
+class UserError(Exception):
+    """``<key>=<value>: <what is wrong>; <what would be right>``: printed as it is, exit status 2."""
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> str:
+    """One line for an error of Hydra's composition."""
+    if isinstance(error, UserError):
+        return str(error)
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={choice}: no such option; {_near(choice, error.options)}"
+    unknown = re.search(r"Could not (?:override|append to|delete from config|find)\D*? '([^']+)'", text)
+    if unknown:
+        return _unknown_key(unknown[1].removeprefix("config."), overrides)
+    merging = re.search(r"Error merging override ([^\n]*)", text)
+    if merging:
+        cause = next((line for line in text.splitlines()[1:] if line.strip()), "not possible").strip()
+        return f"{merging[1].lstrip('+')}: {cause[0].lower()}{cause[1:]}; see commexp --help"
+    return " ".join(text.split()) + "; see commexp --help"
+
+
+def _unknown_key(key: str, overrides: Sequence[str]) -> str:
+    given = next((o.lstrip("+~") for o in overrides if o.lstrip("+~").split("=")[0].split("@")[0] == key), key)
+    group, _, leaf = key.partition(".")
+    holders = [p.stem for p in sorted((CONF / group).glob("*.yaml")) if _has(p, group, leaf)] if leaf else []
+    if holders:
+        chosen = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), "the one chosen")
+        return f"{given}: {group}={chosen} has no '{leaf}'; choose {group}={_either(holders)}, or leave it out"
+    return f"{given}: no such key; {_near(key, known_keys())}"
+
+
+def known_keys() -> list[str]:
+    """Every key and group that an override may name."""
+    keys = set(_flatten(OmegaConf.structured(Config)))
+    for path in CONF.glob("*/*.yaml"):
+        group = path.parent.name
+        keys |= {group, *_flatten(_node(path, group), group + ".")}
+    return sorted(keys)
+
+
+def _node(path: Path, group: str) -> DictConfig:
+    """The part of a group's file that ends up under the group's own name."""
+    loaded = OmegaConf.load(path)
+    assert isinstance(loaded, DictConfig)
+    if "@package _global_" in path.read_text(encoding="utf-8"):
+        loaded = loaded.get(group) or OmegaConf.create()
+    return loaded
+
+
+def _has(path: Path, group: str, leaf: str) -> bool:
+    return leaf in _flatten(_node(path, group))
+
+
+def _flatten(node: DictConfig, prefix: str = "") -> Iterable[str]:
+    for key in node:
+        if key in ("defaults", "_target_", "hydra"):
+            continue
+        yield f"{prefix}{key}"
+        value = node._get_node(key)
+        if isinstance(value, DictConfig) and not value._is_none():
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def _near(word: str, options: Iterable[str]) -> str:
+    options = sorted(options)
+    close = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {_either(close)}?"
+    return f"give one of {', '.join(options)}" if len(options) < 12 else "see commexp --help"
+
+
+def _either(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+COMPOSITION_ERRORS = (UserError, HydraException, OmegaConfBaseException)

@@ -1,0 +1,64 @@
+"""Curves of runs: loss and accuracy (or distance to the optimum) against round, bytes and time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from commexp.report.style import bytes_axis, figure, line_style, percent_axis, save
+from commexp.rundir import Run
+
+X_AXES = {"round": "round", "bytes_sent": "bytes sent, all workers", "sim_seconds": "time on the virtual clock (s)"}
+
+
+def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | None = None) -> list[Path]:
+    """One line per entry of ``groups``: the mean over its runs (seeds), with their range as a band."""
+    frames = {name: [r.metrics for r in runs if not r.metrics.empty] for name, runs in groups.items()}
+    frames = {name: f for name, f in frames.items() if f}
+    columns = set.union(*[set(f[0].columns) for f in frames.values()]) if frames else set()
+    rows = [m for m in ("train_loss", "test_accuracy", "dist_to_opt") if m in columns]
+    with figure(len(rows), len(X_AXES), 3.1, 2.4) as (made, axes):
+        for i, metric in enumerate(rows):
+            for j, x in enumerate(X_AXES):
+                axis = axes[i * len(X_AXES) + j]
+                for k, f in enumerate(frames.values()):
+                    draw_line(axis, f, x, metric, k)
+                dress(axis, x, metric, last_row=i == len(rows) - 1, first_column=j == 0)
+        if len(frames) > 1:
+            handles = [axes[0].plot([], [], label=name, **line_style(k))[0] for k, name in enumerate(frames)]  # type: ignore[arg-type]
+            made.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+        if title:
+            made.suptitle(title, fontsize=9)
+        return save(made, path)
+
+
+def draw_line(axis: Axes, frames: Sequence[pd.DataFrame], x: str, metric: str, number: int, name: str = "") -> None:
+    """Mean and range over ``frames`` of one method; squared where the metric is a distance."""
+    power = 2 if metric == "dist_to_opt" else 1
+    shortest = min(len(f) for f in frames)
+    values = pd.concat([f[metric].iloc[:shortest] ** power for f in frames], axis=1)
+    at = pd.concat([f[x].iloc[:shortest] for f in frames], axis=1).mean(axis=1)
+    keep = at > 0 if x == "bytes_sent" else at >= 0
+    style = line_style(number)
+    mean = values.mean(axis=1)[keep]
+    axis.plot(at[keep], mean, label=name or None, marker="." if keep.sum() == 1 else "", **style)  # type: ignore[arg-type]
+    if len(frames) > 1:
+        axis.fill_between(at[keep], values.min(axis=1)[keep], values.max(axis=1)[keep], color=style["color"], alpha=0.15)
+
+
+def dress(axis: Axes, x: str, metric: str, last_row: bool = True, first_column: bool = True) -> None:
+    """Scales and labels."""
+    if x == "bytes_sent":
+        bytes_axis(axis, X_AXES[x] if last_row else "")
+    elif last_row:
+        axis.set_xlabel(X_AXES[x])
+    if metric == "test_accuracy":
+        percent_axis(axis, "test accuracy" if first_column else "")
+        return
+    if all((line.get_ydata() > 0).all() for line in axis.get_lines()):  # type: ignore[operator,union-attr]
+        axis.set_yscale("log")
+    if first_column:
+        axis.set_ylabel("squared distance to optimum" if metric == "dist_to_opt" else "train loss")

@@ -1,0 +1,99 @@
+"""Tables of runs: one run's summary, several runs side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from commexp.rundir import Run
+from commexp.units import human_bytes
+
+METRICS = {
+    "train_loss": "train loss",
+    "test_loss": "test loss",
+    "test_accuracy": "test accuracy",
+    "dist_to_opt": "distance to optimum",
+}
+
+
+def number(value: Any) -> float:
+    """A value of summary.json, where NaN and infinity are strings, as a float; NaN for None."""
+    return math.nan if value is None else float(value)
+
+
+def show(metric: str, value: Any) -> str:
+    """A metric's value as people read it; '-' where there is none."""
+    v = number(value)
+    if math.isnan(v):
+        return "-"
+    return f"{v:.2%}" if metric.endswith("accuracy") else f"{v:.4g}"
+
+
+def to_target(metrics: pd.DataFrame, target: float | None) -> pd.Series | None:
+    """The first row of ``metrics`` whose test accuracy reaches ``target``; None where none does."""
+    if target is None or "test_accuracy" not in metrics:
+        return None
+    reached = metrics[metrics["test_accuracy"] >= target]
+    return None if reached.empty else reached.iloc[0]
+
+
+def label(run: Run) -> str:
+    """What a run is called in a legend: its compressor and that one's main setting."""
+    config = run.config
+    codec = config["compress"]
+    name = run.name.split("-")[1]
+    k = f" k={codec['k']:g}" if "k" in codec else ""
+    return f"{name}{k}"
+
+
+def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, padded so that it reads well as plain text too."""
+    table = [list(headers), *[list(r) for r in rows]]
+    widths = [max(len(r[i]) for r in table) for i in range(len(headers))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
+
+    return "\n".join([line(table[0]), line(["-" * w for w in widths]), *[line(r) for r in table[1:]]])
+
+
+def summary_markdown(run: Run, target: float | None = None) -> str:
+    """Final and best values, bytes, times: what the end of a run shows and summary.md keeps."""
+    s, status = run.summary, run.status
+    values = [
+        [text, show(key, s.get(key)), show(key, s.get(f"best_{key}"))] for key, text in METRICS.items() if key in s
+    ]
+    blocks = [markdown(["", "final", "best"], values)]
+    against = number(s["bytes_against_dense"])
+    share = "as dense" if against == 1 else f"dense / {1 / against:.3g}" if 0 < against < 1 else f"dense x {against:.3g}"
+    bytes_rows = [
+        ["information", human_bytes(s["bytes_info"]), "what an ideal code would need"],
+        ["sent", human_bytes(s["bytes_sent"]), f"payload handed to the exchange: {share}"],
+        ["on the wire", human_bytes(s["bytes_wire"]), f"all links, {s['exchange']}"],
+        ["dense", human_bytes(s["dense_bytes"]), "uncompressed payload of as many rounds"],
+    ]
+    blocks.append(markdown(["bytes", "all workers", "meaning"], bytes_rows))
+    clock = [["computing here", f"{number(s['wall_seconds']):.2f} s"], ["virtual clock", f"{number(s['sim_seconds']):.4g} s"]]
+    row = to_target(run.metrics, target)
+    if target is not None and "test_accuracy" in s:
+        reached = "not reached" if row is None else f"{human_bytes(row.bytes_sent)} sent, {row.sim_seconds:.4g} s"
+        clock.append([f"to {target:.4g} accuracy", reached + (f", round {row['round']:.0f}" if row is not None else "")])
+    blocks.append(markdown(["time", ""], clock))
+    head = f"{run.name}: {status} after {s['round']:,} rounds"
+    return "\n\n".join([head, *blocks]) + "\n"
+
+
+def compare_markdown(runs: Sequence[Run]) -> str:
+    """A row per run, unfinished ones included."""
+    keys = [k for k in METRICS if any(k in r.summary for r in runs)]
+    rows = []
+    for run in runs:
+        s = run.summary
+        counts = [human_bytes(s[c]) if c in s else "-" for c in ("bytes_info", "bytes_sent", "bytes_wire")]
+        seed = str(run.config["seed"])
+        rows.append([label(run), seed, str(run.status), *[show(k, s.get(k)) for k in keys], *counts, run.name])
+    heads = ["method", "seed", "status", *[METRICS[k] for k in keys], "info", "sent", "wire", "run"]
+    return markdown(heads, rows) + "\n"

@@ -1,0 +1,133 @@
+"""The run folder: what a run leaves, written so that no moment of dying can spoil it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from filelock import FileLock
+
+STATUSES = ("running", "completed", "interrupted", "diverged", "failed")
+FINISHED = ("completed", "diverged")
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replaces ``path`` by ``content`` in one step: temporary file beside it, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_atomic(path, json.dumps(_finite(content), indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The file's object, or an empty one where there is no readable file."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become their names."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment's folder, finished or not."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def status(self) -> str | None:
+        return self.meta.get("status")
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return read_json(self.folder / "meta.json")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return read_json(self.folder / "summary.json")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        loaded = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
+        assert isinstance(loaded, dict)
+        return loaded
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """A row per evaluation; the columns are explained in the README."""
+        return _read_csv(self.folder / "metrics.csv")
+
+    @property
+    def traffic(self) -> pd.DataFrame:
+        """A row per exchange and direction."""
+        return _read_csv(self.folder / "traffic.csv")
+
+    def set_meta(self, **changes: Any) -> None:
+        write_json(self.folder / "meta.json", {**self.meta, **changes})
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        write_atomic(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        write_atomic(self.folder / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False))
+
+    def clear(self) -> None:
+        """Empties the folder, but for the lock that this process holds."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process at a time; the operating system lets go when its holder dies, however it dies."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / LOCK):
+            yield
+
+
+LOCK = ".lock"
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, float_precision="round_trip") if path.is_file() and path.stat().st_size > 1 else pd.DataFrame()

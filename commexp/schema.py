@@ -1,0 +1,69 @@
+"""The structured config: names and types of everything that is not a component's own field.
+
+Kept apart from ``config.py`` so that ``commexp --help`` need not import torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from hydra.core.config_store import ConfigStore
+
+#: groups whose choice is a component: a node with ``_target_`` and that class's fields
+COMPONENTS = ("dataset", "partition", "model", "compress", "algo", "network")
+
+
+@dataclass
+class Comm:
+    """``exchange``: auto, all_reduce, all_gather or server. ``deterministic``: sums in worker order and gradients
+    worker by worker, so that any split of N over processes gives the same bits."""
+
+    exchange: str = "auto"
+    deterministic: bool = False
+
+
+@dataclass
+class Launch:
+    """``kind``: single (one process). ``device``: auto, cpu, cuda or cuda:0, ...; auto takes a GPU where there is
+    one. ``threads``: of torch, null leaves torch's choice."""
+
+    kind: str = "single"
+    device: str = "auto"
+    threads: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
+
+
+@dataclass
+class Config:
+    """The whole config. What does not change a result (``UNHASHED``) is left out of the run folder's name.
+
+    ``preset``: an experiment's values for fields of whichever component is chosen; conf/compress/*.yaml look there
+    first, so that an experiment may say k and still be run with a compressor that has no k.
+    """
+
+    workers: int = 8
+    seed: int = 0
+    rounds: int = 300
+    batch_size: Optional[int] = 16  # noqa: UP045
+    eval_every: int = 10
+    dtype: str = "float32"
+    dataset: Any = None
+    partition: Any = None
+    model: Any = None
+    compress: Any = None
+    algo: Any = None
+    network: Any = None
+    comm: Comm = field(default_factory=Comm)
+    launch: Launch = field(default_factory=Launch)
+    preset: dict[str, Any] = field(default_factory=dict)
+    target_accuracy: Optional[float] = None  # noqa: UP045
+    outputs: str = "outputs"
+    rerun: bool = False
+
+
+UNHASHED = ("preset", "launch", "target_accuracy", "outputs", "rerun")
+
+
+def register() -> None:
+    """Makes the schema known to Hydra as ``schema``, the first entry of conf/config.yaml's defaults."""
+    ConfigStore.instance().store(name="schema", node=Config)

@@ -1,0 +1,89 @@
+"""Multirun sweeps: checked whole before the first run, gathered into one table after the last."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from commexp.refusals import COMPOSITION_ERRORS, UserError, explain
+from commexp.rundir import write_json
+from commexp.schema import UNHASHED
+
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
+
+    from commexp.config import Plan
+
+
+def sweep_name(overrides: Sequence[str]) -> str:
+    """A folder name from what is swept: the same words, the same folder."""
+    kept = sorted(o for o in overrides if not o.lstrip("+").split("=")[0].startswith(UNHASHED))
+    digest = hashlib.blake2b("\n".join(kept).encode(), digest_size=4).hexdigest()
+    values = [re.sub(r"[^\w.,-]+", "_", o.partition("=")[2]) for o in kept]
+    return f"{'-'.join(values)[:60].strip('-_')}-{digest}"
+
+
+def register_sweep_name() -> None:
+    OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+
+
+def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:
+    """Leaves in the sweep's folder which overrides stand for which run."""
+    overrides = [o.lstrip("+").partition("=") for o in hydra.overrides.task]
+    kept = {key: value for key, _, value in overrides if not key.startswith(UNHASHED)}
+    run = Path(plan.config.outputs) / "runs" / plan.name
+    path = Path(hydra.sweep.dir) / "jobs" / f"{hydra.job.num}.json"
+    write_json(path, {"overrides": kept, "run": str(run), "error": error})
+
+
+class SweepCallback(Callback):
+    """Hydra calls it at the start and the end of a multirun."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuses the whole sweep, before anything is written, if one of its jobs would be refused."""
+        from commexp.config import prepare
+
+        try:
+            for overrides in jobs_of(config):
+                try:
+                    prepare(compose("config", overrides=list(overrides)))
+                except COMPOSITION_ERRORS as error:
+                    raise UserError(f"{explain(error, overrides)} (in the sweep's job {' '.join(overrides)})") from error
+        except COMPOSITION_ERRORS as error:
+            print(f"commexp: error: {explain(error, sys.argv[1:])}", file=sys.stderr)
+            raise SystemExit(2) from error
+        shutil.rmtree(Path(config.hydra.sweep.dir) / "jobs", ignore_errors=True)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Writes and shows the table; exits with the status of the worst run."""
+        from commexp.report.sweep import read_jobs, write_sweep
+
+        folder = Path(config.hydra.sweep.dir)
+        jobs = read_jobs(folder)
+        print(f"\n{write_sweep(folder, config.target_accuracy)}\nfolder: {folder}")
+        if any(job.error for job in jobs):
+            raise SystemExit(2)
+        statuses = {job.run.status for job in jobs}
+        if statuses - {"completed"}:
+            raise SystemExit(3 if statuses <= {"completed", "diverged"} else 1)
+
+
+def jobs_of(config: DictConfig) -> Sequence[Sequence[str]]:
+    """The overrides of every job, where Hydra's own sweeper will expand them; none where another one decides."""
+    if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+        return []
+    loader = GlobalHydra.instance().config_loader()
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task))
+    return [list(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
