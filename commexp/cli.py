@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -27,13 +28,15 @@ def run_one(composed: DictConfig) -> str:
     plan = prepare(composed)
     if sweep:
         record_job(HydraConfig.get(), plan)
+    gc.freeze()  # what importing left behind need not be looked through again and again
+    gc.enable()
     try:
         run = launch(plan)
     except UserError as error:
         if sweep:
             record_job(HydraConfig.get(), plan, error=str(error))
         raise
-    text = finish(run, plan.config.target_accuracy)
+    text = finish(run, plan.config.target_accuracy, figures=not sweep)
     print(f"{run.name}: {run.status}" if sweep else f"\n{text}\n{shown(run.folder)}", flush=True)
     return str(run.status)
 
@@ -69,6 +72,7 @@ def full_error() -> bool:
 
 def main() -> None:
     """The console script."""
+    gc.disable()  # until the run begins: importing torch makes a million objects, none of them garbage
     register()
     register_sweep_name()
     # Hydra prints its own errors over many lines unless this is set; we turn them into one, unless the user set it

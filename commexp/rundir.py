@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STATUSES = ("running", "completed", "interrupted", "diverged", "failed")
 FINISHED = ("completed", "diverged")
@@ -108,6 +110,8 @@ class Run:
         write_atomic(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        import pandas as pd
+
         write_atomic(self.folder / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False))
 
     def clear(self) -> None:
@@ -130,4 +134,6 @@ LOCK = ".lock"
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    import pandas as pd  # a third of a second that commexp --help does not need
+
     return pd.read_csv(path, float_precision="round_trip") if path.is_file() and path.stat().st_size > 1 else pd.DataFrame()

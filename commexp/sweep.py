@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +28,14 @@ if TYPE_CHECKING:
 
     from commexp.config import Plan
 
+SWEEP = "COMMEXP_SWEEP"  # environment variable: the name of the sweep that is running
+
 
 def sweep_name(overrides: Sequence[str]) -> str:
-    """A folder name from what is swept: the same words, the same folder."""
+    """A folder name from what is swept: the same words, the same folder. A sweep's jobs, also in other processes,
+    inherit it."""
+    if SWEEP in os.environ:
+        return os.environ[SWEEP]
     kept = sorted(o for o in overrides if not o.lstrip("+").split("=")[0].startswith(UNHASHED))
     digest = hashlib.blake2b("\n".join(kept).encode(), digest_size=4).hexdigest()
     values = [re.sub(r"[^\w.,-]+", "_", o.partition("=")[2]) for o in kept]
@@ -49,35 +56,49 @@ def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:
 
 
 class SweepCallback(Callback):
-    """Hydra calls it at the start and the end of a multirun."""
+    """Hydra calls it at the start and the end of a multirun. Hydra turns a callback's errors into warnings, so what
+    must stop the sweep leaves as SystemExit."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuses the whole sweep, before anything is written, if one of its jobs would be refused."""
-        from commexp.config import prepare
-
         try:
-            for overrides in jobs_of(config):
-                try:
-                    prepare(compose("config", overrides=list(overrides)))
-                except COMPOSITION_ERRORS as error:
-                    raise UserError(f"{explain(error, overrides)} (in the sweep's job {' '.join(overrides)})") from error
+            check(config)
         except COMPOSITION_ERRORS as error:
             print(f"commexp: error: {explain(error, sys.argv[1:])}", file=sys.stderr)
             raise SystemExit(2) from error
+        os.environ[SWEEP] = sweep_name(config.hydra.overrides.task)
         shutil.rmtree(Path(config.hydra.sweep.dir) / "jobs", ignore_errors=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Writes and shows the table; exits with the status of the worst run."""
-        from commexp.report.sweep import read_jobs, write_sweep
+        try:
+            code = gather(Path(config.hydra.sweep.dir), config.target_accuracy)
+        except Exception as error:
+            traceback.print_exc()
+            raise SystemExit(1) from error
+        if code:
+            raise SystemExit(code)
 
-        folder = Path(config.hydra.sweep.dir)
-        jobs = read_jobs(folder)
-        print(f"\n{write_sweep(folder, config.target_accuracy)}\nfolder: {folder}")
-        if any(job.error for job in jobs):
-            raise SystemExit(2)
-        statuses = {job.run.status for job in jobs}
-        if statuses - {"completed"}:
-            raise SystemExit(3 if statuses <= {"completed", "diverged"} else 1)
+
+def check(config: DictConfig) -> None:
+    """Raises UserError, before anything is written, if one of the sweep's jobs would be refused."""
+    from commexp.config import prepare
+
+    for overrides in jobs_of(config):
+        try:
+            prepare(compose("config", overrides=list(overrides)))
+        except COMPOSITION_ERRORS as error:
+            raise UserError(f"{explain(error, overrides)} (in the sweep's job {' '.join(overrides)})") from error
+
+
+def gather(folder: Path, target: float | None) -> int:
+    """Writes and shows the sweep's table; returns the exit status of its worst run."""
+    from commexp.report.sweep import read_jobs, write_sweep
+
+    print(f"\n{write_sweep(folder, target)}\nfolder: {folder}")
+    jobs = read_jobs(folder)
+    if any(job.error for job in jobs):
+        return 2
+    statuses = {job.run.status for job in jobs}
+    return 0 if statuses <= {"completed"} else 3 if statuses <= {"completed", "diverged"} else 1
 
 
 def jobs_of(config: DictConfig) -> Sequence[Sequence[str]]:

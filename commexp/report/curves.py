@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from commexp.report.style import bytes_axis, figure, line_style, percent_axis, save
+from commexp.report.style import bytes_axis, figure, line_style, log_scale, percent_axis, save
 from commexp.rundir import Run
 
 X_AXES = {"round": "round", "bytes_sent": "bytes sent, all workers", "sim_seconds": "time on the virtual clock (s)"}
@@ -52,13 +52,13 @@ def draw_line(axis: Axes, frames: Sequence[pd.DataFrame], x: str, metric: str, n
 def dress(axis: Axes, x: str, metric: str, last_row: bool = True, first_column: bool = True) -> None:
     """Scales and labels."""
     if x == "bytes_sent":
-        bytes_axis(axis, X_AXES[x] if last_row else "")
-    elif last_row:
+        bytes_axis(axis.xaxis)
+    if last_row:
         axis.set_xlabel(X_AXES[x])
     if metric == "test_accuracy":
         percent_axis(axis, "test accuracy" if first_column else "")
         return
     if all((line.get_ydata() > 0).all() for line in axis.get_lines()):  # type: ignore[operator,union-attr]
-        axis.set_yscale("log")
+        log_scale(axis.yaxis)
     if first_column:
         axis.set_ylabel("squared distance to optimum" if metric == "dist_to_opt" else "train loss")

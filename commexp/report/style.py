@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from commexp.units import human_bytes
 
@@ -46,20 +44,17 @@ STYLE = {
 
 @contextmanager
 def figure(rows: int, columns: int, width: float, height: float) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of rows x columns axes, each ``width`` x ``height`` inches; closed afterwards."""
-    with plt.rc_context(STYLE):
-        made, axes = plt.subplots(
-            rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False
-        )
-        try:
-            yield made, list(axes.flat)
-        finally:
-            plt.close(made)
+    """A figure of rows x columns axes, each ``width`` x ``height`` inches."""
+    with rc_context(STYLE):
+        made = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        yield made, list(made.subplots(rows, columns, squeeze=False).flat)
 
 
 def save(made: Figure, path: Path) -> list[Path]:
     """Writes ``path``.png and .pdf, each in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    made.draw_without_rendering()
+    made.set_layout_engine("none")  # the layout is settled once, not anew for each format
     written = []
     for kind in ("png", "pdf"):
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=f".{kind}")
@@ -72,10 +67,30 @@ def save(made: Figure, path: Path) -> list[Path]:
     return written
 
 
-def bytes_axis(axis: Axes, label: str) -> None:
-    axis.set_xscale("log")
-    axis.set_xlabel(label)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: human_bytes(value)))
+def compact(value: float) -> str:
+    """0.001 -> '0.001', 1e-10 -> '1e-10'."""
+    if 1e-3 <= abs(value) < 1e4:
+        return f"{value:g}"
+    mantissa, _, exponent = f"{value:.0e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def log_scale(axis: Axis, show: Callable[[float], str] = compact) -> None:
+    """A log scale with plain labels where the data span enough of it; labels between powers of ten only where these
+    are few."""
+    low, high = axis.get_data_interval()
+    if not 0 < low * 5 < high:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
+        return
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    axis.set_major_locator(LogLocator(numticks=6))
+    axis.set_minor_locator(NullLocator() if high / low > 100 else LogLocator(subs=(2, 5)))
+    for place in (axis.set_major_formatter, axis.set_minor_formatter):
+        place(FuncFormatter(lambda value, _: show(value)))
+
+
+def bytes_axis(axis: Axis) -> None:
+    log_scale(axis, human_bytes)
 
 
 def percent_axis(axis: Axes, label: str) -> None:

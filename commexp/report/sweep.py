@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from commexp.report.style import COLOURS, MARKERS, figure, percent_axis, save
+from commexp.report.curves import draw_curves
+from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
 from commexp.report.tables import METRICS, markdown, number, show, to_target
 from commexp.rundir import Run, write_atomic
 from commexp.units import human_bytes
@@ -91,6 +92,11 @@ def write_sweep(folder: Path, target: float | None) -> str:
     write_atomic(folder / "sweep.md", text)
     write_atomic(folder / "sweep.tex", latex(heads, cells))
     _draw(folder / "figures", table, jobs, target)
+    groups: dict[str, list[Run]] = {}
+    for job in jobs:
+        name = ", ".join(_call(k, v) for k, v in job.overrides.items() if k in table)
+        groups.setdefault(name, []).append(job.run)
+    draw_curves(groups, folder / "figures" / "curves")
     return text
 
 
@@ -174,7 +180,7 @@ def _draw(folder: Path, table: pd.DataFrame, jobs: Sequence[Job], target: float 
         if metric == "test_accuracy":
             percent_axis(axes[0], "final test accuracy")
         else:
-            axes[0].set_yscale("log")
+            log_scale(axes[0].yaxis)
             axes[0].set_ylabel(f"final {METRICS[metric]}")
         save(made, folder / "final_against_compression")
     if target is None or not _has_target(table):
@@ -185,19 +191,22 @@ def _draw(folder: Path, table: pd.DataFrame, jobs: Sequence[Job], target: float 
         _lines(axis, reached, methods, "bytes_to_target")
         axis.set_ylabel(f"bytes sent to reach {target:.0%}")
         if len(reached):
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(lambda v, _: human_bytes(v))
-            axis.yaxis.set_minor_formatter(lambda v, _: "")
+            bytes_axis(axis.yaxis)
         else:
             axis.text(0.5, 0.5, f"no run reached {target:.0%}", ha="center", transform=axis.transAxes)
         save(made, folder / "bytes_to_target")
+
+
+def _call(key: str, value: str) -> str:
+    """How a legend says one override."""
+    return value if key in ("algo", "compress") else f"{key.removeprefix('compress.').removeprefix('algo.')}={value}"
 
 
 def _lines(axis: Any, table: pd.DataFrame, methods: list[str], value: str) -> None:
     groups = table.groupby(methods, sort=False) if methods and len(table) else [((), table)]
     for i, (setting, group) in enumerate(groups):
         names = setting if isinstance(setting, tuple) else (setting,)
-        text = ", ".join(n if k in ("algo", "compress") else f"{k}={n}" for k, n in zip(methods, names, strict=False))
+        text = ", ".join(_call(k, n) for k, n in zip(methods, names, strict=False))
         axis.errorbar(
             group["compression"],
             group[value],
@@ -207,7 +216,7 @@ def _lines(axis: Any, table: pd.DataFrame, methods: list[str], value: str) -> No
             marker=MARKERS[i % len(MARKERS)],
             capsize=2.5,
         )
-    axis.set_xscale("log")
+    log_scale(axis.xaxis, "{:g}".format)
     axis.set_xlabel("share of the entries sent, k/J")
     if methods and len(table):
         axis.legend()
