@@ -37,13 +37,13 @@ class Launch:
 class Config:
     """The whole config. What does not change a result (``UNHASHED``) is left out of the run folder's name.
 
-    ``preset``: an experiment's values for fields of whichever component is chosen; conf/compress/*.yaml look there
-    first, so that an experiment may say k and still be run with a compressor that has no k.
+    ``preset``: values that a dataset or an experiment gives for fields of whichever component is chosen: conf/algo/*
+    and conf/compress/* look there first. So an experiment may say k and still be run with a compressor without k.
     """
 
     workers: int = 8
     seed: int = 0
-    rounds: int = 300
+    rounds: int = 500
     batch_size: Optional[int] = 16  # noqa: UP045
     eval_every: int = 10
     dtype: str = "float32"
