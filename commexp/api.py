@@ -29,9 +29,9 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         raise UserError(explain(error, overrides)) from error
 
 
-def run_experiment(overrides: Sequence[str]) -> Run:
-    """See ``commexp.run``."""
+def run_experiment(overrides: Sequence[str], figures: bool = True) -> Run:
+    """See ``commexp.run``; ``figures=False`` leaves the run's own picture undrawn."""
     plan = prepare(compose_config(overrides))
     run = launch(plan)
-    finish(run, plan.config.target_accuracy)
+    finish(run, plan.config.target_accuracy, figures)
     return run

@@ -42,7 +42,8 @@ def run_one(composed: DictConfig) -> str:
 
 
 def shown(folder: os.PathLike[str]) -> str:
-    return f"folder: {folder}\ntables: summary.md metrics.csv traffic.csv   figures: figures/curves.png figures/curves.pdf"
+    """Where to look."""
+    return f"folder:  {folder}\ntables:  summary.md metrics.csv traffic.csv\nfigures: figures/curves.png figures/curves.pdf"
 
 
 def guarded(composed: DictConfig) -> None:
@@ -87,6 +88,8 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        gc.unfreeze()  # or libraries that count their objects at exit take them for leaks
 
 
 if __name__ == "__main__":

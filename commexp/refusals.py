@@ -71,7 +71,7 @@ def _has(path: Path, group: str, leaf: str) -> bool:
 
 
 def _flatten(node: DictConfig, prefix: str = "") -> Iterable[str]:
-    for key in node:
+    for key in map(str, node):
         if key in ("defaults", "_target_", "hydra"):
             continue
         yield f"{prefix}{key}"

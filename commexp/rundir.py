@@ -136,4 +136,8 @@ LOCK = ".lock"
 def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd  # a third of a second that commexp --help does not need
 
-    return pd.read_csv(path, float_precision="round_trip") if path.is_file() and path.stat().st_size > 1 else pd.DataFrame()
+    return (
+        pd.read_csv(path, float_precision="round_trip")
+        if path.is_file() and path.stat().st_size > 1
+        else pd.DataFrame()
+    )

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,6 +26,9 @@ from commexp.progress import Progress
 from commexp.refusals import UserError
 from commexp.rundir import Run, write_json
 from commexp.seeding import generator
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("commexp")
 
@@ -171,8 +174,8 @@ class Trial:
         self.wall, self.sim = state.pop("clocks").tolist()
         prefix = "algorithm."
         self.algorithm.load_state_dict({k.removeprefix(prefix): v.to(self.device) for k, v in state.items()})
-        self.rows = [row for row in self.run.metrics.to_dict("records") if row["round"] <= completed]
-        self.ledger.restore([row for row in self.run.traffic.to_dict("records") if row["round"] <= completed])
+        self.rows = [row for row in _records(self.run.metrics) if row["round"] <= completed]
+        self.ledger.restore([row for row in _records(self.run.traffic) if row["round"] <= completed])
         self.booked = len(self.ledger.entries)
         log.info("resumed after round %d", completed)
         return completed
@@ -228,6 +231,10 @@ def describe(plan: Plan, problem: Problem, device: torch.device) -> Mapping[str,
         "commexp": _version(),
         "git_commit": _git_commit(),
     }
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
 def _prefix(message: str) -> str:

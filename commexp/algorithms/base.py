@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from commexp.comm import Communicator
@@ -64,21 +63,6 @@ class Algorithm(ABC):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Called after ``setup``; continues as if never interrupted."""
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The tensors of a torch optimiser, named by parameter number and slot."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": v for i, slots in state.items() for name, v in slots.items() if isinstance(v, Tensor)}
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """The inverse of ``optimizer_state``."""
-    full = optimizer.state_dict()
-    for key, value in state.items():
-        number, name = key.split(".", 1)
-        full["state"].setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict(full)
 
 
 def with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

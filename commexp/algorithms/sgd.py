@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
-from commexp.algorithms.base import (
-    Algorithm,
-    Context,
-    load_optimizer_state,
-    optimizer_state,
-    under_prefix,
-    with_prefix,
-)
+from commexp.algorithms.base import Algorithm, Context, under_prefix, with_prefix
 from commexp.algorithms.schedule import Schedule
 
 
@@ -52,36 +45,40 @@ class SGD(Algorithm):
 
     def setup(self, context: Context) -> None:
         self.context = context
-        self.x = torch.nn.Parameter(context.start.clone())
-        self.optimizer = torch.optim.SGD(
-            [self.x], self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
-        )
+        self.x = context.start.clone()
+        self.velocity: Tensor | None = None  # u, from the first round with momentum on
         comm = context.comm
         self.weights = self.x.new_full((len(comm.worker_ids),), 1.0 / comm.size)
 
     def round(self, t: int) -> None:
         problem, comm, compressor = self.context.problem, self.context.comm, self.context.compressor
-        x = self.x.detach().expand(len(comm.worker_ids), -1)
-        _, gradient = problem.loss_and_grad(x, problem.batch(t))
+        _, gradient = problem.loss_and_grad(self.x.expand(len(comm.worker_ids), -1), problem.batch(t))
         message = compressor.encode(gradient)
         aggregate = comm.aggregate(message, self.weights)
         compressor.feedback(aggregate, self.weights)
-        self.optimizer.param_groups[0]["lr"] = self.lr * self.schedule.factor(t, self.context.rounds)
-        self.x.grad = aggregate
-        self.optimizer.step()
+        buffers = [self.velocity]
+        sgd(  # the optimiser class would import torch's compiler: more than a second of every start
+            [self.x],
+            [aggregate],
+            buffers,
+            foreach=False,
+            lr=self.lr * self.schedule.factor(t, self.context.rounds),
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+            dampening=0.0,
+            maximize=False,
+        )
+        self.velocity = buffers[0]
 
     def model(self) -> Tensor:
-        return self.x.detach()
+        return self.x
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {
-            "x": self.model(),
-            **with_prefix("optimizer", optimizer_state(self.optimizer)),
-            **with_prefix("compressor", self.context.compressor.state_dict()),
-        }
+        velocity = {} if self.velocity is None else {"velocity": self.velocity}
+        return {"x": self.x, **velocity, **with_prefix("compressor", self.context.compressor.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            self.x.copy_(state["x"])
-        load_optimizer_state(self.optimizer, under_prefix("optimizer", state))
+        self.x = state["x"]
+        self.velocity = state.get("velocity")
         self.context.compressor.load_state_dict(under_prefix("compressor", state))

@@ -65,7 +65,7 @@ class Communicator:
 
     def _sum(self, x: Tensor, weights: Tensor) -> Tensor:
         if not self.deterministic:
-            return torch.tensordot(weights, x, dims=1)
+            return (weights @ x.flatten(1)).view(x.shape[1:])
         total = torch.zeros_like(x[0])
         for w, row in zip(weights, x, strict=True):
             total += w * row

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Entry(NamedTuple):
@@ -38,9 +38,9 @@ class Ledger:
     def totals(self) -> dict[str, float]:
         return {"bytes_info": self.bytes_info, "bytes_sent": self.bytes_sent, "bytes_wire": self.bytes_wire}
 
-    def restore(self, entries: list[Mapping[str, object]]) -> None:
+    def restore(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Rebuilds the books from the rows of a traffic.csv."""
-        self.entries = [Entry(**dict(row)) for row in entries]  # type: ignore[arg-type]
+        self.entries = [Entry(**row) for row in entries]
         self.bytes_info = sum(e.bytes_info for e in self.entries)
         self.bytes_sent = sum(e.bytes_sent for e in self.entries)
         self.bytes_wire = sum(e.bytes_wire for e in self.entries)

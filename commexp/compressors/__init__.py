@@ -1,9 +1,9 @@
 """Compressors: from vectors to messages and back. Usable on plain tensors, without the rest of commexp:
 
-    codec = ErrorFeedback(RegTopK(k=0.01))
-    message = codec.encode(gradients)             # [W, J] -> Message
-    aggregate = codec.reduce(message, weights)    # sum_n w_n sent_n: [J]
-    codec.feedback(aggregate, weights)
+codec = ErrorFeedback(RegTopK(k=0.01))
+message = codec.encode(gradients)             # [W, J] -> Message
+aggregate = codec.reduce(message, weights)    # sum_n w_n sent_n: [J]
+codec.feedback(aggregate, weights)
 """
 
 from commexp.compressors.base import Compressor, Message

@@ -74,7 +74,7 @@ class Compressor(ABC):
         """a - decode(message), [W, J], written over ``a``: what stays behind as residual."""
         return a.sub_(self.decode(message))
 
-    def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
+    def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:  # noqa: B027
         """Tells the compressor the round's aggregate [J] and the weights [W] of its workers (1/W if not given)."""
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ class Classification(Problem):
             torch.manual_seed(generator.initial_seed())
             for layer in self.module.modules():
                 if hasattr(layer, "reset_parameters"):
-                    layer.reset_parameters()
+                    layer.reset_parameters()  # type: ignore[operator]
         for name, view in self.layout.views(x).items():
             view.copy_(self.module.get_parameter(name))
         return x.to(self.device)
@@ -79,7 +79,7 @@ class Classification(Problem):
     @torch.no_grad()
     def _score(self, x: Tensor, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
         params, loss, right = self.layout.views(x), 0.0, 0
-        for rows, labels in zip(inputs.split(CHUNK), targets.split(CHUNK), strict=True):
+        for rows, labels in zip(torch.split(inputs, CHUNK), torch.split(targets, CHUNK), strict=True):
             logits = functional_call(self.module, params, (rows,))
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(1) == labels).sum())

@@ -18,7 +18,7 @@ class FlatLayout:
 
     def views(self, x: Tensor) -> dict[str, Tensor]:
         """x [..., J] -> parameters [..., *shape] that share its memory."""
-        pieces = x.split(self.sizes, dim=-1)
+        pieces = torch.split(x, self.sizes, dim=-1)
         return {
             name: piece.view(*x.shape[:-1], *shape)
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)

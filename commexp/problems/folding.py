@@ -3,7 +3,7 @@
 Every layer without parameters already treats samples one by one, so the batches of W workers may run through it as
 one batch of W b samples. Layers with parameters must keep the workers' gradients apart. ``Folded`` intercepts them
 (convolution, linear, group norm) while a module runs with stacked parameters [W, *shape]; anything else that touches
-a stacked parameter, or mixes samples, raises ``CannotFold``.
+a stacked parameter, or mixes samples, raises ``CannotFoldError``.
 
 Where all workers stand at the same x, the forward pass and the gradient of the inputs cost what one worker with the
 whole batch costs; only the gradient of the weights is taken worker by worker, as a grouped convolution. Measured
@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 aten = torch.ops.aten
 
 
-class CannotFold(Exception):
+class CannotFoldError(Exception):
     """A module uses a parameter in a way that has no rule here."""
 
 
@@ -70,7 +70,12 @@ class _Conv2d(torch.autograd.Function):
         if shared and need:
             dx = backward(dy, x, weight[0], 1, True, False)[0]
         grouped = backward(
-            _to_channels(dy, workers), _to_channels(x, workers), weight.flatten(0, 1), workers, need and not shared, True
+            _to_channels(dy, workers),
+            _to_channels(x, workers),
+            weight.flatten(0, 1),
+            workers,
+            need and not shared,
+            True,
         )
         if need and not shared:
             dx = _to_batch(grouped[0], workers)
@@ -89,6 +94,7 @@ class _GroupNorm(torch.autograd.Function):
         workers, (n, c), p = weight.shape[0], x.shape[:2], x[0, 0].numel()
         shared = weight.stride(0) == 0
         affine = (weight[0], bias[0]) if shared else (None, None)
+        y: Tensor
         y, mean, rstd = aten.native_group_norm(x, *affine, n, c, p, groups, eps)
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.groups = groups
@@ -133,7 +139,7 @@ def _conv2d(
     groups: int = 1,
 ) -> Tensor:
     if groups != 1 or isinstance(padding, str):
-        raise CannotFold("grouped convolution, or padding by name")
+        raise CannotFoldError("grouped convolution, or padding by name")
     pair = [list(v) if isinstance(v, (tuple, list)) else [v, v] for v in (stride, padding, dilation)]
     y: Tensor = _Conv2d.apply(x, weight, *pair)
     if bias is None:
@@ -172,5 +178,5 @@ class Folded(TorchFunctionMode):
         if rule is not None and mine:
             return rule(*args, **kwargs)
         if func in self.MIXES_SAMPLES or (mine and getattr(func, "__name__", "") != "__get__"):
-            raise CannotFold(getattr(func, "__name__", str(func)))
+            raise CannotFoldError(getattr(func, "__name__", str(func)))
         return func(*args, **kwargs)

@@ -1,9 +1,9 @@
 """Losses and gradients of W workers for any torch module, the fastest way that the module allows.
 
-    one        W = 1: plain autograd; parameters and gradients are views of flat buffers, nothing is copied
-    folded     the workers in the batch axis (folding.py): convolution, linear, group norm
-    vmapped    torch.func.vmap over workers: whatever has a batching rule and keeps no running statistics
-    looped     worker by worker: always possible, and bit for bit what W = 1 gives
+one        W = 1: plain autograd; parameters and gradients are views of flat buffers, nothing is copied
+folded     the workers in the batch axis (folding.py): convolution, linear, group norm
+vmapped    torch.func.vmap over workers: whatever has a batching rule and keeps no running statistics
+looped     worker by worker: always possible, and bit for bit what W = 1 gives
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from commexp.problems.flat import FlatLayout
-from commexp.problems.folding import CannotFold, Folded
+from commexp.problems.folding import CannotFoldError, Folded
 
 Gradients = tuple[Tensor, Tensor]  # losses [W], gradients [W, J]
 
@@ -38,7 +38,7 @@ class ModuleGradients:
         while len(self._ways) > 1:
             try:
                 return self._ways[0](x, inputs, targets)
-            except (CannotFold, RuntimeError) as error:
+            except (CannotFoldError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and self._ways[0] != self.vmapped:
                     raise
                 del self._ways[0]

@@ -45,10 +45,8 @@ class LeastSquares(Problem):
         return None
 
     def loss_and_grad(self, x: Tensor, batch: object) -> tuple[Tensor, Tensor]:
-        if x.stride(0) == 0:
-            gx = self.gram @ x[0]
-        else:
-            gx = torch.bmm(self.gram, x[..., None]).squeeze(-1)
+        shared = x.stride(0) == 0  # one x for all: a matrix-vector product does
+        gx = self.gram @ x[0] if shared else torch.bmm(self.gram, x[..., None]).squeeze(-1)
         losses = self.square + (x * (gx / 2 - self.cross)).sum(1)
         return losses, gx - self.cross
 

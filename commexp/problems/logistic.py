@@ -19,7 +19,9 @@ class Logistic(Problem):
     Metric: train_loss = mean_n f_n(x).
     """
 
-    def __init__(self, data: Data, parts: Sequence[Tensor], start: Sequence[float] | None, device: torch.device) -> None:
+    def __init__(
+        self, data: Data, parts: Sequence[Tensor], start: Sequence[float] | None, device: torch.device
+    ) -> None:
         if len({len(rows) for rows in parts}) > 1:
             raise ValueError("partition: logistic regression takes full batches of equal shares; give partition=iid")
         rows = torch.stack(list(parts))

@@ -46,7 +46,9 @@ def draw_line(axis: Axes, frames: Sequence[pd.DataFrame], x: str, metric: str, n
     mean = values.mean(axis=1)[keep]
     axis.plot(at[keep], mean, label=name or None, marker="." if keep.sum() == 1 else "", **style)  # type: ignore[arg-type]
     if len(frames) > 1:
-        axis.fill_between(at[keep], values.min(axis=1)[keep], values.max(axis=1)[keep], color=style["color"], alpha=0.15)
+        axis.fill_between(
+            at[keep], values.min(axis=1)[keep], values.max(axis=1)[keep], color=style["color"], alpha=0.15
+        )
 
 
 def dress(axis: Axes, x: str, metric: str, last_row: bool = True, first_column: bool = True) -> None:

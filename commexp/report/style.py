@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -82,9 +83,9 @@ def log_scale(axis: Axis, show: Callable[[float], str] = compact) -> None:
     if not 0 < low * 5 < high:
         axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
         return
-    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
     axis.set_major_locator(LogLocator(numticks=6))
-    axis.set_minor_locator(NullLocator() if high / low > 100 else LogLocator(subs=(2, 5)))
+    axis.set_minor_locator(NullLocator() if high / low > 20 else LogLocator(subs=(2, 5)))
     for place in (axis.set_major_formatter, axis.set_minor_formatter):
         place(FuncFormatter(lambda value, _: show(value)))
 

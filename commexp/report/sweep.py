@@ -109,9 +109,8 @@ def latex(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     body = "\n".join(line(r) for r in rows)
     columns = "l" * len(heads)
-    return (
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{line(heads)}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
-    )
+    top = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{line(heads)}\n\\midrule\n"
+    return f"{top}{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
 
 def _readable(table: pd.DataFrame, jobs: Sequence[Job], target: float | None) -> tuple[list[str], list[list[str]]]:
@@ -206,7 +205,7 @@ def _lines(axis: Any, table: pd.DataFrame, methods: list[str], value: str) -> No
     groups = table.groupby(methods, sort=False) if methods and len(table) else [((), table)]
     for i, (setting, group) in enumerate(groups):
         names = setting if isinstance(setting, tuple) else (setting,)
-        text = ", ".join(_call(k, n) for k, n in zip(methods, names, strict=False))
+        text = ", ".join(_call(k, str(n)) for k, n in zip(methods, names, strict=False))
         axis.errorbar(
             group["compression"],
             group[value],

@@ -68,7 +68,9 @@ def summary_markdown(run: Run, target: float | None = None) -> str:
     ]
     blocks = [markdown(["", "final", "best"], values)]
     against = number(s["bytes_against_dense"])
-    share = "as dense" if against == 1 else f"dense / {1 / against:.3g}" if 0 < against < 1 else f"dense x {against:.3g}"
+    share = (
+        "as dense" if against == 1 else f"1/{1 / against:.3g} of dense" if 0 < against < 1 else f"{against:.3g} x dense"
+    )
     bytes_rows = [
         ["information", human_bytes(s["bytes_info"]), "what an ideal code would need"],
         ["sent", human_bytes(s["bytes_sent"]), f"payload handed to the exchange: {share}"],
@@ -76,11 +78,16 @@ def summary_markdown(run: Run, target: float | None = None) -> str:
         ["dense", human_bytes(s["dense_bytes"]), "uncompressed payload of as many rounds"],
     ]
     blocks.append(markdown(["bytes", "all workers", "meaning"], bytes_rows))
-    clock = [["computing here", f"{number(s['wall_seconds']):.2f} s"], ["virtual clock", f"{number(s['sim_seconds']):.4g} s"]]
+    clock = [
+        ["computing here", f"{number(s['wall_seconds']):.2f} s"],
+        ["virtual clock", f"{number(s['sim_seconds']):.4g} s"],
+    ]
     row = to_target(run.metrics, target)
     if target is not None and "test_accuracy" in s:
         reached = "not reached" if row is None else f"{human_bytes(row.bytes_sent)} sent, {row.sim_seconds:.4g} s"
-        clock.append([f"to {target:.4g} accuracy", reached + (f", round {row['round']:.0f}" if row is not None else "")])
+        clock.append(
+            [f"to {target:.4g} accuracy", reached + (f", round {row['round']:.0f}" if row is not None else "")]
+        )
     blocks.append(markdown(["time", ""], clock))
     head = f"{run.name}: {status} after {s['round']:,} rounds"
     return "\n\n".join([head, *blocks]) + "\n"

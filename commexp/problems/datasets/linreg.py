@@ -47,5 +47,5 @@ class LinReg(Dataset):
             x = normal(self.samples, self.dim)
             features.append(x)
             targets.append(x @ truth + math.sqrt(self.noise_variance) * normal(self.samples))
-        parts = list(torch.arange(workers * self.samples).split(self.samples))
+        parts = list(torch.arange(workers * self.samples).view(workers, -1))
         return Data(torch.cat(features), torch.cat(targets), parts=parts)

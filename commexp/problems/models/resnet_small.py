@@ -55,5 +55,3 @@ class ResNetSmall(ImageModel):
             nn.Flatten(),
             nn.Linear(widths[-1], classes),
         )
-
-

@@ -1,0 +1,51 @@
+# Everything works from a fresh clone with Python >= 3.10 and make: each target sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .venv/.installed
+
+.PHONY: help demo test lint figures bench test-floors clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@echo
+	@echo "What the paper's method must show (after make demo; source .venv/bin/activate):"
+	@echo "  commexp +experiment=regtopk_linreg compress=regtopk compress.k=0.6   squared distance < 1e-12 at round 1000"
+	@echo "  commexp +experiment=regtopk_linreg compress=topk compress.k=0.6      stands near 1e-2.8"
+	@echo "  commexp +experiment=regtopk_toy compress=topk                        loss stands still for 100 rounds"
+	@echo "  commexp +experiment=regtopk_toy compress=regtopk                     loss < 0.06 at round 20"
+	@echo "  commexp compress=none                                                digits, dense: accuracy >= 97 %"
+	@echo "  commexp -m algo=topk,regtopk compress.k=0.1,0.01,0.001 seed=0,1,2    one table, two plots; again: nothing runs"
+
+$(SETUP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e '.[dev]'
+	@touch $@
+
+demo: $(SETUP)  ## install, run the main experiment, name its tables and pictures
+	$(BIN)/commexp algo=regtopk compress.k=0.01
+
+test: $(SETUP)  ## install if need be, run the tests
+	$(BIN)/python -m pytest -n 2
+
+lint: $(SETUP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+figures: $(SETUP)  ## every figure of the report, in outputs/figures; finished runs are used again
+	$(BIN)/python scripts/figures.py
+
+bench: $(SETUP)  ## speed and memory, as ratios measured side by side
+	$(BIN)/python scripts/bench_core.py
+
+test-floors:  ## the tests with the oldest dependencies that pyproject.toml admits, in .venv-floors
+	$(PYTHON) -m venv .venv-floors
+	.venv-floors/bin/pip install --quiet --upgrade pip tomli
+	.venv-floors/bin/python scripts/floors.py > .venv-floors/floors.txt
+	.venv-floors/bin/pip install --quiet -c .venv-floors/floors.txt -e '.[dev]'
+	.venv-floors/bin/python -m pytest -n 2
+
+clean:  ## remove the environments and caches, not the results
+	rm -rf .venv .venv-floors .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,139 @@
+"""make bench: the core's speed and memory, every ratio measured side by side in this run (medians)."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from commexp.algorithms import Context
+from commexp.api import compose_config
+from commexp.comm import Communicator, Ledger
+from commexp.config import Plan, prepare
+from commexp.problems import Problem, build_problem
+from commexp.problems.classification import Classification
+from commexp.report.tables import markdown
+from commexp.seeding import generator
+
+PROGRAM = [sys.executable, "-m", "commexp"]
+
+
+def alternately(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Median seconds of each call; the calls take turns, so that a slow moment hits all of them."""
+    for call in calls:
+        call()
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for mine, call in zip(times, calls, strict=True):
+            begin = time.perf_counter()
+            call()
+            mine.append(time.perf_counter() - begin)
+    return [statistics.median(t) for t in times]
+
+
+def make(*overrides: str) -> tuple[Plan, Problem]:
+    plan = prepare(compose_config(overrides))
+    c = plan.config
+    dtype = getattr(torch, c.dtype)
+    parts = (plan.dataset, plan.partition, plan.model, c.workers, range(c.workers), c.batch_size, c.seed)
+    return plan, build_problem(*parts, torch.device("cpu"), dtype)
+
+
+def gradients(total: int) -> None:
+    """One gradient of every worker at the same total batch."""
+    workers = (1, 8, 32)
+    calls: list[Callable[[], object]] = []
+    for w in workers:
+        _, problem = make(f"workers={w}", f"batch_size={total // w}")
+        assert isinstance(problem, Classification)
+        x = problem.init(generator(0)).expand(w, -1)
+        batch, ways = problem.batch(0), problem.gradients
+        calls.append(lambda p=problem, x=x, b=batch: p.loss_and_grad(x, b))  # type: ignore[misc]
+        calls.append(lambda f=ways.vmapped, x=x, b=batch: f(x, *b))  # type: ignore[misc]
+        calls.append(lambda f=ways.looped, x=x, b=batch: f(x, *b))  # type: ignore[misc]
+    times = alternately(calls, 60)
+    rows = [[str(w), *(f"{t / times[0]:.2f}" for t in times[3 * i : 3 * i + 3])] for i, w in enumerate(workers)]
+    print(f"Gradients of W workers, {total} samples in all, over W = 1 (plain autograd); aim: W = 32 at most 1.5\n")
+    print(markdown(["W", "ours", "torch.func.vmap", "loop over workers"], rows), "\n")
+
+
+def linreg_rounds() -> None:
+    """Rounds per second of the linear regression, N = 20, J = 100."""
+    rates = []
+    for codec in ("none", "topk", "regtopk"):
+        plan, problem = make("+experiment=regtopk_linreg", f"compress={codec}")
+        comm = Communicator(20, Ledger())
+        plan.algorithm.setup(Context(problem, comm, plan.compressor, 2500, problem.init(generator(0))))
+        begin = time.perf_counter()
+        for t in range(2500):
+            plan.algorithm.round(t)
+        rates.append(2500 / (time.perf_counter() - begin))
+    rows = [[c, f"{r:,.0f}", f"{r / rates[0]:.2f}"] for c, r in zip(("none", "topk", "regtopk"), rates, strict=True)]
+    print("Linear regression, 20 workers, 100 parameters: rounds per second\n")
+    print(markdown(["compressor", "rounds/s", "over dense"], rows), "\n")
+
+
+def wall(*command: str) -> float:
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+def commands() -> None:
+    """Whole commands, start-up included, each beside an interpreter that only imports torch."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"outputs={folder}"
+
+        def fresh(*words: str) -> float:
+            return wall(*PROGRAM, *words, out, "rerun=true")
+
+        torch_alone = statistics.median(wall(sys.executable, "-c", "import torch") for _ in range(3))
+        experiment = ("-m", "+experiment=regtopk_linreg", "compress=none,topk,regtopk")
+        measured = {
+            "commexp --help (aim: 1.5 s)": statistics.median(wall(*PROGRAM, "--help") for _ in range(5)),
+            "linreg: dense, Top-k, RegTop-k, 2,500 rounds each (aim: 8 s)": statistics.median(
+                fresh(*experiment) for _ in range(3)
+            ),
+            "default run (aim: 60 s)": fresh("algo=regtopk"),
+        }
+    rows = [[name, f"{s:.1f}", f"{s / torch_alone:.1f}"] for name, s in measured.items()]
+    print(markdown(["whole command", "seconds", "over import torch"], rows), "\n")
+
+
+def memory() -> None:
+    """Peak memory of a round over what the stacked state (gradients and residuals, [W, J] each) needs."""
+    plan, problem = make("algo=regtopk", "model.width=128", "model.stages=3", "batch_size=2", "workers=32")
+    comm = Communicator(32, Ledger())
+    plan.algorithm.setup(Context(problem, comm, plan.compressor, 3, problem.init(generator(0))))
+    before = _resident()
+    for t in range(3):
+        plan.algorithm.round(t)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    stacked = 2 * 32 * problem.dim * 4
+    print(f"Memory, W = 32, J = {problem.dim:,}: peak of a round over the stacked state of {stacked / 1e6:.0f} MB: ")
+    print(f"{peak / stacked:.2f} (aim: at most 2)\n")
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def main() -> None:
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    memory()  # first: the peak is the process's
+    for total in (128, 256):
+        gradients(total)
+    linreg_rounds()
+    commands()
+
+
+if __name__ == "__main__":
+    main()
