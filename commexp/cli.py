@@ -43,7 +43,7 @@ def run_one(composed: DictConfig) -> str:
 
 def shown(folder: os.PathLike[str]) -> str:
     """Where to look."""
-    return f"folder:  {folder}\ntables:  summary.md metrics.csv traffic.csv\nfigures: figures/curves.png figures/curves.pdf"
+    return f"folder:  {folder}\ntables:  summary.md metrics.csv traffic.csv\nfigures: figures/curves.{{png,pdf}}"
 
 
 def guarded(composed: DictConfig) -> None:
