@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from commexp.refusals import COMPOSITION_ERRORS, CONF, UserError, explain
+from commexp.refusals import CONF, UserError, explain
 from commexp.schema import register
 from commexp.sweep import record_job, register_sweep_name
 
@@ -81,7 +81,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(guarded)()
-    except COMPOSITION_ERRORS as error:
+    except Exception as error:  # what a run raises has been dealt with: this is Hydra, composing
         if full_error():
             raise
         complain(explain(error, sys.argv[1:]))

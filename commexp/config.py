@@ -82,7 +82,9 @@ def build(node: dict[str, Any], key: str, kind: type[T]) -> T:
     try:
         cls = get_class(target)
     except Exception as error:
-        raise UserError(f"{key}._target_={target}: cannot be imported ({error}); give a class's full name") from error
+        raise UserError(
+            f"{key}._target_={target}: cannot be imported ({' '.join(str(error).split())}); give a class's full name"
+        ) from error
     if not issubclass(cls, kind):
         raise UserError(f"{key}._target_={target}: is no {kind.__name__}; give a subclass of it")
     values = {name: value for name, value in node.items() if name != "_target_"}
@@ -129,18 +131,20 @@ def _short(target: str) -> str:
 def _check(c: Config) -> None:
     for key in ("workers", "rounds", "eval_every"):
         if getattr(c, key) < 1:
-            raise UserError(f"{key}={getattr(c, key)}: must be at least 1")
+            raise UserError(f"{key}={getattr(c, key)}: must not be less than 1; give 1 or more")
     if c.batch_size is not None and c.batch_size < 1:
-        raise UserError(f"batch_size={c.batch_size}: must be at least 1, or null for the full batch")
+        raise UserError(
+            f"batch_size={c.batch_size}: must not be less than 1; give 1 or more, or null for the full batch"
+        )
     if c.seed < 0:
-        raise UserError(f"seed={c.seed}: must not be negative")
+        raise UserError(f"seed={c.seed}: must not be negative; give 0 or more")
     if c.dtype not in DTYPES:
         raise UserError(f"dtype={c.dtype}: unknown; give {' or '.join(DTYPES)}")
     if c.target_accuracy is not None and not 0 < c.target_accuracy <= 1:
-        raise UserError(f"target_accuracy={c.target_accuracy}: must lie in (0, 1], such as 0.95")
+        raise UserError(f"target_accuracy={c.target_accuracy}: out of range; give a share in (0, 1] such as 0.95")
     if c.comm.exchange not in ("auto", *EXCHANGES):
         raise UserError(f"comm.exchange={c.comm.exchange}: unknown; give auto, {', '.join(EXCHANGES)}")
     if c.launch.kind != "single":
         raise UserError(f"launch.kind={c.launch.kind}: unknown; give single")
     if c.launch.threads is not None and c.launch.threads < 1:
-        raise UserError(f"launch.threads={c.launch.threads}: must be at least 1, or null")
+        raise UserError(f"launch.threads={c.launch.threads}: must not be less than 1; give 1 or more, or null")

@@ -24,18 +24,21 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     """One line for an error of Hydra's composition."""
     if isinstance(error, UserError):
         return str(error)
-    text = str(error)
+    text = re.sub(r"\s*See https://hydra\S* for details", "", str(error))
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={choice}: no such option; {_near(choice, error.options)}"
     unknown = re.search(r"Could not (?:override|append to|delete from config|find)\D*? '([^']+)'", text)
     if unknown:
         return _unknown_key(unknown[1].removeprefix("config."), overrides)
+    parsing = re.search(r"Error parsing override '([^\n]*)'\n([^\n]*)", text)
+    if parsing:
+        return f"{parsing[1]}: cannot be read ({parsing[2]}); give key=value, quoted where it holds special characters"
     merging = re.search(r"Error merging override ([^\n]*)", text)
     if merging:
         cause = next((line for line in text.splitlines()[1:] if line.strip()), "not possible").strip()
         return f"{merging[1].lstrip('+')}: {cause[0].lower()}{cause[1:]}; see commexp --help"
-    return " ".join(text.split()) + "; see commexp --help"
+    return f"{' '.join(overrides)}: {' '.join(text.split()) or type(error).__name__}; see commexp --help"
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> str:
@@ -43,9 +46,15 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     group, _, leaf = key.partition(".")
     holders = [p.stem for p in sorted((CONF / group).glob("*.yaml")) if _has(p, group, leaf)] if leaf else []
     if holders:
-        chosen = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), "the one chosen")
+        chosen = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), _default(group))
         return f"{given}: {group}={chosen} has no '{leaf}'; choose {group}={_either(holders)}, or leave it out"
     return f"{given}: no such key; {_near(key, known_keys())}"
+
+
+def _default(group: str) -> str:
+    """What conf/config.yaml chooses for a group."""
+    defaults = OmegaConf.load(CONF / "config.yaml").defaults
+    return next((str(entry[group]) for entry in defaults if isinstance(entry, DictConfig) and group in entry), "?")
 
 
 def known_keys() -> list[str]:

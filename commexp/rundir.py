@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
@@ -47,7 +49,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The file's object, or an empty one where there is no readable file."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, json.JSONDecodeError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
 
@@ -109,10 +111,18 @@ class Run:
     def write_config(self, config: Mapping[str, Any]) -> None:
         write_atomic(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
-    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        import pandas as pd
+    def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """``name``.csv: a header and a line per row; numbers in full, so that ``rows`` reads the same ones back."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(self.folder / f"{name}.csv", text.getvalue())
 
-        write_atomic(self.folder / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False))
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows that ``write_rows`` wrote."""
+        with open(self.folder / f"{name}.csv", encoding="utf-8", newline="") as file:
+            return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)]
 
     def clear(self) -> None:
         """Empties the folder, but for the lock that this process holds."""
@@ -122,10 +132,15 @@ class Run:
             elif path.name != LOCK:
                 path.unlink()
 
+    def make_folder(self) -> None:
+        """Makes the folder. Raises OSError if it cannot be made or written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.folder):
+            pass
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time; the operating system lets go when its holder dies, however it dies."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / LOCK):
             yield
 
@@ -133,11 +148,16 @@ class Run:
 LOCK = ".lock"
 
 
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd  # a third of a second that commexp --help does not need
 
-    return (
-        pd.read_csv(path, float_precision="round_trip")
-        if path.is_file() and path.stat().st_size > 1
-        else pd.DataFrame()
-    )
+    return pd.read_csv(path) if path.is_file() and path.stat().st_size > 1 else pd.DataFrame()

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -27,9 +27,6 @@ from commexp.refusals import UserError
 from commexp.rundir import Run, write_json
 from commexp.seeding import generator
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 log = logging.getLogger("commexp")
 
 FLUSH_SECONDS = 10.0  # metrics.csv and traffic.csv on disk are at most so old
@@ -42,6 +39,12 @@ def execute(plan: Plan, device: torch.device) -> Run:
     if run.finished and not plan.config.rerun:
         return run
     trial = Trial(plan, device, run)
+    try:
+        run.make_folder()
+    except OSError as error:
+        raise UserError(
+            f"outputs={plan.config.outputs}: cannot be written ({error.strerror}); give a folder that can"
+        ) from error
     with run.locked():
         if not run.finished or plan.config.rerun:
             trial.run_to_end()
@@ -162,8 +165,8 @@ class Trial:
         self.booked = len(self.ledger.entries)
 
     def _flush(self) -> None:
-        self.run.write_table("metrics", self.rows)
-        self.run.write_table("traffic", [entry._asdict() for entry in self.ledger.entries])
+        self.run.write_rows("metrics", self.rows)
+        self.run.write_rows("traffic", [entry._asdict() for entry in self.ledger.entries])
 
     def _state(self) -> dict[str, torch.Tensor]:
         clocks = torch.tensor([self.wall, self.sim], dtype=torch.float64)
@@ -174,8 +177,8 @@ class Trial:
         self.wall, self.sim = state.pop("clocks").tolist()
         prefix = "algorithm."
         self.algorithm.load_state_dict({k.removeprefix(prefix): v.to(self.device) for k, v in state.items()})
-        self.rows = [row for row in _records(self.run.metrics) if row["round"] <= completed]
-        self.ledger.restore([row for row in _records(self.run.traffic) if row["round"] <= completed])
+        self.rows = [row for row in self.run.rows("metrics") if row["round"] <= completed]
+        self.ledger.restore([row for row in self.run.rows("traffic") if row["round"] <= completed])
         self.booked = len(self.ledger.entries)
         log.info("resumed after round %d", completed)
         return completed
@@ -231,10 +234,6 @@ def describe(plan: Plan, problem: Problem, device: torch.device) -> Mapping[str,
         "commexp": _version(),
         "git_commit": _git_commit(),
     }
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
 def _prefix(message: str) -> str:

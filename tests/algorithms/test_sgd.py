@@ -1,0 +1,106 @@
+"""Synchronous SGD against torch's optimiser, its schedules, and its limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from registry import options, plan
+
+from commexp.algorithms import SGD, Algorithm, Context, Schedule
+from commexp.comm import Communicator, Ledger
+from commexp.compressors import ErrorFeedback, NoCompression, TopK
+from commexp.problems.datasets import LinReg
+from commexp.problems.least_squares import LeastSquares
+
+N, J = 5, 20
+
+
+def problem() -> LeastSquares:
+    data = LinReg(dim=J, samples=30).load(N, 0, torch.float64)
+    assert data.parts is not None
+    return LeastSquares(data, data.parts, torch.device("cpu"))
+
+
+def context(rounds: int = 40, codec: object = None, **comm: object) -> Context:
+    exchange = Communicator(N, Ledger(), **comm)  # type: ignore[arg-type]
+    start = torch.linspace(-1, 1, J, dtype=torch.float64)
+    return Context(problem(), exchange, codec or NoCompression(), rounds, start)  # type: ignore[arg-type]
+
+
+def go(algorithm: Algorithm, world: Context, rounds: int = 40) -> torch.Tensor:
+    algorithm.setup(world)
+    for t in range(rounds):
+        algorithm.round(t)
+    return algorithm.model()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_dense_is_torchs_sgd_on_the_mean_gradient(momentum: float, nesterov: bool) -> None:
+    if nesterov and momentum == 0:
+        return
+    ours = go(SGD(lr=0.02, momentum=momentum, nesterov=nesterov, weight_decay=0.01), context())
+    objective = problem()
+    x = torch.nn.Parameter(torch.linspace(-1, 1, J, dtype=torch.float64))
+    optimizer = torch.optim.SGD([x], 0.02, momentum=momentum, nesterov=nesterov, weight_decay=0.01)
+    for _ in range(40):
+        x.grad = objective.loss_and_grad(x.detach().expand(N, -1), None)[1].mean(0)
+        optimizer.step()
+    torch.testing.assert_close(ours, x.detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_topk_with_every_entry_is_dense() -> None:
+    dense, all_entries = go(SGD(lr=0.02), context()), go(SGD(lr=0.02), context(codec=ErrorFeedback(TopK(k=1.0))))
+    torch.testing.assert_close(dense, all_entries, rtol=1e-10, atol=1e-12)
+
+
+def test_topk_without_error_feedback_differs_from_topk_with_it() -> None:
+    without, with_it = (
+        go(SGD(lr=0.02), context(codec=TopK(k=3))),
+        go(SGD(lr=0.02), context(codec=ErrorFeedback(TopK(k=3)))),
+    )
+    assert float((without - with_it).norm()) > 1e-3
+
+
+def test_deterministic_sums_agree_with_the_others() -> None:
+    a, b = (go(SGD(lr=0.02), context(codec=TopK(k=3), deterministic=d)) for d in (True, False))
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("algo", options("algo"))
+def test_state_resumes_bit_for_bit(algo: str) -> None:
+    def world() -> tuple[Algorithm, Context]:
+        made = plan(f"algo={algo}", "compress.k=3" if algo != "sgd" else "seed=0", "algo.momentum=0.9", "algo.lr=0.01")
+        return made.algorithm, context(codec=made.compressor)
+
+    whole, its_world = world()
+    expected = go(whole, its_world).clone()
+    first, first_world = world()
+    go(first, first_world, 17)
+    second, second_world = world()
+    second.setup(second_world)
+    second.load_state_dict({k: v.clone() for k, v in first.state_dict().items()})
+    for t in range(17, 40):
+        second.round(t)
+    assert torch.equal(second.model(), expected)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (Schedule(), [1, 1, 1, 1]),
+        (Schedule(warmup=4), [0.25, 1, 1, 1]),
+        (Schedule(kind="step", milestones=[0.5, 0.75], gamma=0.1), [1, 0.1, 0.01, 0.01]),
+        (Schedule(kind="cosine"), [1, 0.5, (1 + np.cos(0.75 * np.pi)) / 2, (1 + np.cos(0.99 * np.pi)) / 2]),
+        (Schedule(kind="cosine", warmup=50), [0.02, 1, 0.5, (1 + np.cos(0.98 * np.pi)) / 2]),
+    ],
+)
+def test_schedules(schedule: Schedule, expected: list[float]) -> None:
+    assert [schedule.factor(t, 100) for t in (0, 50, 75, 99)] == pytest.approx(expected)
+
+
+def test_diverging_schedule_fields_are_refused() -> None:
+    for bad in ({"kind": "linear"}, {"warmup": -1}, {"milestones": [1.5]}, {"gamma": 0.0}):
+        with pytest.raises(ValueError, match=f"schedule.{next(iter(bad))}="):
+            Schedule(**bad)  # type: ignore[arg-type]

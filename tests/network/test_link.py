@@ -1,0 +1,25 @@
+"""Seconds by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from commexp.network import Network
+
+
+def test_seconds_of_each_exchange_by_hand() -> None:
+    link = Network(bandwidth=8.0, latency=100.0)  # 1 MB/s, 0.1 s
+    assert link.seconds("all_reduce", 4, 4_000_000) == pytest.approx(6 * (0.1 + 0.25))
+    assert link.seconds("all_gather", 4, 4_000_000) == pytest.approx(3 * (0.1 + 1.0))
+    assert link.seconds("server", 4, 4_000_000) == pytest.approx(0.1 + 4.0)
+
+
+def test_unknown_exchange() -> None:
+    with pytest.raises(ValueError, match="no cost model"):
+        Network().seconds("pigeon", 2, 1)
+
+
+@pytest.mark.parametrize("field", ["latency", "compute"])
+def test_negative_values_are_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field}=-1"):
+        Network(**{field: -1.0})

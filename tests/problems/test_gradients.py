@@ -1,0 +1,79 @@
+"""The three ways to W gradients against plain autograd in float64, worker by worker."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from commexp.problems.folding import CannotFoldError
+from commexp.problems.gradients import ModuleGradients
+from commexp.problems.models import ResNetSmall
+
+W, B = 3, 5
+
+
+def modules() -> dict[str, nn.Module]:
+    """What folding has rules for, and what it has not."""
+    torch.manual_seed(0)
+    return {
+        "resnet_small": ResNetSmall(width=8).module(1, 10),
+        "bias and stride": nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)),
+        "dilated": nn.Sequential(
+            nn.Conv2d(1, 2, 3, dilation=2, bias=False), nn.Flatten(), nn.Linear(32, 10, bias=False)
+        ),
+        "layer norm": nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.LayerNorm(12), nn.Tanh(), nn.Linear(12, 10)),
+        "grouped": nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(64, 10)),
+        "batch norm": nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10)),
+    }
+
+
+FOLDS = ("resnet_small", "bias and stride", "dilated")
+
+
+def reference(module: nn.Module, x: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """One worker after the other, parameters copied into the module."""
+    losses, grads = [], []
+    for row, batch, labels in zip(x, inputs, targets, strict=True):
+        params = [p.requires_grad_() for p in module.parameters()]
+        nn.utils.vector_to_parameters(row.clone(), params)
+        loss = F.cross_entropy(module(batch), labels)
+        grads.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, params)]))
+        losses.append(loss.detach())
+    module.requires_grad_(False)
+    return torch.stack(losses), torch.stack(grads)
+
+
+@pytest.mark.parametrize("name", modules())
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("way", ["auto", "deterministic", "folded", "vmapped", "looped"])
+def test_every_way_gives_each_workers_own_gradient(name: str, shared: bool, way: str) -> None:
+    module = modules()[name].double()
+    ways = ModuleGradients(module, deterministic=way == "deterministic")
+    g = torch.Generator().manual_seed(1)
+    inputs = torch.randn(W, B, 1, 8, 8, generator=g, dtype=torch.float64)
+    targets = torch.randint(0, 10, (W, B), generator=g)
+    dim = ways.layout.dim
+    x = 0.3 * torch.randn(1 if shared else W, dim, generator=g, dtype=torch.float64)
+    x = x[0].expand(W, -1) if shared else x
+    if (way == "folded" and name not in FOLDS) or (way == "vmapped" and name == "batch norm"):
+        with pytest.raises((CannotFoldError, RuntimeError)):
+            getattr(ways, way)(x, inputs, targets)
+        return
+    compute = ways if way in ("auto", "deterministic") else getattr(ways, way)
+    losses, grads = compute(x, inputs, targets)
+    expected_losses, expected = reference(module, x, inputs, targets)
+    torch.testing.assert_close(losses, expected_losses, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(grads, expected, rtol=1e-8, atol=1e-9)
+
+
+def test_one_worker_gives_the_bits_of_the_loop() -> None:
+    module = modules()["resnet_small"]
+    ways = ModuleGradients(module)
+    g = torch.Generator().manual_seed(1)
+    inputs, targets = torch.randn(W, B, 1, 8, 8, generator=g), torch.randint(0, 10, (W, B), generator=g)
+    x = torch.randn(W, ways.layout.dim, generator=g)
+    together = ways.looped(x, inputs, targets)[1]
+    for w in range(W):
+        assert torch.equal(ways(x[w : w + 1], inputs[w : w + 1], targets[w : w + 1])[1][0], together[w])

@@ -1,0 +1,66 @@
+"""Gram-matrix gradients against the samples themselves; the paper's generator."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from commexp.problems.datasets import LinReg
+from commexp.problems.least_squares import LeastSquares
+from commexp.seeding import generator
+
+N, J, D = 4, 12, 50
+
+
+def made() -> tuple[LeastSquares, list[np.ndarray], list[np.ndarray]]:
+    data = LinReg(dim=J, samples=D).load(N, 0, torch.float64)
+    assert data.parts is not None
+    problem = LeastSquares(data, data.parts, torch.device("cpu"))
+    return problem, [data.train_x[p].numpy() for p in data.parts], [data.train_y[p].numpy() for p in data.parts]
+
+
+def test_loss_and_gradient_are_those_of_the_samples() -> None:
+    problem, features, targets = made()
+    stacked = torch.randn(N, J, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for x in (stacked, stacked[0].expand(N, -1)):
+        losses, grads = problem.loss_and_grad(x, problem.batch(0))
+        for n, row in enumerate(x.numpy()):
+            error = features[n] @ row - targets[n]
+            np.testing.assert_allclose(losses[n], np.mean(error**2), rtol=1e-10)
+            np.testing.assert_allclose(grads[n], 2 / D * features[n].T @ error, rtol=1e-9, atol=1e-9)
+
+
+def test_optimum_is_pooled_least_squares() -> None:
+    problem, features, targets = made()
+    pooled = np.linalg.lstsq(np.concatenate(features), np.concatenate(targets), rcond=None)[0]
+    np.testing.assert_allclose(problem.optimum().numpy(), pooled, rtol=1e-9)
+    metrics = problem.evaluate(torch.from_numpy(pooled))
+    assert metrics["dist_to_opt"] < 1e-10
+    error = np.concatenate([f @ pooled - t for f, t in zip(features, targets, strict=True)])
+    np.testing.assert_allclose(metrics["train_loss"], np.mean(error**2), rtol=1e-9)
+
+
+def test_start_is_that_of_a_linear_layer() -> None:
+    problem, _, _ = made()
+    x = problem.init(generator(0, "start"))
+    assert float(x.abs().max()) <= 1 / np.sqrt(J)
+    assert torch.equal(x, problem.init(generator(0, "start")))
+    assert not torch.equal(x, problem.init(generator(1, "start")))
+
+
+def test_generator_has_the_papers_variances() -> None:
+    data = LinReg(dim=100, samples=500).load(400, 0, torch.float64)
+    assert data.parts is not None
+    fits = [torch.linalg.lstsq(data.train_x[p], data.train_y[p, None]).solution.squeeze() for p in data.parts]
+    truths = torch.stack(fits)
+    shift = truths.mean(1)
+    assert abs(float(shift.var()) - 5.01) < 4 * 5 * np.sqrt(2 / 399)
+    assert abs(float((truths - shift[:, None]).var()) - 1.0) < 0.05
+    left = torch.cat([data.train_y[p] - data.train_x[p] @ t for p, t in zip(data.parts, fits, strict=True)])
+    assert abs(float(left.square().sum() / (400 * (500 - 100))) - 0.5) < 0.01
+    assert abs(float(data.train_x.var()) - 1.0) < 0.01
+
+
+def test_a_workers_data_do_not_depend_on_how_many_there_are() -> None:
+    few, many = (LinReg(dim=3, samples=4).load(n, 7, torch.float64) for n in (2, 5))
+    assert torch.equal(few.train_x, many.train_x[:8])

@@ -1,0 +1,80 @@
+"""Tables and figures from run folders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.image
+import pandas as pd
+import pytest
+
+from commexp.report.curves import draw_curves
+from commexp.report.style import compact
+from commexp.report.sweep import latex
+from commexp.report.tables import compare_markdown, label, markdown, number, show, summary_markdown, to_target
+from commexp.rundir import Run
+from commexp.units import human_bytes
+
+SHORT = ("rounds=10", "eval_every=5", "model.width=8", "batch_size=2")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_234_567, "1.23 MB"), (5e15, "5e+03 TB")]
+)
+def test_bytes_as_people_read_them(count: float, text: str) -> None:
+    assert human_bytes(count) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.001, "0.001"), (1e-10, "1e-10"), (100, "100"), (1e5, "1e5")])
+def test_compact_numbers(value: float, text: str) -> None:
+    assert compact(value) == text
+
+
+def test_markdown_is_aligned() -> None:
+    assert markdown(["a", "bb"], [["xyz", "1"]]).splitlines() == ["| a   | bb |", "| --- | -- |", "| xyz | 1  |"]
+
+
+def test_latex_escapes() -> None:
+    text = latex(["a_b"], [["5%"], ["1 ± 2"]])
+    assert "a\\_b" in text
+    assert "5\\%" in text
+    assert "1 $\\pm$ 2" in text
+
+
+def test_missing_numbers_are_dashes() -> None:
+    assert math.isnan(number(None))
+    assert show("train_loss", "nan") == "-"
+    assert show("test_accuracy", 0.975) == "97.50%"
+
+
+def test_to_target_is_the_first_row_that_reaches_it() -> None:
+    table = pd.DataFrame({"test_accuracy": [0.1, 0.96, 0.9, 0.97], "bytes_sent": [1, 2, 3, 4]})
+    row = to_target(table, 0.95)
+    assert row is not None
+    assert row["bytes_sent"] == 2
+    assert to_target(table, 0.99) is None
+    assert to_target(table, None) is None
+    assert to_target(table.drop(columns="test_accuracy"), 0.5) is None
+
+
+def test_a_runs_summary_says_what_it_cost(run: Callable[..., Run]) -> None:
+    result = run(*SHORT, "compress=topk")
+    text = summary_markdown(result, target=0.999)
+    payload = result.summary["payload_bytes"]
+    assert human_bytes(10 * 8 * payload) in text
+    assert f"1/{result.summary['parameters'] * 4 / payload:.3g} of dense" in text
+    assert "not reached" in text
+    assert "all_gather" in text
+
+
+def test_comparison_has_a_row_per_run_and_readable_pictures(run: Callable[..., Run], tmp_path: Path) -> None:
+    results = [run(*SHORT, f"compress={c}") for c in ("none", "topk")]
+    table = compare_markdown(results)
+    assert len(table.splitlines()) == 2 + len(results)
+    written = draw_curves({label(r): [r] for r in results}, tmp_path / "curves")
+    assert [p.suffix for p in written] == [".png", ".pdf"]
+    image = matplotlib.image.imread(written[0])
+    assert image.shape[1] >= 1200
+    assert float(image[..., :3].std()) > 0.05, "the picture is blank"

@@ -1,0 +1,175 @@
+"""The command line as a real process: exit statuses, one-line errors, signals, two at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Cli, environment
+
+SHORT = ("rounds=10", "eval_every=5", "model.width=8", "batch_size=2")
+LONG = ("rounds=100000", "eval_every=1", "model.width=8", "batch_size=2")
+
+
+def one_line_refusal(done: subprocess.CompletedProcess[str], start: str) -> None:
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith(f"commexp: error: {start}")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "start"),
+    [
+        (["algo=regtopkk"], "algo=regtopkk: no such option; did you mean regtopk"),
+        (["algo.learning_rate=1"], "algo.learning_rate=1: no such key"),
+        (
+            ["compress=none", "compress.k=0.1"],
+            "compress.k=0.1: compress=none has no 'k'; choose compress=regtopk or topk",
+        ),
+        (["algo=topk", "compress.k=1.5"], "compress.k=1.5:"),
+        (["workers=2000"], "workers=2000:"),
+        (["rounds=many"], "rounds=many:"),
+        (["outputs=/proc/nowhere"], "outputs=/proc/nowhere: cannot be written"),
+        (["-m", "algo=topk,regtopk", "compress.k=0.1,0"], "compress.k=0:"),
+        (["-m", "algo=topk,regtopkk"], "algo=regtopkk: no such option"),
+        (["compress.k="], "compress.k"),
+        (["rounds"], "rounds"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_a_mistake_gets_one_line_and_exit_two(args: list[str], start: str, cli: Cli, tmp_path: Path) -> None:
+    one_line_refusal(cli(*args), start)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_traceback_is_there_for_those_who_ask(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "commexp", "algo=regtopkk"],
+        cwd=tmp_path, env={**environment(), "HYDRA_FULL_ERROR": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "Traceback" in done.stderr
+    assert done.returncode not in (0, 2)
+
+
+def test_a_run_from_an_empty_folder(cli: Cli, tmp_path: Path) -> None:
+    done = cli(*SHORT, "algo=regtopk")
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    (folder,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert str(folder.relative_to(tmp_path)) in done.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["outputs"], "Hydra left something behind"
+    again = cli(*SHORT, "algo=regtopk")
+    assert again.stdout == done.stdout
+
+
+def test_divergence_exits_three(cli: Cli, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = cli("algo.lr=1e6", "rounds=60")
+        assert done.returncode == 3
+        assert "diverged" in done.stdout
+    (meta,) = (tmp_path / "outputs" / "runs").glob("*/meta.json")
+    assert json.loads(meta.read_text())["status"] == "diverged"
+
+
+def start(tmp_path: Path, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "commexp", *args],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(tmp_path: Path, pattern: str, seconds: float = 60.0) -> Path:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = list((tmp_path / "outputs").glob(pattern))
+        if found:
+            return found[0]
+        time.sleep(0.05)
+    raise AssertionError(f"no {pattern} after {seconds} s")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_a_usable_folder(number: signal.Signals, tmp_path: Path) -> None:
+    process = start(tmp_path, *LONG)
+    log = wait_for(tmp_path, "runs/*/run.log")
+    while "round" not in log.read_text():
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    folder = log.parent
+    assert json.loads((folder / "meta.json").read_text())["status"] == "interrupted"
+    assert len((folder / "metrics.csv").read_text().splitlines()) > 1
+    assert (folder / "checkpoints" / "state.safetensors").is_file()
+    assert (folder / "summary.md").is_file()
+
+
+def test_kill_nine_then_the_same_command(cli: Cli, tmp_path: Path) -> None:
+    process = start(tmp_path, *LONG)
+    log = wait_for(tmp_path, "runs/*/run.log")
+    process.kill()
+    process.communicate()
+    assert json.loads((log.parent / "meta.json").read_text())["status"] == "running"
+    second = start(tmp_path, *LONG)  # takes over the dead run's folder
+    wait_for(tmp_path, "runs/*/run.log")
+    time.sleep(4)
+    second.send_signal(signal.SIGINT)
+    second.communicate(timeout=60)
+    assert second.returncode == 130
+
+
+def test_two_identical_commands_at_once_leave_one_sound_folder(cli: Cli, tmp_path: Path) -> None:
+    both = [start(tmp_path, *SHORT, "algo=topk") for _ in range(2)]
+    outputs = [p.communicate(timeout=120) for p in both]
+    assert [p.returncode for p in both] == [0, 0], outputs
+    (folder,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert json.loads((folder / "meta.json").read_text())["status"] == "completed"
+    assert outputs[0][0] == outputs[1][0]
+    assert not [p for p in folder.rglob(".*") if p.name != ".lock"], "temporary files were left"
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--cfg", "job"], ["--info", "defaults"], ["-sc", "install=bash"]])
+def test_hydras_own_flags(args: list[str], cli: Cli) -> None:
+    done = cli(*args)
+    assert done.returncode == 0
+    assert done.stdout
+    assert done.stderr == ""
+
+
+def test_help_fits_on_one_screen_and_names_every_option(cli: Cli) -> None:
+    from commexp.refusals import CONF
+
+    text = cli("--help").stdout
+    assert len(text.splitlines()) <= 40
+    assert max(map(len, text.splitlines())) <= 120
+    for path in CONF.glob("*/*.yaml"):
+        assert path.stem in text, path
+
+
+def test_tab_completion_knows_the_groups(tmp_path: Path) -> None:
+    env = {**environment(), "COMP_LINE": "commexp compress=", "COMP_POINT": "17"}
+    done = subprocess.run(
+        [sys.executable, "-m", "commexp", "-sc", "query=bash"], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert "compress=regtopk" in done.stdout
+
+
+def test_report_compares_runs(cli: Cli, tmp_path: Path) -> None:
+    cli(*SHORT, "algo=topk")
+    cli(*SHORT, "algo=sgd")
+    folders = sorted(str(p) for p in (tmp_path / "outputs" / "runs").iterdir())
+    program = [sys.executable, "-c", "from commexp.report.cli import main; main()"]
+    done = subprocess.run([*program, *folders], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "topk k=0.01" in done.stdout
+    assert (tmp_path / "outputs" / "report" / "comparison.png").is_file()
+    wrong = subprocess.run([*program, "nowhere"], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("commexp: error: nowhere: no run")

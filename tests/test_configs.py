@@ -1,0 +1,163 @@
+"""Every YAML composes, says how to use it, and runs; names of run folders depend on what changes the result alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from registry import options, plan
+
+from commexp.refusals import CONF, UserError
+from commexp.rundir import Run
+
+EVERY = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "option"), EVERY)
+def test_every_yaml_composes_and_builds(group: str, option: str) -> None:
+    made = plan(f"{'+' if group == 'experiment' else ''}{group}={option}")
+    assert made.name.count("-") == 3
+
+
+@pytest.mark.parametrize(("group", "option"), EVERY)
+def test_every_yaml_opens_with_a_command_that_uses_it(group: str, option: str) -> None:
+    head = (CONF / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines()[:2]
+    assert any(
+        f"commexp {'+' if group == 'experiment' else ''}" in line and f"{group}={option}" in line for line in head
+    )
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_runs(experiment: str, run: Callable[..., Run]) -> None:
+    result = run(f"+experiment={experiment}", "rounds=3", "eval_every=1")
+    assert result.status == "completed"
+    assert list(result.metrics["round"]) == [0, 1, 2, 3]
+
+
+def test_experiment_takes_any_compressor() -> None:
+    for name in options("compress"):
+        made = plan("+experiment=regtopk_linreg", f"compress={name}")
+        assert getattr(made.compressor, "codec", made.compressor).__class__.__name__.lower().startswith(name[:2])
+
+
+def test_preset_picks_the_compressor_and_the_command_line_has_the_last_word() -> None:
+    assert plan("algo=regtopk", "compress.k=0.05").resolved["compress"]["k"] == 0.05
+    assert plan("algo=regtopk", "compress=topk").resolved["compress"]["_target_"].endswith("TopK")
+    assert plan("+experiment=regtopk_toy").resolved["compress"]["mu"] == 1.0
+    assert plan("+experiment=regtopk_toy", "compress.mu=2").resolved["compress"]["mu"] == 2.0
+
+
+def test_k_keeps_its_meaning() -> None:
+    assert plan("compress=topk", "compress.k=1").resolved["compress"]["k"] == 1
+    assert isinstance(plan("compress=topk", "compress.k=1").resolved["compress"]["k"], int)
+    assert isinstance(plan("compress=topk", "compress.k=1.0").resolved["compress"]["k"], float)
+
+
+def test_name_covers_what_changes_the_result_and_nothing_else() -> None:
+    name = plan().name
+    same = ["outputs=elsewhere", "launch.threads=1", "launch.device=cpu", "target_accuracy=0.5", "rerun=true"]
+    assert {plan(o).name for o in same} == {name}
+    assert plan("algo.lr=0.50").name == name
+    assert plan("algo=topk").name == plan("algo=sgd", "compress=topk").name
+    changed = [
+        "seed=1", "rounds=499", "algo.lr=0.4", "compress=topk", "workers=4", "model.width=8", "partition=dirichlet",
+        "batch_size=8", "dtype=float64", "comm.exchange=server", "eval_every=5", "network=mobile",
+        "algo.schedule.kind=constant",
+    ]  # fmt: skip
+    assert len({plan(o).name for o in changed} | {name}) == len(changed) + 1
+
+
+def test_name_does_not_cover_where_data_lie() -> None:
+    here, there = (plan("dataset=fashion_mnist", f"dataset.root={root}").name for root in ("a", "b"))
+    assert here == there
+
+
+REFUSED = {
+    "compress.k=0": "compress.k=0:",
+    "compress.k=1.5": "compress.k=1.5:",
+    "compress.k=-1": "compress.k=-1:",
+    "compress.k=nan": "compress.k=nan:",
+    "compress.k=many": "compress.k=many:",
+    "compress.k=true": "compress.k=",
+    "compress.mu=0": "compress.mu=0",
+    "compress.error_feedback=perhaps": "compress.error_feedback=perhaps:",
+    "algo.lr=-0.1": "algo.lr=-0.1:",
+    "algo.lr=nan": "algo.lr=nan:",
+    "algo.momentum=1": "algo.momentum=1.0:",
+    "algo.schedule.kind=linear": "algo.schedule.kind=linear:",
+    "partition=dirichlet partition.alpha=0": "partition.alpha=0",
+    "network.bandwidth=0": "network.bandwidth=0",
+    "workers=0": "workers=0:",
+    "workers=two": "workers",
+    "rounds=0": "rounds=0:",
+    "batch_size=0": "batch_size=0:",
+    "dtype=int8": "dtype=int8:",
+    "comm.exchange=pigeon": "comm.exchange=pigeon:",
+    "target_accuracy=2": "target_accuracy=2",
+    "model.width=12": "model.width=12:",
+    "compress._target_=commexp.compressors.Nothing": "compress._target_=commexp.compressors.Nothing:",
+    "compress._target_=commexp.algorithms.SGD": "compress._target_=commexp.algorithms.SGD:",
+    "algo=regtopkk": "algo=regtopkk: no such option; did you mean regtopk",
+    "algo.learning=1": "algo.learning=1: no such key",
+    "worker=4": "worker=4: no such key; did you mean workers",
+    "datset=digits": "datset=digits: no such key; did you mean dataset",
+}
+
+
+@pytest.mark.parametrize("overrides", REFUSED)
+def test_mistakes_are_refused_in_one_line_that_names_the_key(overrides: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        plan("compress=regtopk", *overrides.split())
+    message = str(refusal.value)
+    assert message.startswith(REFUSED[overrides])
+    assert "\n" not in message
+    assert ";" in message or "did you mean" in message, "it does not say what would be right"
+
+
+def test_a_key_that_the_chosen_option_lacks_names_those_that_have_it() -> None:
+    with pytest.raises(UserError, match=r"compress=none has no 'k'; choose compress=regtopk or topk"):
+        plan("compress=none", "compress.k=0.1")
+
+
+MISFITS = {
+    "workers=2000": "workers=2000: more workers than the 1437 training samples",
+    "compress=topk compress.k=1000000": "compress.k=1000000: more entries than",
+    "comm.exchange=all_reduce compress=topk": "comm.exchange=all_reduce:",
+    "dataset=toy workers=3": "workers=3: the toy has two workers",
+    "dataset=linreg model=resnet_small": "model=ResNetSmall: needs labelled images",
+    "dataset=linreg batch_size=4": "batch_size=4:",
+    "dataset=linreg partition=by_class": "partition=by_class: the data have no classes",
+    "batch_size=null": "batch_size=null:",
+    "model=linear_regression batch_size=null": "model=linear_regression: needs feature vectors",
+    "launch.device=abacus": "launch.device=abacus: not usable here",
+}
+
+
+@pytest.mark.parametrize("overrides", MISFITS)
+def test_pairs_that_make_no_sense_are_refused_before_anything_is_written(
+    overrides: str, tmp_path: Path, run: Callable[..., Run]
+) -> None:
+    from commexp.api import run_experiment
+
+    with pytest.raises(UserError) as refusal:
+        run_experiment([*overrides.split(), f"outputs={tmp_path / 'outputs'}"])
+    assert str(refusal.value).startswith(MISFITS[overrides])
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_missing_files_say_where_they_belong_and_how_to_get_them(
+    run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commexp.problems.datasets.fashion_mnist.DEBIAN", tmp_path / "none")
+    with pytest.raises(UserError, match=r"dataset=fashion_mnist: .* is not in .*; put .* or install"):
+        run("dataset=fashion_mnist", f"dataset.root={tmp_path}")
+
+
+def test_outputs_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    from commexp.api import run_experiment
+
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
+        with pytest.raises(UserError, match="outputs="):
+            run_experiment([f"outputs={place}", "rounds=1"])

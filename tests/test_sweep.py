@@ -1,0 +1,97 @@
+"""Multirun: one aggregated table, nothing run twice, what was killed goes on, bad runs are rows."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+from conftest import Cli
+from test_cli import start, wait_for
+
+SHORT = ("rounds=10", "eval_every=5", "model.width=8", "batch_size=2")
+SWEEP = ("-m", "algo=topk,regtopk", "compress.k=0.1,0.01", "seed=0,1", "target_accuracy=0.05", *SHORT)
+
+
+def folder_of(tmp_path: Path) -> Path:
+    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    return folder
+
+
+def stamps(tmp_path: Path) -> dict[str, int]:
+    return {p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "outputs" / "runs").glob("*/metrics.csv")}
+
+
+def test_one_table_two_plots_and_nothing_runs_again(cli: Cli, tmp_path: Path) -> None:
+    done = cli(*SWEEP)
+    assert done.returncode == 0, done.stderr
+    folder = folder_of(tmp_path)
+    table, runs = pd.read_csv(folder / "sweep.csv"), pd.read_csv(folder / "runs.csv")
+    assert len(table) == 4
+    assert len(runs) == 8
+    assert set(table["count"]) == {2}
+    for (algo, k), group in runs.groupby(["algo", "compress.k"]):
+        row = table[(table["algo"] == algo) & (table["compress.k"] == k)].iloc[0]
+        assert abs(row["test_accuracy"] - group["test_accuracy"].mean()) < 1e-12
+        assert abs(row["test_accuracy_std"] - group["test_accuracy"].std(ddof=1)) < 1e-12
+    assert {p.name for p in (folder / "figures").iterdir()} == {
+        f"{name}.{kind}"
+        for name in ("final_against_compression", "bytes_to_target", "curves")
+        for kind in ("png", "pdf")
+    }
+    assert "\\toprule" in (folder / "sweep.tex").read_text()
+    assert (folder / "sweep.md").read_text() in done.stdout
+    before = stamps(tmp_path)
+    assert len(before) == 8
+    again = cli(*SWEEP)
+    assert again.returncode == 0
+    assert stamps(tmp_path) == before
+    assert (folder / "sweep.md").read_text() in again.stdout
+
+
+def test_killed_in_the_middle_it_does_only_what_is_missing(cli: Cli, tmp_path: Path) -> None:
+    process = start(tmp_path, *SWEEP)
+    wait_for(tmp_path, "runs/*/summary.json")
+    process.kill()
+    process.communicate()
+    finished = {
+        p.parent.name
+        for p in (tmp_path / "outputs" / "runs").glob("*/meta.json")
+        if json.loads(p.read_text())["status"] == "completed"
+    }
+    before = stamps(tmp_path)
+    assert 0 < len(finished) < 8
+    assert cli(*SWEEP).returncode == 0
+    after = stamps(tmp_path)
+    assert len(after) == 8
+    assert all(after[name] == before[name] for name in finished)
+    assert pd.read_csv(folder_of(tmp_path) / "sweep.csv")["count"].sum() == 8
+
+
+def test_ctrl_c_ends_the_sweep(tmp_path: Path) -> None:
+    process = start(tmp_path, "-m", "seed=0,1,2", "rounds=100000", "eval_every=1", "model.width=8", "batch_size=2")
+    log = wait_for(tmp_path, "runs/*/run.log")
+    while "round" not in log.read_text():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 1
+
+
+def test_a_diverged_run_is_a_row(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-m", "algo.lr=0.01,1e6", "+experiment=regtopk_linreg", "rounds=50")
+    assert done.returncode == 3, done.stderr
+    table = pd.read_csv(folder_of(tmp_path) / "sweep.csv")
+    assert list(table["status"]) == ["1 completed", "1 diverged"]
+    assert list(table["count"]) == [1, 0]
+    assert "1 diverged" in done.stdout
+
+
+def test_a_refused_run_is_a_row_and_the_others_run(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-m", "workers=2,5000", *SHORT)
+    assert done.returncode == 2
+    assert done.stderr.count("commexp: error: workers=5000:") == 1
+    assert list(pd.read_csv(folder_of(tmp_path) / "sweep.csv")["status"]) == ["1 completed", "1 refused"]
