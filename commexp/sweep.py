@@ -50,9 +50,8 @@ def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:
     """Leaves in the sweep's folder which overrides stand for which run."""
     overrides = [o.lstrip("+").partition("=") for o in hydra.overrides.task]
     kept = {key: value for key, _, value in overrides if not key.startswith(UNHASHED)}
-    run = Path(plan.config.outputs) / "runs" / plan.name
     path = Path(hydra.sweep.dir) / "jobs" / f"{hydra.job.num}.json"
-    write_json(path, {"overrides": kept, "run": str(run), "error": error})
+    write_json(path, {"overrides": kept, "run": plan.name, "target": plan.config.target_accuracy, "error": error})
 
 
 class SweepCallback(Callback):
@@ -70,7 +69,7 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            code = gather(Path(config.hydra.sweep.dir), config.target_accuracy)
+            code = gather(Path(config.hydra.sweep.dir))
         except Exception as error:
             traceback.print_exc()
             raise SystemExit(1) from error
@@ -89,12 +88,12 @@ def check(config: DictConfig) -> None:
             raise UserError(f"{explain(error, overrides)} (in the sweep's job {' '.join(overrides)})") from error
 
 
-def gather(folder: Path, target: float | None) -> int:
+def gather(folder: Path) -> int:
     """Writes and shows the sweep's table; returns the exit status of its worst run."""
-    from commexp.report.sweep import read_jobs, write_sweep
+    from commexp.report.sweep import write_sweep
 
-    print(f"\n{write_sweep(folder, target)}\nfolder: {folder}")
-    jobs = read_jobs(folder)
+    table, jobs = write_sweep(folder)
+    print(f"\n{table}\nfolder: {folder}")
     if any(job.error for job in jobs):
         return 2
     statuses = {job.run.status for job in jobs}
