@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import math
-import platform
-import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +16,9 @@ from commexp.checkpoint import load_checkpoint, save_checkpoint
 from commexp.comm import Communicator, Ledger, peer_wire_bytes
 from commexp.config import Plan
 from commexp.interrupts import Interrupts
-from commexp.problems import Problem, build_problem
+from commexp.problems import build_problem
 from commexp.progress import Progress
+from commexp.provenance import describe, now
 from commexp.refusals import UserError
 from commexp.rundir import Run, write_json
 from commexp.seeding import generator
@@ -97,17 +93,24 @@ class Trial:
         log.setLevel(logging.INFO)
         try:
             run.write_config(self.plan.resolved)
-            run.set_meta(**describe(self.plan, self.problem, self.device), status="running")
+            run.set_meta(
+                **describe(device=self.device, dim=self.problem.dim, samples=self.problem.samples),
+                name=self.plan.name,
+                seed=config.seed,
+                workers=config.workers,
+                processes=1,
+                status="running",
+            )
             self._warn_if_dearer_than_dense()
             status = self._loop(self._restore(checkpoint) if checkpoint else 0)
             self._flush()
             write_json(run.folder / "summary.json", self.summary(status))
-            run.set_meta(status=status, ended=_now())
+            run.set_meta(status=status, ended=now())
             log.info("%s after round %d", status, self.rows[-1]["round"])
         except Exception as error:
             log.exception("failed")
             self._flush()
-            run.set_meta(status="failed", ended=_now(), error=f"{type(error).__name__}: {error}")
+            run.set_meta(status="failed", ended=now(), error=f"{type(error).__name__}: {error}")
             raise
         finally:
             log.removeHandler(handler)
@@ -215,53 +218,6 @@ class Trial:
         }
 
 
-def describe(plan: Plan, problem: Problem, device: torch.device) -> Mapping[str, Any]:
-    """Where and how a run was made."""
-    return {
-        "name": plan.name,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "seed": plan.config.seed,
-        "started": _now(),
-        "workers": plan.config.workers,
-        "processes": 1,
-        "parameters": problem.dim,
-        "samples": problem.samples,
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commexp": _version(),
-        "git_commit": _git_commit(),
-    }
-
-
 def _prefix(message: str) -> str:
     """Components name their own field first; what has no key of the config in front gets the compressor's."""
     return "compress." if message.startswith("k=") else "comm." if message.startswith("exchange=") else ""
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("commexp")
-
-
-def _git_commit() -> str | None:
-    """The commit of the source tree, None outside one."""
-    here = Path(__file__).parent
-    try:
-        out = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return out.stdout.strip()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from commexp.config import Plan
 
+NOT_SWEPT = set(UNHASHED) - {"preset"}  # overrides that do not tell one sweep from another
 SWEEP = "COMMEXP_SWEEP"  # environment variable: the name of the sweep that is running
 
 
@@ -36,10 +36,14 @@ def sweep_name(overrides: Sequence[str]) -> str:
     inherit it."""
     if SWEEP in os.environ:
         return os.environ[SWEEP]
-    kept = sorted(o for o in overrides if not o.lstrip("+").split("=")[0].startswith(UNHASHED))
+    kept = sorted(o for o in overrides if _tells(o))
     digest = hashlib.blake2b("\n".join(kept).encode(), digest_size=4).hexdigest()
     values = [re.sub(r"[^\w.,-]+", "_", o.partition("=")[2]) for o in kept]
     return f"{'-'.join(values)[:60].strip('-_')}-{digest}"
+
+
+def _tells(override: str) -> bool:
+    return re.split(r"[.=]", override.lstrip("+~"), maxsplit=1)[0] not in NOT_SWEPT
 
 
 def register_sweep_name() -> None:
@@ -48,8 +52,8 @@ def register_sweep_name() -> None:
 
 def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:
     """Leaves in the sweep's folder which overrides stand for which run."""
-    overrides = [o.lstrip("+").partition("=") for o in hydra.overrides.task]
-    kept = {key: value for key, _, value in overrides if not key.startswith(UNHASHED)}
+    overrides = [o.lstrip("+~").partition("=") for o in hydra.overrides.task if _tells(o)]
+    kept = {key: value for key, _, value in overrides}
     path = Path(hydra.sweep.dir) / "jobs" / f"{hydra.job.num}.json"
     write_json(path, {"overrides": kept, "run": plan.name, "target": plan.config.target_accuracy, "error": error})
 
@@ -65,11 +69,10 @@ class SweepCallback(Callback):
             print(f"commexp: error: {explain(error, sys.argv[1:])}", file=sys.stderr)
             raise SystemExit(2) from error
         os.environ[SWEEP] = sweep_name(config.hydra.overrides.task)
-        shutil.rmtree(Path(config.hydra.sweep.dir) / "jobs", ignore_errors=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            code = gather(Path(config.hydra.sweep.dir))
+            code = gather(Path(config.hydra.sweep.dir), len(jobs_of(config)))
         except Exception as error:
             traceback.print_exc()
             raise SystemExit(1) from error
@@ -88,11 +91,11 @@ def check(config: DictConfig) -> None:
             raise UserError(f"{explain(error, overrides)} (in the sweep's job {' '.join(overrides)})") from error
 
 
-def gather(folder: Path) -> int:
-    """Writes and shows the sweep's table; returns the exit status of its worst run."""
+def gather(folder: Path, count: int) -> int:
+    """Writes and shows the table of the sweep's ``count`` jobs; returns the exit status of its worst run."""
     from commexp.report.sweep import write_sweep
 
-    table, jobs = write_sweep(folder)
+    table, jobs = write_sweep(folder, count)
     print(f"\n{table}\nfolder: {folder}")
     if any(job.error for job in jobs):
         return 2

@@ -17,9 +17,10 @@ from commexp.rundir import Run, write_atomic
 from commexp.units import human_bytes
 
 
-def write_sweep(folder: Path) -> tuple[str, list[Job]]:
-    """sweep.csv, .md, .tex, runs.csv and the figures of a sweep's folder; returns the Markdown table and the jobs."""
-    jobs = read_jobs(folder)
+def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job]]:
+    """sweep.csv, .md, .tex, runs.csv and the figures of a sweep's folder, of its first ``count`` jobs (0: all);
+    returns the Markdown table and the jobs."""
+    jobs = read_jobs(folder)[: count or None]
     keys = varied(jobs)
     runs = per_run(jobs)
     table = aggregate(runs, keys)

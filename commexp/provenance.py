@@ -1,0 +1,50 @@
+"""Where and how a run was made: what meta.json tells besides the status."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import shlex
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def describe(device: torch.device, dim: int, samples: int) -> dict[str, Any]:
+    """Command, time, machine and versions."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": now(),
+        "parameters": dim,
+        "samples": samples,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commexp": version("commexp"),
+        "git_commit": git_commit(),
+    }
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of commexp's own source tree, '-dirty' if changed; None where it is installed from a wheel."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
