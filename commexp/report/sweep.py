@@ -129,7 +129,7 @@ def _draw_target(folder: Path, done: pd.DataFrame, settings: Sequence[str]) -> N
 def _lines(axis: Any, table: pd.DataFrame, settings: Sequence[str], value: str) -> None:
     """A line per method against the share sent; bars are one standard deviation over seeds."""
     methods = [k for k in settings if k != "compress.k"]
-    groups = table.groupby(methods, sort=False) if methods and len(table) else [((), table)]
+    groups = list(table.groupby(methods, sort=False)) if methods else [((), table)]
     for i, (setting, group) in enumerate(groups):
         names = setting if isinstance(setting, tuple) else (setting,)
         axis.errorbar(
