@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from commexp.config import prepare
 from commexp.launch import launch
-from commexp.refusals import COMPOSITION_ERRORS, CONF, UserError, explain
+from commexp.refusals import CONF, UserError, explain
 from commexp.report import finish
 from commexp.rundir import Run
 from commexp.schema import register
@@ -25,7 +25,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
             return compose("config", overrides=list(overrides))
-    except COMPOSITION_ERRORS as error:
+    except Exception as error:
         raise UserError(explain(error, overrides)) from error
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from commexp.refusals import CONF, UserError, explain
 from commexp.schema import register
-from commexp.sweep import record_job, register_sweep_name
+from commexp.sweep import for_each_job, record_job, register_sweep_name
 
 EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted": 130}
 
@@ -57,7 +57,7 @@ def guarded(composed: DictConfig) -> None:
     except Exception as error:
         if full_error():
             raise
-        complain(f"{type(error).__name__}: {' '.join(str(error).split())}; see run.log in the run's folder")
+        complain(f"{type(error).__name__}: {' '.join(str(error).split())}; HYDRA_FULL_ERROR=1 shows where")
         status = "failed"
     if EXIT[status] and (not sweep or status == "interrupted"):
         sys.exit(EXIT[status])
@@ -79,6 +79,7 @@ def main() -> None:
     # Hydra prints its own errors over many lines unless this is set; we turn them into one, unless the user set it
     os.environ.setdefault("COMMEXP_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv[1:] = for_each_job(sys.argv[1:])
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(guarded)()
     except Exception as error:  # what a run raises has been dealt with: this is Hydra, composing

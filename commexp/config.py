@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from commexp.algorithms import Algorithm
-from commexp.comm import EXCHANGES
+from commexp.comm import EXCHANGES, carrier
 from commexp.compressors import Compressor, ErrorFeedback
 from commexp.network import Network
 from commexp.problems import Dataset, Model, Partition
@@ -49,6 +50,9 @@ def prepare(composed: DictConfig) -> Plan:
         config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed)))
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {error.msg}") from error
+    for key in map(str, composed):
+        if key not in Config.__dataclass_fields__:
+            raise UserError(f"{key}={composed[key]}: no such key; leave it out, or see commexp --help")
     _check(config)
     nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
     feedback = nodes["compress"].pop("error_feedback", False)
@@ -66,7 +70,12 @@ def prepare(composed: DictConfig) -> Plan:
     resolved = dataclasses.asdict(config)
     resolved.update({name: _describe(nodes[name], thing) for name, thing in made.items()})
     resolved["compress"]["error_feedback"] = feedback
+    _check_finite("", resolved)
     made["compressor"] = ErrorFeedback(codec) if feedback else codec
+    try:
+        carrier(codec, config.comm.exchange)
+    except ValueError as error:
+        raise UserError(f"comm.{error}") from error
     name = "-".join(_short(nodes[n]["_target_"]) for n in ("algo", "compress", "dataset"))
     made["algorithm"] = made.pop("algo")
     del made["compress"]
@@ -93,12 +102,35 @@ def build(node: dict[str, Any], key: str, kind: type[T]) -> T:
             return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values)))
         return cls(**values)
     except OmegaConfBaseException as error:
-        value = OmegaConf.select(OmegaConf.create(values), str(error.full_key))
-        raise UserError(f"{key}.{error.full_key}={value}: {str(error.msg).splitlines()[0]}; see {target}") from error
+        raise UserError(_mistyped(key, values, error) + f"; see {target}") from error
     except ValueError as error:
         raise UserError(f"{key}.{error}") from error
     except TypeError as error:
-        raise UserError(f"{key}: {error}; see {target}") from error
+        raise UserError(f"{key}._target_={target}: {error}; give its fields their values") from error
+
+
+def _mistyped(key: str, values: dict[str, Any], error: OmegaConfBaseException) -> str:
+    """Which field of a component has a value of the wrong type, and which type is right."""
+    field = str(error.full_key).split(".")[0].split("[")[0]
+    reason = str(error.msg).splitlines()[0].replace("incompatible with type hint", "no")
+    if not field:  # a whole section given as one value: the error names the value alone
+        field = next((name for name, value in values.items() if reason.endswith(f"value: {value}")), "")
+        reason = "not one value but a section; set its fields"
+    if field in values:
+        return f"{key}.{field}={values[field]}: {reason}"
+    return f"{key}: {reason}"
+
+
+def _check_finite(key: str, value: Any) -> None:
+    """No setting of ours means anything at infinity."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_finite(f"{key}.{name}" if key else name, inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_finite(key, inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value}: not a finite number; give one")
 
 
 def fingerprint(resolved: dict[str, Any], components: dict[str, Any]) -> str:
@@ -136,6 +168,8 @@ def _check(c: Config) -> None:
         raise UserError(
             f"batch_size={c.batch_size}: must not be less than 1; give 1 or more, or null for the full batch"
         )
+    if not c.outputs:
+        raise UserError("outputs=: empty; give a folder such as outputs")
     if c.seed < 0:
         raise UserError(f"seed={c.seed}: must not be negative; give 0 or more")
     if c.dtype not in DTYPES:

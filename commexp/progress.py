@@ -18,8 +18,8 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Round, loss, accuracy (or distance to the optimum), bytes sent and the time left."""
 
-    def __init__(self, rounds: int, first: int, name: str) -> None:
-        self.rounds, self.first, self.name = rounds, first, name
+    def __init__(self, rounds: int, first: int) -> None:
+        self.rounds, self.first = rounds, first
         self.terminal = sys.stderr.isatty()
         self.begin = self.last_line = time.monotonic()
 
@@ -27,8 +27,7 @@ class Progress:
         self.bar = tqdm(
             total=self.rounds,
             initial=self.first,
-            desc=self.name,
-            unit="round",
+            bar_format="{percentage:3.0f}% {bar:10} {n_fmt}/{total_fmt} rounds, {remaining} left{postfix}",
             disable=not self.terminal,
             dynamic_ncols=True,
             leave=False,
@@ -47,7 +46,7 @@ class Progress:
         left = (now - self.begin) / max(1, done - self.first) * (self.rounds - done)
         line = f"round {done}/{self.rounds}  {text}" + (f"  {left:.0f} s left" if 0 < done < self.rounds else "")
         if not self.terminal and done:
-            print(f"{self.name}: {line}", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
         return line
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -15,13 +15,10 @@ from typing import Any
 import torch
 
 
-def describe(device: torch.device, dim: int, samples: int) -> dict[str, Any]:
-    """Command, time, machine and versions."""
+def describe(device: torch.device) -> dict[str, Any]:
+    """Command, machine and versions."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "started": now(),
-        "parameters": dim,
-        "samples": samples,
+        "command": shlex.join([_program(), *sys.argv[1:]]),
         "device": str(device),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",
@@ -30,6 +27,11 @@ def describe(device: torch.device, dim: int, samples: int) -> dict[str, Any]:
         "commexp": version("commexp"),
         "git_commit": git_commit(),
     }
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "commexp" if name == "__main__.py" else name
 
 
 def now() -> str:

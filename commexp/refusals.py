@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from commexp.schema import Config
 
@@ -36,19 +35,30 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{parsing[1]}: cannot be read ({parsing[2]}); give key=value, quoted where it holds special characters"
     merging = re.search(r"Error merging override ([^\n]*)", text)
     if merging:
-        cause = next((line for line in text.splitlines()[1:] if line.strip()), "not possible").strip()
-        return f"{merging[1].lstrip('+')}: {cause[0].lower()}{cause[1:]}; see commexp --help"
+        cause = str(error.__cause__ or "it does not fit").splitlines()[0].strip()
+        return f"{merging[1].lstrip('+')}: {cause[0].lower()}{cause[1:]}; commexp --cfg job shows a value that fits"
+    several = re.search(r"Ambiguous value for argument '([^\n]*)'", text)
+    if several:
+        return f"{several[1]}: several values; add -m to run one after the other"
     return f"{' '.join(overrides)}: {' '.join(text.split()) or type(error).__name__}; see commexp --help"
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> str:
-    given = next((o.lstrip("+~") for o in overrides if o.lstrip("+~").split("=")[0].split("@")[0] == key), key)
+    if key == "experiment":
+        return f"{_given(key, overrides)}: an experiment is added to the config; give +{_given(key, overrides)}"
+    given = _given(key, overrides)
     group, _, leaf = key.partition(".")
     holders = [p.stem for p in sorted((CONF / group).glob("*.yaml")) if _has(p, group, leaf)] if leaf else []
     if holders:
         chosen = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), _default(group))
         return f"{given}: {group}={chosen} has no '{leaf}'; choose {group}={_either(holders)}, or leave it out"
     return f"{given}: no such key; {_near(key, known_keys())}"
+
+
+def _given(key: str, overrides: Sequence[str]) -> str:
+    """The override that names ``key``, as it was typed."""
+    words = (o.lstrip("+~") for o in overrides)
+    return next((w for w in words if w.split("=")[0].split("@")[0] == key), key)
 
 
 def _default(group: str) -> str:
@@ -99,6 +109,3 @@ def _near(word: str, options: Iterable[str]) -> str:
 
 def _either(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-COMPOSITION_ERRORS = (UserError, HydraException, OmegaConfBaseException)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,8 +142,16 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time; the operating system lets go when its holder dies, however it dies."""
-        with FileLock(self.folder / LOCK):
+        lock = FileLock(self.folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"commexp: note: {self.name} is being run by another process; waiting for it", file=sys.stderr)
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
 
 LOCK = ".lock"

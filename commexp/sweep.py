@@ -15,12 +15,13 @@ from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from commexp.refusals import COMPOSITION_ERRORS, UserError, explain
+from commexp.refusals import UserError, explain
 from commexp.rundir import write_json
-from commexp.schema import UNHASHED
+from commexp.schema import COMPONENTS, UNHASHED
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from commexp.config import Plan
 
 NOT_SWEPT = set(UNHASHED) - {"preset"}  # overrides that do not tell one sweep from another
+DECIDE_FIT = ("dataset", "partition", "model", "compress", "workers", "batch_size", "dtype")
 SWEEP = "COMMEXP_SWEEP"  # environment variable: the name of the sweep that is running
 
 
@@ -38,8 +40,29 @@ def sweep_name(overrides: Sequence[str]) -> str:
         return os.environ[SWEEP]
     kept = sorted(o for o in overrides if _tells(o))
     digest = hashlib.blake2b("\n".join(kept).encode(), digest_size=4).hexdigest()
-    values = [re.sub(r"[^\w.,-]+", "_", o.partition("=")[2]) for o in kept]
+    values = [re.sub(r"[^\w.,-]+", "_", re.sub(r"^choice\((.*)\)$", r"\1", o.partition("=")[2])) for o in kept]
     return f"{'-'.join(values)[:60].strip('-_')}-{digest}"
+
+
+def for_each_job(words: Sequence[str]) -> list[str]:
+    """A multirun's command line, with every single value for a component's field as a choice of one.
+
+    Hydra applies single values already to the config that it composes before the sweep, where ``algo=topk,regtopk``
+    has not been chosen yet and ``compress.k=0.01`` finds no k.
+    """
+    if not {"-m", "--multirun"} & set(words):
+        return list(words)
+    field = re.compile(rf"({'|'.join(COMPONENTS)})\.[\w.]+=")
+    return [_choice_of_one(w) if field.match(w) else w for w in words]
+
+
+def _choice_of_one(word: str) -> str:
+    try:
+        (override,) = OverridesParser.create().parse_overrides([word])
+    except HydraException:
+        return word  # Hydra will say what is wrong with it
+    key, _, value = word.partition("=")
+    return word if override.is_sweep_override() else f"{key}=choice({value})"
 
 
 def _tells(override: str) -> bool:
@@ -65,7 +88,7 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             check(config)
-        except COMPOSITION_ERRORS as error:
+        except Exception as error:
             print(f"commexp: error: {explain(error, sys.argv[1:])}", file=sys.stderr)
             raise SystemExit(2) from error
         os.environ[SWEEP] = sweep_name(config.hydra.overrides.task)
@@ -82,12 +105,20 @@ class SweepCallback(Callback):
 
 def check(config: DictConfig) -> None:
     """Raises UserError, before anything is written, if one of the sweep's jobs would be refused."""
-    from commexp.config import prepare
+    import torch
 
+    from commexp.config import prepare
+    from commexp.runner import Trial, folder_of
+
+    seen = set()
     for overrides in jobs_of(config):
         try:
-            prepare(compose("config", overrides=list(overrides)))
-        except COMPOSITION_ERRORS as error:
+            plan = prepare(compose("config", overrides=list(overrides)))
+            run, parts = folder_of(plan), str([plan.resolved[key] for key in DECIDE_FIT])
+            if parts not in seen and not run.finished:
+                Trial(plan, torch.device("cpu"), run)
+            seen.add(parts)
+        except Exception as error:
             raise UserError(f"{explain(error, overrides)} (in the sweep's job {' '.join(overrides)})") from error
 
 

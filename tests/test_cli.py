@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import Cli, environment
 
@@ -111,18 +114,33 @@ def test_ctrl_c_keeps_a_usable_folder(number: signal.Signals, tmp_path: Path) ->
     assert (folder / "summary.md").is_file()
 
 
+EAGER = "import commexp.runner as r; r.SAVE_SECONDS = r.SAVE_SHARE = 0; from commexp.cli import main; main()"
+
+
 def test_kill_nine_then_the_same_command(cli: Cli, tmp_path: Path) -> None:
-    process = start(tmp_path, *LONG)
-    log = wait_for(tmp_path, "runs/*/run.log")
-    process.kill()
-    process.communicate()
-    assert json.loads((log.parent / "meta.json").read_text())["status"] == "running"
-    second = start(tmp_path, *LONG)  # takes over the dead run's folder
-    wait_for(tmp_path, "runs/*/run.log")
-    time.sleep(4)
-    second.send_signal(signal.SIGINT)
-    second.communicate(timeout=60)
-    assert second.returncode == 130
+    """A run that saves after every round is killed again and again; its tables equal those of one left in peace."""
+    args = ["algo=regtopk", "rounds=150", "eval_every=10", "model.width=8", "batch_size=2", "algo.momentum=0.5"]
+    kills = 0
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, "-c", EAGER, *args], cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            process.wait(timeout=3.5 + 0.4 * kills)
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert process.returncode == 0
+    (killed,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert kills == 0 or "resumed" in (killed / "run.log").read_text()
+    assert cli(*args, "outputs=peace").returncode == 0
+    peaceful = tmp_path / "peace" / "runs" / killed.name
+    assert (killed / "traffic.csv").read_bytes() == (peaceful / "traffic.csv").read_bytes()
+    tables = [pd.read_csv(folder / "metrics.csv").drop(columns="wall_seconds") for folder in (killed, peaceful)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
 def test_two_identical_commands_at_once_leave_one_sound_folder(cli: Cli, tmp_path: Path) -> None:
@@ -161,6 +179,28 @@ def test_tab_completion_knows_the_groups(tmp_path: Path) -> None:
     assert "compress=regtopk" in done.stdout
 
 
+def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "commexp", "rounds=60", "eval_every=1", "model.width=8"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal is gone when its last writer is
+        while part := os.read(ours, 65536):
+            shown += part
+    assert process.wait(timeout=60) == 0
+    for word in (b"/60 rounds", b"loss ", b"accuracy ", b"sent ", b" left"):
+        assert word in shown
+
+
 def test_report_compares_runs(cli: Cli, tmp_path: Path) -> None:
     cli(*SHORT, "algo=topk")
     cli(*SHORT, "algo=sgd")
@@ -172,4 +212,4 @@ def test_report_compares_runs(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "outputs" / "report" / "comparison.png").is_file()
     wrong = subprocess.run([*program, "nowhere"], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert wrong.returncode == 2
-    assert wrong.stderr.startswith("commexp: error: nowhere: no run")
+    assert wrong.stderr.startswith("commexp: error: RUN=nowhere: no run")

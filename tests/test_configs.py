@@ -75,6 +75,16 @@ def test_name_does_not_cover_where_data_lie() -> None:
 
 REFUSED = {
     "compress.k=0": "compress.k=0:",
+    "+foo=1": "foo=1: no such key",
+    "algo.lr=inf": "algo.lr=inf: not a finite number",
+    "dataset=toy model.start=[nan,1]": "model.start=nan: not a finite number",
+    "algo.schedule=foo": "algo.schedule=foo:",
+    "seed=abc": "seed=abc: value 'abc' of type 'str' could not be converted",
+    "outputs=": "outputs=: empty",
+    "experiment=regtopk_toy": "experiment=regtopk_toy: an experiment is added to the config; give +experiment",
+    "comm.exchange=all_reduce": "comm.exchange=all_reduce: messages of RegTopK",
+    "algo=topk,regtopk": "algo=topk,regtopk: several values; add -m",
+    "compress=null": "compress=regtopk compress=null: ",
     "compress.k=1.5": "compress.k=1.5:",
     "compress.k=-1": "compress.k=-1:",
     "compress.k=nan": "compress.k=nan:",
@@ -123,7 +133,6 @@ def test_a_key_that_the_chosen_option_lacks_names_those_that_have_it() -> None:
 MISFITS = {
     "workers=2000": "workers=2000: more workers than the 1437 training samples",
     "compress=topk compress.k=1000000": "compress.k=1000000: more entries than",
-    "comm.exchange=all_reduce compress=topk": "comm.exchange=all_reduce:",
     "dataset=toy workers=3": "workers=3: the toy has two workers",
     "dataset=linreg model=resnet_small": "model=ResNetSmall: needs labelled images",
     "dataset=linreg batch_size=4": "batch_size=4:",

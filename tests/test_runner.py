@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from registry import options
 
+from commexp.algorithms import SGD
 from commexp.rundir import Run
 
 SHORT = ("rounds=12", "eval_every=4", "model.width=8", "batch_size=4", "algo.schedule.warmup=0")
@@ -66,6 +67,23 @@ def test_a_finished_run_is_shown_not_run_again(run: Callable[..., Run]) -> None:
     assert (first.folder / "metrics.csv").stat().st_mtime_ns != stamp
 
 
+class Stops:
+    """In the place of Interrupts: as if Ctrl-C had been pressed after the sixth round."""
+
+    rounds = 0
+
+    def __enter__(self) -> Stops:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        pass
+
+    @property
+    def seen(self) -> bool:
+        self.rounds += 1
+        return self.rounds == 6
+
+
 @pytest.mark.parametrize("codec", options("compress"))
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_an_interrupted_run_goes_on_bit_for_bit(
@@ -74,34 +92,42 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     overrides = (*SHORT, f"compress={codec}", f"algo.momentum={momentum}")
     whole = run(*overrides)
     table, traffic = whole.metrics.copy(), whole.traffic.copy()
-
-    class Stops:
-        """Seen after the sixth round: as if Ctrl-C had been pressed then."""
-
-        rounds = 0
-
-        def __enter__(self) -> Stops:
-            return self
-
-        def __exit__(self, *args: object) -> None:
-            pass
-
-        @property
-        def seen(self) -> bool:
-            self.rounds += 1
-            return self.rounds == 6
-
     with monkeypatch.context() as patch:
         patch.setattr("commexp.runner.Interrupts", Stops)
         halted = run(*overrides, "rerun=true")
     assert halted.status == "interrupted"
     assert halted.metrics["round"].max() == 4
+    assert (halted.summary["round"], halted.summary["evaluated_round"]) == (6, 4)
+    assert halted.summary["bytes_sent"] == 6 * 8 * halted.summary["payload_bytes"]
+    assert halted.summary["dense_bytes"] == 6 * 8 * 4 * halted.summary["parameters"]
+    with monkeypatch.context() as patch:  # the resumed run dies in its turn, in round 9
+        patch.setattr("commexp.algorithms.SGD.round", dies_in_round(8))
+        with pytest.raises(KeyboardInterrupt):
+            run(*overrides)
     resumed = run(*overrides)
     assert resumed.status == "completed"
     assert "resumed after round 6" in (resumed.folder / "run.log").read_text()
+    assert not (resumed.folder / "checkpoints").exists()
     columns = [c for c in table.columns if c != "wall_seconds"]
     pd.testing.assert_frame_equal(resumed.metrics[columns], table[columns], check_exact=True)
     pd.testing.assert_frame_equal(resumed.traffic, traffic, check_exact=True)
+
+
+def dies_in_round(number: int) -> Callable[..., None]:
+    honest = SGD.round
+
+    def dies(self: SGD, t: int) -> None:
+        if t == number:
+            raise KeyboardInterrupt
+        honest(self, t)
+
+    return dies
+
+
+def test_dense_over_a_server_costs_what_dense_costs(run: Callable[..., Run]) -> None:
+    summary = run(*SHORT, "compress=none", "comm.exchange=server").summary
+    assert summary["bytes_against_dense"] == 1.0
+    assert summary["bytes_sent"] == 2 * 12 * 8 * summary["payload_bytes"]
 
 
 def test_divergence_stops_early_and_keeps_the_last_rows(run: Callable[..., Run]) -> None:
@@ -119,8 +145,6 @@ def test_digits_diverges_at_an_absurd_rate(run: Callable[..., Run]) -> None:
 
 
 def test_a_run_that_fails_keeps_what_it_had(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    from commexp.algorithms import SGD
-
     honest = SGD.round
 
     def breaks(self: SGD, t: int) -> None:

@@ -90,8 +90,52 @@ def test_a_diverged_run_is_a_row(cli: Cli, tmp_path: Path) -> None:
     assert "1 diverged" in done.stdout
 
 
-def test_a_refused_run_is_a_row_and_the_others_run(cli: Cli, tmp_path: Path) -> None:
-    done = cli("-m", "workers=2,5000", *SHORT)
-    assert done.returncode == 2
-    assert done.stderr.count("commexp: error: workers=5000:") == 1
-    assert list(pd.read_csv(folder_of(tmp_path) / "sweep.csv")["status"]) == ["1 completed", "1 refused"]
+def test_a_job_that_would_be_refused_refuses_the_whole_sweep(cli: Cli, tmp_path: Path) -> None:
+    for args in (["workers=2,5000"], ["compress=topk", "comm.exchange=all_gather,all_reduce"]):
+        done = cli("-m", *args, *SHORT)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
+BROKEN = """
+from dataclasses import dataclass
+from commexp.compressors import TopK
+
+@dataclass
+class Broken(TopK):
+    def encode(self, a):
+        raise OSError("the disk is on fire")
+"""
+
+
+def test_a_failed_run_is_a_row_and_the_others_run(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    done = cli("-m", "compress=topk", "compress._target_=broken.Broken,commexp.compressors.TopK", *SHORT)
+    assert done.returncode == 1
+    assert "commexp: error: OSError: the disk is on fire" in done.stderr
+    table = pd.read_csv(folder_of(tmp_path) / "sweep.csv")
+    assert list(table["status"]) == ["1 failed", "1 completed"]
+    (log,) = [p for p in (tmp_path / "outputs" / "runs").glob("*broken*/run.log")]
+    assert "on fire" in log.read_text()
+
+
+def test_a_single_value_for_a_field_of_a_swept_group(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-m", "algo=topk,regtopk", "compress.k=0.05", *SHORT)
+    assert done.returncode == 0, done.stderr
+    runs = [json.loads(p.read_text()) for p in (tmp_path / "outputs" / "runs").glob("*/summary.json")]
+    assert len(runs) == 2
+    assert len({r["payload_bytes"] for r in runs}) == 1
+    logs = list((tmp_path / "outputs" / "runs").glob("*/run.log"))
+    assert all("completed" in log.read_text() for log in logs), "a run of the sweep has no log"
+
+
+def test_runs_with_different_metrics_share_a_table(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-m", "+experiment=regtopk_linreg,regtopk_toy", "rounds=20")
+    assert done.returncode == 0, done.stderr
+    assert (folder_of(tmp_path) / "figures" / "curves.png").is_file()
+
+
+def test_a_sweep_over_another_number_is_drawn_against_it(cli: Cli, tmp_path: Path) -> None:
+    assert cli("-m", "algo.lr=0.001,0.01", "+experiment=regtopk_linreg", "rounds=20").returncode == 0
+    assert {p.stem for p in (folder_of(tmp_path) / "figures").iterdir()} == {"curves", "final"}

@@ -31,9 +31,9 @@ class Schedule:
         if self.warmup < 0:
             raise ValueError(f"schedule.warmup={self.warmup}: must not be negative; give a number of rounds")
         if not all(0 < m < 1 for m in self.milestones):
-            raise ValueError(f"schedule.milestones={self.milestones}: must be fractions of the run in (0, 1)")
+            raise ValueError(f"schedule.milestones={self.milestones}: out of range; give shares of the run in (0, 1)")
         if not 0 < self.gamma <= 1:
-            raise ValueError(f"schedule.gamma={self.gamma}: must lie in (0, 1]")
+            raise ValueError(f"schedule.gamma={self.gamma}: out of range; give a factor in (0, 1]")
 
     def factor(self, t: int, rounds: int) -> float:
         if t < self.warmup:

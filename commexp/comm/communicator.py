@@ -8,7 +8,7 @@ from torch import Tensor
 from commexp.comm.cost import EXCHANGES, peer_wire_bytes
 from commexp.comm.ledger import Ledger
 from commexp.compressors import Compressor, Message
-from commexp.compressors.sparse import sparse_nbytes
+from commexp.compressors.sparse import answer_size
 
 
 class Communicator:
@@ -29,17 +29,6 @@ class Communicator:
         self.exchange = exchange
         self.deterministic = deterministic
 
-    def carries(self, compressor: Compressor) -> str:
-        """The exchange that serves this compressor. Raises ValueError for a pair that makes no sense."""
-        if self.exchange == "auto":
-            return "all_reduce" if compressor.sums else "all_gather"
-        if self.exchange == "all_reduce" and not compressor.sums:
-            raise ValueError(
-                f"exchange=all_reduce: messages of {type(compressor).__name__} cannot be added on the way; "
-                "give all_gather or server"
-            )
-        return self.exchange
-
     def mean(self, x: Tensor) -> Tensor:
         """[W, ...] -> mean over all workers, [...]: a dense all-reduce."""
         sent = x.numel() * x.element_size()
@@ -52,15 +41,14 @@ class Communicator:
         Every worker has the result afterwards.
         """
         codec = message.codec
-        kind = self.carries(codec)
+        kind = carrier(codec, self.exchange)
         total = self._sum(codec.decode(message), weights) if self.deterministic else codec.reduce(message, weights)
         info, sent = self.size * message.info_bits / 8, self.size * message.nbytes
         wire = peer_wire_bytes(kind, self.size, sent)
         self.ledger.book(kind, "up" if kind == "server" else "peers", self.size, info, sent, wire)
         if kind == "server":
-            entries = int(torch.count_nonzero(total))
-            down = self.size * sparse_nbytes(entries, message.dim, total.element_size())
-            self.ledger.book(kind, "down", self.size, down, down, down)
+            nbytes, bits = answer_size(int(torch.count_nonzero(total)), message.dim, total.element_size())
+            self.ledger.book(kind, "down", self.size, self.size * bits / 8, self.size * nbytes, self.size * nbytes)
         return total
 
     def _sum(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -70,3 +58,15 @@ class Communicator:
         for w, row in zip(weights, x, strict=True):
             total += w * row
         return total
+
+
+def carrier(compressor: Compressor, exchange: str) -> str:
+    """The exchange that serves this compressor. Raises ValueError for a pair that makes no sense."""
+    if exchange == "auto":
+        return "all_reduce" if compressor.sums else "all_gather"
+    if exchange == "all_reduce" and not compressor.sums:
+        name = type(getattr(compressor, "codec", compressor)).__name__
+        raise ValueError(
+            f"exchange=all_reduce: messages of {name} cannot be added on the way; give all_gather or server"
+        )
+    return exchange

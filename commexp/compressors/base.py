@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,9 +45,9 @@ class Compressor(ABC):
     """
 
     #: messages may be added buffer by buffer, so an all-reduce serves; otherwise they are gathered
-    sums: ClassVar[bool] = False
+    sums: bool = False
     #: E[decode(encode(a))] = a
-    unbiased: ClassVar[bool] = False
+    unbiased: bool = False
 
     @abstractmethod
     def encode(self, a: Tensor) -> Message:

@@ -20,6 +20,7 @@ class ErrorFeedback(Compressor):
 
     def __init__(self, codec: Compressor) -> None:
         self.codec = codec
+        self.sums = codec.sums
         self.residual: Tensor | None = None
 
     def encode(self, a: Tensor) -> Message:

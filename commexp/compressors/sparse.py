@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Union
 
@@ -72,6 +71,7 @@ class Sparse(Compressor):
         return a.scatter_(1, message.buffers["indices"].long(), 0.0)
 
 
-def sparse_nbytes(entries: int, dim: int, itemsize: int) -> int:
-    """Bytes of a vector with so many non-zeros, sent as entries or dense, whichever is smaller."""
-    return min(entries * (itemsize + index_dtype(dim).itemsize), math.prod((dim, itemsize)))
+def answer_size(entries: int, dim: int, itemsize: int) -> tuple[int, float]:
+    """(bytes, bits of information) of a vector with so many non-zeros, sent as entries or dense: the smaller each."""
+    nbytes = min(entries * (itemsize + index_dtype(dim).itemsize), dim * itemsize)
+    return nbytes, min(log2_binomial(dim, entries) + 8.0 * entries * itemsize, 8.0 * dim * itemsize)

@@ -16,16 +16,19 @@ def main() -> None:
     given = parser.parse_args()
     runs = [Run(folder) for folder in given.runs]
     for run in runs:
-        if not run.meta or run.metrics.empty:
-            print(f"commexp: error: {run.folder}: no run with results; give folders of outputs/runs", file=sys.stderr)
+        if not all((run.folder / name).is_file() for name in ("meta.json", "config.yaml", "metrics.csv")):
+            print(
+                f"commexp: error: RUN={run.folder}: no run with results; give folders such as outputs/runs/...",
+                file=sys.stderr,
+            )
             sys.exit(2)
 
     from commexp.report.curves import draw_curves
-    from commexp.report.tables import compare_markdown, label
+    from commexp.report.tables import compare_markdown, labels
 
     groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(label(run), []).append(run)
+    for name, run in zip(labels(runs), runs, strict=True):
+        groups.setdefault(name, []).append(run)
     text = compare_markdown(runs)
     write_atomic(given.out / "comparison.md", text)
     written = draw_curves(groups, given.out / "comparison")

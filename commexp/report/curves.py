@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from commexp.report.style import bytes_axis, figure, line_style, log_scale, percent_axis, save
 from commexp.rundir import Run
@@ -18,14 +20,16 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
     """One line per entry of ``groups``: the mean over its runs (seeds), with their range as a band."""
     frames = {name: [r.metrics for r in runs if not r.metrics.empty] for name, runs in groups.items()}
     frames = {name: f for name, f in frames.items() if f}
-    columns = set.union(*[set(f[0].columns) for f in frames.values()]) if frames else set()
+    columns = {name for found in frames.values() for f in found for name in f.columns}
     rows = [m for m in ("train_loss", "test_accuracy", "dist_to_opt") if m in columns]
     with figure(len(rows), len(X_AXES), 3.1, 2.4) as (made, axes):
         for i, metric in enumerate(rows):
             for j, x in enumerate(X_AXES):
                 axis = axes[i * len(X_AXES) + j]
-                for k, f in enumerate(frames.values()):
-                    draw_line(axis, f, x, metric, k)
+                for k, found in enumerate(frames.values()):
+                    having = [f for f in found if metric in f]
+                    if having:
+                        draw_line(axis, having, x, metric, k)
                 dress(axis, x, metric, last_row=i == len(rows) - 1, first_column=j == 0)
         if len(frames) > 1:
             handles = [axes[0].plot([], [], label=name, **line_style(k))[0] for k, name in enumerate(frames)]  # type: ignore[arg-type]
@@ -41,9 +45,10 @@ def draw_line(axis: Axes, frames: Sequence[pd.DataFrame], x: str, metric: str, n
     shortest = min(len(f) for f in frames)
     values = pd.concat([f[metric].iloc[:shortest] ** power for f in frames], axis=1)
     at = pd.concat([f[x].iloc[:shortest] for f in frames], axis=1).mean(axis=1)
-    keep = at > 0 if x == "bytes_sent" else at >= 0
     style = line_style(number)
-    mean = values.mean(axis=1)[keep]
+    mean = values.mean(axis=1)
+    keep = (at > 0 if x == "bytes_sent" else at >= 0) & mean.abs().lt(math.inf)  # a diverged run ends in NaN
+    mean = mean[keep]
     axis.plot(at[keep], mean, label=name or None, marker="." if keep.sum() == 1 else "", **style)  # type: ignore[arg-type]
     if len(frames) > 1:
         axis.fill_between(
@@ -55,6 +60,8 @@ def dress(axis: Axes, x: str, metric: str, last_row: bool = True, first_column: 
     """Scales and labels."""
     if x == "bytes_sent":
         bytes_axis(axis.xaxis)
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(5))
     if last_row:
         axis.set_xlabel(X_AXES[x])
     if metric == "test_accuracy":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from commexp.units import human_bytes
 
@@ -72,22 +73,25 @@ def compact(value: float) -> str:
     """0.001 -> '0.001', 1e-10 -> '1e-10'."""
     if 1e-3 <= abs(value) < 1e4:
         return f"{value:g}"
-    mantissa, _, exponent = f"{value:.0e}".partition("e")
-    return f"{mantissa}e{int(exponent)}"
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def log_scale(axis: Axis, show: Callable[[float], str] = compact) -> None:
-    """A log scale with plain labels where the data span enough of it; labels between powers of ten only where these
-    are few."""
+    """A log scale with plain labels where the data span a factor of five, else a linear one; labels between powers of
+    ten where fewer than two of these are in sight."""
+    formatter = FuncFormatter(lambda value, _: show(value))
     low, high = axis.get_data_interval()
-    if not 0 < low * 5 < high:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
+    axis.set_major_formatter(formatter)
+    if not 0 < low * 5 < high < math.inf:
+        axis.set_major_locator(MaxNLocator(4))
         return
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
+    powers = math.floor(math.log10(high)) - math.ceil(math.log10(low)) + 1
     axis.set_major_locator(LogLocator(numticks=6))
-    axis.set_minor_locator(NullLocator() if high / low > 20 else LogLocator(subs=(2, 5)))
-    for place in (axis.set_major_formatter, axis.set_minor_formatter):
-        place(FuncFormatter(lambda value, _: show(value)))
+    axis.set_minor_locator(LogLocator(subs=(2, 5)) if powers < 2 else NullLocator())
+    axis.set_major_formatter(formatter)
+    axis.set_minor_formatter(formatter)
 
 
 def bytes_axis(axis: Axis) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from commexp.report.aggregate import Job, aggregate, per_run, read_jobs, varied
 from commexp.report.curves import draw_curves
@@ -34,12 +35,15 @@ def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job]]:
     groups: dict[str, list[Run]] = {}
     for job in jobs:
         groups.setdefault(_call({k: job.overrides.get(k, "") for k in settings}), []).append(job.run)
-    draw_curves(groups, folder / "figures" / "curves")
-    done = table[table["count"] > 0]
+    complete = {name: [r for r in found if r.status == "completed"] for name, found in groups.items()}
+    draw_curves({name: found for name, found in complete.items() if found} or groups, folder / "figures" / "curves")
+    done, against = table[table["count"] > 0].copy(), None
     if len(done):
-        _draw_final(folder / "figures", done.sort_values("compression"), settings)
-    if "reached_target" in done:
-        _draw_target(folder / "figures", done.sort_values("compression"), settings)
+        against = _abscissa(done, settings)
+    if against is not None:
+        _draw_final(folder / "figures", done, against)
+        if "reached_target" in done and done["reached_target"].any():
+            _draw_target(folder / "figures", done, against)
     return text, jobs
 
 
@@ -101,47 +105,63 @@ def _call(setting: dict[str, str]) -> str:
     )
 
 
-def _draw_final(folder: Path, done: pd.DataFrame, settings: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class Against:
+    """What the sweep's plots are drawn against: a column, its label, and the keys that tell the lines apart."""
+
+    column: str
+    label: str
+    methods: list[str]
+
+
+def _abscissa(done: pd.DataFrame, settings: Sequence[str]) -> Against | None:
+    """The share sent where it varies, else the first swept key that is a number; None where there is neither."""
+    if done["compression"].nunique() > 1:
+        return Against("compression", "share of the entries sent, k/J", [k for k in settings if k != "compress.k"])
+    for key in settings:
+        values = pd.to_numeric(done[key], errors="coerce")
+        if values.notna().all() and values.nunique() > 1:
+            done["abscissa"] = values
+            return Against("abscissa", key, [k for k in settings if k != key])
+    return None
+
+
+def _draw_final(folder: Path, done: pd.DataFrame, against: Against) -> None:
     metric = next(m for m in ("test_accuracy", "dist_to_opt", "train_loss") if m in done)
     with figure(1, 1, 4.2, 3.0) as (made, axes):
-        _lines(axes[0], done, settings, metric)
+        _lines(axes[0], done, against, metric)
         if metric == "test_accuracy":
             percent_axis(axes[0], "final test accuracy")
         else:
             log_scale(axes[0].yaxis)
             axes[0].set_ylabel(f"final {METRICS[metric]}")
-        save(made, folder / "final_against_compression")
+        save(made, folder / ("final_against_compression" if against.column == "compression" else "final"))
 
 
-def _draw_target(folder: Path, done: pd.DataFrame, settings: Sequence[str]) -> None:
-    target = f"{done['target'].max():.4g} accuracy"
+def _draw_target(folder: Path, done: pd.DataFrame, against: Against) -> None:
     with figure(1, 1, 4.2, 3.0) as (made, axes):
-        axis, reached = axes[0], done[done["reached_target"] > 0]
-        _lines(axis, reached, settings, "bytes_to_target")
-        axis.set_ylabel(f"bytes sent to reach {target}")
-        if len(reached):
-            bytes_axis(axis.yaxis)
-        else:
-            axis.text(0.5, 0.5, f"no run reached {target}", ha="center", transform=axis.transAxes)
+        _lines(axes[0], done[done["reached_target"] > 0], against, "bytes_to_target")
+        axes[0].set_ylabel(f"bytes sent to reach {done['target'].max():.4g} accuracy")
+        bytes_axis(axes[0].yaxis)
         save(made, folder / "bytes_to_target")
 
 
-def _lines(axis: Any, table: pd.DataFrame, settings: Sequence[str], value: str) -> None:
-    """A line per method against the share sent; bars are one standard deviation over seeds."""
-    methods = [k for k in settings if k != "compress.k"]
-    groups = list(table.groupby(methods, sort=False)) if methods else [((), table)]
+def _lines(axis: Axes, table: pd.DataFrame, against: Against, value: str) -> None:
+    """A line per method; bars are one standard deviation over seeds."""
+    table = table.sort_values(against.column)
+    groups = list(table.groupby(against.methods, sort=False)) if against.methods else [((), table)]
     for i, (setting, group) in enumerate(groups):
         names = setting if isinstance(setting, tuple) else (setting,)
         axis.errorbar(
-            group["compression"],
+            group[against.column],
             group[value],
             yerr=group[f"{value}_std"].fillna(0.0),
-            label=_call({k: str(n) for k, n in zip(methods, names, strict=True)}) or None,
+            label=_call({k: str(n) for k, n in zip(against.methods, names, strict=True)}) or None,
             color=COLOURS[i % len(COLOURS)],
             marker=MARKERS[i % len(MARKERS)],
             capsize=2.5,
         )
     log_scale(axis.xaxis, "{:g}".format)
-    axis.set_xlabel("share of the entries sent, k/J")
-    if methods and len(table):
+    axis.set_xlabel(against.label)
+    if against.methods:
         axis.legend()

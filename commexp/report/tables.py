@@ -40,13 +40,28 @@ def to_target(metrics: pd.DataFrame, target: float | None) -> pd.Series | None:
     return None if reached.empty else reached.iloc[0]
 
 
-def label(run: Run) -> str:
-    """What a run is called in a legend: its compressor and that one's main setting."""
-    config = run.config
-    codec = config["compress"]
-    name = run.name.split("-")[1]
-    k = f" k={codec['k']:g}" if "k" in codec else ""
-    return f"{name}{k}"
+def labels(runs: Sequence[Run]) -> list[str]:
+    """What each run is called beside the others: the compressor, and whatever else of the config differs between
+    them. Runs that differ by nothing but the seed have the same name."""
+    flat = [_flatten({k: v for k, v in run.config.items() if k not in NOT_IN_LABELS}) for run in runs]
+    keys = [k for k in dict.fromkeys(key for f in flat for key in f) if len({str(f.get(k)) for f in flat}) > 1]
+    extra = [k for k in keys if not k.endswith("_target_") and all(k in f for f in flat)]
+    names = []
+    for run, f in zip(runs, flat, strict=True):
+        k = f"k={f['compress.k']:g}" if "compress.k" in f else ""
+        rest = [f"{key.removeprefix('algo.')}={f[key]}" for key in extra if key != "compress.k"]
+        names.append(" ".join([run.name.split("-")[1], k, *rest]).replace("  ", " ").strip())
+    return names
+
+
+NOT_IN_LABELS = ("seed", "preset", "launch", "target_accuracy", "outputs", "rerun")
+
+
+def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -90,6 +105,8 @@ def summary_markdown(run: Run, target: float | None = None) -> str:
         )
     blocks.append(markdown(["time", ""], clock))
     head = f"{run.name}: {status} after {s['round']:,} rounds"
+    if s["evaluated_round"] != s["round"]:
+        head += f" (evaluated after {s['evaluated_round']:,})"
     return "\n\n".join([head, *blocks]) + "\n"
 
 
@@ -97,10 +114,10 @@ def compare_markdown(runs: Sequence[Run]) -> str:
     """A row per run, unfinished ones included."""
     keys = [k for k in METRICS if any(k in r.summary for r in runs)]
     rows = []
-    for run in runs:
+    for run, name in zip(runs, labels(runs), strict=True):
         s = run.summary
         counts = [human_bytes(s[c]) if c in s else "-" for c in ("bytes_info", "bytes_sent", "bytes_wire")]
         seed = str(run.config["seed"])
-        rows.append([label(run), seed, str(run.status), *[show(k, s.get(k)) for k in keys], *counts, run.name])
+        rows.append([name, seed, str(run.status), *[show(k, s.get(k)) for k in keys], *counts, run.name])
     heads = ["method", "seed", "status", *[METRICS[k] for k in keys], "info", "sent", "wire", "run"]
     return markdown(heads, rows) + "\n"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from registry import bare, options
 
-from commexp.comm import Communicator, Ledger, peer_wire_bytes
-from commexp.compressors import NoCompression, TopK
+from commexp.comm import Communicator, Ledger, carrier, peer_wire_bytes
+from commexp.compressors import ErrorFeedback, NoCompression, TopK
 
 N, J = 6, 500
 
@@ -67,7 +67,7 @@ def test_server_sends_dense_where_that_is_smaller() -> None:
 
 def test_messages_that_do_not_sum_are_not_all_reduced() -> None:
     with pytest.raises(ValueError, match="TopK cannot be added on the way"):
-        Communicator(N, Ledger(), "all_reduce").carries(TopK())
+        carrier(ErrorFeedback(TopK()), "all_reduce")
 
 
 def test_unknown_exchange() -> None:

@@ -13,7 +13,7 @@ import pytest
 from commexp.report.curves import draw_curves
 from commexp.report.style import compact
 from commexp.report.sweep import latex
-from commexp.report.tables import compare_markdown, label, markdown, number, show, summary_markdown, to_target
+from commexp.report.tables import compare_markdown, labels, markdown, number, show, summary_markdown, to_target
 from commexp.rundir import Run
 from commexp.units import human_bytes
 
@@ -73,7 +73,7 @@ def test_comparison_has_a_row_per_run_and_readable_pictures(run: Callable[..., R
     results = [run(*SHORT, f"compress={c}") for c in ("none", "topk")]
     table = compare_markdown(results)
     assert len(table.splitlines()) == 2 + len(results)
-    written = draw_curves({label(r): [r] for r in results}, tmp_path / "curves")
+    written = draw_curves({name: [r] for name, r in zip(labels(results), results, strict=True)}, tmp_path / "curves")
     assert [p.suffix for p in written] == [".png", ".pdf"]
     image = matplotlib.image.imread(written[0])
     assert image.shape[1] >= 1200

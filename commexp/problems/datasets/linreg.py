@@ -30,10 +30,10 @@ class LinReg(Dataset):
     def __post_init__(self) -> None:
         for name in ("dim", "samples"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+                raise ValueError(f"{name}={getattr(self, name)}: must not be less than 1; give 1 or more")
         for name in ("shift_variance", "noise_variance"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative; give 0 or more")
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
         features, targets = [], []

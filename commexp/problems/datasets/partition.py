@@ -59,10 +59,13 @@ class ByClass(Partition):
 
     def __post_init__(self) -> None:
         if self.shards < 1:
-            raise ValueError(f"shards={self.shards}: must be at least 1; 2 is usual")
+            raise ValueError(f"shards={self.shards}: must not be less than 1; 2 is usual")
 
     def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
         labels = _labels(data, "by_class")
+        if workers * self.shards > len(labels):
+            most = len(labels) // workers
+            raise ValueError(f"partition.shards={self.shards}: more pieces than samples; give at most {most}")
         shuffled = rng.permutation(len(labels))
         pieces = np.array_split(shuffled[np.argsort(labels[shuffled], kind="stable")], workers * self.shards)
         dealt = rng.permutation(len(pieces)).reshape(workers, self.shards)
@@ -102,7 +105,7 @@ class RandomShares(Partition):
 
     def __post_init__(self) -> None:
         if not self.ratio >= 1:
-            raise ValueError(f"ratio={self.ratio}: must be at least 1, the size of the largest share over the smallest")
+            raise ValueError(f"ratio={self.ratio}: less than 1; give the largest share over the smallest, such as 5")
 
     def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
         v = rng.random(workers)

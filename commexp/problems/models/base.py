@@ -45,7 +45,7 @@ class ImageModel(Model):
     def problem(self, data: Data, setting: Setting) -> Problem:
         name = type(self).__name__
         if data.classes is None or data.train_x.ndim != 4:
-            raise ValueError(f"model={name}: needs labelled images; give dataset=digits or another model")
+            raise ValueError(f"model={name}: needs labelled images; give dataset=digits, or the dataset's own model")
         if setting.batch_size is None:
             raise ValueError("batch_size=null: this model trains on mini-batches; give a number such as 16")
         with torch.random.fork_rng(devices=[]):  # layers draw their first values when made; Problem.init redraws

@@ -40,8 +40,8 @@ class ResNetSmall(ImageModel):
     def __post_init__(self) -> None:
         if self.width < 8 or self.width % 8:
             raise ValueError(f"width={self.width}: must be a multiple of 8; 16 is the default")
-        if self.stages < 1:
-            raise ValueError(f"stages={self.stages}: must be at least 1")
+        if not 1 <= self.stages <= 5:
+            raise ValueError(f"stages={self.stages}: each halves the image; give 1 to 5")
 
     def module(self, channels: int, classes: int) -> nn.Module:
         widths = [self.width * 2**s for s in range(self.stages)]
