@@ -27,7 +27,7 @@ class Progress:
         self.bar = tqdm(
             total=self.rounds,
             initial=self.first,
-            bar_format="{percentage:3.0f}% {bar:10} {n_fmt}/{total_fmt} rounds, {remaining} left{postfix}",
+            bar_format="{bar:8} {n_fmt}/{total_fmt} rounds, {remaining} left{postfix}",
             disable=not self.terminal,
             dynamic_ncols=True,
             leave=False,
@@ -54,10 +54,10 @@ class Progress:
 
 
 def _values(row: Mapping[str, Any]) -> str:
-    parts = [f"loss {row['train_loss']:.4g}"]
+    parts = [f"loss {row['train_loss']:.3g}"]
     if "test_accuracy" in row:
-        parts.append(f"accuracy {row['test_accuracy']:.2%}")
+        parts.append(f"accuracy {row['test_accuracy']:.1%}")
     if "dist_to_opt" in row:
-        parts.append(f"distance {row['dist_to_opt']:.2e}")
+        parts.append(f"distance {row['dist_to_opt']:.1e}")
     parts.append(f"sent {human_bytes(row['bytes_sent'])}")
     return "  ".join(parts)

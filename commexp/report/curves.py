@@ -58,10 +58,14 @@ def draw_line(axis: Axes, frames: Sequence[pd.DataFrame], x: str, metric: str, n
 
 def dress(axis: Axes, x: str, metric: str, last_row: bool = True, first_column: bool = True) -> None:
     """Scales and labels."""
+    if not any(len(line.get_xdata()) for line in axis.get_lines()):  # type: ignore[arg-type]
+        axis.set(xticks=[], yticks=[])
+        axis.text(0.5, 0.5, "no finite value", ha="center", transform=axis.transAxes)
+        return
     if x == "bytes_sent":
         bytes_axis(axis.xaxis)
     else:
-        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     if last_row:
         axis.set_xlabel(X_AXES[x])
     if metric == "test_accuracy":

@@ -84,7 +84,7 @@ def log_scale(axis: Axis, show: Callable[[float], str] = compact) -> None:
     low, high = axis.get_data_interval()
     axis.set_major_formatter(formatter)
     if not 0 < low * 5 < high < math.inf:
-        axis.set_major_locator(MaxNLocator(4))
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         return
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
     powers = math.floor(math.log10(high)) - math.ceil(math.log10(low)) + 1
