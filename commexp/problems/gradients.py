@@ -1,7 +1,7 @@
 """Losses and gradients of W workers for any torch module, the fastest way that the module allows.
 
 one        W = 1: plain autograd; parameters and gradients are views of flat buffers, nothing is copied
-folded     the workers in the batch axis (folding.py): convolution, linear, group norm
+folded     the workers in the channel axis (folding.py): convolution, linear, group norm, pooling
 vmapped    torch.func.vmap over workers: whatever has a batching rule and keeps no running statistics
 looped     worker by worker: always possible, and bit for bit what W = 1 gives
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from commexp.problems.flat import FlatLayout
-from commexp.problems.folding import CannotFoldError, Folded
+from commexp.problems.folding import CannotFoldError, Folded, fold, unfold
 
 Gradients = tuple[Tensor, Tensor]  # losses [W], gradients [W, J]
 
@@ -38,9 +38,7 @@ class ModuleGradients:
         while len(self._ways) > 1:
             try:
                 return self._ways[0](x, inputs, targets)
-            except (CannotFoldError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and self._ways[0] != self.vmapped:
-                    raise
+            except (CannotFoldError, RuntimeError):  # a genuine mistake comes again from the last way
                 del self._ways[0]
         return self._ways[0](x, inputs, targets)
 
@@ -71,8 +69,10 @@ class ModuleGradients:
     def folded(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
         workers = len(x)
         params = {name: p.requires_grad_() for name, p in self.layout.views(x.detach()).items()}
+        images = fold(inputs)
         with Folded(params.values()):
-            logits = functional_call(self.module, params, (inputs.flatten(0, 1),))
-        losses = F.cross_entropy(logits, targets.flatten(), reduction="none").view(workers, -1).mean(1)
+            logits = functional_call(self.module, params, (images,))
+        logits = unfold(logits, workers)
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(workers, -1).mean(1)
         grads = torch.autograd.grad(losses.sum(), list(params.values()))
         return losses.detach(), self.layout.flatten(list(grads), workers)

@@ -29,7 +29,7 @@ def modules() -> dict[str, nn.Module]:
     }
 
 
-FOLDS = ("resnet_small", "bias and stride", "dilated")
+FOLDS = ("resnet_small", "bias and stride", "dilated", "grouped")
 
 
 def reference(module: nn.Module, x: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
