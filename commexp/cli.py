@@ -54,6 +54,9 @@ def guarded(composed: DictConfig) -> None:
     except UserError as error:
         complain(str(error))
         status = "refused"
+    except BrokenPipeError:  # whoever read our table has gone; the run is done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = "completed"
     except Exception as error:
         if full_error():
             raise

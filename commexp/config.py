@@ -23,6 +23,14 @@ from commexp.schema import COMPONENTS, UNHASHED, Config
 
 T = TypeVar("T")
 DTYPES = ("float32", "float64")
+KINDS: dict[str, type[Any]] = {
+    "dataset": Dataset,
+    "partition": Partition,
+    "model": Model,
+    "compress": Compressor,
+    "algo": Algorithm,
+    "network": Network,
+}
 
 
 @dataclass
@@ -58,28 +66,28 @@ def prepare(composed: DictConfig) -> Plan:
     feedback = nodes["compress"].pop("error_feedback", False)
     if not isinstance(feedback, bool):
         raise UserError(f"compress.error_feedback={feedback}: not a truth value; give true or false")
-    codec = build(nodes["compress"], "compress", Compressor)
-    made: dict[str, Any] = {
-        "dataset": build(nodes["dataset"], "dataset", Dataset),
-        "partition": build(nodes["partition"], "partition", Partition),
-        "model": build(nodes["model"], "model", Model),
-        "compress": codec,
-        "algo": build(nodes["algo"], "algo", Algorithm),
-        "network": build(nodes["network"], "network", Network),
-    }
+    parts: dict[str, Any] = {name: build(nodes[name], name, kind) for name, kind in KINDS.items()}
     resolved = dataclasses.asdict(config)
-    resolved.update({name: _describe(nodes[name], thing) for name, thing in made.items()})
+    resolved.update({name: _describe(nodes[name], part) for name, part in parts.items()})
     resolved["compress"]["error_feedback"] = feedback
     _check_finite("", resolved)
-    made["compressor"] = ErrorFeedback(codec) if feedback else codec
+    codec = parts["compress"]
     try:
         carrier(codec, config.comm.exchange)
     except ValueError as error:
         raise UserError(f"comm.{error}") from error
-    name = "-".join(_short(nodes[n]["_target_"]) for n in ("algo", "compress", "dataset"))
-    made["algorithm"] = made.pop("algo")
-    del made["compress"]
-    return Plan(config=config, resolved=resolved, name=f"{name}-{fingerprint(resolved, made)}", **made)
+    words = [_short(nodes[n]["_target_"]) for n in ("algo", "compress", "dataset")]
+    return Plan(
+        config,
+        resolved,
+        name="-".join([*words, fingerprint(resolved, parts)]),
+        dataset=parts["dataset"],
+        partition=parts["partition"],
+        model=parts["model"],
+        compressor=ErrorFeedback(codec) if feedback else codec,
+        algorithm=parts["algo"],
+        network=parts["network"],
+    )
 
 
 def build(node: dict[str, Any], key: str, kind: type[T]) -> T:
@@ -133,25 +141,20 @@ def _check_finite(key: str, value: Any) -> None:
         raise UserError(f"{key}={value}: not a finite number; give one")
 
 
-def fingerprint(resolved: dict[str, Any], components: dict[str, Any]) -> str:
+def fingerprint(resolved: dict[str, Any], parts: dict[str, Any]) -> str:
     """8 hex digits over what changes the result: not launch, outputs, ..., nor a field that only says where a file
     lies (metadata ``location``)."""
     kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
-    for name, thing in components.items():
-        where = [f.name for f in dataclasses.fields(thing) if "location" in f.metadata] if _is_data(thing) else []
-        if where:
+    for name, part in parts.items():
+        if dataclasses.is_dataclass(part):
+            where = {f.name for f in dataclasses.fields(part) if "location" in f.metadata}
             kept[name] = {k: v for k, v in kept[name].items() if k not in where}
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
-def _is_data(thing: Any) -> bool:
-    return dataclasses.is_dataclass(thing)
-
-
-def _describe(node: dict[str, Any], thing: Any) -> dict[str, Any]:
+def _describe(node: dict[str, Any], part: Any) -> dict[str, Any]:
     """The node with every field of the object made from it, defaults included."""
-    fields = dataclasses.asdict(thing) if _is_data(thing) else {k: v for k, v in node.items() if k != "_target_"}
-    return {"_target_": node["_target_"], **fields}
+    return {**node, **dataclasses.asdict(part)} if dataclasses.is_dataclass(part) else node  # type: ignore[arg-type]
 
 
 def _short(target: str) -> str:

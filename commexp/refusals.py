@@ -44,9 +44,9 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> str:
-    if key == "experiment":
-        return f"{_given(key, overrides)}: an experiment is added to the config; give +{_given(key, overrides)}"
     given = _given(key, overrides)
+    if key == "experiment":
+        return f"{given}: an experiment is added to the config; give +{given}"
     group, _, leaf = key.partition(".")
     holders = [p.stem for p in sorted((CONF / group).glob("*.yaml")) if _has(p, group, leaf)] if leaf else []
     if holders:

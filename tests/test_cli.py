@@ -88,11 +88,11 @@ def start(tmp_path: Path, *args: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_for(tmp_path: Path, pattern: str, seconds: float = 60.0) -> Path:
+def wait_for(tmp_path: Path, pattern: str, at_least: int = 1, seconds: float = 60.0) -> Path:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = list((tmp_path / "outputs").glob(pattern))
-        if found:
+        if len(found) >= at_least:
             return found[0]
         time.sleep(0.05)
     raise AssertionError(f"no {pattern} after {seconds} s")

@@ -53,7 +53,7 @@ def test_one_table_two_plots_and_nothing_runs_again(cli: Cli, tmp_path: Path) ->
 
 def test_killed_in_the_middle_it_does_only_what_is_missing(cli: Cli, tmp_path: Path) -> None:
     process = start(tmp_path, *SWEEP)
-    wait_for(tmp_path, "runs/*/summary.json")
+    wait_for(tmp_path, "runs/*/run.log", at_least=3)  # the third has begun: two are done
     process.kill()
     process.communicate()
     finished = {
