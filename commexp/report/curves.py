@@ -33,7 +33,8 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
                 dress(axis, x, metric, last_row=i == len(rows) - 1, first_column=j == 0)
         if len(frames) > 1:
             handles = [axes[0].plot([], [], label=name, **line_style(k))[0] for k, name in enumerate(frames)]  # type: ignore[arg-type]
-            made.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+            columns_that_fit = max(1, 120 // (8 + max(map(len, frames))))
+            made.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles), columns_that_fit))
         if title:
             made.suptitle(title, fontsize=9)
         return save(made, path)

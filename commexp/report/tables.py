@@ -41,16 +41,17 @@ def to_target(metrics: pd.DataFrame, target: float | None) -> pd.Series | None:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """What each run is called beside the others: the compressor, and whatever else of the config differs between
-    them. Runs that differ by nothing but the seed have the same name."""
+    """What each run is called beside the others: its compressor, k, and whatever else of the config differs between
+    runs with this compressor. Runs that differ by nothing but the seed have the same name."""
     flat = [_flatten({k: v for k, v in run.config.items() if k not in NOT_IN_LABELS}) for run in runs]
-    keys = [k for k in dict.fromkeys(key for f in flat for key in f) if len({str(f.get(k)) for f in flat}) > 1]
-    extra = [k for k in keys if not k.endswith("_target_") and all(k in f for f in flat)]
+    codecs = [run.name.split("-")[1] for run in runs]
     names = []
-    for run, f in zip(runs, flat, strict=True):
-        k = f"k={f['compress.k']:g}" if "compress.k" in f else ""
-        rest = [f"{key.removeprefix('algo.')}={f[key]}" for key in extra if key != "compress.k"]
-        names.append(" ".join([run.name.split("-")[1], k, *rest]).replace("  ", " ").strip())
+    for codec, mine in zip(codecs, flat, strict=True):
+        alike = [f for f, other in zip(flat, codecs, strict=True) if other == codec]
+        told = [key for key, value in mine.items() if any(f.get(key) != value for f in alike)]
+        k = [f"k={mine['compress.k']:g}"] if "compress.k" in mine else []
+        rest = [f"{key.removeprefix('algo.')}={mine[key]}" for key in told if key != "compress.k"]
+        names.append(" ".join([codec, *k, *rest]))
     return names
 
 

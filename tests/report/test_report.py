@@ -78,3 +78,11 @@ def test_comparison_has_a_row_per_run_and_readable_pictures(run: Callable[..., R
     image = matplotlib.image.imread(written[0])
     assert image.shape[1] >= 1200
     assert float(image[..., :3].std()) > 0.05, "the picture is blank"
+
+
+def test_runs_are_named_by_what_tells_them_apart(run: Callable[..., Run]) -> None:
+    results = [
+        run(*SHORT, *overrides.split())
+        for overrides in ("compress=none", "compress=topk", "compress=topk seed=1", "compress=topk algo.lr=0.25")
+    ]
+    assert labels(results) == ["none", "topk k=0.01 lr=0.5", "topk k=0.01 lr=0.5", "topk k=0.01 lr=0.25"]
