@@ -1,0 +1,57 @@
+"""What the README and the YAML files tell people to type works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from registry import plan
+
+import commexp
+from commexp.refusals import CONF
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXTS = [README, (ROOT / "Makefile").read_text(encoding="utf-8"), (CONF / "config.yaml").read_text(encoding="utf-8")]
+HEADS = [p.read_text(encoding="utf-8").split("\ndefaults", 1)[0] for p in sorted(CONF.glob("*/*.yaml"))]
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every ``commexp ...`` line, comments and explanations after two spaces cut off."""
+    lines = [line for text in (*TEXTS, *HEADS) for line in text.splitlines()]
+    found = {
+        m[1] for line in lines if (m := re.match(r'\s*(?:# |@echo " +)?commexp ((?:-m )?\+?\w+[/.\w]*=\S.*)', line))
+    }
+    short = {re.split(r"  |\"", command)[0].strip() for command in found}
+    return sorted(c for c in short if "firstk" not in c)  # a YAML that its reader writes
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) > 20
+    assert any(c.startswith("-m ") for c in commands())
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_composes(command: str) -> None:
+    words = [w for w in shlex.split(command, comments=True) if w != "-m"]
+    parsed = OverridesParser.create().parse_overrides(words)
+    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+        for overrides in batch:
+            plan(*overrides)
+
+
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, tensors, codec = BLOCKS
+    exec(run.replace('"compress.k=0.01")', '"compress.k=0.01", "rounds=2", "model.width=8")'), {})
+    exec(tensors, {})
+    (tmp_path / "my_codecs.py").write_text(codec)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = commexp.run("algo=topk", "compress._target_=my_codecs.FirstK", "rounds=2", "model.width=8")
+    assert result.status == "completed"
+    assert result.name.startswith("sgd-firstk-digits-")
