@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -88,22 +89,24 @@ def start(tmp_path: Path, *args: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_for(tmp_path: Path, pattern: str, at_least: int = 1, seconds: float = 60.0) -> Path:
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = list((tmp_path / "outputs").glob(pattern))
-        if len(found) >= at_least:
-            return found[0]
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.05)
-    raise AssertionError(f"no {pattern} after {seconds} s")
+
+
+def wait_for(tmp_path: Path, pattern: str, at_least: int = 1) -> Path:
+    """Waits until so many files below outputs/ match; returns one of them."""
+    wait_until(lambda: len(list((tmp_path / "outputs").glob(pattern))) >= at_least)
+    return next((tmp_path / "outputs").glob(pattern))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_a_usable_folder(number: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path, *LONG)
     log = wait_for(tmp_path, "runs/*/run.log")
-    while "round" not in log.read_text():
-        time.sleep(0.05)
+    wait_until(lambda: "round" in log.read_text())
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors

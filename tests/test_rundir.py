@@ -75,7 +75,9 @@ def test_the_lock_keeps_others_out_and_dies_with_its_holder(tmp_path: Path) -> N
     spawn = multiprocessing.get_context("spawn")
     holder = spawn.Process(target=hold, args=(str(tmp_path), 600.0))
     holder.start()
+    end = time.monotonic() + 60
     while not (tmp_path / "held").exists():
+        assert time.monotonic() < end
         time.sleep(0.01)
     waiter = spawn.Process(target=hold, args=(str(tmp_path), 0.0))
     waiter.start()

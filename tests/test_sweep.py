@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import pandas as pd
 from conftest import Cli
-from test_cli import start, wait_for
+from test_cli import start, wait_for, wait_until
 
 SHORT = ("rounds=10", "eval_every=5", "model.width=8", "batch_size=2")
 SWEEP = ("-m", "algo=topk,regtopk", "compress.k=0.1,0.01", "seed=0,1", "target_accuracy=0.05", *SHORT)
@@ -73,8 +72,7 @@ def test_killed_in_the_middle_it_does_only_what_is_missing(cli: Cli, tmp_path: P
 def test_ctrl_c_ends_the_sweep(tmp_path: Path) -> None:
     process = start(tmp_path, "-m", "seed=0,1,2", "rounds=100000", "eval_every=1", "model.width=8", "batch_size=2")
     log = wait_for(tmp_path, "runs/*/run.log")
-    while "round" not in log.read_text():
-        time.sleep(0.05)
+    wait_until(lambda: "round" in log.read_text())
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
