@@ -12,6 +12,7 @@ from commexp.checkpoint import load_checkpoint, save_checkpoint
 from commexp.comm import Ledger
 from commexp.network import Network
 from commexp.rundir import Run
+from commexp.state import under_prefix, with_prefix
 
 State = dict[str, torch.Tensor]
 BEST = {"train_loss": min, "test_loss": min, "test_accuracy": max, "dist_to_opt": min}
@@ -47,7 +48,7 @@ class Books:
         """A checkpoint. The tables go first: they may be ahead of it, never behind."""
         self.flush()
         clocks = torch.tensor([self.wall, self.sim], dtype=torch.float64)
-        state = {"clocks": clocks, **{f"algorithm.{name}": value for name, value in algorithm.items()}}
+        state = {"clocks": clocks, **with_prefix("algorithm", algorithm)}
         save_checkpoint(self.run.folder / "checkpoints", self.done, state)
 
     def restore(self) -> State | None:
@@ -56,11 +57,11 @@ class Books:
         if found is None or not all((self.run.folder / f"{name}.csv").is_file() for name in ("metrics", "traffic")):
             return None
         self.done, state = found
-        self.wall, self.sim = state.pop("clocks").tolist()
+        self.wall, self.sim = state["clocks"].tolist()
         self.rows = [row for row in self.run.rows("metrics") if row["round"] <= self.done]
         self.ledger.restore([row for row in self.run.rows("traffic") if row["round"] <= self.done])
         self._timed = len(self.ledger.entries)
-        return {name.removeprefix("algorithm."): value for name, value in state.items()}
+        return under_prefix("algorithm", state)
 
     def drop_checkpoint(self) -> None:
         """A run that has come to its end needs none."""

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from commexp.algorithms import Algorithm
-from commexp.comm import EXCHANGES, carrier
+from commexp.comm import carrier
 from commexp.compressors import Compressor, ErrorFeedback
 from commexp.network import Network
 from commexp.problems import Dataset, Model, Partition
@@ -179,8 +179,6 @@ def _check(c: Config) -> None:
         raise UserError(f"dtype={c.dtype}: unknown; give {' or '.join(DTYPES)}")
     if c.target_accuracy is not None and not 0 < c.target_accuracy <= 1:
         raise UserError(f"target_accuracy={c.target_accuracy}: out of range; give a share in (0, 1] such as 0.95")
-    if c.comm.exchange not in ("auto", *EXCHANGES):
-        raise UserError(f"comm.exchange={c.comm.exchange}: unknown; give auto, {', '.join(EXCHANGES)}")
     if c.launch.kind != "single":
         raise UserError(f"launch.kind={c.launch.kind}: unknown; give single")
     if c.launch.threads is not None and c.launch.threads < 1:

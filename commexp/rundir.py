@@ -22,7 +22,6 @@ from filelock import FileLock, Timeout
 if TYPE_CHECKING:
     import pandas as pd
 
-STATUSES = ("running", "completed", "interrupted", "diverged", "failed")
 FINISHED = ("completed", "diverged")
 
 

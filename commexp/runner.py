@@ -72,10 +72,13 @@ class Trial:
                 getattr(torch, config.dtype),
                 config.comm.deterministic,
             )
-            start = self.problem.init(generator(config.seed, "start"))
-            self.payload = plan.compressor.payload(self.problem.dim, start.element_size())
         except (ValueError, FileNotFoundError) as error:
-            raise UserError(f"{'compress.' if str(error).startswith('k=') else ''}{error}") from error
+            raise UserError(str(error)) from error
+        start = self.problem.init(generator(config.seed, "start"))
+        try:
+            self.payload = plan.compressor.payload(self.problem.dim, start.element_size())
+        except ValueError as error:
+            raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * start.element_size()
         self.exchange = carrier(plan.compressor, config.comm.exchange)
         self.algorithm = plan.algorithm

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import torch
 
-from commexp.algorithms import Context
 from commexp.api import compose_config
-from commexp.comm import Communicator, Ledger
-from commexp.config import Plan, prepare
-from commexp.problems import Problem, build_problem
+from commexp.config import prepare
 from commexp.problems.classification import Classification
 from commexp.report.tables import markdown
+from commexp.runner import Trial, folder_of
 from commexp.seeding import generator
 
 PROGRAM = [sys.executable, "-m", "commexp"]
@@ -38,12 +36,10 @@ def alternately(calls: Sequence[Callable[[], object]], rounds: int) -> list[floa
     return [statistics.median(t) for t in times]
 
 
-def make(*overrides: str) -> tuple[Plan, Problem]:
+def make(*overrides: str) -> Trial:
+    """A run that is ready for its first round."""
     plan = prepare(compose_config(overrides))
-    c = plan.config
-    dtype = getattr(torch, c.dtype)
-    parts = (plan.dataset, plan.partition, plan.model, c.workers, range(c.workers), c.batch_size, c.seed)
-    return plan, build_problem(*parts, torch.device("cpu"), dtype)
+    return Trial(plan, torch.device("cpu"), folder_of(plan))
 
 
 def gradients(total: int) -> None:
@@ -51,7 +47,7 @@ def gradients(total: int) -> None:
     workers = (1, 8, 32)
     calls: list[Callable[[], object]] = []
     for w in workers:
-        _, problem = make(f"workers={w}", f"batch_size={total // w}")
+        problem = make(f"workers={w}", f"batch_size={total // w}").problem
         assert isinstance(problem, Classification)
         x = problem.init(generator(0)).expand(w, -1)
         batch, ways = problem.batch(0), problem.gradients
@@ -68,12 +64,10 @@ def linreg_rounds() -> None:
     """Rounds per second of the linear regression, N = 20, J = 100."""
     rates = []
     for codec in ("none", "topk", "regtopk"):
-        plan, problem = make("+experiment=regtopk_linreg", f"compress={codec}")
-        comm = Communicator(20, Ledger())
-        plan.algorithm.setup(Context(problem, comm, plan.compressor, 2500, problem.init(generator(0))))
+        algorithm = make("+experiment=regtopk_linreg", f"compress={codec}").algorithm
         begin = time.perf_counter()
         for t in range(2500):
-            plan.algorithm.round(t)
+            algorithm.round(t)
         rates.append(2500 / (time.perf_counter() - begin))
     rows = [[c, f"{r:,.0f}", f"{r / rates[0]:.2f}"] for c, r in zip(("none", "topk", "regtopk"), rates, strict=True)]
     print("Linear regression, 20 workers, 100 parameters: rounds per second\n")
@@ -109,15 +103,15 @@ def commands() -> None:
 
 def memory() -> None:
     """Peak memory of a round over what the stacked state (gradients and residuals, [W, J] each) needs."""
-    plan, problem = make("algo=regtopk", "model.width=128", "model.stages=3", "batch_size=2", "workers=32")
-    comm = Communicator(32, Ledger())
-    plan.algorithm.setup(Context(problem, comm, plan.compressor, 3, problem.init(generator(0))))
+    trial = make("algo=regtopk", "model.width=128", "model.stages=3", "batch_size=2", "workers=32")
     before = _resident()
     for t in range(3):
-        plan.algorithm.round(t)
+        trial.algorithm.round(t)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    stacked = 2 * 32 * problem.dim * 4
-    print(f"Memory, W = 32, J = {problem.dim:,}: peak of a round over the stacked state of {stacked / 1e6:.0f} MB: ")
+    stacked = 2 * 32 * trial.problem.dim * 4
+    print(
+        f"Memory, W = 32, J = {trial.problem.dim:,}: peak of a round over the stacked state of {stacked / 1e6:.0f} MB: "
+    )
     print(f"{peak / stacked:.2f} (aim: at most 2)\n")
 
 

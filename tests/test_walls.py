@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "commexp"
-LEAVES: dict[str, set[str]] = {"seeding": set(), "units": set()}  # may be imported by all
+LEAVES: dict[str, set[str]] = {"seeding": set(), "state": set(), "units": set()}  # may be imported by all
 ALLOWED = {
     **LEAVES,
     "algorithms": {"comm", "compressors"},

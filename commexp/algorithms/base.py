@@ -63,13 +63,3 @@ class Algorithm(ABC):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Called after ``setup``; continues as if never interrupted."""
-
-
-def with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": value for name, value in state.items()}
-
-
-def under_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries below ``prefix.``, without it."""
-    start = prefix + "."
-    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}

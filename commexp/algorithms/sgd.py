@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from commexp.algorithms.base import Algorithm, Context, under_prefix, with_prefix
+from commexp.algorithms.base import Algorithm, Context
 from commexp.algorithms.schedule import Schedule
+from commexp.state import under_prefix, with_prefix
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from commexp.comm.cost import EXCHANGES, peer_wire_bytes
+from commexp.comm.cost import check_exchange, peer_wire_bytes
 from commexp.comm.ledger import Ledger
 from commexp.compressors import Compressor, Message
 from commexp.compressors.sparse import answer_size
@@ -21,8 +21,7 @@ class Communicator:
     """
 
     def __init__(self, workers: int, ledger: Ledger, exchange: str = "auto", deterministic: bool = False) -> None:
-        if exchange not in ("auto", *EXCHANGES):
-            raise ValueError(f"exchange={exchange}: unknown; give auto, {', '.join(EXCHANGES)}")
+        check_exchange(exchange)
         self.size = workers
         self.worker_ids = range(workers)
         self.ledger = ledger
@@ -61,7 +60,9 @@ class Communicator:
 
 
 def carrier(compressor: Compressor, exchange: str) -> str:
-    """The exchange that serves this compressor. Raises ValueError for a pair that makes no sense."""
+    """The exchange that serves this compressor. Raises ValueError for an unknown exchange or a pair that makes no
+    sense."""
+    check_exchange(exchange)
     if exchange == "auto":
         return "all_reduce" if compressor.sums else "all_gather"
     if exchange == "all_reduce" and not compressor.sums:

@@ -12,6 +12,12 @@ from __future__ import annotations
 EXCHANGES = ("all_reduce", "all_gather", "server")
 
 
+def check_exchange(exchange: str) -> None:
+    """Raises ValueError for a name that is neither ``auto`` nor an exchange."""
+    if exchange not in ("auto", *EXCHANGES):
+        raise ValueError(f"exchange={exchange}: unknown; give auto, {', '.join(EXCHANGES)}")
+
+
 def peer_wire_bytes(exchange: str, workers: int, sent: int) -> int:
     """Bytes on all links for messages of ``sent`` bytes in all. Raises ValueError for an unknown exchange."""
     if exchange == "all_reduce":

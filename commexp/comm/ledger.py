@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Entry(NamedTuple):
-    """One exchange in one direction, over all workers. Bytes; see ``COLUMNS`` in the README for the three counts."""
+    """One exchange in one direction, over all workers. The README explains the three byte counts."""
 
     round: int
     exchange: str

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from commexp.compressors.base import Compressor, Message
+from commexp.state import under_prefix, with_prefix
 
 
 class ErrorFeedback(Compressor):
@@ -47,10 +48,9 @@ class ErrorFeedback(Compressor):
         self.codec.feedback(aggregate, weights)
 
     def state_dict(self) -> dict[str, Tensor]:
-        state = {f"codec.{name}": value for name, value in self.codec.state_dict().items()}
-        return state if self.residual is None else {"residual": self.residual, **state}
+        residual = {} if self.residual is None else {"residual": self.residual}
+        return {**residual, **with_prefix("codec", self.codec.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.residual = state.get("residual")
-        prefix = "codec."
-        self.codec.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+        self.codec.load_state_dict(under_prefix("codec", state))

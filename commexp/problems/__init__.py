@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from commexp.problems.base import Problem
+from commexp.problems.base import Problem, Setting
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.partition import Partition
-from commexp.problems.models.base import Model, Setting
+from commexp.problems.models.base import Model
 
 
 def build_problem(

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass
+class Setting:
+    """What a problem needs to know besides data and model; ``batch_size`` None means the full batch."""
+
+    parts: Sequence[Tensor]
+    worker_ids: Sequence[int]
+    batch_size: int | None
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    deterministic: bool = False
 
 
 class Problem(ABC):

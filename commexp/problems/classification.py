@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from commexp.problems.base import Problem
+from commexp.problems.base import Problem, Setting
 from commexp.problems.data import Data
 from commexp.problems.gradients import ModuleGradients
 from commexp.problems.sampler import Sampler
@@ -21,35 +19,27 @@ CHUNK = 2048
 class Classification(Problem):
     """f_n(x) = mean cross entropy over worker n's samples; all samples live on the device.
 
-    ``parts``: sample indices of this process's workers. Metrics: train_loss, test_loss, test_accuracy.
+    Metrics: train_loss, test_loss, test_accuracy. Raises ValueError for data without a test set, or full batches.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        data: Data,
-        parts: Sequence[Tensor],
-        worker_ids: Sequence[int],
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        deterministic: bool = False,
-    ) -> None:
+    def __init__(self, module: nn.Module, data: Data, setting: Setting) -> None:
         if data.test_x is None or data.test_y is None:
             raise ValueError("dataset: has no test set; classification needs one")
-        self.module = module.to(device, dtype)
-        self.gradients = ModuleGradients(self.module, deterministic)
+        if setting.batch_size is None:
+            raise ValueError("batch_size=null: this model trains on mini-batches; give a number such as 16")
+        device = setting.device
+        self.device, self.dtype = device, setting.dtype
+        self.module = module.to(device, setting.dtype)
+        self.gradients = ModuleGradients(self.module, setting.deterministic)
         self.layout = self.gradients.layout
         self.dim = self.layout.dim
         self.samples = len(data.train_x)
-        self.samples_per_step = batch_size
-        self.sampler = Sampler(parts, worker_ids, batch_size, seed)
+        self.samples_per_step = setting.batch_size
+        self.sampler = Sampler(setting.parts, setting.worker_ids, setting.batch_size, setting.seed)
         self.train = data.train_x.to(device), data.train_y.to(device)
         self.test = data.test_x.to(device), data.test_y.to(device)
         pick = torch.linspace(0, self.samples - 1, min(self.samples, EVALUATION_SAMPLES)).long().to(device)
         self.train_sample = (self.train[0][pick], self.train[1][pick]) if len(pick) < self.samples else self.train
-        self.device, self.dtype = device, dtype
 
     def init(self, generator: torch.Generator) -> Tensor:
         """torch's own initialisation of each layer, drawn from ``generator`` instead of the global one."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from commexp.problems.base import Problem
+from commexp.problems.base import Problem, Setting
 from commexp.problems.data import Data
 from commexp.problems.least_squares import LeastSquares
 from commexp.problems.logistic import Logistic
-from commexp.problems.models.base import Model, Setting, refuse_mini_batches
+from commexp.problems.models.base import Model, refuse_mini_batches
 
 
 @dataclass
