@@ -39,6 +39,7 @@ figures: $(SETUP)  ## every figure of the report, in outputs/figures; finished r
 
 bench: $(SETUP)  ## speed and memory, as ratios measured side by side
 	$(BIN)/python scripts/bench_core.py
+	$(BIN)/python scripts/bench_codecs.py
 
 test-floors:  ## the tests with the oldest dependencies that pyproject.toml admits, in .venv-floors
 	$(PYTHON) -m venv .venv-floors

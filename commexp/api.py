@@ -14,13 +14,13 @@ from commexp.refusals import CONF, UserError, explain
 from commexp.report import finish
 from commexp.rundir import Run
 from commexp.schema import register
-from commexp.sweep import register_sweep_name
+from commexp.sweep import register_resolvers
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """The config that ``overrides`` describe. Raises UserError."""
     register()
-    register_sweep_name()
+    register_resolvers()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):

@@ -85,5 +85,6 @@ class Books:
             **self.ledger.totals(),
             **best,
             "dense_bytes": dense,
+            "sent_over_info": self.ledger.bytes_sent / self.ledger.bytes_info if self.ledger.bytes_info else 1.0,
             "bytes_against_dense": self.ledger.bytes_sent / dense if dense else 1.0,
         }

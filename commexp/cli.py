@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from commexp.refusals import CONF, UserError, explain
 from commexp.schema import register
-from commexp.sweep import for_each_job, record_job, register_sweep_name
+from commexp.sweep import for_each_job, record_job, register_resolvers
 
 EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted": 130}
 
@@ -78,7 +78,7 @@ def main() -> None:
     """The console script."""
     gc.disable()  # until the run begins: importing torch makes a million objects, none of them garbage
     register()
-    register_sweep_name()
+    register_resolvers()
     # Hydra prints its own errors over many lines unless this is set; we turn them into one, unless the user set it
     os.environ.setdefault("COMMEXP_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -15,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from commexp.algorithms import Algorithm
 from commexp.comm import carrier
-from commexp.compressors import Compressor, ErrorFeedback
+from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise
 from commexp.network import Network
-from commexp.problems import Dataset, Model, Partition
+from commexp.problems import POLICIES, Dataset, Model, Partition
 from commexp.refusals import UserError
 from commexp.schema import COMPONENTS, UNHASHED, Config
 
@@ -63,19 +63,21 @@ def prepare(composed: DictConfig) -> Plan:
             raise UserError(f"{key}={composed[key]}: no such key; leave it out, or see commexp --help")
     _check(config)
     nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
-    feedback = nodes["compress"].pop("error_feedback", False)
-    if not isinstance(feedback, bool):
-        raise UserError(f"compress.error_feedback={feedback}: not a truth value; give true or false")
+    around = around_codec(nodes["compress"])
     parts: dict[str, Any] = {name: build(nodes[name], name, kind) for name, kind in KINDS.items()}
     resolved = dataclasses.asdict(config)
     resolved.update({name: _describe(nodes[name], part) for name, part in parts.items()})
-    resolved["compress"]["error_feedback"] = feedback
+    resolved["compress"].update(dataclasses.asdict(around))
     _check_finite("", resolved)
     codec = parts["compress"]
     try:
         carrier(codec, config.comm.exchange)
     except ValueError as error:
         raise UserError(f"comm.{error}") from error
+    if around.error_feedback and around.feedback.momentum and getattr(parts["algo"], "momentum", 0):
+        raise UserError(
+            f"compress.feedback.momentum={around.feedback.momentum}: algo.momentum would add to it; give one of the two"
+        )
     words = [_short(nodes[n]["_target_"]) for n in ("algo", "compress", "dataset")]
     return Plan(
         config,
@@ -84,10 +86,52 @@ def prepare(composed: DictConfig) -> Plan:
         dataset=parts["dataset"],
         partition=parts["partition"],
         model=parts["model"],
-        compressor=ErrorFeedback(codec) if feedback else codec,
+        compressor=wrap(codec, around),
         algorithm=parts["algo"],
         network=parts["network"],
     )
+
+
+@dataclass
+class Around:
+    """What stands around whichever codec is chosen. ``error_feedback``: with a residual, kept as ``feedback`` says.
+    ``scope``, ``whole_below``: see Layerwise."""
+
+    error_feedback: bool = False
+    scope: str = "model"
+    whole_below: int = 0
+    feedback: Feedback = dataclasses.field(default_factory=Feedback)
+
+
+def around_codec(node: dict[str, Any]) -> Around:
+    """Takes the fields of Around out of the compress node. Raises UserError."""
+    values = {f.name: node.pop(f.name) for f in dataclasses.fields(Around) if f.name in node}
+    feedback = values.get("error_feedback", False)
+    if not isinstance(feedback, bool):
+        raise UserError(f"compress.error_feedback={feedback}: not a truth value; give true or false")
+    try:
+        return cast(Around, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Around), values)))
+    except OmegaConfBaseException as error:
+        raise UserError(_mistyped("compress", values, error)) from error
+    except ValueError as error:
+        raise UserError(f"compress.feedback.{error}") from error
+
+
+def wrap(codec: Compressor, around: Around) -> Compressor:
+    """The codec within what stands around it. Raises UserError for a pair that makes no sense."""
+    try:
+        if around.scope != "model" or around.whole_below:
+            codec = Layerwise(codec, around.scope, around.whole_below)
+    except ValueError as error:
+        raise UserError(f"compress.{error}") from error
+    if not around.error_feedback and around.feedback != Feedback():
+        raise UserError(
+            "compress.error_feedback=false: compress.feedback has nothing to act on; give compress.error_feedback=true"
+        )
+    try:
+        return ErrorFeedback(codec, around.feedback) if around.error_feedback else codec
+    except ValueError as error:
+        raise UserError(f"compress.feedback.{error}") from error
 
 
 def build(node: dict[str, Any], key: str, kind: type[T]) -> T:
@@ -104,7 +148,11 @@ def build(node: dict[str, Any], key: str, kind: type[T]) -> T:
         ) from error
     if not issubclass(cls, kind):
         raise UserError(f"{key}._target_={target}: is no {kind.__name__}; give a subclass of it")
-    values = {name: value for name, value in node.items() if name != "_target_"}
+    values = {
+        name: build(value, f"{key}.{name}", object) if isinstance(value, dict) and "_target_" in value else value
+        for name, value in node.items()
+        if name != "_target_"
+    }
     try:
         if dataclasses.is_dataclass(cls):
             return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values)))
@@ -177,6 +225,8 @@ def _check(c: Config) -> None:
         raise UserError(f"seed={c.seed}: must not be negative; give 0 or more")
     if c.dtype not in DTYPES:
         raise UserError(f"dtype={c.dtype}: unknown; give {' or '.join(DTYPES)}")
+    if c.on_nonfinite not in POLICIES:
+        raise UserError(f"on_nonfinite={c.on_nonfinite}: unknown; give stop, skip or zero")
     if c.target_accuracy is not None and not 0 < c.target_accuracy <= 1:
         raise UserError(f"target_accuracy={c.target_accuracy}: out of range; give a share in (0, 1] such as 0.95")
     if c.launch.kind != "single":

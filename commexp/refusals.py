@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -74,6 +75,16 @@ def known_keys() -> list[str]:
         group = path.parent.name
         keys |= {group, *_flatten(_node(path, group), group + ".")}
     return sorted(keys)
+
+
+def choices() -> str:
+    """A paragraph per config group: its options."""
+    groups = sorted(p for p in CONF.iterdir() if p.is_dir())
+    options = {p.name: ", ".join(sorted(f.stem for f in p.glob("*.yaml"))) for p in groups}
+    return "\n".join(
+        textwrap.fill(f"{name}: {text}", 100, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
+        for name, text in options.items()
+    )
 
 
 def _node(path: Path, group: str) -> DictConfig:

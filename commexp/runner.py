@@ -14,9 +14,10 @@ import torch
 from commexp.algorithms import Context
 from commexp.books import Books, State
 from commexp.comm import Communicator, carrier, peer_wire_bytes
+from commexp.compressors import Setup
 from commexp.config import Plan
 from commexp.interrupts import Interrupts
-from commexp.problems import build_problem
+from commexp.problems import Finite, NonFiniteError, build_problem
 from commexp.progress import Progress
 from commexp.provenance import describe, now
 from commexp.refusals import UserError
@@ -28,6 +29,7 @@ log = logging.getLogger("commexp")
 SAVE_SECONDS = 10.0  # a run that is killed loses about so much of its work ...
 SAVE_SHARE = 50  # ... or, where saving is slow, so many times what a save takes
 BLOW_UP = 1e4  # a training loss of so many times the first (or 1) has diverged
+COUNT = "nonfinite_gradients"  # in the summary and, so that a resumed run goes on counting, in checkpoints
 
 
 def execute(plan: Plan, device: torch.device) -> Run:
@@ -74,6 +76,7 @@ class Trial:
             )
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
+        plan.compressor.setup(Setup(config.seed, comm.worker_ids, self.problem.shapes))
         start = self.problem.init(generator(config.seed, "start"))
         try:
             self.payload = plan.compressor.payload(self.problem.dim, start.element_size())
@@ -81,8 +84,9 @@ class Trial:
             raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * start.element_size()
         self.exchange = carrier(plan.compressor, config.comm.exchange)
+        self.checked = Finite(self.problem, comm.worker_ids, config.on_nonfinite)
         self.algorithm = plan.algorithm
-        self.algorithm.setup(Context(self.problem, comm, plan.compressor, config.rounds, start))
+        self.algorithm.setup(Context(self.checked, comm, plan.compressor, config.rounds, start))
 
     def run_to_end(self) -> None:
         run, books = self.run, self.books
@@ -98,10 +102,16 @@ class Trial:
             run.write_config(self.plan.resolved)
             run.set_meta(name=self.plan.name, status="running", **begun, **self._about())
             self._warn_if_dearer_than_dense()
-            status = self._loop(state)
+            why = {}
+            try:
+                status = self._loop(state)
+            except NonFiniteError as error:
+                status, why = "diverged", {"error": f"{error}; on_nonfinite=skip or zero goes on"}
+                log.error(why["error"])
+                print(f"commexp: {why['error']}", file=sys.stderr, flush=True)
             books.flush()
             write_json(run.folder / "summary.json", {"status": status, **self._costs()})
-            run.set_meta(status=status, ended=now())
+            run.set_meta(status=status, ended=now(), **why)
             if status != "interrupted":
                 books.drop_checkpoint()
             log.info("%s after round %d", status, books.done)
@@ -117,6 +127,7 @@ class Trial:
     def _loop(self, state: State | None) -> str:
         books, rounds, every = self.books, self.plan.config.rounds, self.plan.config.eval_every
         if state is not None:
+            self.checked.count = int(state.pop(COUNT))
             self.algorithm.load_state_dict({name: value.to(self.device) for name, value in state.items()})
             log.info("resumed after round %d", books.done)
         saved, cost = time.monotonic(), 0.0
@@ -133,7 +144,7 @@ class Trial:
                 stop = interrupts.seen and books.done < rounds
                 if stop or time.monotonic() - saved > max(SAVE_SECONDS, SAVE_SHARE * cost):
                     begin = time.monotonic()
-                    books.save(self.algorithm.state_dict())
+                    books.save({**self.algorithm.state_dict(), COUNT: torch.tensor(self.checked.count)})
                     saved, cost = time.monotonic(), time.monotonic() - begin
                 if stop:
                     return "interrupted"
@@ -170,6 +181,7 @@ class Trial:
             "exchange": self.exchange,
             "payload_bytes": self.payload,
             "parameters": self.problem.dim,
+            COUNT: self.checked.count,
         }
 
     def _about(self) -> dict[str, Any]:
@@ -179,6 +191,8 @@ class Trial:
         return {"seed": config.seed, "workers": config.workers, "processes": 1, **sizes, **where}
 
     def _warn_if_dearer_than_dense(self) -> None:
+        if self.plan.compressor.varies:
+            return  # what it will cost is not known before it has been
         n = self.plan.config.workers
         dense = peer_wire_bytes("all_reduce", n, n * self.dense_payload)
         wire = peer_wire_bytes(self.exchange, n, n * self.payload)

@@ -39,6 +39,8 @@ class Config:
 
     ``preset``: values that a dataset or an experiment gives for fields of whichever component is chosen: conf/algo/*
     and conf/compress/* look there first. So an experiment may say k and still be run with a compressor without k.
+    ``on_nonfinite``: what NaN or Inf in a worker's gradient does: stop ends the run, skip makes that gradient zero for
+    the round, zero only its bad entries.
     """
 
     workers: int = 8
@@ -47,6 +49,7 @@ class Config:
     batch_size: Optional[int] = 16  # noqa: UP045
     eval_every: int = 10
     dtype: str = "float32"
+    on_nonfinite: str = "stop"
     dataset: Any = None
     partition: Any = None
     model: Any = None

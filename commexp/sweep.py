@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from commexp.refusals import UserError, explain
+from commexp.refusals import UserError, choices, explain
 from commexp.rundir import write_json
 from commexp.schema import COMPONENTS, UNHASHED
 
@@ -69,8 +69,10 @@ def _tells(override: str) -> bool:
     return re.split(r"[.=]", override.lstrip("+~"), maxsplit=1)[0] not in NOT_SWEPT
 
 
-def register_sweep_name() -> None:
+def register_resolvers() -> None:
+    """What conf/config.yaml calls by name."""
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+    OmegaConf.register_new_resolver("choices", choices, replace=True)
 
 
 def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """make figures: every figure of the report, from finished runs where they exist.
 
-outputs/figures/  regtopk_linreg  regtopk_toy  digits_bytes   (png, pdf), and the numbers of the first in a table
+outputs/figures/  regtopk_linreg  regtopk_toy  digits_bytes  codec_study   (png, pdf); the numbers of the first and
+last in tables (md)
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from codec_study import study
 
 from commexp.api import run_experiment
 from commexp.report.curves import draw_line, dress
@@ -96,10 +98,10 @@ def digits() -> None:
 
 
 def main() -> None:
-    for draw in (linreg, toy, digits):
+    for draw in (linreg, toy, digits, study):
         print(f"{draw.__name__}: {(draw.__doc__ or '').splitlines()[0]}", file=sys.stderr)
         draw()
-    print("\n".join(str(p) for p in sorted(OUT.iterdir())))
+    print("\n".join(str(p) for p in sorted(OUT.glob("*.*"))))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ ALLOWED = {
     "problems": set(),
     "network": set(),
     "report": {"rundir"},
+    "check": {"api", "compressors", "config", "refusals", "report"},
     "rundir": set(),
     "books": {"checkpoint", "comm", "network", "rundir"},
     "checkpoint": {"rundir"},
@@ -27,7 +28,7 @@ ALLOWED = {
     "refusals": {"schema"},
     "config": {"algorithms", "comm", "compressors", "network", "problems", "refusals", "schema"},
     "runner": {
-        "algorithms", "books", "comm", "config", "interrupts", "problems", "progress", "provenance",
+        "algorithms", "books", "comm", "compressors", "config", "interrupts", "problems", "progress", "provenance",
         "refusals", "rundir",
     },
     "launch": {"config", "refusals", "rundir", "runner"},

@@ -41,14 +41,30 @@ class Communicator:
         """
         codec = message.codec
         kind = carrier(codec, self.exchange)
-        total = self._sum(codec.decode(message), weights) if self.deterministic else codec.reduce(message, weights)
-        info, sent = self.size * message.info_bits / 8, self.size * message.nbytes
-        wire = peer_wire_bytes(kind, self.size, sent)
-        self.ledger.book(kind, "up" if kind == "server" else "peers", self.size, info, sent, wire)
+        while True:
+            self._book(kind, message)
+            total = self._sum(codec.parts(message), weights) if self.deterministic else codec.add_up(message, weights)
+            following = codec.proceed(message, total)
+            if following is None:
+                break
+            if kind == "server":
+                self._book_answer(total)
+            message = following
+        aggregate = codec.conclude(message, total)
         if kind == "server":
-            nbytes, bits = answer_size(int(torch.count_nonzero(total)), message.dim, total.element_size())
-            self.ledger.book(kind, "down", self.size, self.size * bits / 8, self.size * nbytes, self.size * nbytes)
-        return total
+            self._book_answer(aggregate)
+        return aggregate
+
+    def _book(self, kind: str, message: Message) -> None:
+        """``message``: of all workers."""
+        direction = "up" if kind == "server" else "peers"
+        wire = peer_wire_bytes(kind, self.size, message.nbytes)
+        self.ledger.book(kind, direction, self.size, message.info_bits / 8, message.nbytes, wire)
+
+    def _book_answer(self, answer: Tensor) -> None:
+        """What a server sends back to every worker: as entries, or dense."""
+        nbytes, bits = answer_size(int(torch.count_nonzero(answer)), len(answer), answer.element_size())
+        self.ledger.book("server", "down", self.size, self.size * bits / 8, self.size * nbytes, self.size * nbytes)
 
     def _sum(self, x: Tensor, weights: Tensor) -> Tensor:
         if not self.deterministic:
@@ -66,8 +82,7 @@ def carrier(compressor: Compressor, exchange: str) -> str:
     if exchange == "auto":
         return "all_reduce" if compressor.sums else "all_gather"
     if exchange == "all_reduce" and not compressor.sums:
-        name = type(getattr(compressor, "codec", compressor)).__name__
         raise ValueError(
-            f"exchange=all_reduce: messages of {name} cannot be added on the way; give all_gather or server"
+            f"exchange=all_reduce: messages of {compressor.name} cannot be added on the way; give all_gather or server"
         )
     return exchange

@@ -6,11 +6,51 @@ aggregate = codec.reduce(message, weights)    # sum_n w_n sent_n: [J]
 codec.feedback(aggregate, weights)
 """
 
-from commexp.compressors.base import Compressor, Message
-from commexp.compressors.error_feedback import ErrorFeedback
+from commexp.compressors.base import Compressor, CorruptMessageError, Message, Setup
+from commexp.compressors.bf16 import BF16
+from commexp.compressors.composition import Composition
+from commexp.compressors.error_feedback import ErrorFeedback, Feedback
+from commexp.compressors.fp16 import FP16
+from commexp.compressors.int8 import Int8
+from commexp.compressors.layerwise import Layerwise
+from commexp.compressors.natural import Natural
 from commexp.compressors.none import NoCompression
+from commexp.compressors.onebit import OneBit
+from commexp.compressors.powersgd import PowerSGD
+from commexp.compressors.qsgd import QSGD
+from commexp.compressors.randk import RandK
 from commexp.compressors.regtopk import RegTopK
-from commexp.compressors.sparse import Sparse
+from commexp.compressors.sign import Sign
+from commexp.compressors.sparse import Entries, Sparse
+from commexp.compressors.stochastic import Stochastic
+from commexp.compressors.terngrad import TernGrad
+from commexp.compressors.threshold import Threshold
 from commexp.compressors.topk import TopK
 
-__all__ = ["Compressor", "ErrorFeedback", "Message", "NoCompression", "RegTopK", "Sparse", "TopK"]
+__all__ = [
+    "BF16",
+    "FP16",
+    "QSGD",
+    "Composition",
+    "Compressor",
+    "CorruptMessageError",
+    "Entries",
+    "ErrorFeedback",
+    "Feedback",
+    "Int8",
+    "Layerwise",
+    "Message",
+    "Natural",
+    "NoCompression",
+    "OneBit",
+    "PowerSGD",
+    "RandK",
+    "RegTopK",
+    "Setup",
+    "Sign",
+    "Sparse",
+    "Stochastic",
+    "TernGrad",
+    "Threshold",
+    "TopK",
+]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+
+class CorruptMessageError(ValueError):
+    """No encoder can have made this message: a buffer is missing, too short, of the wrong type or out of range."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,9 @@ class Message:
 
     ``buffers``: named tensors with a leading worker axis, [W, ...]: exactly the bytes that travel.
     ``dim``: J, the length of the vector they stand for. ``dtype``: the type it decodes to.
-    ``info_bits``: what an ideal code would need for one worker's message.
-    ``codec``: who can read it.
+    ``info_bits``: what an ideal code would need for all W messages.
+    ``codec``: who can read it. ``lengths``: for buffers [W, longest] whose rows differ, how many elements of each
+    row travel. ``last``: False where the codec answers the sum of these messages with another one.
     """
 
     buffers: Mapping[str, Tensor]
@@ -26,15 +31,57 @@ class Message:
     dtype: torch.dtype
     info_bits: float
     codec: Compressor
+    lengths: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    last: bool = True
 
     @property
     def workers(self) -> int:
-        return next(iter(self.buffers.values())).shape[0]
+        for buffer in self.buffers.values():
+            return buffer.shape[0]
+        raise CorruptMessageError("has no buffers")
+
+    @property
+    def sizes(self) -> list[int]:
+        """Payload of each worker in bytes, [W]."""
+        whole = sum(b[0].numel() * b.element_size() for name, b in self.buffers.items() if name not in self.lengths)
+        ragged = [(self.buffers[name].element_size(), lengths) for name, lengths in self.lengths.items()]
+        return [whole + sum(size * lengths[w] for size, lengths in ragged) for w in range(self.workers)]
 
     @property
     def nbytes(self) -> int:
-        """Payload of one worker in bytes."""
-        return sum(b[0].numel() * b.element_size() for b in self.buffers.values())
+        """Payload of all W workers in bytes."""
+        return sum(self.sizes)
+
+    def buffer(self, name: str, dtype: torch.dtype, columns: int | None = None) -> Tensor:
+        """The buffer [W, columns] of this name and type. Raises CorruptMessageError if there is none like it."""
+        found = self.buffers.get(name)
+        if found is None:
+            raise CorruptMessageError(f"{name}: missing")
+        if found.dtype != dtype or found.ndim != 2 or columns not in (None, found.shape[1]):
+            wanted = f"[{self.workers}, {'any' if columns is None else columns}] of {dtype}"
+            raise CorruptMessageError(f"{name}: is {list(found.shape)} of {found.dtype}; must be {wanted}")
+        if found.shape[0] != self.workers:
+            raise CorruptMessageError(f"{name}: for {found.shape[0]} workers; must be for {self.workers}")
+        return found
+
+    def row(self, name: str, worker: int) -> Tensor:
+        """What worker ``worker`` sends of a buffer whose rows differ in length, [length]."""
+        rows, lengths = self.buffers[name], self.lengths[name]
+        if len(lengths) != len(rows) or not 0 <= lengths[worker] <= rows.shape[1]:
+            raise CorruptMessageError(f"{name}: the lengths {list(lengths)} do not fit {list(rows.shape)}")
+        return rows[worker, : lengths[worker]]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where a compressor works. ``seed``: of its random draws. ``worker_ids``: global ids of the W workers here.
+    ``shapes``: of the tensors that make up the flat vector, in order; empty where it is one vector.
+    ``purpose``: tells the draws of several compressors in one run apart."""
+
+    seed: int = 0
+    worker_ids: Sequence[int] | None = None
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    purpose: str = "compressor"
 
 
 class Compressor(ABC):
@@ -48,6 +95,22 @@ class Compressor(ABC):
     sums: bool = False
     #: E[decode(encode(a))] = a
     unbiased: bool = False
+    #: the message's size depends on the data; ``payload`` is then the most it can be
+    varies: bool = False
+    #: draws random numbers
+    stochastic: bool = False
+    #: exchanges that one encoding takes
+    phases: int = 1
+    #: decoding needs what every worker knows besides the message: the common seed, the last aggregate
+    shared_state: bool = False
+    #: sends some of the entries, and ``clear_sent`` knows which
+    picks: bool = False
+
+    _setup = Setup()
+
+    def setup(self, setup: Setup) -> None:
+        """Told once, before the first round. Without it: seed 0, workers 0..W-1, one flat vector."""
+        self._setup = setup
 
     @abstractmethod
     def encode(self, a: Tensor) -> Message:
@@ -55,23 +118,56 @@ class Compressor(ABC):
 
     @abstractmethod
     def decode(self, message: Message) -> Tensor:
-        """Messages of W workers -> [W, J]."""
+        """Messages of W workers -> [W, J]. Raises CorruptMessageError for a message that ``encode`` cannot make."""
 
     @abstractmethod
     def payload(self, dim: int, itemsize: int) -> int:
         """Bytes of one worker's message for J = ``dim`` numbers of ``itemsize`` bytes, known before any is sent."""
 
     def delta(self, dim: int) -> float | None:
-        """delta in the contraction ||a - C(a)||^2 <= (1 - delta) ||a||^2, or None where C does not contract."""
+        """delta in the contraction E||a - C(a)||^2 <= (1 - delta) ||a||^2, or None where C does not contract."""
         return None
 
     def reduce(self, message: Message, weights: Tensor) -> Tensor:
-        """sum_n w_n decode(message_n): [J], for weights [W]."""
-        return weights @ self.decode(message)
+        """The aggregate [J] of these messages for weights [W]: what an exchange among just these workers gives."""
+        while True:
+            total = self.add_up(message, weights)
+            following = self.proceed(message, total)
+            if following is None:
+                return self.conclude(message, total)
+            message = following
+
+    def parts(self, message: Message) -> Tensor:
+        """What is added up over the workers, [W, M]: the decoded vectors unless a codec says otherwise."""
+        return self.decode(message)
+
+    def summands(self, dim: int) -> int:
+        """M, the columns of ``parts`` for J = ``dim``."""
+        return dim
+
+    def add_up(self, message: Message, weights: Tensor) -> Tensor:
+        """sum_n w_n parts(message)_n: [M], for weights [W]."""
+        return weights @ self.parts(message)
+
+    def proceed(self, message: Message, total: Tensor) -> Message | None:
+        """The message that follows when the sum ``total`` over all workers is known; None after the last."""
+        return None
+
+    def conclude(self, message: Message, total: Tensor) -> Tensor:
+        """From the sum over all workers [M] to the aggregate [J]."""
+        return total
 
     def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
         """a - decode(message), [W, J], written over ``a``: what stays behind as residual."""
         return a.sub_(self.decode(message))
+
+    def clear_sent(self, x: Tensor, message: Message) -> Tensor:
+        """Zero at the entries that ``message`` holds, written over ``x`` [W, J]: of a codec that picks entries."""
+        raise NotImplementedError(f"{self.name} does not pick entries")
+
+    def warm_up(self, exponent: float) -> None:
+        """Sends the share (k/J)^exponent from now on, 0 < exponent <= 1. Raises ValueError for a codec without k."""
+        raise ValueError(f"warmup: {self.name} has no k to shrink; give 0, or choose a sparse codec")
 
     def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:  # noqa: B027
         """Tells the compressor the round's aggregate [J] and the weights [W] of its workers (1/W if not given)."""
@@ -81,7 +177,12 @@ class Compressor(ABC):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         if state:
-            raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
+            raise ValueError(f"{self.name} keeps no state, but was given {sorted(state)}")
+
+    @property
+    def name(self) -> str:
+        """Of the codec inside all wrappers."""
+        return type(self).__name__
 
 
 def log2_binomial(n: int, k: int) -> float:

@@ -3,40 +3,118 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, Message
+from commexp.compressors.base import Compressor, Message, Setup
 from commexp.state import under_prefix, with_prefix
+
+
+@dataclass
+class Feedback:
+    """How the residual is kept. ``decay``: factor of what stays behind; 1 loses nothing. ``warmup``: rounds in which
+    the share sent falls from nearly 1 to k/J. ``momentum``: of each worker's own velocity, before the residual.
+    ``masking``: the velocity starts anew at the entries that were sent. Raises ValueError for a value out of range."""
+
+    decay: float = 1.0
+    warmup: int = 0
+    momentum: float = 0.0
+    masking: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay={self.decay}: out of range; give a factor in (0, 1], 1 to lose nothing")
+        if self.warmup < 0:
+            raise ValueError(f"warmup={self.warmup}: must not be negative; give a number of rounds")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum={self.momentum}: must lie in [0, 1); 0.9 is usual")
+        if self.masking and self.momentum == 0:
+            raise ValueError("masking=True: masks the velocity, and there is none; give momentum=0.9")
 
 
 class ErrorFeedback(Compressor):
     """Wraps any compressor C with a residual e [W, J], zero at first:
 
-        a = g + e;    send C(a);    e <- a - C(a)
+        a = g + e;    send C(a);    e <- beta (a - C(a))
 
-    so that sum(sent) + e = sum(g) at every round.
-    Source: Seide et al., 1-bit SGD, Interspeech 2014; Stich et al., arXiv 1809.07599, algorithm 1.
+    so that with beta = ``decay`` = 1, sum(sent) + e = sum(g) at every round.
+    With ``momentum`` m > 0 (momentum correction), u <- m u + g takes the place of g; with ``masking``, u is set to
+    zero at the entries sent. In the first ``warmup`` = T rounds t = 0, 1, ... the share sent is (k/J)^((t+1)/(T+1)).
+
+    Source: Seide et al., 1-bit SGD, Interspeech 2014; Stich et al., arXiv 1809.07599, algorithm 1; momentum
+    correction, masking and warm-up: Lin et al., Deep Gradient Compression, arXiv 1712.01887, sections 3.1 to 3.3.
+    Raises ValueError for masking or warm-up around a codec that does not pick entries.
     """
 
-    def __init__(self, codec: Compressor) -> None:
+    def __init__(self, codec: Compressor, feedback: Feedback | None = None) -> None:
         self.codec = codec
-        self.sums = codec.sums
+        self.how = feedback or Feedback()
+        self.sums, self.picks = codec.sums, codec.picks
+        self.varies, self.stochastic = codec.varies, codec.stochastic
+        self.phases, self.shared_state = codec.phases, codec.shared_state
         self.residual: Tensor | None = None
+        self.velocity: Tensor | None = None
+        self._round = 0
+        if self.how.warmup:
+            codec.warm_up(1.0)  # refuses where there is no k
+        if self.how.masking and not codec.picks:
+            raise ValueError(f"masking=True: {codec.name} sends every entry; give false, or choose a sparse codec")
+
+    def _warm(self) -> None:
+        if self.how.warmup and self._round <= self.how.warmup:
+            self.codec.warm_up((self._round + 1) / (self.how.warmup + 1))
+
+    def setup(self, setup: Setup) -> None:
+        self.codec.setup(setup)
 
     def encode(self, a: Tensor) -> Message:
+        self._warm()
+        self._round += 1
+        if self.how.momentum:
+            self.velocity = a.clone() if self.velocity is None else self.velocity.mul_(self.how.momentum).add_(a)
+            a = self.velocity
         if self.residual is None:
             self.residual = a.clone()
         else:
             self.residual.add_(a)
-        message = self.codec.encode(self.residual)
-        if any(b.data_ptr() == self.residual.data_ptr() for b in message.buffers.values()):
+        return self._keep(self.codec.encode(self.residual))
+
+    def proceed(self, message: Message, total: Tensor) -> Message | None:
+        following = self.codec.proceed(message, total)
+        return None if following is None else self._keep(following)
+
+    def _keep(self, message: Message) -> Message:
+        """What this message, if it is the last, leaves behind."""
+        assert self.residual is not None
+        if not message.last:
+            return replace(message, codec=self)
+        own = self.residual.untyped_storage().data_ptr()
+        if any(b.untyped_storage().data_ptr() == own for b in message.buffers.values()):
             self.residual = self.residual.clone()  # the codec sent the vector itself: the message keeps it
         self.codec.subtract_sent(self.residual, message)
-        return message
+        if self.how.decay != 1:
+            self.residual.mul_(self.how.decay)
+        if self.how.masking:
+            assert self.velocity is not None
+            self.codec.clear_sent(self.velocity, message)
+        return replace(message, codec=self)
 
     def decode(self, message: Message) -> Tensor:
         return self.codec.decode(message)
+
+    def parts(self, message: Message) -> Tensor:
+        return self.codec.parts(message)
+
+    def summands(self, dim: int) -> int:
+        return self.codec.summands(dim)
+
+    def add_up(self, message: Message, weights: Tensor) -> Tensor:
+        return self.codec.add_up(message, weights)
+
+    def conclude(self, message: Message, total: Tensor) -> Tensor:
+        return self.codec.conclude(message, total)
 
     def payload(self, dim: int, itemsize: int) -> int:
         return self.codec.payload(dim, itemsize)
@@ -47,10 +125,16 @@ class ErrorFeedback(Compressor):
     def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
         self.codec.feedback(aggregate, weights)
 
+    @property
+    def name(self) -> str:
+        return self.codec.name
+
     def state_dict(self) -> dict[str, Tensor]:
-        residual = {} if self.residual is None else {"residual": self.residual}
-        return {**residual, **with_prefix("codec", self.codec.state_dict())}
+        own = {"residual": self.residual, "velocity": self.velocity, "round": torch.tensor(self._round)}
+        kept = {name: value for name, value in own.items() if value is not None}
+        return {**kept, **with_prefix("codec", self.codec.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.residual = state.get("residual")
+        self.residual, self.velocity = state.get("residual"), state.get("velocity")
+        self._round = int(state["round"]) if "round" in state else 0
         self.codec.load_state_dict(under_prefix("codec", state))

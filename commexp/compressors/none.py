@@ -17,11 +17,13 @@ class NoCompression(Compressor):
     unbiased = True
 
     def encode(self, a: Tensor) -> Message:
-        dim = a.shape[1]
-        return Message({"values": a}, dim, a.dtype, 8.0 * dim * a.element_size(), self)
+        return Message({"values": a}, a.shape[1], a.dtype, 8.0 * a.numel() * a.element_size(), self)
 
     def decode(self, message: Message) -> Tensor:
-        return message.buffers["values"]
+        return message.buffer("values", message.dtype, message.dim)
+
+    def clear_sent(self, x: Tensor, message: Message) -> Tensor:
+        return x.zero_()
 
     def payload(self, dim: int, itemsize: int) -> int:
         return dim * itemsize

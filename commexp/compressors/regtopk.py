@@ -46,15 +46,28 @@ class RegTopK(Sparse):
         self._memory: dict[str, Tensor] = {}
 
     def encode(self, a: Tensor) -> Message:
-        score = a.abs()
-        if "aggregate" in self._memory:
-            sent = self._memory["indices"]
-            factor = self._ratio(a.gather(1, sent)).div_(self.mu).tanh_()
-            score.scatter_(1, sent, score.gather(1, sent).mul_(factor))
-        chosen = score.topk(self.entries(a.shape[1]), dim=1, sorted=False).indices
-        message = self.pack(a, chosen)
-        self._memory = {"indices": chosen, "values": message.buffers["values"]}
+        k = self.entries(a.shape[1])
+        if "aggregate" not in self._memory:
+            return self._remember(self.pack(a, self.selector.largest(a, k)))
+        if 0 in a.stride():
+            a = a.contiguous()  # rows that share memory cannot hold different scores
+        sent = self._memory["indices"]
+        accumulated = a.gather(1, sent)
+        factor = self._ratio(accumulated).div_(self.mu).tanh_()
+        try:  # the score differs from |a| at k places only: it stands there while the choice is made
+            a.scatter_(1, sent, accumulated * factor)
+            chosen = self.selector.largest(a, k)
+        finally:
+            a.scatter_(1, sent, accumulated)
+        return self._remember(self.pack(a, chosen))
+
+    def _remember(self, message: Message) -> Message:
+        assert self._sent is not None
+        self._memory = {"indices": self._sent[1], "values": message.buffers["values"]}
         return message
+
+    def were_sent(self, values: Tensor) -> None:
+        self._memory["values"] = values
 
     def _ratio(self, current: Tensor) -> Tensor:
         """|1 + Delta| at the entries sent last round, [W, k]; an entry sent as zero tells nothing and counts as Q."""

@@ -2,28 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Union
 
 import torch
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, Message, log2_binomial
+from commexp.compressors.base import Compressor, CorruptMessageError, Message, log2_binomial
+from commexp.compressors.select import Selector
+from commexp.compressors.wire import index_bytes, pack_indices, unpack_indices
 
 
-def index_dtype(dim: int) -> torch.dtype:
-    """The narrowest integer type that can name J = ``dim`` places: 1, 2 or 4 bytes."""
-    for dtype in (torch.uint8, torch.int16, torch.int32):
-        if dim - 1 <= torch.iinfo(dtype).max:
-            return dtype
-    raise ValueError(f"dim={dim}: more than 2^31 entries cannot be named by a 32-bit index; compress layer by layer")
+class Entries(Compressor):
+    """Compressors whose messages are ``values`` [W, k] of the vector's type and ``indices``, k places packed by
+    wire.pack_indices. Rows may differ in k."""
+
+    picks = True
+    _sent: tuple[Message, Tensor] | None = None
+
+    def pack(self, a: Tensor, chosen: Tensor) -> Message:
+        """Message of the entries ``chosen`` [W, k] (int64, in any order) of ``a`` [W, J]."""
+        k, dim = chosen.shape[1], a.shape[1]
+        if not bool((chosen[:, 1:] > chosen[:, :-1]).all()):
+            chosen = chosen.sort(1).values
+        buffers = {"indices": pack_indices(chosen, dim), "values": a.gather(1, chosen)}
+        bits = len(a) * (log2_binomial(dim, k) + 8.0 * k * a.element_size())
+        message = Message(buffers, dim, a.dtype, bits, self)
+        self._sent = message, chosen
+        return message
+
+    def pack_rows(self, a: Tensor, chosen: Sequence[Tensor]) -> Message:
+        """The same for rows of different length: one tensor of ascending places per worker."""
+        dim = a.shape[1]
+        rows = {
+            "indices": [pack_indices(c[None], dim)[0] for c in chosen],
+            "values": [x[c] for x, c in zip(a, chosen, strict=True)],
+        }
+        buffers = {name: torch.nn.utils.rnn.pad_sequence(r, batch_first=True) for name, r in rows.items()}
+        lengths = {name: [len(r) for r in each] for name, each in rows.items()}
+        bits = sum(log2_binomial(dim, len(c)) + 8.0 * len(c) * a.element_size() for c in chosen)
+        return Message(buffers, dim, a.dtype, bits, self, lengths)
+
+    def places(self, message: Message) -> Tensor:
+        """The indices that a message names, [W, k]. Raises CorruptMessageError."""
+        values = message.buffer("values", message.dtype)
+        return unpack_indices(message.buffer("indices", torch.uint8), values.shape[1], message.dim)
+
+    def rows(self, message: Message) -> list[tuple[Tensor, Tensor]]:
+        """(places, values) of each worker. Raises CorruptMessageError."""
+        if not message.lengths:
+            return list(zip(self.places(message), message.buffers["values"], strict=True))
+        message.buffer("indices", torch.uint8)
+        message.buffer("values", message.dtype)
+        if set(message.lengths) != {"indices", "values"}:
+            raise CorruptMessageError(f"lengths: of {sorted(message.lengths)}; must be of indices and values")
+        pairs = []
+        for w in range(message.workers):
+            values = message.row("values", w)
+            pairs.append((unpack_indices(message.row("indices", w)[None], len(values), message.dim)[0], values))
+        return pairs
+
+    def decode(self, message: Message) -> Tensor:
+        if not message.lengths:
+            places = self.places(message)
+            values = message.buffers["values"]
+            return values.new_zeros(message.workers, message.dim).scatter_(1, places, values)
+        rows = self.rows(message)
+        out = rows[0][1].new_zeros(message.workers, message.dim)
+        for x, (places, values) in zip(out, rows, strict=True):
+            x[places] = values
+        return out
+
+    def add_up(self, message: Message, weights: Tensor) -> Tensor:
+        """Adds the entries by index: no [W, J] in between."""
+        if not message.lengths:
+            places, values = self.places(message), message.buffers["values"]
+            flat = (values * weights[:, None]).flatten()
+            return values.new_zeros(message.dim).index_add_(0, places.flatten(), flat)
+        rows = self.rows(message)
+        out = rows[0][1].new_zeros(message.dim)
+        for w, (places, mine) in zip(weights, rows, strict=True):
+            out.index_add_(0, places, mine * w)
+        return out
+
+    def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
+        """The values travel unchanged, so what was sent leaves an exact zero behind."""
+        return self.clear_sent(a, message)
+
+    def clear_sent(self, x: Tensor, message: Message) -> Tensor:
+        if self._sent is not None and self._sent[0] is message:
+            return x.scatter_(1, self._sent[1], 0.0)
+        for row, (places, _) in zip(x, self.rows(message), strict=True):
+            row[places] = 0.0
+        return x
 
 
 @dataclass
-class Sparse(Compressor):
+class Sparse(Entries):
     """k of J entries. ``k``: a float in (0, 1] is a ratio of J (rounded, at least one entry), an int a count.
 
-    A message holds ``values`` [W, k] of the vector's type and ``indices`` [W, k] of the narrowest integer type.
     Raises ValueError if k is no such number, or more than J.
     """
 
@@ -36,42 +114,31 @@ class Sparse(Compressor):
                 f"k={self.k}: not a share of the entries; give a ratio in (0, 1] such as 0.01, "
                 "or a whole number of entries from 1 up"
             )
+        self._exponent = 1.0
+        self.selector = Selector()
 
     def entries(self, dim: int) -> int:
-        """How many of J = ``dim`` entries are sent."""
+        """How many of J = ``dim`` entries are sent: k, or in warm-up J (k/J)^exponent."""
         if isinstance(self.k, float):
-            return max(1, round(self.k * dim))
-        if self.k > dim:
+            k = max(1, round(self.k * dim))
+        elif self.k > dim:
             raise ValueError(f"k={self.k}: more entries than the {dim} parameters; give at most {dim}")
-        return self.k
+        else:
+            k = self.k
+        return k if self._exponent == 1.0 else max(k, round(dim * (k / dim) ** self._exponent))
 
-    def pack(self, a: Tensor, chosen: Tensor) -> Message:
-        """Message of the entries ``chosen`` [W, k] (int64) of ``a`` [W, J]."""
-        k, dim = chosen.shape[1], a.shape[1]
-        buffers = {"values": a.gather(1, chosen), "indices": chosen.to(index_dtype(dim))}
-        bits = log2_binomial(dim, k) + 8.0 * k * a.element_size()
-        return Message(buffers, dim, a.dtype, bits, self)
+    def warm_up(self, exponent: float) -> None:
+        self._exponent = exponent
 
     def payload(self, dim: int, itemsize: int) -> int:
-        return self.entries(dim) * (itemsize + index_dtype(dim).itemsize)
+        k = self.entries(dim)
+        return k * itemsize + index_bytes(k, dim)
 
-    def decode(self, message: Message) -> Tensor:
-        values = message.buffers["values"]
-        out = values.new_zeros(message.workers, message.dim)
-        return out.scatter_(1, message.buffers["indices"].long(), values)
-
-    def reduce(self, message: Message, weights: Tensor) -> Tensor:
-        """Adds the entries by index: no [W, J] in between."""
-        values = message.buffers["values"] * weights[:, None]
-        out = values.new_zeros(message.dim)
-        return out.index_add_(0, message.buffers["indices"].flatten().int(), values.flatten())
-
-    def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
-        """The values travel unchanged, so what was sent leaves an exact zero behind."""
-        return a.scatter_(1, message.buffers["indices"].long(), 0.0)
+    def were_sent(self, values: Tensor) -> None:
+        """Told by a composition that these values [W, k] travelled instead of the ones that ``pack`` took."""
 
 
 def answer_size(entries: int, dim: int, itemsize: int) -> tuple[int, float]:
     """(bytes, bits of information) of a vector with so many non-zeros, sent as entries or dense: the smaller each."""
-    nbytes = min(entries * (itemsize + index_dtype(dim).itemsize), dim * itemsize)
+    nbytes = min(entries * itemsize + index_bytes(entries, dim), dim * itemsize)
     return nbytes, min(log2_binomial(dim, entries) + 8.0 * entries * itemsize, 8.0 * dim * itemsize)

@@ -18,7 +18,7 @@ class TopK(Sparse):
     """
 
     def encode(self, a: Tensor) -> Message:
-        return self.pack(a, a.abs().topk(self.entries(a.shape[1]), dim=1, sorted=False).indices)
+        return self.pack(a, self.selector.largest(a, self.entries(a.shape[1])))
 
     def delta(self, dim: int) -> float:
         return self.entries(dim) / dim

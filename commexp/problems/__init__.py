@@ -9,6 +9,7 @@ import torch
 from commexp.problems.base import Problem, Setting
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.partition import Partition
+from commexp.problems.finite import POLICIES, Finite, NonFiniteError
 from commexp.problems.models.base import Model
 
 
@@ -34,4 +35,4 @@ def build_problem(
     return model.problem(data, Setting(mine, worker_ids, batch_size, seed, device, dtype, deterministic))
 
 
-__all__ = ["Data", "Dataset", "Model", "Partition", "Problem", "build_problem"]
+__all__ = ["POLICIES", "Data", "Dataset", "Finite", "Model", "NonFiniteError", "Partition", "Problem", "build_problem"]

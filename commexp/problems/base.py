@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,11 +28,13 @@ class Problem(ABC):
 
     ``dim``: J, the number of parameters. ``samples``: training samples over all workers.
     ``samples_per_step``: samples that one worker's batch holds, on average over the workers.
+    ``shapes``: names and shapes, in order, of the tensors that make up x.
     """
 
     dim: int
     samples: int
     samples_per_step: float
+    shapes: Mapping[str, tuple[int, ...]]
 
     @abstractmethod
     def init(self, generator: torch.Generator) -> Tensor:

@@ -32,7 +32,7 @@ class Classification(Problem):
         self.module = module.to(device, setting.dtype)
         self.gradients = ModuleGradients(self.module, setting.deterministic)
         self.layout = self.gradients.layout
-        self.dim = self.layout.dim
+        self.dim, self.shapes = self.layout.dim, self.layout.shapes
         self.samples = len(data.train_x)
         self.samples_per_step = setting.batch_size
         self.sampler = Sampler(setting.parts, setting.worker_ids, setting.batch_size, setting.seed)

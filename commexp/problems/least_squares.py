@@ -31,6 +31,7 @@ class LeastSquares(Problem):
         self.mean_gram, self.mean_cross = self.gram.mean(0), self.cross.mean(0)
         self.square = torch.stack(square).to(device)
         self.dim = data.train_x.shape[1]
+        self.shapes = {"x": (self.dim,)}
         self.samples = sum(len(rows) for rows in parts)
         self.samples_per_step = self.samples / len(parts)
         self.solution: Tensor = torch.linalg.solve(self.mean_gram, self.mean_cross)

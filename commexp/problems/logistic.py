@@ -27,6 +27,7 @@ class Logistic(Problem):
         rows = torch.stack(list(parts))
         self.signed = (data.train_x[rows] * data.train_y[rows].unsqueeze(-1)).to(device)  # y_i a_i, [W, D, J]
         self.dim = self.signed.shape[2]
+        self.shapes = {"x": (self.dim,)}
         self.samples = rows.numel()
         self.samples_per_step = rows.shape[1]
         if start is not None and len(start) != self.dim:

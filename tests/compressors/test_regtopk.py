@@ -62,9 +62,9 @@ def test_first_round_is_topk_and_cancelled_entries_give_way() -> None:
     codec = RegTopK(k=1, mu=1.0)
     a = torch.tensor([[10.0, 1.0], [-10.0, 1.0]])
     message = codec.encode(a)
-    assert message.buffers["indices"].flatten().tolist() == [0, 0]
+    assert codec.places(message).flatten().tolist() == [0, 0]
     codec.feedback(codec.reduce(message, torch.tensor([0.5, 0.5])))
-    assert codec.encode(a).buffers["indices"].flatten().tolist() == [1, 1]
+    assert codec.places(codec.encode(a)).flatten().tolist() == [1, 1]
 
 
 def test_remembers_only_what_it_sent() -> None:

@@ -1,0 +1,103 @@
+"""Inputs, and the loop that one round drives: shared by all checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from commexp.compressors import Compressor, Message, Setup
+from commexp.seeding import generator
+
+Factory = Callable[[], Compressor]
+
+SIZES = (1, 7, 8, 9, 255, 256, 1000, 65537)
+DTYPES = (torch.float32, torch.float64)
+SHAPES: dict[int, Mapping[str, Sequence[int]]] = {
+    256: {"weight": (16, 16)},
+    1000: {"weight": (30, 30), "bias": (100,)},
+    65537: {"kernel": (256, 64, 2, 2), "bias": (1,)},
+}
+"""Which tensors a vector of so many entries is made of; where none are named it is one vector."""
+
+
+def fresh(factory: Factory, dim: int, worker_ids: Sequence[int] | None = None) -> Compressor:
+    """A codec set up for vectors of length ``dim``; two of them with the same arguments must behave alike."""
+    codec = factory()
+    codec.setup(Setup(seed=3, worker_ids=worker_ids, shapes=SHAPES.get(dim, {}), purpose="check"))
+    return codec
+
+
+def normal(seed: int, workers: int, dim: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers [W, J]."""
+    draws = torch.randn(workers, dim, generator=generator(seed, "check", workers, dim), dtype=torch.float64)
+    return draws.to(dtype)
+
+
+def odd_inputs() -> dict[str, Tensor]:
+    """Small vectors [2, J] that codecs have stumbled over."""
+    return {
+        "zero": torch.zeros(2, 17),
+        "all negative": -normal(0, 2, 33).abs() - 1,
+        "all equal": torch.full((2, 17), 0.25),
+        "one element": torch.tensor([[3.0], [-2.0]]),
+        "not a multiple of 8": normal(1, 2, 13),
+        "huge": normal(2, 2, 33) * 1e30,
+        "tiny": normal(3, 2, 33) * 1e-30,
+        "one spike": torch.eye(2, 40),
+    }
+
+
+@dataclass
+class Round:
+    """One exchange among W workers. ``messages``: of every phase. ``decoded``: the last one's, [W, J]."""
+
+    messages: list[Message]
+    decoded: Tensor
+    aggregate: Tensor
+
+
+def exchange(codec: Compressor, a: Tensor, weights: Tensor | None = None) -> Round:
+    """Encodes, drives every phase as ``Compressor.reduce`` does, and decodes the last message."""
+    weights = a.new_full((len(a),), 1.0 / len(a)) if weights is None else weights
+    messages = [codec.encode(a)]
+    while True:
+        total = codec.add_up(messages[-1], weights)
+        following = codec.proceed(messages[-1], total)
+        if following is None:
+            break
+        messages.append(following)
+    decoded = codec.decode(messages[-1])
+    return Round(messages, decoded, codec.conclude(messages[-1], total))
+
+
+def whole_round(codec: Compressor, a: Tensor, weights: Tensor | None = None) -> Round:
+    """The same, and the codec is told the aggregate, as after every round of a run."""
+    done = exchange(codec, a, weights)
+    codec.feedback(done.aggregate, weights)
+    return done
+
+
+def row_bytes(message: Message, worker: int) -> dict[str, bytes]:
+    """What one worker sends, buffer by buffer."""
+    out = {}
+    for name, buffer in message.buffers.items():
+        row = buffer[worker]
+        if name in message.lengths:
+            row = row[: message.lengths[name][worker]]
+        out[name] = row.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return out
+
+
+def assert_same_bytes(found: Message, wanted: Message, rows: Sequence[int], where: str) -> None:
+    """Row i of ``found`` against row ``rows[i]`` of ``wanted``: every buffer's bytes."""
+    for i, j in enumerate(rows):
+        one, other = row_bytes(found, i), row_bytes(wanted, j)
+        assert list(one) == list(other), f"{where}: buffers {list(one)} against {list(other)}"
+        for name in one:
+            sizes = f"{len(one[name])} against {len(other[name])} bytes"
+            assert len(one[name]) == len(other[name]), f"{where}: {name} of worker {j}: {sizes}"
+            differ = sum(x != y for x, y in zip(one[name], other[name], strict=True))
+            assert not differ, f"{where}: {name} of worker {j}: {differ} of {len(one[name])} bytes differ"

@@ -1,0 +1,95 @@
+"""Sparse messages whose values another compressor encodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from commexp.compressors.base import Compressor, Message, Setup
+from commexp.compressors.sparse import Sparse
+from commexp.state import under_prefix, with_prefix
+
+
+class Composition(Compressor):
+    """C = D o S: the sparsifier S = ``entries`` picks k entries, D = ``values`` encodes their values as a vector of
+    length k. Top-k and then QSGD is the composition of Basu et al., Qsparse-local-SGD, arXiv 1906.02367.
+
+    Raises ValueError if ``entries`` does not pick k entries, or ``values`` needs more than one exchange.
+    """
+
+    picks = True
+
+    def __init__(self, entries: Compressor, values: Compressor) -> None:
+        if not isinstance(entries, Sparse):
+            raise ValueError(f"entries={entries.name}: does not pick k entries; give TopK, RegTopK or RandK")
+        if values.phases > 1:
+            raise ValueError(f"values={values.name}: needs two exchanges; give a codec of one, such as QSGD")
+        self.entries, self.values = entries, values
+        self.sums = entries.sums and values.sums
+        self.unbiased = entries.unbiased and values.unbiased
+        self.stochastic = entries.stochastic or values.stochastic
+        self.varies = values.varies
+        self.shared_state = entries.shared_state
+
+    def setup(self, setup: Setup) -> None:
+        self.entries.setup(setup)
+        self.values.setup(replace(setup, shapes={}, purpose=f"{setup.purpose}.values"))
+
+    def encode(self, a: Tensor) -> Message:
+        picked = self.entries.encode(a)
+        plain = picked.buffers["values"]
+        coded = self.values.encode(plain)
+        self.entries.were_sent(self.values.decode(coded))
+        buffers = {**picked.buffers, **with_prefix("values", coded.buffers)}
+        del buffers["values"]
+        lengths = {f"values.{name}": length for name, length in coded.lengths.items()}
+        bits = picked.info_bits - 8.0 * plain.numel() * plain.element_size() + coded.info_bits
+        return Message(buffers, a.shape[1], a.dtype, bits, self, lengths)
+
+    def _picked(self, message: Message) -> Message:
+        """The sparse message with its values decoded."""
+        lengths = {n.removeprefix("values."): v for n, v in message.lengths.items() if n.startswith("values.")}
+        k = self.entries.entries(message.dim)
+        coded = Message(under_prefix("values", message.buffers), k, message.dtype, 0.0, self.values, lengths)
+        kept = {name: b for name, b in message.buffers.items() if not name.startswith("values.")}
+        kept["values"] = self.values.decode(coded)
+        return Message(kept, message.dim, message.dtype, message.info_bits, self.entries)
+
+    def decode(self, message: Message) -> Tensor:
+        return self.entries.decode(self._picked(message))
+
+    def add_up(self, message: Message, weights: Tensor) -> Tensor:
+        return self.entries.add_up(self._picked(message), weights)
+
+    def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
+        picked = self._picked(message)
+        return a.scatter_add_(1, self.entries.places(picked), -picked.buffers["values"])
+
+    def clear_sent(self, x: Tensor, message: Message) -> Tensor:
+        return self.entries.clear_sent(x, self._picked(message))
+
+    def payload(self, dim: int, itemsize: int) -> int:
+        k = self.entries.entries(dim)
+        return self.entries.payload(dim, itemsize) - k * itemsize + self.values.payload(k, itemsize)
+
+    def warm_up(self, exponent: float) -> None:
+        self.entries.warm_up(exponent)
+
+    def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
+        self.entries.feedback(aggregate, weights)
+
+    @property
+    def name(self) -> str:
+        return f"{self.entries.name} and {self.values.name}"
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            **with_prefix("entries", self.entries.state_dict()),
+            **with_prefix("values", self.values.state_dict()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.entries.load_state_dict(under_prefix("entries", state))
+        self.values.load_state_dict(under_prefix("values", state))

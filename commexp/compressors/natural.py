@@ -1,0 +1,49 @@
+"""Natural compression: powers of two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from commexp.compressors.base import CorruptMessageError, Message
+from commexp.compressors.stochastic import Stochastic
+from commexp.compressors.wire import pack_bits, packed_bytes, unpack_bits
+
+MANTISSA = 23
+LARGEST = 254  # exponent field of float32's last binade
+
+
+@dataclass
+class Natural(Stochastic):
+    """C(a)_j = sign(a_j) 2^e or sign(a_j) 2^(e+1), 2^e <= |a_j| < 2^(e+1), the upper with probability |a_j|/2^e - 1.
+
+    Unbiased with E||C(a)||^2 <= (9/8) ||a||^2: what is left of a float32 is its sign and exponent, 9 bits. The
+    mantissa, read as an integer, is the probability: a random one is added and carries into the exponent. Entries
+    travel as float32 (wider types are rounded to it first); beyond 2^127 the result is 2^127.
+    Source: Horvath et al., Natural Compression for Distributed Deep Learning, arXiv 1905.10988, definition 1.
+    """
+
+    unbiased = True
+
+    def encode(self, a: Tensor) -> Message:
+        if not bool(torch.isfinite(a.abs().amax())):
+            raise ValueError("a: holds NaN or infinity, which have no exponent; see on_nonfinite")
+        limit = torch.finfo(torch.float32).max
+        bits = a.clamp(-limit, limit).float().abs().view(torch.int32)
+        random = self.uniform(a.float()).mul_(2.0**MANTISSA).to(torch.int32)
+        exponents = ((bits + random) >> MANTISSA).clamp_(max=LARGEST).to(torch.uint8)
+        buffers = {"signs": pack_bits(a < 0), "exponents": exponents}
+        return Message(buffers, a.shape[1], a.dtype, 9.0 * a.numel(), self)
+
+    def decode(self, message: Message) -> Tensor:
+        exponents = message.buffer("exponents", torch.uint8, message.dim)
+        if bool((exponents > LARGEST).any()):
+            raise CorruptMessageError(f"exponents: one is above {LARGEST}")
+        negative = unpack_bits(message.buffer("signs", torch.uint8, packed_bytes(message.dim, 1)), message.dim)
+        values = (exponents.to(torch.int32) << MANTISSA).view(torch.float32).to(message.dtype)
+        return torch.where(negative, -values, values)
+
+    def payload(self, dim: int, itemsize: int) -> int:
+        return dim + packed_bytes(dim, 1)

@@ -1,0 +1,182 @@
+"""PowerSGD: low-rank gradients by one power iteration a round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from commexp.compressors.base import Compressor, CorruptMessageError, Message, Setup
+from commexp.seeding import generator
+
+
+@dataclass
+class Stack:
+    """Matrices of one shape, m x n, at ``starts`` in the flat vector; the last may be padded with zeros."""
+
+    m: int
+    n: int
+    starts: list[int]
+    size: int  # entries of each that exist; m n but for a vector that was folded into a matrix
+
+    def take(self, a: Tensor) -> Tensor:
+        """[W, J] -> [W, L, m, n]."""
+        flat = torch.stack([a[:, s : s + self.size] for s in self.starts], dim=1)
+        return torch.nn.functional.pad(flat, (0, self.m * self.n - self.size)).view(len(a), -1, self.m, self.n)
+
+    def put(self, matrices: Tensor, out: Tensor) -> None:
+        """[W, L, m, n] -> into [W, J]."""
+        for i, start in enumerate(self.starts):
+            out[:, start : start + self.size] = matrices[:, i].flatten(1)[:, : self.size]
+
+
+@dataclass
+class PowerSGD(Compressor):
+    """Each matrix M_n (m x n) of the gradient is sent as two factors of ``rank`` r, in two exchanges that sum:
+
+        P = sum_n w_n M_n Q;    P <- orthonormal columns of P
+        Q = sum_n w_n M_n^T P;  aggregate = P Q^T
+
+    r (m + n) numbers a worker instead of m n. What worker n contributes to the aggregate is P P^T M_n: that is what
+    error feedback takes off its residual. Q starts at random, equal at all workers, and with ``warm_start`` each
+    round starts from the last Q. A tensor of more than two axes is the matrix of its first axis by the rest; vectors,
+    and matrices that r columns would not make smaller, travel whole with P. Without shapes (Setup) the vector is
+    folded into one nearly square matrix. Matrices of one shape are handled as one stack.
+    Source: Vogels, Karimireddy and Jaggi, PowerSGD, arXiv 1905.13727, algorithms 1 and 2. Raises ValueError for a rank
+    below 1.
+    """
+
+    rank: int = 2
+    warm_start: bool = True
+
+    sums = True
+    phases = 2
+    shared_state = True
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank={self.rank}: must not be less than 1; 2 or 4 is usual")
+        self._q: list[Tensor] = []
+        self._dim = 0
+
+    def setup(self, setup: Setup) -> None:
+        super().setup(setup)
+        self._dim = 0
+
+    def _lay_out(self, dim: int) -> None:
+        """Which parts of a vector of length J = ``dim`` are matrices, which travel whole."""
+        if dim == self._dim:
+            return
+        self._dim = dim
+        sizes = {name: math.prod(shape) for name, shape in self._setup.shapes.items()}
+        shapes = dict(self._setup.shapes) if sum(sizes.values()) == dim else {}
+        stacks: dict[tuple[int, int], Stack] = {}
+        whole, start = [], 0
+        if not shapes:
+            m = math.isqrt(dim - 1) + 1
+            n = -(-dim // m)
+            if self._smaller(m, n, dim):
+                stacks[m, n] = Stack(m, n, [0], dim)
+            else:
+                whole.append((0, dim))
+        for shape in shapes.values():
+            size = math.prod(shape)
+            m = shape[0] if len(shape) > 1 else size
+            n = size // max(1, m)
+            if self._smaller(m, n, size):
+                stacks.setdefault((m, n), Stack(m, n, [], size)).starts.append(start)
+            else:
+                whole.append((start, start + size))
+            start += size
+        self._stacks = list(stacks.values())
+        columns = [torch.arange(first, behind) for first, behind in whole]
+        self._whole = torch.cat(columns) if columns else torch.empty(0, dtype=torch.int64)
+
+    def _smaller(self, m: int, n: int, size: int) -> bool:
+        return self.rank * (m + n) < size and self.rank < min(m, n)
+
+    def _starts(self, like: Tensor) -> list[Tensor]:
+        """Q of each stack, [L, n, r]."""
+        if not self._q or not self.warm_start:
+            self._q = []
+            for i, s in enumerate(self._stacks):
+                random = torch.empty(len(s.starts), s.n, self.rank, dtype=torch.float64)
+                random.normal_(generator=generator(self._setup.seed, self._setup.purpose, "q", i))
+                self._q.append(random.to(like))
+        return self._q
+
+    def encode(self, a: Tensor) -> Message:
+        self._lay_out(a.shape[1])
+        self._a = a
+        factors = [(s.take(a) @ q).flatten(1) for s, q in zip(self._stacks, self._starts(a), strict=True)]
+        self._plain = a[:, self._whole.to(a.device)]
+        values = torch.cat([*factors, self._plain], dim=1)
+        bits = 8.0 * values.numel() * values.element_size()
+        return Message({"p": values}, a.shape[1], a.dtype, bits, self, last=not self._stacks)
+
+    def proceed(self, message: Message, total: Tensor) -> Message | None:
+        if message.last:
+            return None
+        self._p = [torch.linalg.qr(p).Q for _, p in self._split(total[None], "m")]
+        self._plain_total = total[len(total) - len(self._whole) :]
+        factors = [s.take(self._a).mT @ p for s, p in zip(self._stacks, self._p, strict=True)]
+        values = torch.cat([f.flatten(1) for f in factors], dim=1)
+        bits = 8.0 * values.numel() * values.element_size()
+        return Message({"q": values}, message.dim, message.dtype, bits, self)
+
+    def _split(self, values: Tensor, side: str) -> Iterator[tuple[Stack, Tensor]]:
+        """Each stack's factors in ``values`` [1, ...]: [L, m or n, r]."""
+        start = 0
+        for s in self._stacks:
+            shape = (len(s.starts), getattr(s, side), self.rank)
+            yield s, values[0, start : start + math.prod(shape)].view(shape)
+            start += math.prod(shape)
+
+    def parts(self, message: Message) -> Tensor:
+        self._lay_out(message.dim)
+        first, second = self._lengths()
+        if not message.last or not self._stacks:
+            return message.buffer("p", message.dtype, first)
+        return message.buffer("q", message.dtype, second)
+
+    def decode(self, message: Message) -> Tensor:
+        values = self.parts(message)
+        if not message.last:
+            raise CorruptMessageError("p: is the first of two messages and says nothing alone")
+        out = values.new_zeros(message.workers, message.dim)
+        out[:, self._whole.to(out.device)] = self._plain if self._stacks else values
+        for n in range(message.workers) if self._stacks else ():
+            self._expand(values[n : n + 1], out[n : n + 1])
+        return out
+
+    def conclude(self, message: Message, total: Tensor) -> Tensor:
+        out = total.new_zeros(1, message.dim)
+        out[:, self._whole.to(out.device)] = self._plain_total if self._stacks else total
+        if self._stacks:
+            self._expand(total[None], out)
+            self._q = [q.clone() for _, q in self._split(total[None], "n")]
+        return out[0]
+
+    def _expand(self, values: Tensor, out: Tensor) -> None:
+        """P Q^T of one worker's Q, or of the aggregate's, into [1, J]."""
+        for (s, q), p in zip(self._split(values, "n"), self._p, strict=True):
+            s.put((p @ q.mT)[None], out)
+
+    def _lengths(self) -> tuple[int, int]:
+        """Numbers in the first and in the second message of a worker."""
+        count = [(len(s.starts) * self.rank, s) for s in self._stacks]
+        return sum(c * s.m for c, s in count) + len(self._whole), sum(c * s.n for c, s in count)
+
+    def payload(self, dim: int, itemsize: int) -> int:
+        """Of both messages."""
+        self._lay_out(dim)
+        return sum(self._lengths()) * itemsize
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {f"q{i}": q for i, q in enumerate(self._q)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self._q = [state[f"q{i}"] for i in range(len(state))]

@@ -1,0 +1,133 @@
+"""QSGD: stochastic rounding to s levels of a bucket's norm."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from commexp.compressors.base import CorruptMessageError, Message
+from commexp.compressors.stochastic import Stochastic
+from commexp.compressors.wire import (
+    gamma_decode,
+    gamma_encode,
+    pack_bits,
+    pack_levels,
+    packed_bytes,
+    unpack_bits,
+    unpack_levels,
+)
+
+CODINGS = ("fixed", "elias")
+
+
+@dataclass
+class QSGD(Stochastic):
+    """C(a)_j = ||v||_2 sign(a_j) l_j / s, where v is a_j's bucket of ``bucket`` entries and s = ``levels``:
+
+        l_j = floor(r) or floor(r) + 1, r = s |a_j| / ||v||_2, the upper one with probability r - floor(r)
+
+    Unbiased; E||C(v) - v||^2 <= min(d/s^2, sqrt(d)/s) ||v||^2 for a bucket of d entries.
+    ``coding``: fixed (sign and level in ceil(log2(2 s + 1)) bits, and each bucket's norm) or elias (the gaps between
+    the non-zeros and their levels as Elias gamma codes, a bit for each sign: the size follows the data).
+    Source: Alistarh et al., QSGD, arXiv 1610.02132, sections 3.1 and 3.2. Raises ValueError for levels out of 1 to
+    127, a bucket below 1, or another coding.
+    """
+
+    levels: int = 7
+    bucket: int = 512
+    coding: str = "fixed"
+
+    unbiased = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.levels <= 127:
+            raise ValueError(f"levels={self.levels}: out of range; give 1 to 127")
+        if self.bucket < 1:
+            raise ValueError(f"bucket={self.bucket}: must not be less than 1; 512 is usual")
+        if self.coding not in CODINGS:
+            raise ValueError(f"coding={self.coding}: unknown; give {' or '.join(CODINGS)}")
+        self.varies = self.coding == "elias"
+        self._bits = math.ceil(math.log2(2 * self.levels + 1))
+
+    def encode(self, a: Tensor) -> Message:
+        workers, dim = a.shape
+        norms = torch.linalg.vector_norm(self._buckets(a), dim=2, dtype=torch.float64)
+        if not bool(torch.isfinite(norms).all()):
+            raise ValueError("a: holds NaN or infinity, or numbers whose norm overflows; see on_nonfinite")
+        norms = norms.clamp_(max=torch.finfo(a.dtype).max).to(a.dtype)
+        unit = torch.where(norms == 0, 1.0, norms)
+        scaled = (self._buckets(a.abs()) / unit[..., None]).flatten(1)[:, :dim].mul_(self.levels)
+        level = scaled.add_(self.uniform(a)).floor_().clamp_(max=self.levels)
+        signed = torch.where(a < 0, -level, level).to(torch.int16)
+        ideal = workers * (dim * math.log2(2 * self.levels + 1) + 8.0 * norms.shape[1] * a.element_size())
+        if self.coding == "fixed":
+            codes = (signed + self.levels).to(torch.uint8)
+            return Message({"levels": pack_levels(codes, self._bits), "norms": norms}, dim, a.dtype, ideal, self)
+        rows = [self._elias(row.long()) for row in signed]
+        lengths = {"code": [len(r) for r in rows]}
+        code = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        message = Message({"code": code, "norms": norms}, dim, a.dtype, 0.0, self, lengths)
+        return Message(message.buffers, dim, a.dtype, min(ideal, 8.0 * message.nbytes), self, lengths)
+
+    def _buckets(self, a: Tensor) -> Tensor:
+        """[W, J] -> [W, buckets, entries], zeros behind the last."""
+        return torch.nn.functional.pad(a, (0, -a.shape[1] % self.bucket)).view(len(a), -1, self.bucket)
+
+    def _elias(self, signed: Tensor) -> Tensor:
+        """One worker's bytes: the number of non-zeros (4), then gaps, levels and signs as one string of bits."""
+        places = signed.nonzero()[:, 0]
+        values = signed[places]
+        gaps = torch.diff(places, prepend=places.new_tensor([-1]))
+        bits = torch.cat([gamma_encode(gaps), gamma_encode(values.abs()), values < 0])
+        count = torch.tensor([len(places)], dtype=torch.int32, device=signed.device).view(torch.uint8)
+        return torch.cat([count, pack_bits(bits[None])[0]])
+
+    def _from_elias(self, code: Tensor, dim: int) -> Tensor:
+        """The inverse: int64 [J]. Raises CorruptMessageError."""
+        if len(code) < 4:
+            raise CorruptMessageError(f"code: of {len(code)} bytes; must be 4 or more")
+        count = int(code[:4].clone().view(torch.int32))
+        if not 0 <= count <= dim:
+            raise CorruptMessageError(f"code: {count} non-zeros of {dim}")
+        bits = unpack_bits(code[None, 4:], 8 * (len(code) - 4))[0]
+        gaps, read = gamma_decode(bits, count)
+        values, more = gamma_decode(bits[read:], count)
+        negative = bits[read + more :]
+        if packed_bytes(read + more + count, 1) != len(code) - 4 or bool(negative[count:].any()):
+            raise CorruptMessageError("code: is longer or shorter than what it holds")
+        places = torch.cumsum(gaps, 0) - 1
+        if count and (int(places[-1]) >= dim or int(values.max()) > self.levels):
+            raise CorruptMessageError("code: a place or a level is out of range")
+        signed = torch.zeros(dim, dtype=torch.int64, device=code.device)
+        signed[places] = torch.where(negative[:count], -values, values)
+        return signed
+
+    def decode(self, message: Message) -> Tensor:
+        dim = message.dim
+        norms = message.buffer("norms", message.dtype, -(-dim // self.bucket))
+        if bool((norms < 0).any()):
+            raise CorruptMessageError("norms: one is negative")
+        if self.coding == "fixed":
+            packed = message.buffer("levels", torch.uint8, packed_bytes(dim, self._bits))
+            codes = unpack_levels(packed, dim, self._bits)
+            if bool((codes > 2 * self.levels).any()):
+                raise CorruptMessageError(f"levels: one is above {2 * self.levels}")
+            signed = codes.to(message.dtype) - self.levels
+        else:
+            message.buffer("code", torch.uint8)
+            if "code" not in message.lengths:
+                raise CorruptMessageError("code: no lengths")
+            rows = [self._from_elias(message.row("code", w), dim) for w in range(message.workers)]
+            signed = torch.stack(rows).to(message.dtype)
+        return (self._buckets(signed / self.levels) * norms[..., None]).flatten(1)[:, :dim]
+
+    def payload(self, dim: int, itemsize: int) -> int:
+        """With Elias codes the most it can be: a gap of g takes at most 2 g - 1 bits, and gaps add up to J."""
+        norms = -(-dim // self.bucket) * itemsize
+        if self.coding == "fixed":
+            return packed_bytes(dim, self._bits) + norms
+        each = 1 + 2 * int(math.log2(self.levels)) + 1
+        return 4 + packed_bytes(2 * dim + dim * each, 1) + norms

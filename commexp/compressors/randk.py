@@ -1,0 +1,80 @@
+"""Random-k: k entries drawn at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from commexp.compressors.base import CorruptMessageError, Message
+from commexp.compressors.sparse import Sparse
+from commexp.compressors.stochastic import Stochastic
+from commexp.seeding import derive
+
+
+@dataclass
+class RandK(Sparse, Stochastic):
+    """C(a) keeps k of J entries, drawn without replacement, every set equally likely.
+
+    ``shared``: all workers draw the same set from the common seed, so no indices travel and the messages sum; else
+    each draws its own and sends the indices.
+    ``rescale``: entries are multiplied by J/k, which makes C unbiased with E||C(a)||^2 = (J/k) ||a||^2; else C is a
+    contraction with delta = k/J in expectation.
+    Source: Stich, Cordonnier and Jaggi, arXiv 1809.07599, definition 2.1; Wangni et al., arXiv 1710.09854.
+    """
+
+    shared: bool = True
+    rescale: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sums = self.shared
+        self.unbiased = self.rescale
+        self.shared_state = self.shared
+
+    def encode(self, a: Tensor) -> Message:
+        dim = a.shape[1]
+        k = self.entries(dim)
+        if self.shared:
+            self._encoded += 1
+            values = a[:, self._common(k, dim, a.device)]
+            message = Message({"values": values}, dim, a.dtype, 8.0 * values.numel() * values.element_size(), self)
+        else:
+            sets = [draw(g.initial_seed(), k, dim) for g in self.generators(a)]
+            message = self.pack(a, torch.stack(sets).to(a.device))
+        if self.rescale:
+            message.buffers["values"].mul_(dim / k)
+        return message
+
+    def _common(self, k: int, dim: int, device: torch.device) -> Tensor:
+        """The set of the latest encoding, which all workers know from the seed and the number of encodings."""
+        seed = derive(self._setup.seed, self._setup.purpose, "shared", self._encoded)
+        return draw(seed, k, dim).to(device)
+
+    def places(self, message: Message) -> Tensor:
+        if not self.shared:
+            return super().places(message)
+        values = message.buffer("values", message.dtype)
+        if set(message.buffers) != {"values"} or values.shape[1] != self.entries(message.dim):
+            raise CorruptMessageError(
+                f"{list(values.shape)} values; must be {self.entries(message.dim)} for each worker"
+            )
+        common = self._common(values.shape[1], message.dim, values.device)
+        return common.expand(message.workers, -1)
+
+    def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
+        return a.sub_(self.decode(message)) if self.rescale else super().subtract_sent(a, message)
+
+    def payload(self, dim: int, itemsize: int) -> int:
+        return self.entries(dim) * itemsize if self.shared else super().payload(dim, itemsize)
+
+    def delta(self, dim: int) -> float | None:
+        return None if self.rescale else self.entries(dim) / dim
+
+
+def draw(seed: int, k: int, dim: int) -> Tensor:
+    """k different places below J = ``dim``, ascending."""
+    chosen = np.random.default_rng(seed).choice(dim, k, replace=False, shuffle=False)
+    return torch.from_numpy(chosen).sort().values

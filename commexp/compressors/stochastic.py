@@ -1,0 +1,39 @@
+"""Random draws of compressors: by (seed, worker, round), whatever process hosts the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from commexp.compressors.base import Compressor
+from commexp.seeding import derive
+
+
+class Stochastic(Compressor):
+    """A compressor that draws random numbers. Its state is the number of vectors it has encoded."""
+
+    stochastic = True
+    _encoded = 0
+
+    def generators(self, a: Tensor) -> list[torch.Generator]:
+        """A generator for each worker's row of ``a`` [W, J], on its device, for this encoding alone."""
+        ids = self._setup.worker_ids
+        ids = range(len(a)) if ids is None else ids
+        seeds = [derive(self._setup.seed, self._setup.purpose, worker, self._encoded) for worker in ids]
+        self._encoded += 1
+        return [torch.Generator(a.device).manual_seed(seed) for seed in seeds]
+
+    def uniform(self, a: Tensor) -> Tensor:
+        """Numbers in [0, 1), one for each entry of ``a`` [W, J]."""
+        out = torch.empty_like(a, memory_format=torch.contiguous_format)
+        for row, generator in zip(out, self.generators(a), strict=True):
+            row.uniform_(generator=generator)
+        return out
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"encoded": torch.tensor(self._encoded)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self._encoded = int(state["encoded"]) if state else 0

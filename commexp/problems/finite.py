@@ -1,0 +1,81 @@
+"""A watch over the gradients: NaN and Inf are found in the round and on the worker where they arise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from commexp.problems.base import Problem
+
+log = logging.getLogger("commexp")
+
+POLICIES = ("stop", "skip", "zero")
+
+
+class NonFiniteError(ArithmeticError):
+    """One worker's gradient is not finite. ``tensor``: the first one that is not. ``kind``: NaN or Inf."""
+
+    def __init__(self, round: int, worker: int, tensor: str, kind: str) -> None:
+        super().__init__(f"round {round}, worker {worker}: the gradient of {tensor} holds {kind}")
+        self.round, self.worker, self.tensor, self.kind = round, worker, tensor, kind
+
+
+class Finite(Problem):
+    """``problem`` with every worker's gradient checked before anyone uses it.
+
+    ``policy``: stop raises NonFiniteError for the first bad worker; skip makes the whole gradient of a bad worker zero
+    for this step, zero only its bad entries, and both log a warning per bad worker.
+    ``worker_ids``: the global number of each row of the gradients. ``count``: bad gradients met so far, one per worker
+    and step. Rounds are those of one local step each: the round is the step of the last ``batch``, counted from 1.
+    """
+
+    def __init__(self, problem: Problem, worker_ids: Sequence[int], policy: str) -> None:
+        self.problem, self.worker_ids, self.policy = problem, worker_ids, policy
+        self.dim, self.shapes = problem.dim, problem.shapes
+        self.samples, self.samples_per_step = problem.samples, problem.samples_per_step
+        self.count = 0
+        self._round = 0
+
+    def init(self, generator: torch.Generator) -> Tensor:
+        return self.problem.init(generator)
+
+    def batch(self, step: int) -> object:
+        self._round = step + 1
+        return self.problem.batch(step)
+
+    def loss_and_grad(self, x: Tensor, batch: object) -> tuple[Tensor, Tensor]:
+        """One sum per worker and one synchronisation with the device where all is well."""
+        losses, grad = self.problem.loss_and_grad(x, batch)
+        if bool(grad.sum(1).isfinite().all()):
+            return losses, grad
+        return losses, self._treated(grad)
+
+    def evaluate(self, x: Tensor) -> dict[str, float]:
+        return self.problem.evaluate(x)
+
+    def optimum(self) -> Tensor | None:
+        return self.problem.optimum()
+
+    def _treated(self, grad: Tensor) -> Tensor:
+        """``grad`` [W, J] as the policy wants it; as it is where only the sum overflows."""
+        bad = ~grad.isfinite()
+        rows = [w for w, any_bad in enumerate(bad.any(1).tolist()) if any_bad]
+        self.count += len(rows)
+        for w in rows:
+            error = NonFiniteError(self._round, self.worker_ids[w], *self._first(grad[w]))
+            if self.policy == "stop":
+                raise error
+            if self.policy == "skip":
+                bad[w] = True
+            log.warning("%s; %s of its %s entries become zero", error, int(bad[w].sum()), self.dim)
+        return grad.masked_fill(bad, 0.0) if rows else grad
+
+    def _first(self, gradient: Tensor) -> tuple[str, str]:
+        """Which tensor of one worker's gradient [J] is the first that is not finite, and what it holds."""
+        sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
+        pieces = zip(self.shapes, torch.split(gradient, sizes), strict=True)
+        name, piece = next((name, piece) for name, piece in pieces if not piece.isfinite().all())
+        return name, "NaN" if piece.isnan().any() else "Inf"
