@@ -1,7 +1,7 @@
 """Wire formats: how signs, levels and indices become bytes. Rows are workers; all functions take [W, n].
 
-Bits are packed from the lowest up. On the CPU single bits go through NumPy, which is several times faster than any
-composition of torch operations; the bytes are the same.
+Levels are packed from the lowest bit up, single bits from the highest down as NumPy does it: on the CPU they go
+through NumPy, which is several times faster than any composition of torch operations; the bytes are the same.
 """
 
 from __future__ import annotations
@@ -21,24 +21,40 @@ def packed_bytes(count: int, bits: int) -> int:
 
 
 def pack_bits(flags: Tensor) -> Tensor:
-    """bool [W, n] -> uint8 [W, ceil(n / 8)], eight to a byte."""
-    if flags.device.type == "cpu":
-        rows = flags.numpy()
-        if len(rows) == 1:  # NumPy is faster along its only axis
-            return torch.from_numpy(np.packbits(rows[0], bitorder="little"))[None]
-        return torch.from_numpy(np.packbits(rows, axis=1, bitorder="little"))
-    return pack_levels(flags.view(torch.uint8), 1)
+    """bool [W, n] -> uint8 [W, ceil(n / 8)], eight to a byte, the first the highest."""
+    if flags.device.type != "cpu":
+        return pack_bits_by_torch(flags)
+    rows = flags.numpy()
+    if len(rows) == 1:  # NumPy is faster along its only axis
+        return torch.from_numpy(np.packbits(rows[0]))[None]
+    return torch.from_numpy(np.packbits(rows, axis=1))
 
 
 def unpack_bits(packed: Tensor, count: int) -> Tensor:
     """uint8 [W, ceil(n / 8)] -> bool [W, n]. Raises CorruptMessageError if bits are set beyond n, or too few."""
-    _check_padding(packed, count, 1)
-    if packed.device.type == "cpu":
-        rows = packed.numpy()
-        if len(rows) == 1:
-            return torch.from_numpy(np.unpackbits(rows[0], count=count, bitorder="little")).view(1, -1).view(torch.bool)
-        return torch.from_numpy(np.unpackbits(rows, axis=1, count=count, bitorder="little")).view(torch.bool)
-    return unpack_levels(packed, count, 1).bool()
+    _check_length(packed, count, 1)
+    spare = packed.shape[1] * 8 - count
+    if spare and bool((packed[:, -1] & (2**spare - 1)).any()):
+        raise CorruptMessageError("bits are set behind the last one")
+    if packed.device.type != "cpu":
+        return unpack_bits_by_torch(packed, count)
+    rows = packed.numpy()
+    if len(rows) == 1:
+        return torch.from_numpy(np.unpackbits(rows[0], count=count)).view(torch.bool)[None]
+    return torch.from_numpy(np.unpackbits(rows, axis=1, count=count)).view(torch.bool)
+
+
+def pack_bits_by_torch(flags: Tensor) -> Tensor:
+    """``pack_bits`` on any device."""
+    padded = torch.nn.functional.pad(flags.view(torch.uint8), (0, -flags.shape[1] % 8)).view(len(flags), -1, 8)
+    octets: Tensor = (padded << torch.arange(7, -1, -1, dtype=torch.uint8, device=flags.device)).sum(-1)
+    return octets.to(torch.uint8)
+
+
+def unpack_bits_by_torch(packed: Tensor, count: int) -> Tensor:
+    """``unpack_bits`` on any device."""
+    bits = packed[..., None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    return (bits & 1).flatten(1)[:, :count].bool()
 
 
 def pack_levels(levels: Tensor, bits: int) -> Tensor:
@@ -58,7 +74,10 @@ def pack_levels(levels: Tensor, bits: int) -> Tensor:
 
 def unpack_levels(packed: Tensor, count: int, bits: int) -> Tensor:
     """The inverse of ``pack_levels``: uint8 [W, n]. Raises CorruptMessageError for bits beyond n, or too few."""
-    _check_padding(packed, count, bits)
+    _check_length(packed, count, bits)
+    spare = packed.shape[1] * 8 - count * bits
+    if spare and bool((packed[:, -1] >> (8 - spare)).any()):
+        raise CorruptMessageError("bits are set behind the last level")
     if bits == 8:
         return packed
     workers, words = len(packed), -(-count // LEVELS_PER_WORD)
@@ -71,12 +90,9 @@ def unpack_levels(packed: Tensor, count: int, bits: int) -> Tensor:
     return levels.to(torch.uint8).view(workers, -1)[:, :count]
 
 
-def _check_padding(packed: Tensor, count: int, bits: int) -> None:
+def _check_length(packed: Tensor, count: int, bits: int) -> None:
     if packed.dtype != torch.uint8 or packed.ndim != 2 or packed.shape[1] != packed_bytes(count, bits):
         raise CorruptMessageError(f"{list(packed.shape)} of {packed.dtype} cannot hold {count} levels of {bits} bits")
-    spare = packed.shape[1] * 8 - count * bits
-    if spare and bool((packed[:, -1] >> (8 - spare)).any()):
-        raise CorruptMessageError("bits are set behind the last level")
 
 
 TRITS = (1, 3, 9, 27, 81)  # five values of {0, 1, 2} fit a byte: 3^5 = 243

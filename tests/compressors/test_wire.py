@@ -35,7 +35,10 @@ def test_levels_there_and_back(seed: int, workers: int, count: int, bits: int) -
 def test_bits_are_the_same_bytes_by_numpy_and_by_torch(seed: int, count: int) -> None:
     flags = torch.from_numpy(rng(seed).random((2, count)) < 0.5)
     packed = wire.pack_bits(flags)
-    assert torch.equal(packed, wire.pack_levels(flags.view(torch.uint8), 1))
+    assert torch.equal(packed, wire.pack_bits_by_torch(flags))
+    assert torch.equal(packed[:1], wire.pack_bits(flags[:1]))
+    assert torch.equal(wire.unpack_bits_by_torch(packed, count), flags)
+    assert torch.equal(wire.unpack_bits(packed[:1], count), flags[:1])
     assert torch.equal(wire.unpack_bits(packed, count), flags)
 
 
