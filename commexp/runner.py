@@ -198,7 +198,7 @@ class Trial:
         wire = peer_wire_bytes(self.exchange, n, n * self.payload)
         if self.exchange != "server" and wire > dense:
             text = (
-                f"note: {n} messages of {self.payload:,} bytes by {self.exchange} put {wire / dense:.1f} times as much "
+                f"note: {n} messages of {self.payload:,} bytes by {self.exchange} put {wire / dense:.3g} times as much "
                 f"on the links as a dense all-reduce"
             )
             log.warning(text)

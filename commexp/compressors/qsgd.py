@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from commexp.compressors.base import CorruptMessageError, Message
+from commexp.compressors.elias import gamma_decode, gamma_encode
 from commexp.compressors.stochastic import Stochastic
 from commexp.compressors.wire import (
-    gamma_decode,
-    gamma_encode,
     pack_bits,
     pack_levels,
     packed_bytes,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commexp.compressors import CorruptMessageError, wire
+from commexp.compressors import CorruptMessageError, elias, indices, wire
 
 MANY = settings(max_examples=60, deadline=None)
 
@@ -56,10 +56,10 @@ def test_trits_there_and_back(seed: int, count: int) -> None:
 def test_indices_there_and_back(seed: int, dim: int, share: float) -> None:
     k = round(share * dim)
     sets = [np.sort(rng(seed + w).choice(dim, k, replace=False)) for w in range(2)]
-    indices = torch.from_numpy(np.stack(sets).astype(np.int64))
-    packed = wire.pack_indices(indices, dim)
-    assert packed.shape == (2, wire.index_bytes(k, dim))
-    assert torch.equal(wire.unpack_indices(packed, k, dim), indices)
+    chosen = torch.from_numpy(np.stack(sets).astype(np.int64))
+    packed = indices.pack_indices(chosen, dim)
+    assert packed.shape == (2, indices.index_bytes(k, dim))
+    assert torch.equal(indices.unpack_indices(packed, k, dim), chosen)
 
 
 @pytest.mark.parametrize(
@@ -77,35 +77,35 @@ def test_indices_there_and_back(seed: int, dim: int, share: float) -> None:
     ],
 )
 def test_the_smallest_format_is_taken(k: int, dim: int, size: int) -> None:
-    assert wire.index_bytes(k, dim) == size
+    assert indices.index_bytes(k, dim) == size
 
 
 @pytest.mark.parametrize(("k", "dim"), [(3, 200), (40, 2000), (30, 60_000), (2, 70_000), (900, 1000)])
 def test_damaged_indices_are_refused(k: int, dim: int) -> None:
-    indices = torch.from_numpy(np.sort(rng(0).choice(dim, k, replace=False)).astype(np.int64))[None]
-    packed = wire.pack_indices(indices, dim)
+    chosen = torch.from_numpy(np.sort(rng(0).choice(dim, k, replace=False)).astype(np.int64))[None]
+    packed = indices.pack_indices(chosen, dim)
     for damaged in (packed[:, :-1], torch.cat([packed, packed[:, :1]], 1), packed.flip(1) ^ 0xFF, packed.int()):
         with pytest.raises(CorruptMessageError):
-            wire.unpack_indices(damaged, k, dim)
+            indices.unpack_indices(damaged, k, dim)
     with pytest.raises(CorruptMessageError):
-        wire.unpack_indices(packed, k + 1, dim)
+        indices.unpack_indices(packed, k + 1, dim)
 
 
 @MANY
 @given(values=st.lists(st.integers(1, 2**31), max_size=40))
 def test_elias_gamma_there_and_back_at_its_known_length(values: list[int]) -> None:
-    bits = wire.gamma_encode(torch.tensor(values, dtype=torch.int64))
+    bits = elias.gamma_encode(torch.tensor(values, dtype=torch.int64))
     assert len(bits) == sum(2 * int(math.log2(v)) + 1 for v in values)
-    decoded, read = wire.gamma_decode(torch.cat([bits, torch.ones(5, dtype=torch.bool)]), len(values))
+    decoded, read = elias.gamma_decode(torch.cat([bits, torch.ones(5, dtype=torch.bool)]), len(values))
     assert decoded.tolist() == values
     assert read == len(bits)
 
 
 def test_elias_codes_that_are_not_all_there() -> None:
-    bits = wire.gamma_encode(torch.tensor([5, 9, 1]))
+    bits = elias.gamma_encode(torch.tensor([5, 9, 1]))
     for cut in range(len(bits)):
         with pytest.raises(CorruptMessageError):
-            wire.gamma_decode(bits[:cut], 3)
+            elias.gamma_decode(bits[:cut], 3)
 
 
 def test_bits_behind_the_last_level_are_refused() -> None:
