@@ -16,11 +16,9 @@ from omegaconf import OmegaConf
 from commexp.api import compose_config
 from commexp.check.compressor import CHECKS, Result, one_line, run_checks
 from commexp.compressors import Compressor
-from commexp.config import build
+from commexp.config import around_codec, build
 from commexp.refusals import CONF, UserError
 from commexp.report.tables import markdown
-
-AROUND = ("error_feedback", "feedback", "scope", "whole_below")  # keys of conf/compress that wrap the codec
 
 
 def main() -> None:
@@ -55,7 +53,8 @@ def registered(name: str) -> Callable[[], Compressor]:
     """Makes conf/compress/<name>.yaml's codec, without what would be wrapped around it. Raises UserError."""
     node = OmegaConf.to_container(compose_config([f"compress={name}"]).compress, resolve=True)
     assert isinstance(node, dict)
-    plain: dict[str, Any] = {str(key): value for key, value in node.items() if key not in AROUND}
+    plain: dict[str, Any] = {str(key): value for key, value in node.items()}
+    around_codec(plain)
     make = partial(build, plain, "compress", Compressor)  # type: ignore[type-abstract]
     make()
     return make

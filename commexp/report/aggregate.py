@@ -87,8 +87,9 @@ def aggregate(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def _compression(run: Run) -> float:
-    """Share of the entries that is sent: k/J where the compressor has a k, else bytes sent over dense bytes."""
-    k = run.config["compress"].get("k")
+    """Share of the entries that is sent, k/J; 1 without compression, NaN for a compressor that has no k."""
+    compress = run.config["compress"]
+    k = 1.0 if compress["_target_"].endswith(".NoCompression") else compress.get("k")
     if k is None:
-        return number(run.summary.get("bytes_against_dense"))
+        return math.nan
     return float(k) if isinstance(k, float) else k / run.summary["parameters"]

@@ -105,6 +105,9 @@ def _call(setting: dict[str, str]) -> str:
     )
 
 
+MANY = 6  # beyond so many lines a legend stands beside the axes
+
+
 @dataclass(frozen=True)
 class Against:
     """What the sweep's plots are drawn against: a column, its label, and the keys that tell the lines apart."""
@@ -115,9 +118,14 @@ class Against:
 
 
 def _abscissa(done: pd.DataFrame, settings: Sequence[str]) -> Against | None:
-    """The share sent where it varies, else the first swept key that is a number; None where there is neither."""
-    if done["compression"].nunique() > 1:
-        return Against("compression", "share of the entries sent, k/J", [k for k in settings if k != "compress.k"])
+    """The share sent where it varies: k/J where all have a k, else of the bytes. Else the first swept key that is a
+    number; None where there is neither."""
+    methods = [k for k in settings if k != "compress.k"]
+    if done["compression"].notna().all():
+        if done["compression"].nunique() > 1:
+            return Against("compression", "share of the entries sent, k/J", methods)
+    elif "compress" in settings or "algo" in settings:
+        return Against("bytes_against_dense", "bytes sent, as a share of dense", methods)
     for key in settings:
         values = pd.to_numeric(done[key], errors="coerce")
         if values.notna().all() and values.nunique() > 1:
@@ -128,18 +136,18 @@ def _abscissa(done: pd.DataFrame, settings: Sequence[str]) -> Against | None:
 
 def _draw_final(folder: Path, done: pd.DataFrame, against: Against) -> None:
     metric = next(m for m in ("test_accuracy", "dist_to_opt", "train_loss") if m in done)
-    with figure(1, 1, 4.2, 3.0) as (made, axes):
+    with figure(1, 1, 4.6, 3.2) as (made, axes):
         _lines(axes[0], done, against, metric)
         if metric == "test_accuracy":
             percent_axis(axes[0], "final test accuracy")
         else:
             log_scale(axes[0].yaxis)
             axes[0].set_ylabel(f"final {METRICS[metric]}")
-        save(made, folder / ("final_against_compression" if against.column == "compression" else "final"))
+        save(made, folder / ("final" if against.column == "abscissa" else "final_against_compression"))
 
 
 def _draw_target(folder: Path, done: pd.DataFrame, against: Against) -> None:
-    with figure(1, 1, 4.2, 3.0) as (made, axes):
+    with figure(1, 1, 4.6, 3.2) as (made, axes):
         _lines(axes[0], done[done["reached_target"] > 0], against, "bytes_to_target")
         axes[0].set_ylabel(f"bytes sent to reach {done['target'].max():.4g} accuracy")
         bytes_axis(axes[0].yaxis)
@@ -159,9 +167,13 @@ def _lines(axis: Axes, table: pd.DataFrame, against: Against, value: str) -> Non
             label=_call({k: str(n) for k, n in zip(against.methods, names, strict=True)}) or None,
             color=COLOURS[i % len(COLOURS)],
             marker=MARKERS[i % len(MARKERS)],
-            capsize=2.5,
+            markerfacecolor="white" if i // len(COLOURS) % 2 else None,
+            linestyle="-" if len(group) > 1 else "none",
+            capsize=2.5 if group[f"{value}_std"].notna().any() else 0,
         )
     log_scale(axis.xaxis, "{:g}".format)
     axis.set_xlabel(against.label)
-    if against.methods:
+    if len(groups) > MANY:
+        axis.figure.legend(loc="outside right center")
+    elif against.methods:
         axis.legend()
