@@ -99,6 +99,16 @@ def test_the_ledger_is_the_sum_of_the_messages(
     assert result.metrics["bytes_sent"].iloc[-1] == weighed > 0
 
 
+@pytest.mark.parametrize("codec", [c for c in options("compress") if c != "powersgd"])
+def test_every_codec_goes_by_layers_too(codec: str, run: Callable[..., Run]) -> None:
+    short = ("rounds=3", "eval_every=3", "model.width=8", "batch_size=4", f"compress={codec}")
+    whole, layers = run(*short), run(*short, "compress.scope=layer", "compress.whole_below=50")
+    assert layers.status == "completed"
+    assert layers.name != whole.name
+    if codec not in ("none", "threshold"):
+        assert layers.summary["bytes_sent"] != whole.summary["bytes_sent"]
+
+
 def test_the_virtual_clock_adds_up(run: Callable[..., Run]) -> None:
     result = run(*SHORT, "compress=topk", "network=ethernet_100m", "network.compute=0.5")
     payload = result.summary["payload_bytes"]
