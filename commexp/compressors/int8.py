@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from commexp.compressors.base import Compressor, CorruptMessageError, Message
+from commexp.compressors.wire import in_blocks
 
 LEVELS = 127
 
@@ -27,13 +28,9 @@ class Int8(Compressor):
         if not 1 <= self.block <= 4096:
             raise ValueError(f"block={self.block}: out of range; give 1 to 4096, 256 is usual")
 
-    def _blocks(self, a: Tensor) -> Tensor:
-        """[W, J] -> [W, blocks, entries], zeros behind the last."""
-        return torch.nn.functional.pad(a, (0, -a.shape[1] % self.block)).view(len(a), -1, self.block)
-
     def encode(self, a: Tensor) -> Message:
         workers, dim = a.shape
-        blocks = self._blocks(a)
+        blocks = in_blocks(a, self.block)
         largest = blocks.abs().amax(2)
         if not bool(torch.isfinite(largest).all()):
             raise ValueError("a: holds NaN or infinity, which has no level; see on_nonfinite")
@@ -47,7 +44,7 @@ class Int8(Compressor):
         levels = message.buffer("levels", torch.int8, message.dim)
         if bool((largest < 0).any()) or bool((levels == -128).any()):
             raise CorruptMessageError("a level or a block's largest magnitude is out of range")
-        blocks = self._blocks(levels.to(message.dtype).div_(LEVELS))
+        blocks = in_blocks(levels.to(message.dtype).div_(LEVELS), self.block)
         return (blocks * largest[..., None]).flatten(1)[:, : message.dim]
 
     def payload(self, dim: int, itemsize: int) -> int:

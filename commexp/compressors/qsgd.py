@@ -12,6 +12,7 @@ from commexp.compressors.base import CorruptMessageError, Message
 from commexp.compressors.elias import gamma_decode, gamma_encode
 from commexp.compressors.stochastic import Stochastic
 from commexp.compressors.wire import (
+    in_blocks,
     pack_bits,
     pack_levels,
     packed_bytes,
@@ -53,12 +54,12 @@ class QSGD(Stochastic):
 
     def encode(self, a: Tensor) -> Message:
         workers, dim = a.shape
-        norms = torch.linalg.vector_norm(self._buckets(a), dim=2, dtype=torch.float64)
+        norms = torch.linalg.vector_norm(in_blocks(a, self.bucket), dim=2, dtype=torch.float64)
         if not bool(torch.isfinite(norms).all()):
             raise ValueError("a: holds NaN or infinity, or numbers whose norm overflows; see on_nonfinite")
         norms = norms.clamp_(max=torch.finfo(a.dtype).max).to(a.dtype)
         unit = torch.where(norms == 0, 1.0, norms)
-        scaled = (self._buckets(a.abs()) / unit[..., None]).flatten(1)[:, :dim].mul_(self.levels)
+        scaled = (in_blocks(a.abs(), self.bucket) / unit[..., None]).flatten(1)[:, :dim].mul_(self.levels)
         level = scaled.add_(self.uniform(a)).floor_().clamp_(max=self.levels)
         signed = torch.where(a < 0, -level, level).to(torch.int16)
         ideal = workers * (dim * math.log2(2 * self.levels + 1) + 8.0 * norms.shape[1] * a.element_size())
@@ -70,10 +71,6 @@ class QSGD(Stochastic):
         code = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         message = Message({"code": code, "norms": norms}, dim, a.dtype, 0.0, self, lengths)
         return Message(message.buffers, dim, a.dtype, min(ideal, 8.0 * message.nbytes), self, lengths)
-
-    def _buckets(self, a: Tensor) -> Tensor:
-        """[W, J] -> [W, buckets, entries], zeros behind the last."""
-        return torch.nn.functional.pad(a, (0, -a.shape[1] % self.bucket)).view(len(a), -1, self.bucket)
 
     def _elias(self, signed: Tensor) -> Tensor:
         """One worker's bytes: the number of non-zeros (4), then gaps, levels and signs as one string of bits."""
@@ -121,7 +118,7 @@ class QSGD(Stochastic):
                 raise CorruptMessageError("code: no lengths")
             rows = [self._from_elias(message.row("code", w), dim) for w in range(message.workers)]
             signed = torch.stack(rows).to(message.dtype)
-        return (self._buckets(signed / self.levels) * norms[..., None]).flatten(1)[:, :dim]
+        return (in_blocks(signed / self.levels, self.bucket) * norms[..., None]).flatten(1)[:, :dim]
 
     def payload(self, dim: int, itemsize: int) -> int:
         """With Elias codes the most it can be: a gap of g takes at most 2 g - 1 bits, and gaps add up to J."""

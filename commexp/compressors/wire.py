@@ -120,3 +120,8 @@ def unpack_trits(packed: Tensor, count: int) -> Tensor:
     if bool(rest.any()) or bool(digits[:, count:].any()):
         raise CorruptMessageError("not five ternary digits to a byte")
     return digits[:, :count]
+
+
+def in_blocks(a: Tensor, size: int) -> Tensor:
+    """[W, n] -> [W, ceil(n / size), size], zeros behind the last: for codecs with a scale for each block."""
+    return torch.nn.functional.pad(a, (0, -a.shape[1] % size)).view(len(a), -1, size)
