@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from commexp.checkpoint import load_checkpoint, save_checkpoint
-from commexp.comm import Ledger
+from commexp.comm import Communicator, Ledger
 from commexp.network import Network
 from commexp.rundir import Run
 from commexp.state import under_prefix, with_prefix
@@ -28,39 +28,46 @@ class Books:
         self.done = 0
         self.wall = 0.0
         self.sim = 0.0
-        self._timed = 0  # ledger entries already on the virtual clock
+        self._clocked = 0  # rounds that are on the virtual clock
 
     def round_took(self, seconds: float) -> None:
-        """Closes a round; the virtual clock takes computing, then the round's exchanges one after the other."""
+        """Closes a round."""
         self.done += 1
         self.wall += seconds
-        self.sim += self.network.compute
-        for entry in self.ledger.entries[self._timed :]:
-            self.sim += self.network.seconds(entry.exchange, entry.workers, entry.bytes_sent)
-        self._timed = len(self.ledger.entries)
+
+    def settle(self, comm: Communicator) -> None:
+        """Brings ledger and virtual clock up to date: a round takes computing, then its exchanges one after the
+        other. All processes call this together."""
+        for entry in comm.settle():
+            self.sim += self.network.seconds(entry.exchange, entry.workers, entry.bytes_wire)
+        self.sim += self.network.compute * (self.done - self._clocked)
+        self._clocked = self.done
 
     def flush(self) -> None:
-        """metrics.csv and traffic.csv as of now."""
+        """metrics.csv and traffic.csv as they were settled last."""
         self.run.write_rows("metrics", self.rows)
         self.run.write_rows("traffic", [entry._asdict() for entry in self.ledger.entries])
 
-    def save(self, algorithm: State) -> None:
+    def save(self, algorithm: State, comm: Communicator) -> None:
         """A checkpoint. The tables go first: they may be ahead of it, never behind."""
-        self.flush()
+        self.settle(comm)
+        if comm.links.rank == 0:
+            self.flush()
         clocks = torch.tensor([self.wall, self.sim], dtype=torch.float64)
         state = {"clocks": clocks, **with_prefix("algorithm", algorithm)}
-        save_checkpoint(self.run.folder / "checkpoints", self.done, state)
+        save_checkpoint(self.run.folder / "checkpoints", self.done, state, comm.worker_ids, comm.links)
 
-    def restore(self) -> State | None:
+    def restore(self, comm: Communicator) -> State | None:
         """Goes back to the folder's checkpoint and returns the algorithm's part of it; None where there is none."""
-        found = load_checkpoint(self.run.folder / "checkpoints")
-        if found is None or not all((self.run.folder / f"{name}.csv").is_file() for name in ("metrics", "traffic")):
+        found = load_checkpoint(self.run.folder / "checkpoints", comm.worker_ids, comm.links)
+        if found is None:
             return None
         self.done, state = found
         self.wall, self.sim = state["clocks"].tolist()
-        self.rows = [row for row in self.run.rows("metrics") if row["round"] <= self.done]
-        self.ledger.restore([row for row in self.run.rows("traffic") if row["round"] <= self.done])
-        self._timed = len(self.ledger.entries)
+        self._clocked = self.done
+        if comm.links.rank == 0:  # who alone writes them
+            self.rows = [row for row in self.run.rows("metrics") if row["round"] <= self.done]
+            self.ledger.restore([row for row in self.run.rows("traffic") if row["round"] <= self.done])
         return under_prefix("algorithm", state)
 
     def drop_checkpoint(self) -> None:

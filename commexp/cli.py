@@ -11,7 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from commexp.refusals import CONF, UserError, explain
+from commexp.ranks import rank
+from commexp.refusals import CONF, LaunchError, UserError, explain
 from commexp.schema import register
 from commexp.sweep import for_each_job, record_job, register_resolvers
 
@@ -22,7 +23,7 @@ def run_one(composed: DictConfig) -> str:
     """Runs one composed experiment, shows its table, and says how it ended."""
     from commexp.config import prepare
     from commexp.launch import launch
-    from commexp.report import finish
+    from commexp.report import finish, where_to_look
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     plan = prepare(composed)
@@ -36,14 +37,10 @@ def run_one(composed: DictConfig) -> str:
         if sweep:
             record_job(HydraConfig.get(), plan, error=str(error))
         raise
-    text = finish(run, plan.config.target_accuracy, figures=not sweep)
-    print(f"{run.name}: {run.status}" if sweep else f"\n{text}\n{shown(run.folder)}", flush=True)
+    if rank() == 0:  # of several processes the first one shows the results
+        text = finish(run, plan.config.target_accuracy, figures=not sweep)
+        print(f"{run.name}: {run.status}" if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
     return str(run.status)
-
-
-def shown(folder: os.PathLike[str]) -> str:
-    """Where to look."""
-    return f"folder:  {folder}\ntables:  summary.md metrics.csv traffic.csv\nfigures: figures/curves.{{png,pdf}}"
 
 
 def guarded(composed: DictConfig) -> None:
@@ -51,9 +48,9 @@ def guarded(composed: DictConfig) -> None:
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         status = run_one(composed)
-    except UserError as error:
+    except (UserError, LaunchError) as error:
         complain(str(error))
-        status = "refused"
+        status = "refused" if isinstance(error, UserError) else "failed"
     except BrokenPipeError:  # whoever read our table has gone; the run is done
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = "completed"
@@ -82,6 +79,7 @@ def main() -> None:
     # Hydra prints its own errors over many lines unless this is set; we turn them into one, unless the user set it
     os.environ.setdefault("COMMEXP_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what goes wrong between processes is told in one line
     sys.argv[1:] = for_each_job(sys.argv[1:])
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(guarded)()
@@ -94,7 +92,3 @@ def main() -> None:
         sys.exit(130)
     finally:
         gc.unfreeze()  # or libraries that count their objects at exit take them for leaks
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from commexp.algorithms import Algorithm
-from commexp.comm import carrier
+from commexp.comm import check_carrier
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise
 from commexp.network import Network
 from commexp.problems import POLICIES, Dataset, Model, Partition
@@ -71,7 +71,7 @@ def prepare(composed: DictConfig) -> Plan:
     _check_finite("", resolved)
     codec = parts["compress"]
     try:
-        carrier(codec, config.comm.exchange)
+        check_carrier(codec, config.comm.exchange)
     except ValueError as error:
         raise UserError(f"comm.{error}") from error
     if around.error_feedback and around.feedback.momentum and getattr(parts["algo"], "momentum", 0):
@@ -215,6 +215,8 @@ def _check(c: Config) -> None:
     for key in ("workers", "rounds", "eval_every"):
         if getattr(c, key) < 1:
             raise UserError(f"{key}={getattr(c, key)}: must not be less than 1; give 1 or more")
+    if c.save_every is not None and c.save_every < 1:
+        raise UserError(f"save_every={c.save_every}: must not be less than 1; give rounds, or null for every 10 s")
     if c.batch_size is not None and c.batch_size < 1:
         raise UserError(
             f"batch_size={c.batch_size}: must not be less than 1; give 1 or more, or null for the full batch"
@@ -229,7 +231,15 @@ def _check(c: Config) -> None:
         raise UserError(f"on_nonfinite={c.on_nonfinite}: unknown; give stop, skip or zero")
     if c.target_accuracy is not None and not 0 < c.target_accuracy <= 1:
         raise UserError(f"target_accuracy={c.target_accuracy}: out of range; give a share in (0, 1] such as 0.95")
-    if c.launch.kind != "single":
-        raise UserError(f"launch.kind={c.launch.kind}: unknown; give single")
+    if c.launch.kind not in ("single", "torchrun"):
+        raise UserError(f"launch.kind={c.launch.kind}: unknown; give single or torchrun")
+    if c.launch.nproc < 1:
+        raise UserError(f"launch.nproc={c.launch.nproc}: must not be less than 1; give a number of processes")
+    if not 0 <= c.launch.port < 65536:
+        raise UserError(f"launch.port={c.launch.port}: out of range; give a port below 65536, or 0 for a free one")
+    if not c.launch.timeout > 0:
+        raise UserError(f"launch.timeout={c.launch.timeout}: must be positive; give seconds")
+    if c.launch.max_restarts < 0:
+        raise UserError(f"launch.max_restarts={c.launch.max_restarts}: must not be negative; give 0 or more")
     if c.launch.threads is not None and c.launch.threads < 1:
         raise UserError(f"launch.threads={c.launch.threads}: must not be less than 1; give 1 or more, or null")

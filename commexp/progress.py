@@ -18,9 +18,9 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Round, loss, accuracy (or distance to the optimum), bytes sent and the time left."""
 
-    def __init__(self, rounds: int, first: int) -> None:
+    def __init__(self, rounds: int, first: int, shown: bool = True) -> None:
         self.rounds, self.first = rounds, first
-        self.terminal = sys.stderr.isatty()
+        self.terminal = shown and sys.stderr.isatty()
         self.begin = self.last_line = time.monotonic()
 
     def __enter__(self) -> Progress:

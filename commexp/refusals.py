@@ -20,6 +20,14 @@ class UserError(Exception):
     """``<key>=<value>: <what is wrong>; <what would be right>``: printed as it is, exit status 2."""
 
 
+class LaunchError(RuntimeError):
+    """Processes that did not come together, or one that was lost. ``lost``: the cause lies in another process."""
+
+    def __init__(self, text: str, lost: bool = False) -> None:
+        super().__init__(text)
+        self.lost = lost
+
+
 def explain(error: Exception, overrides: Sequence[str]) -> str:
     """One line for an error of Hydra's composition."""
     if isinstance(error, UserError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import os
 import shutil
@@ -137,6 +138,27 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.folder):
             pass
+
+    @contextmanager
+    def logging(self, log: logging.Logger, rank: int) -> Iterator[None]:
+        """What ``log`` is told goes to run.log, or for another process than the first to logs/rank-<rank>.log; so
+        does, there, whatever that process prints."""
+        path = self.folder / (f"logs/rank-{rank}.log" if rank else "run.log")
+        path.parent.mkdir(exist_ok=True)
+        if rank:
+            with open(path, "ab") as file:
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                    os.dup2(file.fileno(), stream.fileno())
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            handler.close()
 
     @contextmanager
     def locked(self) -> Iterator[None]:

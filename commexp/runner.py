@@ -6,6 +6,8 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 
 from commexp.algorithms import Context
 from commexp.books import Books, State
-from commexp.comm import Communicator, carrier, peer_wire_bytes
+from commexp.comm import Communicator, Links, choose
 from commexp.compressors import Setup
 from commexp.config import Plan
 from commexp.interrupts import Interrupts
@@ -32,20 +34,18 @@ BLOW_UP = 1e4  # a training loss of so many times the first (or 1) has diverged
 COUNT = "nonfinite_gradients"  # in the summary and, so that a resumed run goes on counting, in checkpoints
 
 
-def execute(plan: Plan, device: torch.device) -> Run:
-    """Runs the plan to its end, or shows that it has been run. Raises UserError before anything is written."""
-    run = folder_of(plan)
-    if run.finished and not plan.config.rerun:
+def execute(plan: Plan, device: torch.device, links: Links | None = None) -> Run:
+    """Runs the plan to its end, or shows that it has been run. All of its processes call this together; the first one
+    writes. Raises UserError before anything is written."""
+    links, run = links or Links(), folder_of(plan)
+    if _first_says(links, lambda: run.finished and not plan.config.rerun):
         return run
-    trial = Trial(plan, device, run)
-    try:
-        run.make_folder()
-    except OSError as error:
-        raise UserError(
-            f"outputs={plan.config.outputs}: cannot be written ({error.strerror}); give a folder that can"
-        ) from error
-    with run.locked():
-        if not run.finished or plan.config.rerun:
+    trial = Trial(plan, device, run, links)
+    refusal = "" if links.rank else _cannot_write(run, plan)
+    if refusal := links.tell(refusal)[0]:
+        raise UserError(refusal)
+    with run.locked() if links.rank == 0 else nullcontext():
+        if _first_says(links, lambda: not run.finished or plan.config.rerun):
             trial.run_to_end()
     return run
 
@@ -54,20 +54,41 @@ def folder_of(plan: Plan) -> Run:
     return Run(Path(plan.config.outputs) / "runs" / plan.name)
 
 
+def _first_says(links: Links, question: Callable[[], bool]) -> bool:
+    """The first process's answer: files may look different to others in that moment."""
+    return bool(int(links.agree(torch.tensor([int(links.rank == 0 and question())]))[0]))
+
+
+def _cannot_write(run: Run, plan: Plan) -> str:
+    try:
+        run.make_folder()
+    except OSError as error:
+        return f"outputs={plan.config.outputs}: cannot be written ({error.strerror}); give a folder that can"
+    return ""
+
+
 class Trial:
     """One run in the making. Raises UserError where the plan's parts do not fit together."""
 
-    def __init__(self, plan: Plan, device: torch.device, run: Run) -> None:
+    def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links | None = None) -> None:
         self.plan, self.run, self.device, config = plan, run, device, plan.config
         self.books = Books(run, plan.network)
-        comm = Communicator(config.workers, self.books.ledger, config.comm.exchange, config.comm.deterministic)
+        self.links = links or Links()
         try:
+            self.comm = Communicator(
+                config.workers,
+                self.books.ledger,
+                config.comm.exchange,
+                config.comm.deterministic,
+                self.links,
+                self._concerns,
+            )
             self.problem = build_problem(
                 plan.dataset,
                 plan.partition,
                 plan.model,
                 config.workers,
-                comm.worker_ids,
+                self.comm.worker_ids,
                 config.batch_size,
                 config.seed,
                 device,
@@ -76,130 +97,171 @@ class Trial:
             )
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
-        plan.compressor.setup(Setup(config.seed, comm.worker_ids, self.problem.shapes))
+        ids = self.comm.worker_ids
+        plan.compressor.setup(Setup(config.seed, ids, self.problem.shapes))
         start = self.problem.init(generator(config.seed, "start"))
+        itemsize = start.element_size()
         try:
-            self.payload = plan.compressor.payload(self.problem.dim, start.element_size())
+            self.payload = plan.compressor.payload(self.problem.dim, itemsize)
+            self.choice = choose(plan.compressor, config.comm.exchange, config.workers, self.problem.dim, itemsize)
         except ValueError as error:
             raise UserError(f"compress.{error}") from error
-        self.dense_payload = self.problem.dim * start.element_size()
-        self.exchange = carrier(plan.compressor, config.comm.exchange)
-        self.checked = Finite(self.problem, comm.worker_ids, config.on_nonfinite)
+        self.dense_payload = self.problem.dim * itemsize
+        self.checked = Finite(self.problem, ids, config.on_nonfinite)
         self.algorithm = plan.algorithm
-        self.algorithm.setup(Context(self.checked, comm, plan.compressor, config.rounds, start))
+        self.algorithm.setup(Context(self.checked, self.comm, plan.compressor, config.rounds, start))
+        self.interrupts = Interrupts()
+        self._saved, self._cost = time.monotonic(), 0.0
 
     def run_to_end(self) -> None:
-        run, books = self.run, self.books
-        state = None if self.plan.config.rerun else books.restore()
+        run, books, first = self.run, self.books, self.links.rank == 0
+        state = None if self.plan.config.rerun else books.restore(self.comm)
         begun = {"started": now()} if state is None else {"started": run.meta.get("started"), "resumed": now()}
-        if state is None:
+        if first and state is None:
             run.clear()
-        handler = logging.FileHandler(run.folder / "run.log", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        try:
-            run.write_config(self.plan.resolved)
-            run.set_meta(name=self.plan.name, status="running", **begun, **self._about())
-            self._warn_if_dearer_than_dense()
-            why = {}
+        self.links.tell("")  # from here on others may write into the folder
+        with run.logging(log, self.links.rank):
             try:
-                status = self._loop(state)
-            except NonFiniteError as error:
-                status, why = "diverged", {"error": f"{error}; on_nonfinite=skip or zero goes on"}
-                log.error(why["error"])
-                print(f"commexp: {why['error']}", file=sys.stderr, flush=True)
-            books.flush()
-            write_json(run.folder / "summary.json", {"status": status, **self._costs()})
-            run.set_meta(status=status, ended=now(), **why)
-            if status != "interrupted":
-                books.drop_checkpoint()
-            log.info("%s after round %d", status, books.done)
-        except Exception as error:
-            log.exception("failed")
-            books.flush()
-            run.set_meta(status="failed", ended=now(), error=f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            log.removeHandler(handler)
-            handler.close()
+                if first:
+                    run.write_config(self.plan.resolved)
+                    run.set_meta(name=self.plan.name, status="running", **begun, **self._about())
+                    self._say_what_it_costs()
+                why = {}
+                try:
+                    status = self._loop(state)
+                except NonFiniteError as error:
+                    status, why = "diverged", {"error": f"{error}; on_nonfinite=skip or zero goes on"}
+                    log.error(why["error"])
+                books.settle(self.comm)
+                count = self._count()
+                if first:
+                    if why:
+                        print(f"commexp: {why['error']}", file=sys.stderr, flush=True)
+                    books.flush()
+                    write_json(run.folder / "summary.json", {"status": status, **self._costs(count)})
+                    if status != "interrupted":
+                        books.drop_checkpoint()
+                    run.set_meta(status=status, ended=now(), **why)
+                log.info("%s after round %d", status, books.done)
+                self.links.tell("")  # nobody leaves before the books are closed
+            except Exception as error:
+                log.exception("failed")
+                if first:
+                    books.flush()
+                    run.set_meta(status="failed", ended=now(), error=f"{type(error).__name__}: {error}")
+                raise
 
     def _loop(self, state: State | None) -> str:
-        books, rounds, every = self.books, self.plan.config.rounds, self.plan.config.eval_every
+        books, comm, rounds, every = self.books, self.comm, self.plan.config.rounds, self.plan.config.eval_every
         if state is not None:
-            self.checked.count = int(state.pop(COUNT))
+            self.checked.count = int(state.pop(COUNT)) if self.links.rank == 0 else 0
             self.algorithm.load_state_dict({name: value.to(self.device) for name, value in state.items()})
             log.info("resumed after round %d", books.done)
-        saved, cost = time.monotonic(), 0.0
-        with Interrupts() as interrupts, Progress(rounds, books.done) as progress:
-            if not books.rows:
+        with self.interrupts, Progress(rounds, books.done, self.links.rank == 0) as progress:
+            if state is None:
                 self._evaluate(progress)
             for t in range(books.done, rounds):
-                books.ledger.round = t + 1
                 begin = time.perf_counter()
+                comm.begin_round(t + 1)
                 self.algorithm.round(t)
+                stop, save, faults = comm.end_round()
+                if faults:
+                    raise self._fault()
                 books.round_took(time.perf_counter() - begin)
                 if (books.done % every == 0 or books.done == rounds) and self._evaluate(progress):
                     return "diverged"
-                stop = interrupts.seen and books.done < rounds
-                if stop or time.monotonic() - saved > max(SAVE_SECONDS, SAVE_SHARE * cost):
-                    begin = time.monotonic()
-                    books.save({**self.algorithm.state_dict(), COUNT: torch.tensor(self.checked.count)})
-                    saved, cost = time.monotonic(), time.monotonic() - begin
-                if stop:
-                    return "interrupted"
+                if (stop or save) and books.done < rounds:
+                    self._save()
+                    if stop:
+                        return "interrupted"
         return "completed"
 
-    def _evaluate(self, progress: Progress) -> bool:
-        """Adds a row; True if the run has diverged."""
-        books = self.books
-        steps = books.done * self.algorithm.steps_per_round()
-        samples = round(steps * self.problem.samples_per_step * self.plan.config.workers)
-        row = {
-            "round": books.done,
-            "step": steps,
-            "epoch": samples / self.problem.samples,
-            "samples": samples,
-            "wall_seconds": books.wall,
-            "sim_seconds": books.sim,
-            **self.problem.evaluate(self.algorithm.model()),
-            **books.ledger.totals(),
-            **self.algorithm.diagnostics(),
-        }
-        books.rows.append(row)
-        line = progress.show(books.done, row)
-        if line:
-            log.info(line)
-        first, loss = books.rows[0]["train_loss"], row["train_loss"]
-        return not math.isfinite(loss) or loss > BLOW_UP * max(1.0, first)
+    def _concerns(self) -> tuple[int, int, int]:
+        """What all processes must know of this one, asked once a round: is there a wish to stop, is a checkpoint due,
+        was a gradient not finite?"""
+        every = self.plan.config.save_every
+        if every is None:
+            due = time.monotonic() - self._saved > max(SAVE_SECONDS, SAVE_SHARE * self._cost)
+        else:
+            due = self.comm.ledger.round % every == 0
+        return int(self.interrupts.seen), int(due and self.links.rank == 0), int(self.checked.fault is not None)
 
-    def _costs(self) -> dict[str, Any]:
+    def _fault(self) -> NonFiniteError:
+        """The first worker's, and the books as they were before the round."""
+        self.comm.ledger.drop_round()
+        told = self.links.tell("" if self.checked.fault is None else self.checked.fault.text())
+        return NonFiniteError.read(next(text for text in told if text))
+
+    def _save(self) -> None:
+        begin = time.monotonic()
+        count = {COUNT: torch.tensor(self._count())}
+        self.books.save({**self.algorithm.state_dict(), **count}, self.comm)
+        self._saved, self._cost = time.monotonic(), time.monotonic() - begin
+
+    def _count(self) -> int:
+        """Gradients of all workers that were not finite."""
+        return int(self.links.agree(torch.tensor([self.checked.count]))[0])
+
+    def _evaluate(self, progress: Progress) -> bool:
+        """Adds a row; True if the run has diverged. Processes take part in making the model, the first evaluates it."""
+        books = self.books
+        books.settle(self.comm)
+        model, diagnostics = self.algorithm.model(), self.algorithm.diagnostics()
+        diverged = False
+        if self.links.rank == 0:
+            steps = books.done * self.algorithm.steps_per_round()
+            samples = round(steps * self.problem.samples_per_step * self.plan.config.workers)
+            row = {
+                "round": books.done,
+                "step": steps,
+                "epoch": samples / self.problem.samples,
+                "samples": samples,
+                "wall_seconds": books.wall,
+                "sim_seconds": books.sim,
+                **self.problem.evaluate(model),
+                **books.ledger.totals(),
+                **diagnostics,
+            }
+            books.rows.append(row)
+            line = progress.show(books.done, row)
+            if line:
+                log.info(line)
+            first, loss = books.rows[0]["train_loss"], row["train_loss"]
+            diverged = not math.isfinite(loss) or loss > BLOW_UP * max(1.0, first)
+        return _first_says(self.links, lambda: diverged)
+
+    def _costs(self, nonfinite: int) -> dict[str, Any]:
         """What summary.json says; dense messages over a server come down as well as go up."""
-        ways = 2 if self.exchange == "server" else 1
+        ways = 2 if self.choice.exchange == "server" else 1
         return {
             **self.books.summary(ways * self.plan.config.workers * self.dense_payload),
-            "exchange": self.exchange,
+            "exchange": self.choice.exchange,
             "payload_bytes": self.payload,
             "parameters": self.problem.dim,
-            COUNT: self.checked.count,
+            COUNT: nonfinite,
         }
 
     def _about(self) -> dict[str, Any]:
         config = self.plan.config
         where = describe(self.device)
         sizes = {"parameters": self.problem.dim, "samples": self.problem.samples}
-        return {"seed": config.seed, "workers": config.workers, "processes": 1, **sizes, **where}
+        return {"seed": config.seed, "workers": config.workers, "processes": self.links.processes, **sizes, **where}
 
-    def _warn_if_dearer_than_dense(self) -> None:
+    def _say_what_it_costs(self) -> None:
+        """Which exchange was chosen where there was a choice, and what is dearer than dense."""
+        if self.plan.config.comm.exchange == "auto" and len(self.choice.costs) > 1:
+            log.info("%s", self.choice)
+            if self.choice.exchange != next(iter(self.choice.costs)):
+                print(f"commexp: note: {self.choice}", file=sys.stderr, flush=True)
         if self.plan.compressor.varies:
             return  # what it will cost is not known before it has been
-        n = self.plan.config.workers
-        dense = peer_wire_bytes("all_reduce", n, n * self.dense_payload)
-        wire = peer_wire_bytes(self.exchange, n, n * self.payload)
-        if self.exchange != "server" and wire > dense:
+        dense = 2 * (self.plan.config.workers - 1) * self.dense_payload
+        wire = self.choice.costs[self.choice.exchange]
+        if self.choice.exchange != "server" and wire > dense:
+            n = self.plan.config.workers
             text = (
-                f"note: {n} messages of {self.payload:,} bytes by {self.exchange} put {wire / dense:.3g} times as much "
-                f"on the links as a dense all-reduce"
+                f"note: {n} messages of {self.payload:,} bytes by {self.choice.exchange} put {wire / dense:.3g} times "
+                f"as much on the links as a dense all-reduce"
             )
             log.warning(text)
             print(f"commexp: {text}", file=sys.stderr)

@@ -25,12 +25,18 @@ class Comm:
 
 @dataclass
 class Launch:
-    """``kind``: single (one process). ``device``: auto, cpu, cuda or cuda:0, ...; auto takes a GPU where there is
-    one. ``threads``: of torch, null leaves torch's choice."""
+    """``kind``: single (one process) or torchrun (``nproc`` processes on this host, N / nproc workers in each).
+    ``device``: auto, cpu, cuda or cuda:0, ...; auto takes a GPU where there is one. ``threads``: of torch, null leaves
+    torch's choice, shared out among the processes. ``port``: where they meet, 0 for any free one. ``timeout``: seconds
+    that they wait for each other. ``max_restarts``: how often they are started anew when one dies."""
 
     kind: str = "single"
     device: str = "auto"
     threads: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
+    nproc: int = 2
+    port: int = 0
+    timeout: float = 300.0
+    max_restarts: int = 0
 
 
 @dataclass
@@ -40,7 +46,7 @@ class Config:
     ``preset``: values that a dataset or an experiment gives for fields of whichever component is chosen: conf/algo/*
     and conf/compress/* look there first. So an experiment may say k and still be run with a compressor without k.
     ``on_nonfinite``: what NaN or Inf in a worker's gradient does: stop ends the run, skip makes that gradient zero for
-    the round, zero only its bad entries.
+    the round, zero only its bad entries. ``save_every``: rounds between checkpoints; null: one every ten seconds.
     """
 
     workers: int = 8
@@ -48,6 +54,7 @@ class Config:
     rounds: int = 500
     batch_size: Optional[int] = 16  # noqa: UP045
     eval_every: int = 10
+    save_every: Optional[int] = None  # noqa: UP045
     dtype: str = "float32"
     on_nonfinite: str = "stop"
     dataset: Any = None
@@ -64,7 +71,7 @@ class Config:
     rerun: bool = False
 
 
-UNHASHED = ("preset", "launch", "target_accuracy", "outputs", "rerun")
+UNHASHED = ("preset", "save_every", "launch", "target_accuracy", "outputs", "rerun")
 
 
 def register() -> None:

@@ -1,4 +1,7 @@
-"""State as named tensors: a part's names stand below the part's own name, ``part.name``."""
+"""State as named tensors: a part's names stand below the part's own name, ``part.name``.
+
+Tensors with a row for each worker stand below ``workers.``: ``part.workers.name``. All others are equal everywhere.
+"""
 
 from __future__ import annotations
 
@@ -16,3 +19,8 @@ def under_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The entries below ``prefix.``, without it."""
     start = prefix + "."
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+
+
+def has_workers(name: str) -> bool:
+    """Whether the tensor of this name has a row for each worker."""
+    return ".workers." in f".{name}"

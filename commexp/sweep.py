@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from commexp.ranks import joins
 from commexp.refusals import UserError, choices, explain
 from commexp.rundir import write_json
 from commexp.schema import COMPONENTS, UNHASHED
@@ -89,6 +90,8 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
+            if joins():
+                raise UserError("-m: a sweep is not for torchrun to start; give commexp -m launch=torchrun ...")
             check(config)
         except Exception as error:
             print(f"commexp: error: {explain(error, sys.argv[1:])}", file=sys.stderr)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 from commexp.api import compose_config
 from commexp.compressors import Compressor
 from commexp.config import Plan, prepare
 from commexp.refusals import CONF
+
+
+def untimed(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, cell by cell as they are written, without the columns that no two runs share."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if not k.endswith("_seconds") or k == "sim_seconds"} for row in rows]
 
 
 def options(group: str) -> list[str]:

@@ -8,9 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from commexp.checkpoint import load_checkpoint, save_checkpoint
 from commexp.rundir import Run, read_json, write_atomic, write_json
 
 
@@ -45,38 +43,6 @@ def test_an_unreadable_json_counts_as_empty(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text('{"status": "compl')
     assert Run(tmp_path).status is None
     assert read_json(tmp_path / "none.json") == {}
-
-
-def test_checkpoints_come_back_and_damaged_ones_do_not(tmp_path: Path) -> None:
-    state = {"x": torch.randn(5), "indices": torch.tensor([[1, 2]])}
-    save_checkpoint(tmp_path, 7, state)
-    loaded = load_checkpoint(tmp_path)
-    assert loaded is not None
-    assert loaded[0] == 7
-    assert all(torch.equal(state[k], loaded[1][k]) for k in state)
-    path = tmp_path / "state-7.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    assert load_checkpoint(tmp_path) is None
-    path.write_bytes(content[:-8])
-    assert load_checkpoint(tmp_path) is None
-    path.unlink()
-    assert load_checkpoint(tmp_path) is None
-
-
-def test_a_save_that_is_cut_short_leaves_the_one_before(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, 7, {"x": torch.ones(3)})
-    about = (tmp_path / "state.json").read_bytes()
-    before = (tmp_path / "state-7.safetensors").read_bytes()
-    save_checkpoint(tmp_path, 8, {"x": torch.zeros(3)})
-    assert not (tmp_path / "state-7.safetensors").exists()
-    (tmp_path / "state-7.safetensors").write_bytes(before)  # as if it had died before state.json was replaced
-    (tmp_path / "state.json").write_bytes(about)
-    loaded = load_checkpoint(tmp_path)
-    assert loaded is not None
-    assert loaded[0] == 7
-    assert torch.equal(loaded[1]["x"], torch.ones(3))
 
 
 def hold(folder: str, seconds: float) -> None:

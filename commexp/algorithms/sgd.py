@@ -53,10 +53,10 @@ class SGD(Algorithm):
 
     def round(self, t: int) -> None:
         problem, comm, compressor = self.context.problem, self.context.comm, self.context.compressor
-        _, gradient = problem.loss_and_grad(self.x.expand(len(comm.worker_ids), -1), problem.batch(t))
-        message = compressor.encode(gradient)
-        aggregate = comm.aggregate(message, self.weights)
-        compressor.feedback(aggregate, self.weights)
+        exchange = comm.begin(compressor, self.weights)
+        x = self.x.expand(len(comm.worker_ids), -1)
+        _, gradient = problem.loss_and_grad(x, problem.batch(t), exchange.ready)
+        aggregate = exchange.finish(gradient)
         buffers = [self.velocity]
         sgd(  # the optimiser class would import torch's compiler: more than a second of every start
             [self.x],

@@ -64,7 +64,7 @@ def exchange(codec: Compressor, a: Tensor, weights: Tensor | None = None) -> Rou
     weights = a.new_full((len(a),), 1.0 / len(a)) if weights is None else weights
     messages = [codec.encode(a)]
     while True:
-        total = codec.add_up(messages[-1], weights)
+        total = codec.total(messages[-1], weights)
         following = codec.proceed(messages[-1], total)
         if following is None:
             break

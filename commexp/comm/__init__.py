@@ -1,7 +1,8 @@
 """The exchange: collectives over workers, their cost in bytes, the ledger that books them."""
 
-from commexp.comm.communicator import Communicator, carrier
-from commexp.comm.cost import EXCHANGES, peer_wire_bytes
-from commexp.comm.ledger import Entry, Ledger
+from commexp.comm.communicator import Communicator
+from commexp.comm.cost import EXCHANGES, check_carrier, choose
+from commexp.comm.ledger import PHASES, Entry, Ledger
+from commexp.comm.links import Links, Processes
 
-__all__ = ["EXCHANGES", "Communicator", "Entry", "Ledger", "carrier", "peer_wire_bytes"]
+__all__ = ["EXCHANGES", "PHASES", "Communicator", "Entry", "Ledger", "Links", "Processes", "check_carrier", "choose"]

@@ -2,87 +2,212 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
-from commexp.comm.cost import check_exchange, peer_wire_bytes
-from commexp.comm.ledger import Ledger
-from commexp.compressors import Compressor, Message
-from commexp.compressors.sparse import answer_size
+from commexp.comm.agreement import Agreement
+from commexp.comm.cost import check_exchange, choose, wire_share
+from commexp.comm.exchange import Exchange
+from commexp.comm.ledger import Entry, Ledger
+from commexp.comm.links import Handle, Links, Processes, Steps
+from commexp.comm.stopwatch import Stopwatch
+from commexp.comm.transport import Transport, stretches
+from commexp.compressors import Compressor, Message, NoCompression
+from commexp.compressors.answer import answer_size
+from commexp.compressors.base import weighted_sum
+
+T = TypeVar("T")
 
 
 class Communicator:
-    """N workers in one process (P = 1, W = N): the exchanges are sums over the leading worker axis.
+    """N workers over P processes, W = N/P in each; ``worker_ids`` are those of this process.
 
-    ``exchange``: how messages are aggregated. ``auto``: an all-reduce where the compressor's messages sum, an
-    all-gather where they do not. ``server``: up to a parameter server and the aggregate back down, as entries or
-    dense, whichever is smaller.
-    ``deterministic``: sums run in worker order, so that other splits of the same N agree bit for bit.
+    With one process the exchanges are sums over the leading worker axis; with more they go over ``links``. What is
+    booked is the same either way: the exchange of N workers with a link each.
+
+    ``exchange``: how messages are aggregated, one of cost.EXCHANGES; ``auto``: the one with the fewest bytes on the
+    links. ``deterministic``: sums run in worker order, so that every split of the same N agrees bit for bit.
+    ``ask``: what this process has to say at the end of a round, see Agreement.
+    Raises ValueError for an unknown exchange, or N that cannot be divided by P.
     """
 
-    def __init__(self, workers: int, ledger: Ledger, exchange: str = "auto", deterministic: bool = False) -> None:
+    def __init__(
+        self,
+        workers: int,
+        ledger: Ledger,
+        exchange: str = "auto",
+        deterministic: bool = False,
+        links: Links | None = None,
+        ask: Callable[[], Sequence[int]] = tuple,
+    ) -> None:
         check_exchange(exchange)
+        self.links = links or Links()
+        if workers % self.links.processes:
+            raise ValueError(f"workers={workers}: cannot be spread evenly over {self.links.processes} processes")
+        here = workers // self.links.processes
         self.size = workers
-        self.worker_ids = range(workers)
+        self.worker_ids = range(self.links.rank * here, (self.links.rank + 1) * here)
         self.ledger = ledger
         self.exchange = exchange
         self.deterministic = deterministic
+        self.watch = Stopwatch()
+        self.agreement = Agreement(self.links, ask)
+        self._transport = Transport(self.links, deterministic) if isinstance(self.links, Processes) else None
+
+    def begin_round(self, number: int) -> None:
+        self.ledger.round = number
+        self.watch.start()
+
+    def end_round(self) -> list[int]:
+        """Closes the round's books; returns what all processes together answered to ``ask``."""
+        answers, ready = self.agreement.end()
+        self.ledger.close_round(self.watch.stop(ready))
+        return answers
+
+    def settle(self) -> list[Entry]:
+        """The entries since the last time, added up over processes, which call this together."""
+        return self.ledger.settle(self.links.agree, self.links.processes)
+
+    def carrier(self, codec: Compressor, dim: int, itemsize: int) -> str:
+        """The exchange for messages of this codec."""
+        if self.exchange != "auto":
+            return self.exchange
+        return choose(codec, "auto", self.size, dim, itemsize).exchange
 
     def mean(self, x: Tensor) -> Tensor:
         """[W, ...] -> mean over all workers, [...]: a dense all-reduce."""
-        sent = x.numel() * x.element_size()
-        self.ledger.book("all_reduce", "peers", self.size, sent, sent, peer_wire_bytes("all_reduce", self.size, sent))
-        return self._sum(x, x.new_full((len(x),), 1.0 / self.size))
+        message = NoCompression().encode(x.flatten(1))
+        weights = x.new_full((len(x),), 1.0 / self.size)
+        return self._wait(self._aggregate("all_reduce", message, weights)).view(x.shape[1:])
 
     def aggregate(self, message: Message, weights: Tensor) -> Tensor:
         """sum over all workers of w_n decode(message_n): [J], for this process's messages and weights [W].
 
         Every worker has the result afterwards.
         """
+        kind = self.carrier(message.codec, message.dim, message.dtype.itemsize)
+        return self._wait(self._aggregate(kind, message, weights))
+
+    def gossip(self, x: Tensor, mixing: Tensor) -> Tensor:
+        """[W, J] -> row n of the result is sum_m mixing[n, m] x_m, for this process's workers n; ``mixing`` [N, N].
+        Every worker sends its x to each neighbour: to whoever has a weight for it that is not zero."""
+        needs = mixing != 0
+        degrees = needs.sum(0) - needs.diagonal().long()
+        item = x[0].numel() * x.element_size()
+        own = self.worker_ids
+        wire = int(degrees[own.start : own.stop].sum()) * item
+        self.ledger.book("gossip", "peers", self.size, len(x) * item, len(x) * item, wire)
+        rows = self._wait(self._neighbours(x, needs))
+        ids = sorted(rows)
+        everyone = torch.stack([rows[m] for m in ids])
+        return torch.stack([weighted_sum(everyone, mixing[n, ids].to(x), self.deterministic) for n in own])
+
+    def _neighbours(self, x: Tensor, needs: Tensor) -> Steps[dict[int, Tensor]]:
+        """x_m of every worker m that a worker here has an edge from, or is."""
+        own = self.worker_ids
+        rows = dict(zip(own, x, strict=True))
+        if isinstance(self.links, Processes):
+            here = len(own)
+            by_process = needs.view(self.links.processes, here, -1).any(1)  # [P, N]: who needs whom
+            others = [p for p in range(self.links.processes) if p != self.links.rank]
+            wanted = {p: [m for m in range(p * here, (p + 1) * here) if by_process[self.links.rank, m]] for p in others}
+            given = {p: [m for m in own if by_process[p, m]] for p in others}
+            out = {p: torch.cat([rows[m].flatten() for m in ids]) for p, ids in given.items() if ids}
+            sizes = {p: len(ids) * x[0].numel() for p, ids in wanted.items() if ids}
+            received = yield from self.links.swap(out, sizes, x)
+            for p, packed in received.items():
+                rows |= dict(zip(wanted[p], packed.view(-1, *x.shape[1:]), strict=True))
+        return rows
+
+    def begin(self, compressor: Compressor, weights: Tensor) -> Exchange:
+        """The compressed sum of vectors that are yet to come."""
+        return Exchange(self, compressor, weights)
+
+    def _aggregate(self, kind: str, message: Message, weights: Tensor) -> Steps[Tensor]:
         codec = message.codec
-        kind = carrier(codec, self.exchange)
         while True:
             self._book(kind, message)
-            total = self._sum(codec.parts(message), weights) if self.deterministic else codec.add_up(message, weights)
+            if self._transport is None:
+                total = codec.total(message, weights, self.deterministic)
+            else:
+                total = yield from getattr(self._transport, kind)(message, weights)
             following = codec.proceed(message, total)
             if following is None:
                 break
-            if kind == "server":
-                self._book_answer(total)
+            self._book_answer(kind, message, total)
             message = following
-        aggregate = codec.conclude(message, total)
-        if kind == "server":
-            self._book_answer(aggregate)
+        answered = kind == "two_phase" or (kind == "server" and not codec.sums)
+        aggregate = total if answered and self._transport is not None else codec.conclude(message, total)
+        self._book_answer(kind, message, aggregate)
         return aggregate
 
     def _book(self, kind: str, message: Message) -> None:
-        """``message``: of all workers."""
-        direction = "up" if kind == "server" else "peers"
-        wire = peer_wire_bytes(kind, self.size, message.nbytes)
-        self.ledger.book(kind, direction, self.size, message.info_bits / 8, message.nbytes, wire)
+        """What this process's workers send."""
+        if kind == "two_phase":
+            sizes = message.codec.cut_sizes(message, stretches(message.dim, self.size))
+            sent = sum(map(sum, sizes))
+            wire = sent - sum(row[n] for n, row in zip(self.worker_ids, sizes, strict=True))
+        else:
+            sent = message.nbytes
+            sizes_here = zip(self.worker_ids, message.sizes, strict=True)
+            wire = sum(wire_share(kind, self.size, n, size) for n, size in sizes_here)
+        direction = "up" if kind in ("server", "two_phase") else "peers"
+        self.ledger.book(kind, direction, self.size, message.info_bits / 8, sent, wire)
 
-    def _book_answer(self, answer: Tensor) -> None:
-        """What a server sends back to every worker: as entries, or dense."""
-        nbytes, bits = answer_size(int(torch.count_nonzero(answer)), len(answer), answer.element_size())
-        self.ledger.book("server", "down", self.size, self.size * bits / 8, self.size * nbytes, self.size * nbytes)
+    def _book_answer(self, kind: str, message: Message, answer: Tensor) -> None:
+        """What comes down to the workers; booked by the first process for all."""
+        if kind not in ("server", "two_phase"):
+            return
+        if kind == "server":
+            size, bits = answer_size(answer)
+            if message.codec.sums:
+                size, bits = message.sizes[0], message.info_bits / message.workers
+            sent, bits, wire = self.size * size, self.size * bits, (self.size - 1) * size
+        else:
+            pieces = [answer_size(answer[a:b]) for a, b in pairwise(stretches(len(answer), self.size)) if b > a]
+            sent, bits = sum(size for size, _ in pieces), sum(bits for _, bits in pieces)
+            wire = (self.size - 1) * sent
+        first = self.links.rank == 0
+        self.ledger.book(kind, "down", self.size, *((bits / 8, sent, wire) if first else (0.0, 0, 0)))
 
-    def _sum(self, x: Tensor, weights: Tensor) -> Tensor:
-        if not self.deterministic:
-            return (weights @ x.flatten(1)).view(x.shape[1:])
-        total = torch.zeros_like(x[0])
-        for w, row in zip(weights, x, strict=True):
-            total += w * row
-        return total
+    def streams(self, codec: Compressor, workers: int) -> bool:
+        """Whether stretches of a gradient may go ahead of the rest: one worker here, entries encoded one by one."""
+        kind = self.exchange in ("auto", "all_reduce")
+        return self._transport is not None and workers == 1 and codec.entrywise and kind and not self.deterministic
 
+    def drive(self, *begun: tuple[Handle, Steps[T]]) -> list[T]:
+        """Waits for transfers that have been begun, the oldest first, and gives their results."""
+        self.agreement.begin()
+        results = []
+        for handle, steps in begun:
+            try:
+                while True:
+                    self.watch.to("transfer")
+                    handle.wait()
+                    self.watch.to("decode")
+                    handle = next(steps)
+            except StopIteration as end:
+                results.append(end.value)
+        self.watch.to("compute")
+        return results
 
-def carrier(compressor: Compressor, exchange: str) -> str:
-    """The exchange that serves this compressor. Raises ValueError for an unknown exchange or a pair that makes no
-    sense."""
-    check_exchange(exchange)
-    if exchange == "auto":
-        return "all_reduce" if compressor.sums else "all_gather"
-    if exchange == "all_reduce" and not compressor.sums:
-        raise ValueError(
-            f"exchange=all_reduce: messages of {compressor.name} cannot be added on the way; give all_gather or server"
-        )
-    return exchange
+    def stretch(self, message: Message, weights: Tensor) -> Steps[Tensor]:
+        """The all-reduce of a message that stands for a stretch of the vector; not booked."""
+        assert self._transport is not None
+        return self._transport.all_reduce(message, weights)
+
+    def _wait(self, steps: Steps[T]) -> T:
+        """One exchange from its beginning to its end."""
+        self.watch.to("decode" if self._transport is None else "encode")
+        try:
+            handle = next(steps)
+        except StopIteration as end:
+            self.watch.to("compute")
+            result: T = end.value
+            return result
+        (result,) = self.drive((handle, steps))
+        return result

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+#: where a worker's time goes in a round; see Stopwatch
+PHASES = ("compute", "encode", "wait", "transfer", "decode")
 
 
 class Entry(NamedTuple):
-    """One exchange in one direction, over all workers. The README explains the three byte counts."""
+    """One exchange in one direction, over all workers. The README explains the three byte counts.
+
+    The seconds are those of the whole round, a mean over processes, and stand in the round's first entry.
+    """
 
     round: int
     exchange: str
@@ -17,30 +25,66 @@ class Entry(NamedTuple):
     bytes_info: float
     bytes_sent: int
     bytes_wire: int
+    compute_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    transfer_seconds: float = 0.0
+    decode_seconds: float = 0.0
 
 
-@dataclass
+BYTES = Entry._fields.index("bytes_info")  # what comes before tells exchanges apart, from here on it adds up
+BYTES_END = BYTES + 3
+EXACT = 2**20  # information is kept in such parts of a byte, so that sums have the same bits in any order
+
+
 class Ledger:
-    """Entries in the order they were booked, and their running totals."""
+    """Entries in the order they were booked, and their running totals.
 
-    round: int = 0
-    entries: list[Entry] = field(default_factory=list)
-    bytes_info: float = 0.0
-    bytes_sent: int = 0
-    bytes_wire: int = 0
+    A process books what its own workers send. ``settle`` adds up what all processes have booked since the last time;
+    until then ``entries`` and totals leave it out.
+    """
+
+    def __init__(self) -> None:
+        self.round = 0
+        self._pending: list[Entry] = []
+        self.restore([])
 
     def book(self, exchange: str, direction: str, workers: int, info: float, sent: int, wire: int) -> None:
-        self.entries.append(Entry(self.round, exchange, direction, workers, info, sent, wire))
-        self.bytes_info += info
-        self.bytes_sent += sent
-        self.bytes_wire += wire
+        self._pending.append(Entry(self.round, exchange, direction, workers, info, sent, wire))
+
+    def close_round(self, seconds: Mapping[str, float]) -> None:
+        """Enters where the round's time went."""
+        for i, entry in enumerate(self._pending):
+            if entry.round == self.round:
+                self._pending[i] = Entry._make([*entry[:BYTES_END], *(seconds.get(phase, 0.0) for phase in PHASES)])
+                return
+
+    def drop_round(self) -> None:
+        """Forgets the current round."""
+        self._pending = [e for e in self._pending if e.round != self.round]
+
+    def settle(self, add_up: Callable[[Tensor], Tensor], processes: int = 1) -> list[Entry]:
+        """Adds up over processes by ``add_up``, which all of them call together; returns the new entries."""
+        new, self._pending = self._pending, []
+        if new and processes > 1:
+            sums = add_up(torch.tensor([e[BYTES:] for e in new], dtype=torch.float64)).tolist()
+            new = [
+                Entry._make([*e[:BYTES], info, int(sent), int(wire), *(s / processes for s in seconds)])
+                for e, (info, sent, wire, *seconds) in zip(new, sums, strict=True)
+            ]
+        new = [e._replace(bytes_info=round(e.bytes_info * EXACT) / EXACT) for e in new]
+        self.entries += new
+        self.bytes_info += sum(e.bytes_info for e in new)
+        self.bytes_sent += sum(e.bytes_sent for e in new)
+        self.bytes_wire += sum(e.bytes_wire for e in new)
+        return new
 
     def totals(self) -> dict[str, float]:
         return {"bytes_info": self.bytes_info, "bytes_sent": self.bytes_sent, "bytes_wire": self.bytes_wire}
 
     def restore(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Rebuilds the books from the rows of a traffic.csv."""
-        self.entries = [Entry(**row) for row in entries]
-        self.bytes_info = sum(e.bytes_info for e in self.entries)
-        self.bytes_sent = sum(e.bytes_sent for e in self.entries)
-        self.bytes_wire = sum(e.bytes_wire for e in self.entries)
+        self.entries: list[Entry] = []
+        self.bytes_info, self.bytes_sent, self.bytes_wire = 0.0, 0, 0
+        self._pending = [Entry(**row) for row in entries]
+        self.settle(lambda x: x)

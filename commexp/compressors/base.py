@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -105,6 +106,10 @@ class Compressor(ABC):
     shared_state: bool = False
     #: sends some of the entries, and ``clear_sent`` knows which
     picks: bool = False
+    #: each entry is encoded by itself, so that any stretch of the vector may go ahead of the rest
+    entrywise: bool = False
+    #: ``cut`` can divide its messages into stretches of the vector
+    cuts: bool = False
 
     _setup = Setup()
 
@@ -131,7 +136,7 @@ class Compressor(ABC):
     def reduce(self, message: Message, weights: Tensor) -> Tensor:
         """The aggregate [J] of these messages for weights [W]: what an exchange among just these workers gives."""
         while True:
-            total = self.add_up(message, weights)
+            total = self.total(message, weights)
             following = self.proceed(message, total)
             if following is None:
                 return self.conclude(message, total)
@@ -145,9 +150,39 @@ class Compressor(ABC):
         """M, the columns of ``parts`` for J = ``dim``."""
         return dim
 
+    def total(self, message: Message, weights: Tensor, in_order: bool = False) -> Tensor:
+        """sum_n w_n parts(message)_n: [M], for weights [W]; ``in_order``: added worker by worker.
+
+        Messages that sum are summed as they travel, so the total has the precision of a message.
+        """
+        if self.sums:
+            return self.parts(self.summed(message, weights, in_order))[0]
+        return weighted_sum(self.parts(message), weights, True) if in_order else self.add_up(message, weights)
+
+    def summed(self, message: Message, weights: Tensor, in_order: bool = False) -> Message:
+        """The one message [1, ...] that stands for all W, of a codec whose messages sum."""
+        sums = {
+            name: narrowed(weighted_sum(b.to(message.dtype), weights, in_order), b.dtype)[None]
+            for name, b in message.buffers.items()
+        }
+        return replace(message, buffers=sums)
+
     def add_up(self, message: Message, weights: Tensor) -> Tensor:
-        """sum_n w_n parts(message)_n: [M], for weights [W]."""
+        """``total`` of messages that do not sum, in whatever order is fastest."""
         return weights @ self.parts(message)
+
+    def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
+        """The messages of the stretches [bounds_j, bounds_j+1) of the vector; bounds are multiples of 8, but for the
+        last."""
+        raise NotImplementedError(f"messages of {self.name} cannot be cut")
+
+    def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
+        """Payload of each worker's message for each stretch, [W][stretches], without cutting."""
+        raise NotImplementedError(f"messages of {self.name} cannot be cut")
+
+    def answer(self, dim: int, itemsize: int, workers: int) -> int:
+        """The most bytes that the aggregate of so many workers can take: dense unless a codec knows better."""
+        return dim * itemsize
 
     def proceed(self, message: Message, total: Tensor) -> Message | None:
         """The message that follows when the sum ``total`` over all workers is known; None after the last."""
@@ -173,6 +208,7 @@ class Compressor(ABC):
         """Tells the compressor the round's aggregate [J] and the weights [W] of its workers (1/W if not given)."""
 
     def state_dict(self) -> dict[str, Tensor]:
+        """What the next round depends on. Tensors with a row per worker are named below ``workers.``."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -185,6 +221,25 @@ class Compressor(ABC):
         return type(self).__name__
 
 
+def weighted_sum(x: Tensor, weights: Tensor, in_order: bool = False) -> Tensor:
+    """sum_n w_n x_n over the leading axis; ``in_order``: one row after the other, whatever the machine."""
+    if not in_order:
+        return (weights @ x.flatten(1)).view(x.shape[1:])
+    total = torch.zeros_like(x[0])
+    for w, row in zip(weights, x, strict=True):
+        total += w * row
+    return total
+
+
+def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in ``dtype``; what is beyond its range becomes its largest number."""
+    if x.dtype == dtype:
+        return x
+    limit = torch.finfo(dtype).max
+    return x.clamp(-limit, limit).to(dtype)
+
+
+@cache
 def log2_binomial(n: int, k: int) -> float:
     """log2 of the number of ways to choose k of n: the bits that a set of k indices is worth."""
     return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)

@@ -7,26 +7,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, CorruptMessageError, Message
+from commexp.compressors.base import Compressor, CorruptMessageError, Message, narrowed
 
 
 @dataclass
 class Cast(Compressor):
     """C(a) = a rounded to nearest in ``narrow``; magnitudes beyond its range become its largest number.
 
-    J numbers of that width; messages sum. Neither unbiased nor, where small numbers vanish, a contraction.
+    J numbers of that width; messages sum, and their sum is rounded in its turn. Neither unbiased nor, where small
+    numbers vanish, a contraction.
     """
 
     sums = True
+    entrywise = True
     narrow = torch.float32
 
     def encode(self, a: Tensor) -> Message:
-        limit = torch.finfo(self.narrow).max
         values = a.to(self.narrow)
         if bool(values.isinf().any()):
             if bool(a.isinf().any()):
                 raise ValueError("a: holds infinity, which would be hidden; see on_nonfinite")
-            values = a.clamp(-limit, limit).to(self.narrow)
+            values = narrowed(a, self.narrow)
         return Message({"values": values}, a.shape[1], a.dtype, 8.0 * values.numel() * values.element_size(), self)
 
     def decode(self, message: Message) -> Tensor:

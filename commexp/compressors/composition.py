@@ -31,6 +31,7 @@ class Composition(Compressor):
         self.unbiased = entries.unbiased and values.unbiased
         self.stochastic = entries.stochastic or values.stochastic
         self.varies = values.varies
+        self.cuts = False  # the values are one vector of length k, which cannot be divided
         self.shared_state = entries.shared_state
 
     def setup(self, setup: Setup) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,7 +53,7 @@ class ErrorFeedback(Compressor):
         self.how = feedback or Feedback()
         self.sums, self.picks = codec.sums, codec.picks
         self.varies, self.stochastic = codec.varies, codec.stochastic
-        self.phases, self.shared_state = codec.phases, codec.shared_state
+        self.phases, self.shared_state, self.cuts = codec.phases, codec.shared_state, codec.cuts
         self.residual: Tensor | None = None
         self.velocity: Tensor | None = None
         self._round = 0
@@ -113,6 +113,15 @@ class ErrorFeedback(Compressor):
     def add_up(self, message: Message, weights: Tensor) -> Tensor:
         return self.codec.add_up(message, weights)
 
+    def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
+        return [replace(m, codec=self) for m in self.codec.cut(message, bounds)]
+
+    def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
+        return self.codec.cut_sizes(message, bounds)
+
+    def answer(self, dim: int, itemsize: int, workers: int) -> int:
+        return self.codec.answer(dim, itemsize, workers)
+
     def conclude(self, message: Message, total: Tensor) -> Tensor:
         return self.codec.conclude(message, total)
 
@@ -130,11 +139,11 @@ class ErrorFeedback(Compressor):
         return self.codec.name
 
     def state_dict(self) -> dict[str, Tensor]:
-        own = {"residual": self.residual, "velocity": self.velocity, "round": torch.tensor(self._round)}
-        kept = {name: value for name, value in own.items() if value is not None}
-        return {**kept, **with_prefix("codec", self.codec.state_dict())}
+        rows = {"workers.residual": self.residual, "workers.velocity": self.velocity}
+        kept = {name: value for name, value in rows.items() if value is not None}
+        return {**kept, "round": torch.tensor(self._round), **with_prefix("codec", self.codec.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.residual, self.velocity = state.get("residual"), state.get("velocity")
+        self.residual, self.velocity = state.get("workers.residual"), state.get("workers.velocity")
         self._round = int(state["round"]) if "round" in state else 0
         self.codec.load_state_dict(under_prefix("codec", state))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from commexp.compressors.wire import pack_bits, packed_bytes, unpack_bits
 BITMAP, INT32 = 0, 4  # header of a set of indices; 1 and 2: offsets of so many bytes, in blocks
 
 
+@cache
 def index_bytes(k: int, dim: int) -> int:
     """Bytes of k indices below J = ``dim``: a byte of header and the smallest format."""
     return 1 + min(_index_sizes(k, dim).values())

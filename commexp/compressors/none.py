@@ -15,6 +15,7 @@ class NoCompression(Compressor):
 
     sums = True
     unbiased = True
+    entrywise = True
 
     def encode(self, a: Tensor) -> Message:
         return Message({"values": a}, a.shape[1], a.dtype, 8.0 * a.numel() * a.element_size(), self)

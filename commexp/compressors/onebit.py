@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from commexp.compressors.base import CorruptMessageError, Message
+from commexp.compressors.bits import Bits
 from commexp.compressors.stochastic import Stochastic
 from commexp.compressors.wire import pack_bits, packed_bytes, unpack_bits
 
@@ -15,7 +16,7 @@ BOUNDS = ("max", "fixed")
 
 
 @dataclass
-class OneBit(Stochastic):
+class OneBit(Bits, Stochastic):
     """C(a) = B q with
 
         q_j = +1 with probability 1/2 + a_j / (2 B), else -1

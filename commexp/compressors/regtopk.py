@@ -9,6 +9,7 @@ from torch import Tensor
 
 from commexp.compressors.base import Message
 from commexp.compressors.sparse import Sparse
+from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
@@ -86,7 +87,7 @@ class RegTopK(Sparse):
         self._memory["aggregate"] = aggregate[indices]
 
     def state_dict(self) -> dict[str, Tensor]:
-        return dict(self._memory)
+        return with_prefix("workers", self._memory)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._memory = dict(state)
+        self._memory = under_prefix("workers", state)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, CorruptMessageError, Message
+from commexp.compressors.base import CorruptMessageError, Message
+from commexp.compressors.bits import Bits
 from commexp.compressors.wire import pack_bits, packed_bytes, unpack_bits
 
 
 @dataclass
-class Sign(Compressor):
+class Sign(Bits):
     """C(a) = s sign(a), with sign(0) = 1: one bit an entry, eight to a byte, and s.
 
     ``scaled``: s = ||a||_1 / J travels with the signs; a contraction with delta = ||a||_1^2 / (J ||a||_2^2) >= 1/J.
@@ -62,6 +63,10 @@ class Sign(Compressor):
 
     def payload(self, dim: int, itemsize: int) -> int:
         return packed_bytes(dim, 1) + (itemsize if self.scaled else 0)
+
+    def answer(self, dim: int, itemsize: int, workers: int) -> int:
+        """A vote is answered by the majority's signs, a mean by numbers."""
+        return itemsize + -(-dim // 5) if self.vote else dim * itemsize
 
     def delta(self, dim: int) -> float | None:
         return 1 / dim if self.scaled else None

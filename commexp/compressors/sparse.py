@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Union
 
 import torch
@@ -19,6 +20,7 @@ class Entries(Compressor):
     wire.pack_indices. Rows may differ in k."""
 
     picks = True
+    cuts = True
     _sent: tuple[Message, Tensor] | None = None
 
     def pack(self, a: Tensor, chosen: Tensor) -> Message:
@@ -34,15 +36,18 @@ class Entries(Compressor):
 
     def pack_rows(self, a: Tensor, chosen: Sequence[Tensor]) -> Message:
         """The same for rows of different length: one tensor of ascending places per worker."""
-        dim = a.shape[1]
+        return self._ragged([(c, x[c]) for x, c in zip(a, chosen, strict=True)], a.shape[1], a.dtype)
+
+    def _ragged(self, pairs: Sequence[tuple[Tensor, Tensor]], dim: int, dtype: torch.dtype) -> Message:
+        """Message of each worker's (places, values)."""
         rows = {
-            "indices": [pack_indices(c[None], dim)[0] for c in chosen],
-            "values": [x[c] for x, c in zip(a, chosen, strict=True)],
+            "indices": [pack_indices(places[None], dim)[0] for places, _ in pairs],
+            "values": [values for _, values in pairs],
         }
         buffers = {name: torch.nn.utils.rnn.pad_sequence(r, batch_first=True) for name, r in rows.items()}
         lengths = {name: [len(r) for r in each] for name, each in rows.items()}
-        bits = sum(log2_binomial(dim, len(c)) + 8.0 * len(c) * a.element_size() for c in chosen)
-        return Message(buffers, dim, a.dtype, bits, self, lengths)
+        bits = sum(log2_binomial(dim, k) + 8.0 * k * dtype.itemsize for k in lengths["values"])
+        return Message(buffers, dim, dtype, bits, self, lengths)
 
     def places(self, message: Message) -> Tensor:
         """The indices that a message names, [W, k]. Raises CorruptMessageError."""
@@ -85,6 +90,29 @@ class Entries(Compressor):
         for w, (places, mine) in zip(weights, rows, strict=True):
             out.index_add_(0, places, mine * w)
         return out
+
+    def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
+        edges = torch.tensor(bounds)
+        stretches: list[list[tuple[Tensor, Tensor]]] = [[] for _ in bounds[1:]]
+        for places, values in self.rows(message):
+            at = torch.searchsorted(places, edges.to(places.device)).tolist()
+            for stretch, start, (i, j) in zip(stretches, bounds, pairwise(at), strict=False):
+                stretch.append((places[i:j] - start, values[i:j]))
+        widths = [b - a for a, b in pairwise(bounds)]
+        return [self._ragged(rows, m, message.dtype) for rows, m in zip(stretches, widths, strict=True)]
+
+    def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
+        edges = torch.tensor(bounds, device=message.buffers["values"].device)
+        if message.lengths:
+            counts = torch.stack([torch.searchsorted(places, edges) for places, _ in self.rows(message)])
+        else:
+            places = self.places(message)
+            counts = torch.searchsorted(places, edges.expand(len(places), -1).contiguous())
+        item, widths = message.dtype.itemsize, [b - a for a, b in pairwise(bounds)]
+        return [
+            [k * item + index_bytes(k, m) if m else 0 for k, m in zip(row, widths, strict=True)]
+            for row in counts.diff(dim=1).tolist()
+        ]
 
     def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
         """The values travel unchanged, so what was sent leaves an exact zero behind."""
@@ -134,11 +162,10 @@ class Sparse(Entries):
         k = self.entries(dim)
         return k * itemsize + index_bytes(k, dim)
 
+    def answer(self, dim: int, itemsize: int, workers: int) -> int:
+        """Every worker's entries, if no two have one in common."""
+        k = min(dim, workers * self.entries(dim))
+        return min(dim * itemsize, k * itemsize + index_bytes(k, dim))
+
     def were_sent(self, values: Tensor) -> None:
         """Told by a composition that these values [W, k] travelled instead of the ones that ``pack`` took."""
-
-
-def answer_size(entries: int, dim: int, itemsize: int) -> tuple[int, float]:
-    """(bytes, bits of information) of a vector with so many non-zeros, sent as entries or dense: the smaller each."""
-    nbytes = min(entries * itemsize + index_bytes(entries, dim), dim * itemsize)
-    return nbytes, min(log2_binomial(dim, entries) + 8.0 * entries * itemsize, 8.0 * dim * itemsize)

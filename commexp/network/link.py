@@ -12,11 +12,13 @@ class Network:
     ``bandwidth``: Mbit/s per link and direction. ``latency``: milliseconds per message.
     ``compute``: seconds a worker computes per round (0: the clock shows communication alone).
 
-    n workers, S payload bytes each, beta = bandwidth in bytes/s, alpha = latency in s:
+    n workers, B bytes on all links (comm/cost.py), beta = bandwidth in bytes/s, alpha = latency in s:
 
-        all_reduce (ring)   2 (n-1) (alpha + S / (n beta))
-        all_gather (ring)   (n-1) (alpha + S / beta)
-        server              alpha + n S / beta for each direction: the server's own link is shared by all
+        all_reduce (ring)   2 (n-1) alpha + B / (n beta)
+        all_gather (ring)   (n-1) alpha + B / (n beta)
+        two_phase           (n-1) alpha + B / (n beta) for each phase
+        gossip              alpha + B / (n beta)
+        server              alpha + B / beta for each direction: the server's own link is shared by all
 
     Source: Thakur, Rabenseifner and Gropp, Optimization of Collective Communication Operations in MPICH, 2005.
     Raises ValueError if bandwidth is not positive, or latency or compute is negative.
@@ -33,13 +35,12 @@ class Network:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative; give 0 or more")
 
-    def seconds(self, exchange: str, workers: int, sent: int) -> float:
-        """Duration of one exchange among ``workers`` whose payloads are ``sent`` bytes in all."""
+    def seconds(self, exchange: str, workers: int, wire: int) -> float:
+        """Duration of one exchange among ``workers`` that puts ``wire`` bytes on all links."""
         alpha, beta, n = self.latency / 1e3, self.bandwidth * 1e6 / 8, workers
-        if exchange == "all_reduce":
-            return 2 * (n - 1) * (alpha + sent / n / n / beta)
-        if exchange == "all_gather":
-            return (n - 1) * (alpha + sent / n / beta)
         if exchange == "server":
-            return alpha + sent / beta
-        raise ValueError(f"exchange={exchange}: no cost model for it")
+            return alpha + wire / beta
+        hops = {"all_reduce": 2 * (n - 1), "all_gather": n - 1, "two_phase": n - 1, "gossip": 1}
+        if exchange not in hops:
+            raise ValueError(f"exchange={exchange}: no cost model for it")
+        return hops[exchange] * alpha + wire / n / beta

@@ -31,8 +31,7 @@ def build_problem(
     """
     data = dataset.load(workers, seed, dtype)
     parts = partition.split(data, workers, seed)
-    mine = [parts[n] for n in worker_ids]
-    return model.problem(data, Setting(mine, worker_ids, batch_size, seed, device, dtype, deterministic))
+    return model.problem(data, Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic))
 
 
 __all__ = ["POLICIES", "Data", "Dataset", "Finite", "Model", "NonFiniteError", "Partition", "Problem", "build_problem"]

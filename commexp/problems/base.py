@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 
 @dataclass
 class Setting:
-    """What a problem needs to know besides data and model; ``batch_size`` None means the full batch."""
+    """What a problem needs to know besides data and model. ``parts``: the samples of each of all N workers.
+    ``worker_ids``: those of this process. ``batch_size``: None means the full batch. ``deterministic``: gradients
+    worker by worker."""
 
     parts: Sequence[Tensor]
     worker_ids: Sequence[int]
@@ -21,6 +23,15 @@ class Setting:
     device: torch.device
     dtype: torch.dtype
     deterministic: bool = False
+
+    @property
+    def own(self) -> list[Tensor]:
+        """The samples of this process's workers."""
+        return [self.parts[n] for n in self.worker_ids]
+
+
+#: called with the gradient [J] and the place from which on its entries are final
+Ready = Callable[[Tensor, int], None]
 
 
 class Problem(ABC):
@@ -45,8 +56,11 @@ class Problem(ABC):
         """The workers' batches of local step ``step``; a function of the seed and the step alone."""
 
     @abstractmethod
-    def loss_and_grad(self, x: Tensor, batch: object) -> tuple[Tensor, Tensor]:
-        """x [W, J] -> losses [W] and gradients [W, J] on the batch. ``x`` may be an expanded [J]."""
+    def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
+        """x [W, J] -> losses [W] and gradients [W, J] on the batch. ``x`` may be an expanded [J].
+
+        ``ready`` may be called while a single worker's gradient is being computed, from its end backwards.
+        """
 
     @abstractmethod
     def evaluate(self, x: Tensor) -> dict[str, float]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from commexp.problems.base import Problem, Setting
+from commexp.problems.base import Problem, Ready, Setting
 from commexp.problems.data import Data
 from commexp.problems.gradients import ModuleGradients
 from commexp.problems.sampler import Sampler
@@ -35,7 +35,7 @@ class Classification(Problem):
         self.dim, self.shapes = self.layout.dim, self.layout.shapes
         self.samples = len(data.train_x)
         self.samples_per_step = setting.batch_size
-        self.sampler = Sampler(setting.parts, setting.worker_ids, setting.batch_size, setting.seed)
+        self.sampler = Sampler(setting.own, setting.worker_ids, setting.batch_size, setting.seed)
         self.train = data.train_x.to(device), data.train_y.to(device)
         self.test = data.test_x.to(device), data.test_y.to(device)
         pick = torch.linspace(0, self.samples - 1, min(self.samples, EVALUATION_SAMPLES)).long().to(device)
@@ -57,9 +57,10 @@ class Classification(Problem):
         rows = self.sampler.batch(step).to(self.device)
         return self.train[0][rows], self.train[1][rows]
 
-    def loss_and_grad(self, x: Tensor, batch: object) -> tuple[Tensor, Tensor]:
+    def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         assert isinstance(batch, tuple)
-        return self.gradients(x, *batch)
+        inputs, targets = batch
+        return self.gradients(x, inputs, targets, ready)
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
         train_loss, _ = self._score(x, *self.train_sample)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from commexp.problems.base import Problem
+from commexp.problems.base import Problem, Ready
 
 log = logging.getLogger("commexp")
 
@@ -22,12 +23,21 @@ class NonFiniteError(ArithmeticError):
         super().__init__(f"round {round}, worker {worker}: the gradient of {tensor} holds {kind}")
         self.round, self.worker, self.tensor, self.kind = round, worker, tensor, kind
 
+    def text(self) -> str:
+        """For ``read`` in another process."""
+        return json.dumps([self.round, self.worker, self.tensor, self.kind])
+
+    @staticmethod
+    def read(text: str) -> NonFiniteError:
+        return NonFiniteError(*json.loads(text))
+
 
 class Finite(Problem):
     """``problem`` with every worker's gradient checked before anyone uses it.
 
-    ``policy``: stop raises NonFiniteError for the first bad worker; skip makes the whole gradient of a bad worker zero
-    for this step, zero only its bad entries, and both log a warning per bad worker.
+    ``policy``: stop notes the first bad worker's fault in ``fault``: the round must not count; skip and zero go on and
+    log a warning per bad worker. The gradient of a bad worker becomes zero for this step, with ``zero`` only its bad
+    entries.
     ``worker_ids``: the global number of each row of the gradients. ``count``: bad gradients met so far, one per worker
     and step. Rounds are those of one local step each: the round is the step of the last ``batch``, counted from 1.
     """
@@ -37,6 +47,7 @@ class Finite(Problem):
         self.dim, self.shapes = problem.dim, problem.shapes
         self.samples, self.samples_per_step = problem.samples, problem.samples_per_step
         self.count = 0
+        self.fault: NonFiniteError | None = None
         self._round = 0
 
     def init(self, generator: torch.Generator) -> Tensor:
@@ -46,9 +57,10 @@ class Finite(Problem):
         self._round = step + 1
         return self.problem.batch(step)
 
-    def loss_and_grad(self, x: Tensor, batch: object) -> tuple[Tensor, Tensor]:
-        """One sum per worker and one synchronisation with the device where all is well."""
-        losses, grad = self.problem.loss_and_grad(x, batch)
+    def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
+        """One sum per worker and one synchronisation with the device where all is well. Where bad entries are mended,
+        nobody may use the gradient before."""
+        losses, grad = self.problem.loss_and_grad(x, batch, ready if self.policy == "stop" else None)
         if bool(grad.sum(1).isfinite().all()):
             return losses, grad
         return losses, self._treated(grad)
@@ -66,10 +78,11 @@ class Finite(Problem):
         self.count += len(rows)
         for w in rows:
             error = NonFiniteError(self._round, self.worker_ids[w], *self._first(grad[w]))
-            if self.policy == "stop":
-                raise error
-            if self.policy == "skip":
+            if self.policy != "zero":
                 bad[w] = True
+            if self.policy == "stop":
+                self.fault = self.fault or error
+                continue
             log.warning("%s; %s of its %s entries become zero", error, int(bad[w].sum()), self.dim)
         return grad.masked_fill(bad, 0.0) if rows else grad
 

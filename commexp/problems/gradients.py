@@ -9,12 +9,14 @@ looped     worker by worker: always possible, and bit for bit what W = 1 gives
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from commexp.problems.base import Ready
 from commexp.problems.flat import FlatLayout
 from commexp.problems.folding import CannotFoldError, Folded, fold, unfold
 
@@ -31,10 +33,11 @@ class ModuleGradients:
         if deterministic:
             self._ways = [self.looped]
 
-    def __call__(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
-        """x [W, J], inputs [W, b, ...], targets [W, b]."""
+    def __call__(self, x: Tensor, inputs: Tensor, targets: Tensor, ready: Ready | None = None) -> Gradients:
+        """x [W, J], inputs [W, b, ...], targets [W, b]. ``ready``: see Problem.loss_and_grad."""
         if len(x) == 1:
-            return self.looped(x, inputs, targets)
+            grad = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+            return self.one(x[0], inputs[0], targets[0], grad[0], ready)[None], grad
         while len(self._ways) > 1:
             try:
                 return self._ways[0](x, inputs, targets)
@@ -42,15 +45,31 @@ class ModuleGradients:
                 del self._ways[0]
         return self._ways[0](x, inputs, targets)
 
-    def one(self, x: Tensor, inputs: Tensor, targets: Tensor, out: Tensor) -> Tensor:
+    def one(self, x: Tensor, inputs: Tensor, targets: Tensor, out: Tensor, ready: Ready | None = None) -> Tensor:
         """x [J], inputs [b, ...] -> loss; the gradient is written over ``out`` [J]."""
         out.zero_()
         params = self.layout.views(x.detach())
         for p, g in zip(params.values(), self.layout.views(out).values(), strict=True):
             p.requires_grad_().grad = g
+        if ready is not None:
+            self._watch(list(params.values()), out, ready)
         loss = F.cross_entropy(functional_call(self.module, params, (inputs,)), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _watch(self, params: list[Tensor], out: Tensor, ready: Ready) -> None:
+        """Calls ``ready`` whenever all gradients behind a place have been written."""
+        starts = list(accumulate(self.layout.sizes, initial=0))
+        missing = set(range(len(params)))
+
+        def written(number: int) -> None:
+            missing.discard(number)
+            last = max(missing, default=-1)
+            if last < number:
+                ready(out, starts[last + 1])
+
+        for i, p in enumerate(params):
+            p.register_post_accumulate_grad_hook(lambda _, i=i: written(i))  # type: ignore[no-untyped-call]
 
     def looped(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
         grad = torch.empty(x.shape, dtype=x.dtype, device=x.device)

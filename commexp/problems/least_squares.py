@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from commexp.problems.base import Problem
+from commexp.problems.base import Problem, Ready, Setting
 from commexp.problems.data import Data
 
 
@@ -20,16 +19,18 @@ class LeastSquares(Problem):
     Metrics: train_loss = F(x), dist_to_opt = ||x - x*||.
     """
 
-    def __init__(self, data: Data, parts: Sequence[Tensor], device: torch.device) -> None:
+    def __init__(self, data: Data, setting: Setting) -> None:
+        parts, device, own = setting.parts, setting.device, list(setting.worker_ids)
         gram, cross, square = [], [], []
         for rows in parts:
             x, y = data.train_x[rows], data.train_y[rows].to(data.train_x.dtype)
             gram.append(x.mT @ x * (2 / len(rows)))
             cross.append(x.mT @ y * (2 / len(rows)))
             square.append(y @ y / len(rows))
-        self.gram, self.cross = torch.stack(gram).to(device), torch.stack(cross).to(device)
-        self.mean_gram, self.mean_cross = self.gram.mean(0), self.cross.mean(0)
-        self.square = torch.stack(square).to(device)
+        everyone = [torch.stack(each).to(device) for each in (gram, cross, square)]
+        self.mean_gram, self.mean_cross, self.mean_square = (each.mean(0) for each in everyone)
+        self.gram, self.cross, self.square = (each[own] for each in everyone)
+        self.deterministic = setting.deterministic
         self.dim = data.train_x.shape[1]
         self.shapes = {"x": (self.dim,)}
         self.samples = sum(len(rows) for rows in parts)
@@ -45,14 +46,17 @@ class LeastSquares(Problem):
     def batch(self, step: int) -> None:
         return None
 
-    def loss_and_grad(self, x: Tensor, batch: object) -> tuple[Tensor, Tensor]:
+    def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         shared = x.stride(0) == 0  # one x for all: a matrix-vector product does
-        gx = self.gram @ x[0] if shared else torch.bmm(self.gram, x[..., None]).squeeze(-1)
+        if self.deterministic:
+            gx = torch.stack([gram @ row for gram, row in zip(self.gram, x, strict=True)])
+        else:
+            gx = self.gram @ x[0] if shared else torch.bmm(self.gram, x[..., None]).squeeze(-1)
         losses = self.square + (x * (gx / 2 - self.cross)).sum(1)
         return losses, gx - self.cross
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        loss = self.square.mean() + x @ (self.mean_gram @ x / 2 - self.mean_cross)
+        loss = self.mean_square + x @ (self.mean_gram @ x / 2 - self.mean_cross)
         return {"train_loss": float(loss), "dist_to_opt": float(torch.linalg.vector_norm(x - self.solution))}
 
     def optimum(self) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from commexp.problems.base import Problem
+from commexp.problems.base import Problem, Ready, Setting
 from commexp.problems.data import Data
 
 
@@ -19,13 +19,13 @@ class Logistic(Problem):
     Metric: train_loss = mean_n f_n(x).
     """
 
-    def __init__(
-        self, data: Data, parts: Sequence[Tensor], start: Sequence[float] | None, device: torch.device
-    ) -> None:
-        if len({len(rows) for rows in parts}) > 1:
+    def __init__(self, data: Data, setting: Setting, start: Sequence[float] | None) -> None:
+        if len({len(rows) for rows in setting.parts}) > 1:
             raise ValueError("partition: logistic regression takes full batches of equal shares; give partition=iid")
-        rows = torch.stack(list(parts))
-        self.signed = (data.train_x[rows] * data.train_y[rows].unsqueeze(-1)).to(device)  # y_i a_i, [W, D, J]
+        rows = torch.stack(list(setting.parts))
+        self.everyone = (data.train_x[rows] * data.train_y[rows].unsqueeze(-1)).to(setting.device)  # y_i a_i, [N, D, J]
+        self.signed = self.everyone[list(setting.worker_ids)]
+        self.deterministic = setting.deterministic
         self.dim = self.signed.shape[2]
         self.shapes = {"x": (self.dim,)}
         self.samples = rows.numel()
@@ -41,10 +41,17 @@ class Logistic(Problem):
     def batch(self, step: int) -> None:
         return None
 
-    def loss_and_grad(self, x: Tensor, batch: object) -> tuple[Tensor, Tensor]:
-        margin = torch.bmm(self.signed, x[..., None]).squeeze(-1)
+    def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
+        if self.deterministic and len(x) > 1:
+            each = [self._of(a[None], row[None]) for a, row in zip(self.signed, x, strict=True)]
+            return torch.cat([loss for loss, _ in each]), torch.cat([grad for _, grad in each])
+        return self._of(self.signed, x)
+
+    @staticmethod
+    def _of(signed: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        margin = torch.bmm(signed, x[..., None]).squeeze(-1)
         slope = -torch.sigmoid(-margin) / margin.shape[1]
-        return F.softplus(-margin).mean(1), torch.bmm(slope[:, None], self.signed).squeeze(1)
+        return F.softplus(-margin).mean(1), torch.bmm(slope[:, None], signed).squeeze(1)
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        return {"train_loss": float(F.softplus(-(self.signed @ x)).mean())}
+        return {"train_loss": float(F.softplus(-(self.everyone @ x)).mean())}

@@ -6,6 +6,10 @@ from commexp.report.tables import summary_markdown
 from commexp.rundir import Run, write_atomic
 
 
+def where_to_look(run: Run) -> str:
+    return f"folder:  {run.folder}\ntables:  summary.md metrics.csv traffic.csv\nfigures: figures/curves.{{png,pdf}}"
+
+
 def finish(run: Run, target: float | None = None, figures: bool = True) -> str:
     """Writes summary.md and the figures of a run that has ended; returns the summary."""
     text = summary_markdown(run, target)

@@ -10,6 +10,7 @@ from registry import options, plan
 from commexp.algorithms import SGD, Algorithm, Context, Schedule
 from commexp.comm import Communicator, Ledger
 from commexp.compressors import ErrorFeedback, NoCompression, TopK
+from commexp.problems.base import Setting
 from commexp.problems.datasets import LinReg
 from commexp.problems.least_squares import LeastSquares
 
@@ -19,7 +20,7 @@ N, J = 5, 20
 def problem() -> LeastSquares:
     data = LinReg(dim=J, samples=30).load(N, 0, torch.float64)
     assert data.parts is not None
-    return LeastSquares(data, data.parts, torch.device("cpu"))
+    return LeastSquares(data, Setting(data.parts, range(N), None, 0, torch.device("cpu"), torch.float64))
 
 
 def context(rounds: int = 40, codec: object = None, **comm: object) -> Context:

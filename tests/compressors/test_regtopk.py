@@ -71,10 +71,10 @@ def test_remembers_only_what_it_sent() -> None:
     codec = RegTopK(k=7)
     codec.feedback(codec.reduce(codec.encode(torch.randn(3, 1000)), torch.full((3,), 1 / 3)))
     assert {name: tuple(v.shape) for name, v in codec.state_dict().items()} == {
-        "indices": (3, 7),
-        "values": (3, 7),
-        "aggregate": (3, 7),
-        "weights": (3,),
+        "workers.indices": (3, 7),
+        "workers.values": (3, 7),
+        "workers.aggregate": (3, 7),
+        "workers.weights": (3,),
     }
 
 

@@ -9,8 +9,10 @@ from commexp.network import Network
 
 def test_seconds_of_each_exchange_by_hand() -> None:
     link = Network(bandwidth=8.0, latency=100.0)  # 1 MB/s, 0.1 s
-    assert link.seconds("all_reduce", 4, 4_000_000) == pytest.approx(6 * (0.1 + 0.25))
-    assert link.seconds("all_gather", 4, 4_000_000) == pytest.approx(3 * (0.1 + 1.0))
+    assert link.seconds("all_reduce", 4, 4_000_000) == pytest.approx(6 * 0.1 + 1.0)
+    assert link.seconds("all_gather", 4, 4_000_000) == pytest.approx(3 * 0.1 + 1.0)
+    assert link.seconds("two_phase", 4, 4_000_000) == pytest.approx(3 * 0.1 + 1.0)
+    assert link.seconds("gossip", 4, 4_000_000) == pytest.approx(0.1 + 1.0)
     assert link.seconds("server", 4, 4_000_000) == pytest.approx(0.1 + 4.0)
 
 

@@ -30,7 +30,7 @@ class Given(Problem):
     def batch(self, step: int) -> int:
         return step
 
-    def loss_and_grad(self, x: Tensor, batch: object) -> tuple[Tensor, Tensor]:
+    def loss_and_grad(self, x: Tensor, batch: object, ready: object = None) -> tuple[Tensor, Tensor]:
         return torch.ones(len(WORKERS)), self.grad
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
@@ -78,9 +78,10 @@ def test_finite_gradients_pass_as_they_are(policy: str, value: float) -> None:
 def test_stop_names_round_worker_tensor_and_kind(kind: str, row: int, column: int, tensor: str) -> None:
     grad = sound()
     grad[row, column] = BAD[kind]
-    with pytest.raises(NonFiniteError) as stopped:
-        checked(grad, "stop")
-    error = stopped.value
+    problem, result = checked(grad, "stop")
+    error = problem.fault
+    assert isinstance(error, NonFiniteError)
+    assert result[row].abs().max() == 0
     assert (error.round, error.worker, error.tensor, error.kind) == (3, WORKERS[row], tensor, kind)
     assert str(error) == f"round 3, worker {WORKERS[row]}: the gradient of {tensor} holds {kind}"
 

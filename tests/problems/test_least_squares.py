@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from commexp.problems.base import Setting
 from commexp.problems.datasets import LinReg
 from commexp.problems.least_squares import LeastSquares
 from commexp.seeding import generator
@@ -15,7 +16,7 @@ N, J, D = 4, 12, 50
 def made() -> tuple[LeastSquares, list[np.ndarray], list[np.ndarray]]:
     data = LinReg(dim=J, samples=D).load(N, 0, torch.float64)
     assert data.parts is not None
-    problem = LeastSquares(data, data.parts, torch.device("cpu"))
+    problem = LeastSquares(data, Setting(data.parts, range(N), None, 0, torch.device("cpu"), torch.float64))
     return problem, [data.train_x[p].numpy() for p in data.parts], [data.train_y[p].numpy() for p in data.parts]
 
 

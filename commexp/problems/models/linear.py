@@ -19,7 +19,7 @@ class LinearRegression(Model):
         refuse_mini_batches(setting)
         if data.train_x.ndim != 2 or not data.train_y.is_floating_point():
             raise ValueError("model=linear_regression: needs feature vectors and real targets; give dataset=linreg")
-        return LeastSquares(data, setting.parts, setting.device)
+        return LeastSquares(data, setting)
 
 
 @dataclass
@@ -32,4 +32,4 @@ class LogisticRegression(Model):
         refuse_mini_batches(setting)
         if data.train_x.ndim != 2 or not bool((data.train_y.abs() == 1).all()):
             raise ValueError("model=logistic_regression: needs feature vectors and labels -1 and 1; give dataset=toy")
-        return Logistic(data, setting.parts, self.start, setting.device)
+        return Logistic(data, setting, self.start)

@@ -1,0 +1,132 @@
+"""Bytes between processes: torch.distributed, and nothing at all where there is one process.
+
+Every call is begun at once and gives a generator: it yields each handle to be waited for and returns the result. So
+several exchanges can be under way, and whoever drives them decides when to wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Handle(Protocol):
+    """A transfer under way."""
+
+    def wait(self) -> object: ...
+
+
+T = TypeVar("T")
+Steps = Generator[Handle, None, T]
+
+
+def finish(steps: Steps[T]) -> T:
+    """Waits for one exchange to its end."""
+    try:
+        while True:
+            next(steps).wait()
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+class Links:
+    """One process: rank 0 of 1. Nothing is ever sent."""
+
+    rank = 0
+    processes = 1
+
+    def agree(self, x: Tensor) -> Tensor:
+        """int or float CPU tensor -> its sum over all processes; small, and apart from the messages."""
+        return x
+
+    def tell(self, text: str) -> list[str]:
+        """Every process's text, in the order of ranks."""
+        return [text]
+
+
+class Processes(Links):
+    """The processes of torch.distributed's default group: NCCL where each has a GPU of its own, else Gloo.
+
+    Tensors on a GPU go over the CPU where Gloo carries them. Small things that all must know go through a second
+    group, on Gloo in any case. Transfers raise RuntimeError when a process is gone or does not answer in time.
+    """
+
+    def __init__(self, timeout: timedelta) -> None:
+        self.rank, self.processes = dist.get_rank(), dist.get_world_size()
+        self.staged = dist.get_backend() == "gloo"
+        control = dist.new_group(backend="gloo", timeout=timeout)
+        assert isinstance(control, dist.ProcessGroup)  # every process belongs to it
+        self.control = control
+
+    def agree(self, x: Tensor) -> Tensor:
+        dist.all_reduce(x, group=self.control)
+        return x
+
+    def begin_agreement(self, x: Tensor) -> dist.Work:
+        """``agree`` without waiting: x holds the sum when the handle is done."""
+        return begun(dist.all_reduce(x, group=self.control, async_op=True))
+
+    def tell(self, text: str) -> list[str]:
+        packed = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
+        sizes = self.counts(torch.tensor([len(packed)]))[:, 0].tolist()
+        padded = torch.zeros(self.processes, max(sizes), dtype=torch.uint8)
+        mine = torch.nn.functional.pad(packed, (0, max(sizes) - len(packed)))
+        dist.all_gather(list(padded), mine, group=self.control)
+        return [bytes(row[:n].tolist()).decode().strip(" ") for row, n in zip(padded, sizes, strict=True)]
+
+    def counts(self, mine: Tensor) -> Tensor:
+        """int64 [m] of each process -> [P, m]."""
+        everyone = torch.empty(self.processes, len(mine), dtype=torch.int64)
+        dist.all_gather(list(everyone), mine.long().cpu(), group=self.control)
+        return everyone
+
+    def all_reduce(self, x: Tensor) -> Steps[Tensor]:
+        """x -> its sum over processes; x itself may be overwritten."""
+        sent = self._ready(x)
+        yield begun(dist.all_reduce(sent, async_op=True))
+        return sent.to(x.device)
+
+    def all_gather(self, x: Tensor, sizes: Sequence[int] | None = None) -> Steps[list[Tensor]]:
+        """uint8 [n] of each process -> those of all. ``sizes``: of each, where they differ; then exactly those travel,
+        directly from one to the other."""
+        sent = self._ready(x)
+        if sizes is None or len(set(sizes)) == 1:
+            received = list(sent.new_empty(self.processes, len(sent)))
+            yield begun(dist.all_gather(received, sent, async_op=True))
+            return [r.to(x.device) for r in received]
+        others = [p for p in range(self.processes) if p != self.rank]
+        pieces = yield from self.swap({p: x for p in others}, {p: sizes[p] for p in others}, x)
+        return [pieces.get(p, x) for p in range(self.processes)]
+
+    def all_to_all(self, pieces: Sequence[Tensor], sizes: Sequence[int]) -> Steps[list[Tensor]]:
+        """uint8 [n_p] for each process p -> what each had for this one, [sizes_p]."""
+        sent = [self._ready(p) for p in pieces]
+        received = sent[0].new_empty(sum(sizes))
+        given = [len(s) for s in sent]
+        yield begun(dist.all_to_all_single(received, torch.cat(sent), list(sizes), given, async_op=True))
+        return list(torch.split(received.to(pieces[0].device), list(sizes)))
+
+    def swap(self, out: Mapping[int, Tensor], sizes: Mapping[int, int], like: Tensor) -> Steps[dict[int, Tensor]]:
+        """Sends ``out`` to some processes and receives from some, all at once, point to point. ``sizes``: elements to
+        receive from each, of the type and device of ``like``."""
+        staged = torch.device("cpu") if self.staged else like.device
+        received = {p: torch.empty(n, dtype=like.dtype, device=staged) for p, n in sizes.items()}
+        works = [dist.P2POp(dist.irecv, r, p) for p, r in received.items() if r.numel()]
+        works += [dist.P2POp(dist.isend, self._ready(x), p) for p, x in out.items() if x.numel()]
+        yield from dist.batch_isend_irecv(works) if works else ()
+        return {p: r.to(like.device) for p, r in received.items()}
+
+    def _ready(self, x: Tensor) -> Tensor:
+        return (x.cpu() if self.staged else x).contiguous()
+
+
+def begun(work: dist.Work | None) -> dist.Work:
+    """torch gives None to processes outside a group; ours are all inside."""
+    assert work is not None
+    return work

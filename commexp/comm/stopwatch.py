@@ -1,0 +1,45 @@
+"""Where a round's time goes, without making anyone wait for the sake of measuring."""
+
+from __future__ import annotations
+
+import time
+
+
+class Stopwatch:
+    """Seconds of this process in each phase of a round.
+
+        compute     gradients, updates, and whatever is not below
+        encode      from the gradient to the message
+        wait        from having a message ready until the slowest process has one, too
+        transfer    the rest of the time in exchanges
+        decode      from the messages to the aggregate
+
+    Phases follow each other: ``to`` ends one and begins the next. How long the slowest took is known from the moment
+    at which a tiny exchange that all processes begin with their first message came back (``everyone_ready``), which
+    nobody waits for. A transfer that runs while gradients are computed counts only where it is waited for.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._phase, self._since = "compute", time.perf_counter()
+        self._first_transfer: float | None = None
+
+    def start(self) -> None:
+        self.seconds = {}
+        self._phase, self._since, self._first_transfer = "compute", time.perf_counter(), None
+
+    def to(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
+        if phase == "transfer" and self._first_transfer is None:
+            self._first_transfer = now
+        self._phase, self._since = phase, now
+
+    def stop(self, everyone_ready: float | None = None) -> dict[str, float]:
+        """The round's seconds; ``everyone_ready`` on the clock of time.perf_counter, None for one process."""
+        self.to("compute")
+        transfer = self.seconds.get("transfer", 0.0)
+        if everyone_ready is not None and self._first_transfer is not None:
+            wait = min(max(0.0, everyone_ready - self._first_transfer), transfer)
+            self.seconds |= {"wait": wait, "transfer": transfer - wait}
+        return self.seconds

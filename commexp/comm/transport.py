@@ -1,0 +1,137 @@
+"""How an aggregate comes about, exchange by exchange: what is moved between processes, and who adds up what.
+
+Each method begins an exchange and gives its steps (links.py). With ``in_order`` everything is added worker by worker,
+so the result has the same bits however the workers are spread over processes.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from commexp.comm.frames import pack_frames, unpack_frames
+from commexp.comm.links import Processes, Steps
+from commexp.compressors import Message
+from commexp.compressors.answer import pack_answer, unpack_answer
+from commexp.compressors.base import narrowed, weighted_sum
+
+
+def stretches(dim: int, count: int) -> list[int]:
+    """Bounds of ``count`` stretches of a vector of length ``dim``, multiples of 8 but for the last; the last ones may
+    be empty."""
+    step = 8 * math.ceil(dim / count / 8)
+    return [min(i * step, dim) for i in range(count + 1)]
+
+
+class Transport:
+    """Among P > 1 processes that host W workers each."""
+
+    def __init__(self, links: Processes, in_order: bool) -> None:
+        self.links, self.in_order = links, in_order
+
+    def all_gather(self, message: Message, weights: Tensor) -> Steps[Tensor]:
+        """Everyone gets every message and adds them up."""
+        frames = pack_frames(message, weights)
+        sizes, blob = None, torch.cat(frames)
+        lengths = torch.tensor([len(f) for f in frames])
+        if message.lengths:
+            counts = self.links.counts(lengths)
+            sizes = counts.sum(1).tolist()
+        else:
+            counts = lengths.expand(self.links.processes, -1)
+        blobs = yield from self.links.all_gather(blob, sizes)
+        received = [f for b, row in zip(blobs, counts.tolist(), strict=True) for f in torch.split(b, row)]
+        everyone, shares = unpack_frames(received, message)
+        return message.codec.total(everyone, shares, self.in_order)
+
+    def all_reduce(self, message: Message, weights: Tensor) -> Steps[Tensor]:
+        """Messages that sum are added on the way, where that keeps what is asked: full width, any order. Else every
+        process adds up one stretch of them in full width and hands on the sum: as many bytes as a ring all-reduce."""
+        codec = message.codec
+        flat = {n: b.flatten(1) for n, b in message.buffers.items()}
+        sums: dict[str, Tensor] = {}
+        for dtype in {b.dtype for b in flat.values()}:
+            names = [n for n, b in flat.items() if b.dtype == dtype]
+            rows = [flat[n] for n in names]
+            numbers = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+            if dtype == message.dtype and not self.in_order:
+                total = yield from self.links.all_reduce(weighted_sum(numbers, weights))
+            else:
+                total = yield from self._owners(numbers, weights, message.dtype)
+            pieces = torch.split(total, [r.shape[1] for r in rows])
+            sums |= {n: p.view(1, *message.buffers[n].shape[1:]) for n, p in zip(names, pieces, strict=True)}
+        ordered = {n: sums[n] for n in message.buffers}
+        summed = Message(ordered, message.dim, message.dtype, 0.0, codec, last=message.last)
+        return codec.parts(summed)[0]
+
+    def _owners(self, numbers: Tensor, weights: Tensor, wide: torch.dtype) -> Steps[Tensor]:
+        """[W, m] -> sum_n w_n numbers_n, [m], added in ``wide`` and rounded once."""
+        links, (workers, m), item = self.links, numbers.shape, numbers.element_size()
+        width = -(-m // links.processes)
+        padded = torch.nn.functional.pad(numbers, (0, width * links.processes - m))
+        heads = weights.to(torch.float64)[:, None].view(torch.uint8)
+        stretch = [torch.cat([heads, p.contiguous().view(torch.uint8)], 1) for p in torch.split(padded, width, dim=1)]
+        size = workers * (heads.shape[1] + width * item)
+        received = yield from links.all_to_all([s.flatten() for s in stretch], [size] * links.processes)
+        block = torch.cat(received).view(links.processes * workers, -1)
+        shares = block[:, : heads.shape[1]].contiguous().view(torch.float64)[:, 0].to(wide)
+        rows = block[:, heads.shape[1] :].contiguous().view(numbers.dtype).to(wide)
+        total = narrowed(weighted_sum(rows, shares, self.in_order), numbers.dtype)
+        pieces = yield from links.all_gather(total.view(torch.uint8))
+        return torch.cat(pieces).view(numbers.dtype)[:m]
+
+    def server(self, message: Message, weights: Tensor) -> Steps[Tensor]:
+        """Messages go to rank 0, and what they add up to comes back. Messages that sum are answered by their sum."""
+        links, codec = self.links, message.codec
+        frames = pack_frames(message, weights)
+        lengths = torch.tensor([len(f) for f in frames])
+        counts = links.counts(lengths) if message.lengths else lengths.expand(links.processes, -1)
+        blob, answer = torch.cat(frames), torch.empty(0, dtype=torch.uint8)
+        if links.rank:
+            yield from links.swap({0: blob}, {}, blob)
+        else:
+            sizes = {p: int(counts[p].sum()) for p in range(1, links.processes)}
+            others = yield from links.swap({}, sizes, blob)
+            blobs = [blob, *(others[p] for p in sizes)]
+            received = [f for b, row in zip(blobs, counts.tolist(), strict=True) for f in torch.split(b, row)]
+            everyone, shares = unpack_frames(received, message)
+            if codec.sums:
+                summed = codec.summed(everyone, shares, self.in_order)
+                answer = pack_frames(summed, shares[:1])[0]
+            else:
+                answer = pack_answer(codec.conclude(everyone, codec.total(everyone, shares, self.in_order)))
+        size = len(frames[0]) if codec.sums else int(links.counts(torch.tensor([len(answer)]))[0, 0])
+        if links.rank:
+            answer = (yield from links.swap({}, {0: size}, blob))[0]
+        else:
+            yield from links.swap({p: answer for p in range(1, links.processes)}, {}, blob)
+        if codec.sums:
+            return codec.parts(unpack_frames([answer], message)[0])[0]
+        return unpack_answer(answer, message.dim, message.dtype)
+
+    def two_phase(self, message: Message, weights: Tensor) -> Steps[Tensor]:
+        """Every process owns a stretch of the vector: it gets everyone's message for it and hands on the aggregate."""
+        links, codec = self.links, message.codec
+        bounds = stretches(message.dim, links.processes)
+        width = [b - a for a, b in pairwise(bounds)]
+        cut = codec.cut(message, bounds)
+        frames = [pack_frames(m, weights) if n else [] for m, n in zip(cut, width, strict=True)]
+        lengths = torch.tensor([[len(f) for f in each] or [0] * message.workers for each in frames])
+        if any(m.lengths for m in cut):
+            mine = links.counts(lengths.flatten()).view(links.processes, links.processes, -1)[:, links.rank]
+        else:
+            mine = lengths[links.rank].expand(links.processes, -1)
+        nothing = torch.empty(0, dtype=torch.uint8, device=weights.device)
+        blobs = [torch.cat(each) if each else nothing for each in frames]
+        received = yield from links.all_to_all(blobs, mine.sum(1).tolist())
+        answer = nothing
+        if width[links.rank]:
+            rows = [f for b, row in zip(received, mine.tolist(), strict=True) for f in torch.split(b, row)]
+            everyone, shares = unpack_frames(rows, cut[links.rank])
+            answer = pack_answer(codec.conclude(everyone, codec.total(everyone, shares, self.in_order)))
+        sizes = links.counts(torch.tensor([len(answer)]))[:, 0].tolist()
+        answers = yield from links.all_gather(answer, sizes)
+        return torch.cat([unpack_answer(a, n, message.dtype) for a, n in zip(answers, width, strict=True) if n])

@@ -1,0 +1,91 @@
+"""An aggregate on its way back to the workers: whole, as entries, or as signs, whichever is smallest. Nothing is lost.
+
+An answer is a byte that says which, and then
+
+    0  dense      all values
+    1  entries    how many (int64), their packed indices, their values
+    2  signs      one magnitude and a ternary digit an entry: of a majority's vote
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from commexp.compressors.base import CorruptMessageError, log2_binomial
+from commexp.compressors.indices import index_bytes, pack_indices, unpack_indices
+from commexp.compressors.wire import pack_trits, unpack_trits
+
+DENSE, ENTRIES, SIGNS = 0, 1, 2
+HEADERS = {DENSE: 1, ENTRIES: 9, SIGNS: 1}  # bytes that say what follows: the frame's, not counted as payload
+
+
+def answer_size(x: Tensor) -> tuple[int, float]:
+    """(bytes, bits of information) of the answer x [m], without its header."""
+    kind, nbytes = _smallest(x)
+    bits = 8.0 * x.element_size()
+    if kind == ENTRIES:
+        k = int(torch.count_nonzero(x))
+        return nbytes, log2_binomial(len(x), k) + bits * k
+    return nbytes, bits + len(x) * math.log2(3) if kind == SIGNS else bits * len(x)
+
+
+def pack_answer(x: Tensor) -> Tensor:
+    """x [m] -> uint8."""
+    kind, _ = _smallest(x)
+    header = x.new_full((1,), kind, dtype=torch.uint8)
+    if kind == DENSE:
+        return torch.cat([header, _bytes(x)])
+    if kind == SIGNS:
+        trits = torch.where(x == 0, 0, (x > 0).to(torch.uint8) + 1).to(torch.uint8)
+        return torch.cat([header, _bytes(x.abs().amax(0, keepdim=True)), pack_trits(trits[None])[0]])
+    places = x.nonzero()[:, 0]
+    count = torch.tensor([len(places)], dtype=torch.int64, device=x.device)
+    return torch.cat([header, _bytes(count), pack_indices(places[None], len(x))[0], _bytes(x[places])])
+
+
+def unpack_answer(packed: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    """uint8 -> [m] of ``dtype``. Raises CorruptMessageError for bytes that no ``pack_answer`` can have made."""
+    kind = int(packed[0]) if len(packed) else -1
+    if kind not in HEADERS or len(packed) < HEADERS[kind]:
+        raise CorruptMessageError(f"an answer of {len(packed)} bytes cannot begin with {kind}")
+    body = packed[HEADERS[kind] :]
+    if kind == DENSE:
+        return _numbers(body, dtype, dim)
+    if kind == SIGNS:
+        scale, trits = _numbers(body[: dtype.itemsize], dtype, 1), unpack_trits(body[None, dtype.itemsize :], dim)[0]
+        return torch.tensor([0, -1, 1], dtype=dtype, device=packed.device)[trits.int()] * scale
+    k = int(_numbers(packed[1:9], torch.int64, 1))
+    if not 0 < k <= dim:
+        raise CorruptMessageError(f"an answer of {k} entries among {dim}")
+    cut = index_bytes(k, dim)
+    places = unpack_indices(body[None, :cut], k, dim)[0]
+    return torch.zeros(dim, dtype=dtype, device=packed.device).scatter_(0, places, _numbers(body[cut:], dtype, k))
+
+
+def _smallest(x: Tensor) -> tuple[int, int]:
+    """Which form, and its bytes."""
+    k, item = int(torch.count_nonzero(x)), x.element_size()
+    sizes = {DENSE: len(x) * item}
+    if k > 0:
+        sizes[ENTRIES] = index_bytes(k, len(x)) + k * item
+        sizes[SIGNS] = item + -(-len(x) // 5)
+    best = min(sizes, key=sizes.__getitem__)
+    if best == SIGNS:  # the smallest by far, but seldom possible: looked at last
+        magnitudes = x.abs()
+        if not bool(((magnitudes == magnitudes.amax()) | (x == 0)).all()):
+            del sizes[SIGNS]
+            best = min(sizes, key=sizes.__getitem__)
+    return best, sizes[best]
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return x.contiguous().view(torch.uint8)
+
+
+def _numbers(packed: Tensor, dtype: torch.dtype, count: int) -> Tensor:
+    if len(packed) != count * dtype.itemsize:
+        raise CorruptMessageError(f"{len(packed)} bytes cannot hold {count} numbers of {dtype}")
+    return packed.clone().view(dtype)

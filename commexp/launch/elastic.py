@@ -1,0 +1,109 @@
+"""Starts the processes of a run on this host through torch's elastic launcher, and starts them anew when one dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from commexp.config import Plan
+from commexp.launch.rendezvous import HOST, NAME
+from commexp.refusals import LaunchError, UserError
+from commexp.rundir import Run, write_json
+from commexp.runner import folder_of
+
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def run_in_processes(plan: Plan) -> Run:
+    """launch.nproc processes, each running ``commexp.launch.worker``; the first one shows its progress here.
+
+    Raises UserError for a plan that does not fit or is refused by the workers, LaunchError if a process dies and
+    launch.max_restarts have been used up.
+    """
+    wanted, run = plan.config.launch, folder_of(plan)
+    if plan.config.workers % wanted.nproc:
+        raise UserError(
+            f"launch.nproc={wanted.nproc}: {plan.config.workers} workers cannot be spread evenly over it; "
+            "give a divisor of workers"
+        )
+    if run.finished and not plan.config.rerun:
+        return run
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say what happened, in one line
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
+    with tempfile.TemporaryDirectory(prefix="commexp-") as scratch:
+        task = Path(scratch) / "task.json"
+        write_json(task, {"name": plan.name, "config": plan.resolved})
+        os.environ["COMMEXP_LAUNCHER"] = str(os.getpid())
+        try:
+            elastic_launch(_how(wanted, scratch), sys.executable)("-m", "commexp.launch.worker", str(task))
+        except ChildFailedError as error:
+            reason = root_cause(error.failures)
+            if run.status == "running":
+                run.set_meta(status="failed", error=reason)
+            raise LaunchError(reason) from error
+        except SignalException:
+            pass  # the workers were told, saved, and wrote the status
+        finally:
+            del os.environ["COMMEXP_LAUNCHER"]
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        refusal = Path(scratch) / "refusal"
+        if refusal.is_file():
+            raise UserError(refusal.read_text(encoding="utf-8"))
+    return run
+
+
+def _how(wanted: Any, scratch: str) -> LaunchConfig:
+    return LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=wanted.nproc,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend=NAME,
+        rdzv_configs={"listening": _listen(wanted.port), "timeout": wanted.timeout},
+        local_addr=HOST,
+        max_restarts=wanted.max_restarts,
+        logs_specs=DefaultLogsSpecs(log_dir=scratch),
+    )
+
+
+def _listen(port: int) -> socket.socket:
+    """A socket on the loopback interface; port 0 is any that is free. Raises LaunchError if it is in use."""
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        raise LaunchError(
+            f"rank 0: launch.port={port} cannot be had on {HOST} ({error.strerror}); give another, or 0 for a free one"
+        ) from error
+
+
+def root_cause(failures: dict[int, ProcessFailure]) -> str:
+    """One line on the process that failed first: not on those that only lost their connection to it."""
+    ranked = sorted(failures.items(), key=lambda item: (_lost(item[1]), item[0]))
+    rank, failure = ranked[0]
+    if failure.exitcode < 0:
+        return f"rank {rank}: killed by {failure.signal_name()}; launch.max_restarts=3 would start it again"
+    text = " ".join(str(_told(failure).get("message") or f"ended with exit status {failure.exitcode}").split())
+    return text if text.startswith("rank ") else f"rank {rank}: {text}"
+
+
+def _told(failure: ProcessFailure) -> dict[str, Any]:
+    """What the process wrote about its end."""
+    content = failure.error_file_data
+    told = content.get("message", {}) if isinstance(content, dict) else {}
+    return told if isinstance(told, dict) else {"message": str(told)}
+
+
+def _lost(failure: ProcessFailure) -> bool:
+    return bool(_told(failure).get("extraInfo", {}).get("lost", False))

@@ -1,0 +1,97 @@
+"""One of several processes: it finds the others, runs its workers, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+import time
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from commexp.comm import Processes
+from commexp.config import Plan
+from commexp.launch.single import set_threads, usable
+from commexp.ranks import local
+from commexp.refusals import LaunchError, UserError
+from commexp.rundir import Run
+from commexp.runner import execute
+
+#: what Gloo, NCCL and the store say when another process is gone or silent
+GONE = re.compile(r"closed by peer|reset by peer|broken pipe|not connected|connection refused|socketlist|remote", re.I)
+SILENT = re.compile(r"timed? ?out|timeout", re.I)
+
+
+def run_as_member(plan: Plan) -> Run:
+    """Raises UserError, and LaunchError naming this rank and the cause."""
+    _die_with_launcher()
+    world, here = int(os.environ["WORLD_SIZE"]), local("LOCAL_WORLD_SIZE", "WORLD_SIZE")
+    if plan.config.workers % world:
+        raise UserError(
+            f"workers={plan.config.workers}: cannot be spread evenly over {world} processes; give a multiple"
+        )
+    device, backend = _place(plan.config.launch.device, here)
+    set_threads(plan, max(1, (os.cpu_count() or 1) // here))
+    timeout = plan.config.launch.timeout
+    _join(backend, timeout, world == here)
+    try:
+        return execute(plan, device, Processes(timedelta(seconds=timeout)))
+    except RuntimeError as error:
+        if GONE.search(str(error)):
+            raise LaunchError(f"{_me()}: lost its connection to another process", lost=True) from error
+        if SILENT.search(str(error)):
+            text = f"{_me()}: another process did not answer within launch.timeout={timeout:g} s"
+            raise LaunchError(text, lost=True) from error
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def _me() -> str:
+    return f"rank {os.environ['RANK']}"
+
+
+def _place(wanted: str, here: int) -> tuple[torch.device, str]:
+    """Device and back end: NCCL where each of ``here`` processes on this host has a GPU of its own, else Gloo."""
+    gpus = torch.cuda.device_count() if wanted in ("auto", "cuda") else 0
+    if not gpus:
+        return usable("cpu" if wanted == "auto" else wanted), "gloo"
+    device = usable(f"cuda:{local('LOCAL_RANK', 'RANK') % gpus}")
+    torch.cuda.set_device(device)
+    return device, "nccl" if gpus >= here else "gloo"
+
+
+def _join(backend: str, timeout: float, one_host: bool) -> None:
+    """Meets the other processes. On one host everything listens on the loopback interface alone."""
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    if one_host:
+        loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
+    try:
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    except (RuntimeError, ValueError, OSError) as error:
+        if "address already in use" in str(error).lower() or "EADDRINUSE" in str(error):
+            raise LaunchError(f"{_me()}: port {port} of {address} is in use; give another MASTER_PORT") from error
+        raise LaunchError(
+            f"{_me()}: did not meet the {os.environ['WORLD_SIZE']} processes at {address}:{port} within "
+            f"launch.timeout={timeout:g} s; see that all are started and can reach that address"
+        ) from error
+
+
+def _die_with_launcher() -> None:
+    """Ends this process at once when the launcher that started it is gone, however it went: nobody would notice what
+    it does, and whoever starts the run again must find nobody at work on it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    parent = int(os.environ.get("COMMEXP_LAUNCHER", os.getppid()))
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

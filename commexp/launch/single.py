@@ -1,0 +1,35 @@
+"""One process, on a CPU or one GPU: all workers live in it."""
+
+from __future__ import annotations
+
+import torch
+
+from commexp.config import Plan
+from commexp.refusals import UserError
+from commexp.rundir import Run
+from commexp.runner import execute
+
+
+def run_alone(plan: Plan) -> Run:
+    """Raises UserError for a device that is not there."""
+    wanted = plan.config.launch.device
+    device = usable(wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    set_threads(plan, torch.get_num_threads())
+    return execute(plan, device)
+
+
+def usable(name: str) -> torch.device:
+    """The device of this name. Raises UserError."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"launch.device={name}: not usable here; give cpu, or auto") from error
+    return device
+
+
+def set_threads(plan: Plan, usual: int) -> None:
+    """One where every split over processes must give the same bits: torch adds up in another order with more."""
+    config = plan.config
+    threads = config.launch.threads or (1 if config.comm.deterministic else usual)
+    torch.set_num_threads(threads)

@@ -1,0 +1,22 @@
+"""What a launcher tells its processes through the environment."""
+
+from __future__ import annotations
+
+import os
+
+NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def joins() -> bool:
+    """Whether this process has been started as one of several: by torchrun, srun, or by hand."""
+    return all(name in os.environ for name in NEEDED)
+
+
+def rank() -> int:
+    """Of this process; 0 where it is alone."""
+    return int(os.environ["RANK"]) if joins() else 0
+
+
+def local(name: str, otherwise: str) -> int:
+    """LOCAL_RANK or LOCAL_WORLD_SIZE; launchers other than torchrun may not set them: one host then."""
+    return int(os.environ.get(name, os.environ[otherwise]))
