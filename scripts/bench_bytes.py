@@ -1,0 +1,98 @@
+"""bytes_wire against the operating system: every exchange among hosts with real links, counted by the kernel.
+
+    python scripts/bench_bytes.py        # as root; needs ip and tc
+
+Four namespaces joined by links of 1 Gbit/s (netlab.py), one worker in each. The kernel's counters hold all that leaves
+a host: payload, TCP and IP headers, acknowledgements, and the few bytes by which processes keep in step.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from netlab import NetLab, NetLabError
+
+from commexp.comm import Communicator, Ledger, Processes
+from commexp.compressors import FP16, Compressor, NoCompression, PowerSGD, Setup, Sign, Threshold, TopK
+from commexp.units import human_bytes
+
+DIM, HOSTS, ROUNDS = 2_000_000, 4, 3
+RING = torch.tensor([[0.5, 0.25, 0, 0.25], [0.25, 0.5, 0.25, 0], [0, 0.25, 0.5, 0.25], [0.25, 0, 0.25, 0.5]])
+CASES: dict[str, tuple[str, Compressor]] = {
+    "dense, all-reduce": ("all_reduce", NoCompression()),
+    "fp16, all-reduce": ("all_reduce", FP16()),
+    "PowerSGD rank 64, two all-reduces": ("all_reduce", PowerSGD(rank=64)),
+    "Top-k 10 %, all-gather": ("all_gather", TopK(k=0.1)),
+    "threshold (sizes differ), all-gather": ("all_gather", Threshold(t=0.2)),
+    "dense, gossip on a ring": ("gossip", NoCompression()),
+    "dense, parameter server": ("server", NoCompression()),
+    "Top-k 10 %, parameter server": ("server", TopK(k=0.1)),
+    "Top-k 10 %, two-phase": ("two_phase", TopK(k=0.1)),
+    "signs (8 M entries), two-phase": ("two_phase", Sign()),
+}
+
+
+def sent_by_kernel() -> int:
+    return int(Path("/sys/class/net/eth0/statistics/tx_bytes").read_text())
+
+
+def rank() -> None:
+    """One worker: goes through all cases; rank 0 prints what the ledger and what the kernels counted."""
+    dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+    links = Processes(timedelta(seconds=120))
+    weights = torch.full((1,), 1 / HOSTS)
+    found = {}
+    for name, (exchange, codec) in CASES.items():
+        x = torch.randn(
+            1, 4 * DIM if isinstance(codec, Sign) else DIM, generator=torch.Generator().manual_seed(links.rank)
+        )
+        codec.setup(Setup(worker_ids=[links.rank]))
+        comm = Communicator(HOSTS, Ledger(), "auto" if exchange == "gossip" else exchange, links=links)
+        links.tell("")
+        before = sent_by_kernel()
+        for t in range(ROUNDS):
+            comm.begin_round(t)
+            if exchange == "gossip":
+                comm.gossip(x, RING)
+            else:
+                comm.begin(codec, weights).finish(x)
+            comm.end_round()
+        links.tell("")
+        counted = int(links.agree(torch.tensor([sent_by_kernel() - before]))[0])
+        comm.settle()
+        smallest = min(e.bytes_sent for e in comm.ledger.entries) // HOSTS
+        found[name] = (smallest, comm.ledger.bytes_wire, counted)
+    if links.rank == 0:
+        print(json.dumps(found), flush=True)
+    dist.destroy_process_group()
+
+
+def main() -> int:
+    if sys.argv[1:] == ["rank"]:
+        rank()
+        return 0
+    try:
+        with NetLab(HOSTS, 1000.0) as lab:
+            ended = lab.run_everywhere([sys.executable, __file__, "rank"], timeout=300)
+    except NetLabError as error:
+        print(f"bench_bytes: {error}", file=sys.stderr)
+        return 2
+    if any(e.returncode for e in ended):
+        print(next(e.output for e in ended if e.returncode), file=sys.stderr)
+        return 1
+    found = json.loads(ended[0].output.splitlines()[-1])
+    print(
+        f"| {HOSTS} workers, {ROUNDS} rounds | payload of one | bytes_wire | kernel | ratio |\n| --- | --- | --- | --- | --- |"
+    )
+    for name, (size, wire, counted) in found.items():
+        print(f"| {name} | {human_bytes(size)} | {human_bytes(wire)} | {human_bytes(counted)} | {counted / wire:.4f} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""N = 8 workers over 1, 2, 4 and 8 real processes: the same curves, the same books.
+
+Bit for bit with comm.deterministic, else to 1e-6 relative; for every codec, algorithm and exchange. Other exchanges
+than the usual one are gone through once, with the most processes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from launch.processes import ranks, wait_for
+from registry import bare, options, plan, untimed
+
+from commexp.api import run_experiment
+from commexp.comm.cost import serves_two_phase
+from commexp.rundir import Run
+
+WALKER = Path(__file__).with_name("walker.py")
+LINEAR = [
+    "workers=8",
+    "dataset=linreg",
+    "dataset.dim=40",
+    "dataset.samples=20",
+    "model=linear_regression",
+    "batch_size=null",
+]
+LINEAR += ["dtype=float64", "rounds=5", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
+DIGITS = ["rounds=4", "eval_every=2", "model.width=8", "batch_size=2", "dtype=float64"]
+
+
+def usual() -> list[list[str]]:
+    every = [["algo=" + name, *LINEAR] for name in options("algo")]
+    every += [[f"compress={codec}", *LINEAR] for codec in options("compress")]
+    every.append(["compress=topk", "compress.scope=layer", "compress.whole_below=50", *DIGITS])
+    every += [[f"compress={codec}", *DIGITS] for codec in ("none", "bf16", "powersgd")]
+    return [[*case, f"comm.deterministic={exact}"] for case in every for exact in ("true", "false")]
+
+
+def unusual() -> list[list[str]]:
+    every = [[f"compress={codec}", "comm.exchange=server", *LINEAR] for codec in options("compress")]
+    for codec in options("compress"):
+        if serves_two_phase(bare(codec)):
+            every.append([f"compress={codec}", "comm.exchange=two_phase", *LINEAR])
+    every.append(["compress=sign", "compress.vote=true", "compress.error_feedback=false", *LINEAR])
+    every.append(["compress=fp16", "comm.exchange=all_gather", *LINEAR])
+    return [[*case, "comm.deterministic=true"] for case in every]
+
+
+def label(case: list[str]) -> str:
+    return " ".join(word for word in case if word not in LINEAR + DIGITS)
+
+
+def tables(folder: Path, name: str) -> list[list[dict[str, str]]]:
+    assert Run(folder / "runs" / name).status == "completed", name
+    return [untimed(folder / "runs" / name / f"{table}.csv") for table in ("metrics", "traffic")]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs folder of all cases, each carried out by this process."""
+    folder = tmp_path_factory.mktemp("alone")
+    for case in usual() + unusual():
+        run_experiment([*case, f"outputs={folder}", "launch.device=cpu"], figures=False)
+    return folder
+
+
+@pytest.mark.parametrize("processes", [2, 4, 8])
+def test_curves_and_books_are_those_of_one_process(processes: int, alone: Path, tmp_path: Path) -> None:
+    cases = usual() + (unusual() if processes == 8 else [])
+    plans = {label(case): plan(*case, f"outputs={tmp_path}") for case in cases}
+    (tmp_path / "tasks.json").write_text(json.dumps([p.resolved for p in plans.values()]))
+    ended = wait_for(ranks(processes, [str(WALKER), str(tmp_path / "tasks.json")], tmp_path), 240)
+    assert [status for status, _, _ in ended] == [0] * processes, ended[0][2][-2000:]
+    for case, made in plans.items():
+        for found, expected in zip(tables(tmp_path, made.name), tables(alone, made.name), strict=True):
+            if made.config.comm.deterministic:
+                assert found == expected, case
+            else:
+                assert_close(found, expected, case)
+
+
+def assert_close(found: list[dict[str, str]], expected: list[dict[str, str]], case: str) -> None:
+    assert [row.keys() for row in found] == [row.keys() for row in expected], case
+    for one, other in zip(found, expected, strict=True):
+        for key, value in one.items():
+            if "bytes" in key or key in ("exchange", "direction"):
+                assert value == other[key], (case, key)
+            else:
+                assert float(value) == pytest.approx(float(other[key]), rel=1e-6), (case, key)
