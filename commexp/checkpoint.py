@@ -8,7 +8,6 @@ the checkpoint before is whole. Parts may be read by processes that host other w
 from __future__ import annotations
 
 import hashlib
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,8 +20,6 @@ from torch import Tensor
 from commexp.comm import Links
 from commexp.rundir import read_json, write_atomic, write_json
 from commexp.state import has_workers
-
-log = logging.getLogger("commexp")
 
 KEPT = 2
 
@@ -84,9 +81,7 @@ def _sound(folder: Path, path: Path, about: dict[str, Any]) -> bool:
     for part in about.get("parts", [{"file": path.name}]):
         file = folder / str(part["file"])
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != part.get("sha256"):
-            text = f"checkpoint {file.name} is damaged and is not used"
-            log.warning(text)
-            print(f"commexp: note: {text}", file=sys.stderr, flush=True)
+            print(f"commexp: note: checkpoint {file.name} is damaged and is not used", file=sys.stderr, flush=True)
             return False
     return True
 

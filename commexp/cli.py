@@ -79,7 +79,7 @@ def main() -> None:
     # Hydra prints its own errors over many lines unless this is set; we turn them into one, unless the user set it
     os.environ.setdefault("COMMEXP_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what goes wrong between processes is told in one line
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what goes wrong between processes is told in one line
     sys.argv[1:] = for_each_job(sys.argv[1:])
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(guarded)()

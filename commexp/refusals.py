@@ -21,11 +21,12 @@ class UserError(Exception):
 
 
 class LaunchError(RuntimeError):
-    """Processes that did not come together, or one that was lost. ``lost``: the cause lies in another process."""
+    """Processes that did not come together, or one that was lost. ``lost``: gone or silent, if the cause lies in
+    another process. ``others``: ids of the run's other processes, as far as they are known."""
 
-    def __init__(self, text: str, lost: bool = False) -> None:
+    def __init__(self, text: str, lost: str = "", others: Sequence[int] = ()) -> None:
         super().__init__(text)
-        self.lost = lost
+        self.lost, self.others = lost, others
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:

@@ -146,9 +146,13 @@ class Trial:
                 self.links.tell("")  # nobody leaves before the books are closed
             except Exception as error:
                 log.exception("failed")
+                why_failed = self.links.explain(error)
                 if first:
                     books.flush()
-                    run.set_meta(status="failed", ended=now(), error=f"{type(error).__name__}: {error}")
+                    reason = str(why_failed) if why_failed is not error else f"{type(error).__name__}: {error}"
+                    run.set_meta(status="failed", ended=now(), error=reason)
+                if why_failed is not error:
+                    raise why_failed from error
                 raise
 
     def _loop(self, state: State | None) -> str:

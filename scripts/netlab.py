@@ -110,11 +110,23 @@ class NetLab:
                 _call(f"ip -n {name} link set eth0 gso_max_size {SEGMENT}")
                 _call(f"ip -n {name} addr add {self.address(i)}/24 dev eth0")
                 for place, end in ((name, "eth0"), (self.switch, f"port{i}")):
-                    if rate is not None:
-                        shape = f"rate {rate * 1e6:.0f}bit burst {max(BURST, rate * 125):.0f} limit {QUEUE}"
-                        _call(f"tc -n {place} qdisc add dev {end} root tbf {shape}")
                     _call(f"ip -n {place} link set {end} up")
                 _call(f"ip -n {self.switch} link set port{i} master switch")
+                self._shape(i, rate)
+
+    def _shape(self, host: int, rate: float | None) -> None:
+        for place, end in ((self.hosts[host], "eth0"), (self.switch, f"port{host}")):
+            if rate is not None:
+                shape = f"rate {rate * 1e6:.0f}bit burst {max(BURST, rate * 125):.0f} limit {QUEUE}"
+                _call(f"tc -n {place} qdisc replace dev {end} root tbf {shape}")
+            else:
+                _call(f"tc -n {place} qdisc del dev {end} root", check=False)
+
+    def shape(self, mbit: float | None) -> None:
+        """Gives all links another rate."""
+        self.mbit = [mbit] * len(self.hosts)
+        for host in range(len(self.hosts)):
+            self._shape(host, mbit)
 
     def _close(self) -> None:
         with _undisturbed():

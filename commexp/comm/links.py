@@ -6,6 +6,7 @@ several exchanges can be under way, and whoever drives them decides when to wait
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
@@ -35,6 +36,19 @@ def finish(steps: Steps[T]) -> T:
         return result
 
 
+#: what Gloo, NCCL and the store say when another process is gone or silent
+GONE = re.compile(r"closed by peer|reset by peer|broken pipe|not connected|connection refused|remote process", re.I)
+SILENT = re.compile(r"timed? ?out", re.I)
+
+
+class LostProcessError(RuntimeError):
+    """Another process is gone, or silent: that is ``how``."""
+
+    def __init__(self, text: str, how: str) -> None:
+        super().__init__(text)
+        self.how = how
+
+
 class Links:
     """One process: rank 0 of 1. Nothing is ever sent."""
 
@@ -48,6 +62,10 @@ class Links:
     def tell(self, text: str) -> list[str]:
         """Every process's text, in the order of ranks."""
         return [text]
+
+    def explain(self, error: Exception) -> Exception:
+        """A LostProcessError, in one line, where that is what the error means; else the error itself."""
+        return error
 
 
 class Processes(Links):
@@ -63,6 +81,16 @@ class Processes(Links):
         control = dist.new_group(backend="gloo", timeout=timeout)
         assert isinstance(control, dist.ProcessGroup)  # every process belongs to it
         self.control = control
+        self.timeout = timeout
+
+    def explain(self, error: Exception) -> Exception:
+        if isinstance(error, RuntimeError) and GONE.search(str(error)):
+            return LostProcessError(f"rank {self.rank}: lost its connection to another process", "gone")
+        if isinstance(error, RuntimeError) and SILENT.search(str(error)):
+            wait = self.timeout.total_seconds()
+            text = f"rank {self.rank}: no answer from another process in launch.timeout={wait:g} s"
+            return LostProcessError(text, "silent")
+        return error
 
     def agree(self, x: Tensor) -> Tensor:
         dist.all_reduce(x, group=self.control)

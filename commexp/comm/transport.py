@@ -53,7 +53,7 @@ class Transport:
         codec = message.codec
         flat = {n: b.flatten(1) for n, b in message.buffers.items()}
         sums: dict[str, Tensor] = {}
-        for dtype in {b.dtype for b in flat.values()}:
+        for dtype in dict.fromkeys(b.dtype for b in flat.values()):  # in the same order everywhere
             names = [n for n, b in flat.items() if b.dtype == dtype]
             rows = [flat[n] for n in names]
             numbers = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)

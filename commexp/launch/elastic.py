@@ -17,11 +17,12 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from commexp.config import Plan
-from commexp.launch.rendezvous import HOST, NAME
+from commexp.launch.rendezvous import HOST, NAME, listen
 from commexp.refusals import LaunchError, UserError
-from commexp.rundir import Run, write_json
+from commexp.rundir import FINISHED, Run, write_json
 from commexp.runner import folder_of
 
+KILLED = "killed it"
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -39,7 +40,9 @@ def run_in_processes(plan: Plan) -> Run:
         )
     if run.finished and not plan.config.rerun:
         return run
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say what happened, in one line
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say what happened, in one line
     handlers = {number: signal.getsignal(number) for number in HANDLED}
     with tempfile.TemporaryDirectory(prefix="commexp-") as scratch:
         task = Path(scratch) / "task.json"
@@ -49,7 +52,11 @@ def run_in_processes(plan: Plan) -> Run:
             elastic_launch(_how(wanted, scratch), sys.executable)("-m", "commexp.launch.worker", str(task))
         except ChildFailedError as error:
             reason = root_cause(error.failures)
-            if run.status == "running":
+            if wanted.max_restarts:
+                reason += f" (after {wanted.max_restarts} restarts)"
+            elif reason.endswith(KILLED):
+                reason += "; launch.max_restarts=3 would go on from the last checkpoint"
+            if run.status not in (None, *FINISHED):
                 run.set_meta(status="failed", error=reason)
             raise LaunchError(reason) from error
         except SignalException:
@@ -81,19 +88,24 @@ def _how(wanted: Any, scratch: str) -> LaunchConfig:
 def _listen(port: int) -> socket.socket:
     """A socket on the loopback interface; port 0 is any that is free. Raises LaunchError if it is in use."""
     try:
-        return socket.create_server((HOST, port))
+        return listen(port)
     except OSError as error:
         raise LaunchError(
-            f"rank 0: launch.port={port} cannot be had on {HOST} ({error.strerror}); give another, or 0 for a free one"
+            f"rank 0: launch.port={port} cannot be had on {HOST} ({os.strerror(error.errno or 0)}); "
+            "give another, or 0 for a free one"
         ) from error
 
 
 def root_cause(failures: dict[int, ProcessFailure]) -> str:
-    """One line on the process that failed first: not on those that only lost their connection to it."""
-    ranked = sorted(failures.items(), key=lambda item: (_lost(item[1]), item[0]))
-    rank, failure = ranked[0]
+    """One line on the process that failed first: not on those that only lost it, or were stopped because of it."""
+    silent = [r for r, f in failures.items() if _lost(f) == "silent"]
+    killed = [r for r, f in failures.items() if f.exitcode == -signal.SIGKILL and not _told(f)]
+    if silent and killed:  # by the others (worker.py)
+        return f"rank {killed[0]}: gave no answer to the others in launch.timeout"
+    order = ("", "silent", "gone", "stopped")
+    rank, failure = min(failures.items(), key=lambda item: (order.index(_lost(item[1])), item[0]))
     if failure.exitcode < 0:
-        return f"rank {rank}: killed by {failure.signal_name()}; launch.max_restarts=3 would start it again"
+        return f"rank {rank}: {failure.signal_name()} {KILLED}"
     text = " ".join(str(_told(failure).get("message") or f"ended with exit status {failure.exitcode}").split())
     return text if text.startswith("rank ") else f"rank {rank}: {text}"
 
@@ -102,8 +114,12 @@ def _told(failure: ProcessFailure) -> dict[str, Any]:
     """What the process wrote about its end."""
     content = failure.error_file_data
     told = content.get("message", {}) if isinstance(content, dict) else {}
-    return told if isinstance(told, dict) else {"message": str(told)}
+    return told if isinstance(told, dict) else {}
 
 
-def _lost(failure: ProcessFailure) -> bool:
-    return bool(_told(failure).get("extraInfo", {}).get("lost", False))
+def _lost(failure: ProcessFailure) -> str:
+    """gone or silent, if the process lost another one; stopped, if the launcher ended it because of another one."""
+    told = _told(failure)
+    if not told and failure.exitcode == -signal.SIGTERM:
+        return "stopped"
+    return str(told.get("extraInfo", {}).get("lost", ""))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-import re
+import signal
 import socket
-import threading
-import time
+import sys
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-from commexp.comm import Processes
+from commexp.comm import LostProcessError, Processes
 from commexp.config import Plan
 from commexp.launch.single import set_threads, usable
 from commexp.ranks import local
@@ -20,9 +20,7 @@ from commexp.refusals import LaunchError, UserError
 from commexp.rundir import Run
 from commexp.runner import execute
 
-#: what Gloo, NCCL and the store say when another process is gone or silent
-GONE = re.compile(r"closed by peer|reset by peer|broken pipe|not connected|connection refused|socketlist|remote", re.I)
-SILENT = re.compile(r"timed? ?out|timeout", re.I)
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def run_as_member(plan: Plan) -> Run:
@@ -37,15 +35,12 @@ def run_as_member(plan: Plan) -> Run:
     set_threads(plan, max(1, (os.cpu_count() or 1) // here))
     timeout = plan.config.launch.timeout
     _join(backend, timeout, world == here)
+    links = Processes(timedelta(seconds=timeout))
+    pids = links.counts(torch.tensor([os.getpid()]))[:, 0].tolist()
     try:
-        return execute(plan, device, Processes(timedelta(seconds=timeout)))
-    except RuntimeError as error:
-        if GONE.search(str(error)):
-            raise LaunchError(f"{_me()}: lost its connection to another process", lost=True) from error
-        if SILENT.search(str(error)):
-            text = f"{_me()}: another process did not answer within launch.timeout={timeout:g} s"
-            raise LaunchError(text, lost=True) from error
-        raise
+        return execute(plan, device, links)
+    except LostProcessError as error:
+        raise LaunchError(str(error), error.how, [pid for pid in pids if pid != os.getpid()]) from error
     finally:
         dist.destroy_process_group()
 
@@ -88,10 +83,7 @@ def _die_with_launcher() -> None:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return
     parent = int(os.environ.get("COMMEXP_LAUNCHER", os.getppid()))
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.1)
+    if sys.platform == "linux":  # the kernel sees to it, even if this process hangs or is stopped
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
         os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

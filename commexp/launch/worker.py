@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
 def main() -> None:
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     from omegaconf import OmegaConf
 
     from commexp.config import prepare
@@ -30,18 +33,32 @@ def main() -> None:
         run_as_member(plan)
     except UserError as error:
         write_atomic(path.with_name("refusal"), str(error))
+    except LaunchError as error:
+        leave_word(str(error), error.lost)
+        if error.lost == "silent":
+            end(error.others)
+        sys.exit(1)
     except Exception as error:
-        text = str(error) if isinstance(error, LaunchError) else f"{type(error).__name__}: {error}"
-        leave_word(text, isinstance(error, LaunchError) and error.lost)
+        leave_word(f"{type(error).__name__}: {error}", "")
         sys.exit(1)
 
 
-def leave_word(text: str, lost: bool) -> None:
+def leave_word(text: str, lost: str) -> None:
     """In the form and at the place that torch's elastic launcher reads."""
     from commexp.rundir import write_json
 
     extra = {"timestamp": str(int(time.time())), "lost": lost, "py_callstack": ""}
     write_json(Path(os.environ["TORCHELASTIC_ERROR_FILE"]), {"message": {"message": text, "extraInfo": extra}})
+
+
+def end(others: Sequence[int]) -> None:
+    """Ends the run's other processes, all on this host, after a moment in which they may leave word, too: one that
+    hangs does not heed the launcher's SIGTERM either, and the launcher would wait for it."""
+    time.sleep(2)
+    for pid in others:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    os._exit(1)  # together with them, so that the launcher hears of all
 
 
 if __name__ == "__main__":

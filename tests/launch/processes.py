@@ -34,7 +34,7 @@ def ranks(processes: int, command: Sequence[str], folder: Path, **env: str) -> l
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-            )  # fmt: skip
+            )
         )
     return started
 

@@ -1,0 +1,1 @@
+"""Our compressors inside other people's training loops."""

@@ -1,0 +1,359 @@
+"""The DDP hook: two real processes on loopback go through every registered codec; and the example script."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import environment
+from registry import bare, options
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from commexp.compressors import (
+    FP16,
+    QSGD,
+    Compressor,
+    ErrorFeedback,
+    Layerwise,
+    NoCompression,
+    RandK,
+    Setup,
+    Sign,
+    TopK,
+)
+from commexp.integrations.ddp import Hook, hook
+
+HERE, RANKS = Path(__file__), 2
+SMALL, LARGE = 0.0003, 25.0  # MiB in a bucket: 78 numbers and what goes beyond, or the whole model
+NARROW = {"fp16": 2.0**-10, "bf16": 2.0**-7}  # sums travel rounded, too
+
+
+class Net(nn.Module):
+    """Registered in another order than used, so that the order of DDP's first buckets is not that of later ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.body, self.conv = nn.Linear(20, 5), nn.Linear(216, 20), nn.Conv2d(1, 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.conv(x).relu().flatten(1)).relu())
+
+
+def network() -> Net:
+    torch.manual_seed(7)
+    return Net()
+
+
+def batch(rank: int, step: int) -> Tensor:
+    return torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(100 * step + rank))
+
+
+def loss(model: nn.Module, rank: int, step: int) -> Tensor:
+    return model(batch(rank, step).to(next(model.parameters()).dtype)).square().sum()
+
+
+def wrapped(model: nn.Module, compress: object, mib: float = SMALL) -> DistributedDataParallel:
+    ddp = DistributedDataParallel(model, bucket_cap_mb=mib)
+    ddp.register_comm_hook(model, compress)
+    return ddp
+
+
+def gathered(x: Tensor) -> Tensor:
+    """[...] of each rank -> [P, ...]."""
+    everyone = [torch.empty_like(x) for _ in range(RANKS)]
+    dist.all_gather(everyone, x.contiguous())
+    return torch.stack(everyone)
+
+
+def local_gradients(model: nn.Module, rank: int, step: int) -> dict[str, Tensor]:
+    """Every rank's own gradient of each parameter, [P, J]."""
+    alone = copy.deepcopy(model)
+    gradients = torch.autograd.grad(loss(alone, rank, step), list(alone.parameters()))
+    names = [name for name, _ in alone.named_parameters()]
+    return {name: gathered(g.flatten()) for name, g in zip(names, gradients, strict=True)}
+
+
+def given(ddp: DistributedDataParallel, rank: int, step: int) -> dict[str, Tensor]:
+    """What DDP makes of the gradients, [J] each."""
+    ddp.zero_grad()
+    loss(ddp, rank, step).backward()
+    return {name: p.grad.flatten().clone() for name, p in ddp.module.named_parameters()}
+
+
+def fresh(codec: Compressor, name: str, model: nn.Module, workers: list[int]) -> Compressor:
+    """A codec as the hook must set it up for this parameter."""
+    codec = copy.deepcopy(codec)
+    shapes = {name: model.get_parameter(name).shape}
+    codec.setup(Setup(seed=5, worker_ids=workers, shapes=shapes, purpose=f"compressor.{name}"))
+    return codec
+
+
+def close(found: Tensor, wanted: Tensor, where: str, relative: float = 2e-6) -> None:
+    scale = float(wanted.abs().max())
+    torch.testing.assert_close(
+        found.double(), wanted.double(), rtol=relative, atol=relative * scale, msg=lambda m: f"{where}: {m}"
+    )
+
+
+@cache
+def registered() -> dict[str, Compressor]:
+    return {name: bare(name) for name in options("compress")}
+
+
+def more() -> dict[str, Compressor]:
+    """Other ways through the exchange than the registered settings take."""
+    return {
+        "elias": QSGD(coding="elias"),
+        "own sets": RandK(k=0.1, shared=False),
+        "vote": Sign(vote=True),
+        "small ones whole": Layerwise(FP16(), whole_below=50),
+        "small ones whole, gathered": Layerwise(TopK(k=0.05), whole_below=50),
+    }
+
+
+def mean_of_decoded(rank: int, _: Path) -> None:
+    """p.grad == reduce of all ranks' gradients; and in float64, 1/P sum_n decode(encode(g_n)), parameter by
+    parameter."""
+    weights = torch.full((RANKS,), 1.0 / RANKS)
+    for kind, codec in {**registered(), **more()}.items():
+        model = network()
+        ddp, names = wrapped(model, hook(codec, error_feedback=False, seed=5)), dict(model.named_parameters())
+        together = {name: fresh(codec, name, model, [0, 1]) for name in names}
+        apart = {name: [fresh(codec, name, model, [w]) for w in range(RANKS)] for name in names}
+        for step in range(3):
+            mine, found = local_gradients(model, rank, step), given(ddp, rank, step)
+            for name, g in mine.items():
+                where, precision = f"{kind}, step {step}, {name}", NARROW.get(kind, 2e-6)
+                wanted = together[name].reduce(together[name].encode(g.clone()), weights)
+                together[name].feedback(wanted, weights)
+                close(found[name], wanted, where, precision)
+                if codec.phases == 1 and kind not in more():
+                    sent = [c.decode(c.encode(g[w : w + 1].clone())) for w, c in enumerate(apart[name])]
+                    close(found[name], torch.cat(sent).double().mean(0), f"{where}, by worker", precision)
+                    for w, c in enumerate(apart[name]):
+                        c.feedback(found[name], weights[w : w + 1])
+
+
+def nothing_is_lost(rank: int, _: Path) -> None:
+    """sum_t p.grad + mean residual == sum_t mean gradient."""
+    for kind, codec in registered().items():
+        model, compress = network(), hook(codec)
+        ddp, applied, wanted = wrapped(model, compress), {}, {}
+        for step in range(4):
+            for name, g in local_gradients(model, rank, step).items():
+                wanted[name] = wanted.get(name, 0.0) + g.double().mean(0)
+            for name, g in given(ddp, rank, step).items():
+                applied[name] = applied.get(name, 0.0) + g.double()
+        state = compress.state_dict()
+        for name, total in wanted.items():
+            left = gathered(state[f"{name}..workers.residual"][0]).double().mean(0)
+            close(applied[name] + left, total, f"{kind}, {name}", 4 * NARROW.get(kind, 2e-6))
+
+
+def train(
+    model: nn.Module, compress: Hook, rank: int, steps: range, mib: float = SMALL
+) -> tuple[list[Tensor], list[list[str]]]:
+    """Parameters after these steps, and the buckets of every step as names of their parameters."""
+    names, buckets = {p: name for name, p in model.named_parameters()}, []
+
+    def watched(state, bucket):  # type: ignore[no-untyped-def]
+        buckets[-1].append(" ".join(names[p] for p in bucket.parameters()))
+        return compress(state, bucket)
+
+    ddp, optimizer = wrapped(model, watched, mib), torch.optim.SGD(model.parameters(), lr=1e-3)
+    for step in steps:
+        buckets.append([])
+        given(ddp, rank, step)
+        optimizer.step()
+    return [p.detach().clone() for p in model.parameters()], buckets
+
+
+def residuals_outlive_buckets(rank: int, _: Path) -> None:
+    """Training does not depend on how DDP groups the parameters, and it does regroup them."""
+    for kind, codec in registered().items():
+        small, buckets = train(network(), hook(codec), rank, range(4))
+        large, one = train(network(), hook(codec), rank, range(4), LARGE)
+        assert len(buckets[1]) > 1, buckets
+        assert {frozenset(b.split()) for b in buckets[0]} != {frozenset(b.split()) for b in buckets[1]}, buckets
+        assert len(one[1]) == 1, one
+        assert all(torch.equal(a, b) for a, b in zip(small, large, strict=True)), kind
+
+
+def resumes(rank: int, folder: Path) -> None:
+    """2 + 3 steps with a new process group, model and hook in between == 5 steps."""
+    through = {}
+    for kind, codec in registered().items():
+        through[kind] = train(network(), hook(codec), rank, range(5))[0]
+        model, compress = network(), hook(codec)
+        train(model, compress, rank, range(2))
+        save_file(compress.state_dict(), folder / f"{kind}-{rank}.safetensors")
+        torch.save(model.state_dict(), folder / f"{kind}-{rank}.pt")
+    dist.destroy_process_group()
+    connect(rank, folder, "second")
+    for kind, codec in registered().items():
+        model, compress = network(), hook(codec)
+        model.load_state_dict(torch.load(folder / f"{kind}-{rank}.pt"))
+        state = load_file(folder / f"{kind}-{rank}.safetensors")
+        compress.load_state_dict(state)
+        waiting = compress.state_dict()
+        assert waiting.keys() == state.keys(), kind
+        assert all(torch.equal(waiting[key], state[key]) for key in state), kind
+        found = train(model, compress, rank, range(2, 5))[0]
+        assert all(torch.equal(a, b) for a, b in zip(found, through[kind], strict=True)), kind
+
+
+def equals_plain_ddp(rank: int, _: Path) -> None:
+    """No compression is what DDP does by itself, in either dtype and memory layout."""
+    for change in (lambda m: m, lambda m: m.to(memory_format=torch.channels_last), lambda m: m.to(torch.bfloat16)):
+        model, plain = change(network()), change(network())
+        ddp, reference = wrapped(model, hook(NoCompression())), DistributedDataParallel(plain)
+        for step in range(3):
+            found, wanted = given(ddp, rank, step), given(reference, rank, step)
+            for name, g in wanted.items():
+                assert found[name].dtype == g.dtype
+                close(found[name], g, name, 1e-6 if g.dtype == torch.float32 else 2.0**-7)
+
+
+def hook_does_not_wait(rank: int, _: Path) -> None:
+    """With one collective a bucket, the hook returns although the other process is late."""
+    for codec in (TopK(k=0.05), NoCompression()):
+        model, compress, spent = network(), hook(codec), []
+
+        def timed(state, bucket, compress=compress, spent=spent):  # type: ignore[no-untyped-def]
+            start = time.monotonic()
+            future = compress(state, bucket)
+            spent.append(time.monotonic() - start)
+            return future
+
+        ddp = wrapped(model, timed)
+        given(ddp, rank, 0)
+        given(ddp, rank, 1)
+        result = loss(ddp, rank, 2)
+        spent.clear()
+        time.sleep(rank)
+        start = time.monotonic()
+        result.backward()
+        if rank == 0:
+            assert sum(spent) < 0.5 < time.monotonic() - start, (codec, spent)
+
+
+class DeafTopK(TopK):
+    def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
+        raise ValueError("k=0.1: heard nothing")
+
+
+def refusals(rank: int, _: Path) -> None:
+    other, inner, unknown = network(), hook(TopK()), {"tail.weight..round": torch.tensor(1)}
+    with pytest.raises(ValueError, match=r"^state=Net: has no such parameter of shape \[5, 20\]; give register"):
+        given(wrapped(network(), lambda state, bucket: inner(other, bucket), LARGE), rank, 0)
+    compress, model = hook(TopK()), network()
+    compress.load_state_dict(unknown)
+    with pytest.raises(ValueError, match=r"^state_dict=tail.weight: no parameter of Net; give what was saved for"):
+        given(wrapped(model, compress), rank, 0)
+    compress.load_state_dict({})
+    given(wrapped(model, compress), rank, 0)
+    with pytest.raises(ValueError, match=r"^state_dict=tail.weight: no parameter of Net"):
+        compress.load_state_dict(unknown)
+    with pytest.raises(ValueError, match=r"^k=100: more entries than the 5 parameters"):  # while sending
+        given(wrapped(network(), hook(TopK(k=100))), rank, 0)
+    with pytest.raises(RuntimeError, match=r"ValueError: k=0\.1: heard nothing"):  # while receiving
+        given(wrapped(network(), hook(DeafTopK(k=0.1))), rank, 0)
+
+
+def death_is_noticed(rank: int, _: Path) -> None:
+    """A process that is gone makes the others' backward pass fail, and soon."""
+    ddp = wrapped(network(), hook(TopK(k=0.05)))
+    given(ddp, rank, 0)
+    result = loss(ddp, rank, 1)
+    if rank == 0:
+        with pytest.raises(RuntimeError):
+            result.backward()
+    os._exit(0)
+
+
+CHECKS: list[Callable[[int, Path], None]] = [
+    mean_of_decoded, nothing_is_lost, residuals_outlive_buckets, equals_plain_ddp, hook_does_not_wait, refusals,
+    resumes, death_is_noticed,
+]  # fmt: skip
+
+
+def connect(rank: int, folder: Path, store: str) -> None:
+    method = f"file://{folder / store}"
+    dist.init_process_group("gloo", method, timedelta(seconds=20), RANKS, rank)
+
+
+def member(rank: int, folder: Path) -> None:
+    """One of the two processes: every check in turn."""
+    torch.set_num_threads(1)
+    connect(rank, folder, "first")
+    for check in CHECKS:
+        start = time.monotonic()
+        print(check.__name__, flush=True)
+        check(rank, folder)
+        print(f"  {time.monotonic() - start:.1f} s", flush=True)
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    env = {**environment(), "PYTHONPATH": str(HERE.parent.parent), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, str(HERE)]
+    members = [
+        subprocess.Popen([*command, str(rank), str(tmp_path)], env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
+        for rank in range(RANKS)
+    ]
+    try:
+        said = [m.communicate(timeout=120)[0] for m in members]
+    finally:
+        for m in members:
+            m.kill()
+    assert [m.returncode for m in members] == [0, 0], "\n".join(said)
+    assert CHECKS[-1].__name__ in said[0]
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    for codec in (ErrorFeedback(TopK()), Layerwise(ErrorFeedback(TopK()))):
+        with pytest.raises(ValueError, match=r"^compressor=ErrorFeedback: has a residual already; give error_feedback"):
+            hook(codec)
+        hook(codec, error_feedback=False)
+    with pytest.raises(ValueError, match=r"^state=None: is no module; give register_comm_hook the model"):
+        hook(TopK())(None, None)  # type: ignore[arg-type]
+
+
+def test_names_that_begin_alike_do_not_mix() -> None:
+    compress = hook(TopK())
+    state = {
+        "a..round": torch.tensor(1),
+        "a.b..round": torch.tensor(2),
+        "a.workers..workers.residual": torch.ones(1, 3),
+    }
+    compress.load_state_dict(state)
+    found = compress.state_dict()
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_the_example_reaches_95_percent_and_saves_its_state(tmp_path: Path) -> None:
+    root = HERE.parents[2]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(root / "scripts" / "ddp_example.py"), str(tmp_path)]
+    done = subprocess.run(command, cwd=root, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split("accuracy")[1]) > 0.95
+    assert {p.name for p in tmp_path.iterdir()} == {f"{n}.safetensors" for n in ("model", "hook-0", "hook-1")}
+    key = "0.weight..workers.residual"
+    assert not torch.equal(*(load_file(tmp_path / f"hook-{rank}.safetensors")[key] for rank in range(RANKS)))
+
+
+if __name__ == "__main__":
+    member(int(sys.argv[1]), Path(sys.argv[2]))

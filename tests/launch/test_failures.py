@@ -1,0 +1,195 @@
+"""What goes wrong between real processes: one line that names the rank and the cause, exit 1, nobody left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import environment
+from launch.processes import free_port, ranks, wait_for
+
+LONG = ["algo=topk", "rounds=100000", "eval_every=1", "model.width=8", "batch_size=2", "save_every=5"]
+TWO = ["launch=torchrun", "launch.nproc=2"]
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """``commexp ARGS`` as a process of its own; killed at the end if it still runs."""
+    processes = []
+
+    def start(*args: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "commexp", *args], cwd=tmp_path, env=environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def workers_of(launcher: int) -> list[int]:
+    """Process ids of the ranks, in their order."""
+    listed = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return sorted(int(pid) for pid in listed if b"launch.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(holds: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def saved(folder: Path) -> int:
+    rounds = [int(p.stem.split("-")[1]) for p in folder.glob("outputs/runs/*/checkpoints/state-*.json")]
+    return max(rounds, default=0)
+
+
+def meta(folder: Path) -> dict[str, str]:
+    (path,) = folder.glob("outputs/runs/*/meta.json")
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_dies(rank: int, started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    launcher = started(*LONG, *TWO)
+    until(lambda: saved(tmp_path))
+    pids = workers_of(launcher.pid)
+    os.kill(pids[rank], signal.SIGKILL)
+    out, err = launcher.communicate(timeout=30)
+    line = f"rank {rank}: SIGKILL killed it; launch.max_restarts=3 would go on from the last checkpoint"
+    assert (launcher.returncode, out) == (1, "")
+    assert err.splitlines()[-1] == f"commexp: error: {line}"
+    assert "Traceback" not in err
+    assert (meta(tmp_path)["status"], meta(tmp_path)["error"]) == ("failed", line)
+    assert not any(map(alive, pids))
+
+
+def test_a_rank_that_hangs(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    launcher = started(*LONG, *TWO, "launch.timeout=3")
+    until(lambda: saved(tmp_path))
+    pids = workers_of(launcher.pid)
+    os.kill(pids[1], signal.SIGSTOP)
+    _, err = launcher.communicate(timeout=3 + 30)
+    assert launcher.returncode == 1
+    assert err.splitlines()[-1] == "commexp: error: rank 1: gave no answer to the others in launch.timeout"
+    assert not any(map(alive, pids))
+
+
+def test_a_launcher_that_is_killed_leaves_nobody(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    launcher = started(*LONG, *TWO)
+    until(lambda: saved(tmp_path))
+    pids = workers_of(launcher.pid)
+    os.kill(pids[1], signal.SIGSTOP)  # even one that cannot move
+    launcher.kill()
+    until(lambda: not any(map(alive, pids)), seconds=5)
+
+
+def test_an_interrupt_saves_and_says_so(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    launcher = started(*LONG, *TWO)
+    until(lambda: saved(tmp_path))
+    pids = workers_of(launcher.pid)
+    launcher.send_signal(signal.SIGINT)
+    _, err = launcher.communicate(timeout=30)
+    assert launcher.returncode == 130
+    assert "Traceback" not in err
+    assert meta(tmp_path)["status"] == "interrupted"
+    assert not any(map(alive, pids))
+
+
+def test_a_port_in_use(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        launcher = started(*TWO, f"launch.port={port}")
+        _, err = launcher.communicate(timeout=30)
+    assert launcher.returncode == 1
+    assert err == (
+        f"commexp: error: rank 0: launch.port={port} cannot be had on 127.0.0.1 (Address already in use); "
+        "give another, or 0 for a free one\n"
+    )
+
+
+def test_a_rank_that_cannot_reach_the_others(tmp_path: Path) -> None:
+    """Rank 1 of 2, started by hand, and nobody listens."""
+    command = ["-m", "commexp", "launch.timeout=2"]
+    (process, other) = ranks(2, command, tmp_path, MASTER_PORT=str(free_port()))[::-1]
+    other.kill()
+    other.communicate()
+    begin = time.monotonic()
+    ((status, _, err),) = wait_for([process], 32)
+    assert time.monotonic() - begin < 32
+    assert status == 1
+    assert err.startswith("commexp: error: rank 1: did not meet the 2 processes at 127.0.0.1:")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["launch.nproc=3"], "launch.nproc=3: 8 workers cannot be spread evenly over it; give a divisor of workers"),
+        (["launch.nproc=0"], "launch.nproc=0: must not be less than 1; give a number of processes"),
+        (["launch.device=cuda"], "launch.device=cuda: not usable here; give cpu, or auto"),
+        (["compress=topk", "compress.k=99999999"], "compress.k=99999999: more entries than the"),
+    ],
+)
+def test_a_users_mistake_is_refused_in_one_line(
+    words: list[str], line: str, started: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    launcher = started(*TWO, *words)
+    out, err = launcher.communicate(timeout=60)
+    assert (launcher.returncode, out) == (2, "")
+    assert err.startswith(f"commexp: error: {line}")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_torchrun_starts_no_sweep(tmp_path: Path) -> None:
+    ended = wait_for(ranks(1, ["-m", "commexp", "-m", "seed=0,1"], tmp_path), 60)
+    assert ended[0][0] == 2
+    assert "torchrun" in ended[0][2]
+
+
+def test_sockets_listen_on_the_loopback_alone(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    launcher = started(*LONG, *TWO)
+    until(lambda: saved(tmp_path))
+    found = [address for pid in (launcher.pid, *workers_of(launcher.pid)) for address in listening(pid)]
+    assert len(found) >= 3
+    assert {a for a in found if not a.startswith("127.")} == set()
+
+
+def listening(pid: int) -> list[str]:
+    """Addresses of a process's listening TCP sockets, from the kernel's tables."""
+    own = set()
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            own.add(os.readlink(handle))
+        except OSError:
+            continue
+    addresses = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in own:
+                packed = bytes.fromhex(words[1].split(":")[0])
+                addresses.append(socket.inet_ntoa(packed[::-1]) if table == "tcp" else packed.hex())
+    return addresses
