@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from commexp.config import Plan
 
-NOT_SWEPT = set(UNHASHED) - {"preset"}  # overrides that do not tell one sweep from another
+NOT_SWEPT = (set(UNHASHED) | {"cluster"}) - {"preset"}  # overrides that do not tell one sweep from another
 DECIDE_FIT = ("dataset", "partition", "model", "compress", "workers", "batch_size", "dtype")
 SWEEP = "COMMEXP_SWEEP"  # environment variable: the name of the sweep that is running
 

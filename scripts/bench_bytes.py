@@ -86,9 +86,8 @@ def main() -> int:
         print(next(e.output for e in ended if e.returncode), file=sys.stderr)
         return 1
     found = json.loads(ended[0].output.splitlines()[-1])
-    print(
-        f"| {HOSTS} workers, {ROUNDS} rounds | payload of one | bytes_wire | kernel | ratio |\n| --- | --- | --- | --- | --- |"
-    )
+    heads = [f"{HOSTS} workers, {ROUNDS} rounds", "payload of one", "bytes_wire", "kernel", "ratio"]
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for name, (size, wire, counted) in found.items():
         print(f"| {name} | {human_bytes(size)} | {human_bytes(wire)} | {human_bytes(counted)} | {counted / wire:.4f} |")
     return 0

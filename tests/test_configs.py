@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from registry import options, plan
 
 from commexp.refusals import CONF, UserError
@@ -14,18 +15,29 @@ from commexp.rundir import Run
 EVERY = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml"))]
 
 
+ADDED = ("experiment", "cluster")  # groups without a default: chosen with a plus
+
+
 @pytest.mark.parametrize(("group", "option"), EVERY)
 def test_every_yaml_composes_and_builds(group: str, option: str) -> None:
-    made = plan(f"{'+' if group == 'experiment' else ''}{group}={option}")
+    made = plan(f"{'+' if group in ADDED else ''}{group}={option}")
     assert made.name.count("-") == 3
+
+
+def test_a_sweep_on_slurm_is_composed() -> None:
+    """By the plugin's own schema; there is no Slurm here to hand it to."""
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        config = compose("config", overrides=["+cluster=slurm", "algo=topk"], return_hydra_config=True)
+    launcher = config.hydra.launcher
+    assert launcher._target_ == "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+    assert (launcher.tasks_per_node, launcher.timeout_min) == (1, 720)
+    assert plan("+cluster=slurm").name == plan().name
 
 
 @pytest.mark.parametrize(("group", "option"), EVERY)
 def test_every_yaml_opens_with_a_command_that_uses_it(group: str, option: str) -> None:
     head = (CONF / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines()[:2]
-    assert any(
-        f"commexp {'+' if group == 'experiment' else ''}" in line and f"{group}={option}" in line for line in head
-    )
+    assert any(f"{'+' if group in ADDED else ''}{group}={option}" in line and "# commexp " in line for line in head)
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))

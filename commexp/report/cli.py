@@ -24,6 +24,7 @@ def main() -> None:
             sys.exit(2)
 
     from commexp.report.curves import draw_curves
+    from commexp.report.phases import draw_phases
     from commexp.report.tables import compare_markdown, labels
 
     groups: dict[str, list[Run]] = {}
@@ -31,6 +32,6 @@ def main() -> None:
         groups.setdefault(name, []).append(run)
     text = compare_markdown(runs)
     write_atomic(given.out / "comparison.md", text)
-    written = draw_curves(groups, given.out / "comparison")
+    written = draw_curves(groups, given.out / "comparison") + draw_phases(groups, given.out / "phases")
     print(text)
     print("\n".join(str(p) for p in [given.out / "comparison.md", *written]))

@@ -18,6 +18,14 @@ METRICS = {
     "dist_to_opt": "distance to optimum",
 }
 
+PHASES = {
+    "compute": "compute",
+    "encode": "encode",
+    "wait": "wait for the slowest",
+    "transfer": "transfer",
+    "decode": "decode",
+}
+
 
 def number(value: Any) -> float:
     """A value of summary.json, where NaN and infinity are strings, as a float; NaN for None."""
@@ -30,6 +38,15 @@ def show(metric: str, value: Any) -> str:
     if math.isnan(v):
         return "-"
     return f"{v:.2%}" if metric.endswith("accuracy") else f"{v:.4g}"
+
+
+def phase_seconds(run: Run) -> dict[str, float]:
+    """Mean seconds of each phase of a round; empty for a run without rounds or from before they were measured."""
+    traffic = run.traffic
+    if traffic.empty or "compute_seconds" not in traffic:
+        return {}
+    rounds = traffic["round"].nunique()
+    return {phase: float(traffic[f"{phase}_seconds"].sum()) / rounds for phase in PHASES}
 
 
 def to_target(metrics: pd.DataFrame, target: float | None) -> pd.Series | None:
@@ -55,7 +72,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return names
 
 
-NOT_IN_LABELS = ("seed", "preset", "launch", "target_accuracy", "outputs", "rerun")
+NOT_IN_LABELS = ("seed", "preset", "launch", "target_accuracy", "outputs", "rerun", "save_every")
 
 
 def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -99,6 +116,9 @@ def summary_markdown(run: Run, target: float | None = None) -> str:
         ["computing here", f"{number(s['wall_seconds']):.2f} s"],
         ["virtual clock", f"{number(s['sim_seconds']):.4g} s"],
     ]
+    if phases := phase_seconds(run):
+        shown = ", ".join(f"{PHASES[phase]} {1e3 * s:.3g}" for phase, s in phases.items())
+        clock.append(["ms of a round", shown])
     row = to_target(run.metrics, target)
     if target is not None and "test_accuracy" in s:
         reached = "not reached" if row is None else f"{human_bytes(row.bytes_sent)} sent, {row.sim_seconds:.4g} s"

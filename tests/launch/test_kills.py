@@ -42,7 +42,7 @@ def test_ranks_killed_at_random(tmp_path: Path) -> None:
     killed, peace = tmp_path / "killed", tmp_path / "peace"
     killed.mkdir()
     peace.mkdir()
-    rounds = 250 * KILLS
+    rounds = 120 * KILLS + 100
     launcher = begin(killed, f"rounds={rounds}", *MANY, f"launch.max_restarts={KILLS}")
     chance = random.Random(1)
     for moment in moments(rounds):
@@ -50,10 +50,10 @@ def test_ranks_killed_at_random(tmp_path: Path) -> None:
         time.sleep(chance.uniform(0, 0.02))  # in whatever phase of a round
         until(lambda: len(workers_of(launcher.pid)) == NPROC)
         os.kill(chance.choice(workers_of(launcher.pid)), signal.SIGKILL)
-    assert launcher.wait(timeout=120) == 0, (killed / "told").read_text()
+    assert launcher.wait(timeout=120 + 20 * KILLS) == 0, (killed / "told").read_text()
     told = (next(iter((killed / "outputs" / "runs").iterdir())) / "run.log").read_text()
     assert told.count("resumed after round") == KILLS
-    assert begin(peace, f"rounds={rounds}", *MANY).wait(timeout=120) == 0
+    assert begin(peace, f"rounds={rounds}", *MANY).wait(timeout=120 + 20 * KILLS) == 0
     assert tables(killed) == tables(peace)
 
 
@@ -83,10 +83,10 @@ def test_the_launcher_killed_checkpoints_damaged_and_another_split(tmp_path: Pat
         until(lambda gone=pids: not any(map(alive, gone)))  # type: ignore[misc]
         if harm is not None:
             harm(newest(killed))
-    assert begin(killed, *exact).wait(timeout=120) == 0
+    assert begin(killed, *exact).wait(timeout=120 + 20 * KILLS) == 0
     assert (killed / "told").read_text().count("is damaged and is not used") == 2
     assert meta(killed)["processes"] == 1
-    assert begin(peace, *exact).wait(timeout=120) == 0
+    assert begin(peace, *exact).wait(timeout=120 + 20 * KILLS) == 0
     assert tables(killed) == tables(peace)
 
 

@@ -11,9 +11,19 @@ import pandas as pd
 import pytest
 
 from commexp.report.curves import draw_curves
+from commexp.report.phases import draw_phases
 from commexp.report.style import compact
 from commexp.report.sweep import latex
-from commexp.report.tables import compare_markdown, labels, markdown, number, show, summary_markdown, to_target
+from commexp.report.tables import (
+    compare_markdown,
+    labels,
+    markdown,
+    number,
+    phase_seconds,
+    show,
+    summary_markdown,
+    to_target,
+)
 from commexp.rundir import Run
 from commexp.units import human_bytes
 
@@ -86,3 +96,16 @@ def test_runs_are_named_by_what_tells_them_apart(run: Callable[..., Run]) -> Non
         for overrides in ("compress=none", "compress=topk", "compress=topk seed=1", "compress=topk algo.lr=0.25")
     ]
     assert labels(results) == ["none", "topk k=0.01 lr=0.5", "topk k=0.01 lr=0.5", "topk k=0.01 lr=0.25"]
+
+
+def test_phases_of_a_round_are_told_and_drawn(run: Callable[..., Run], tmp_path: Path) -> None:
+    result = run(*SHORT, "compress=topk", figures=True)
+    phases = phase_seconds(result)
+    assert list(phases) == ["compute", "encode", "wait", "transfer", "decode"]
+    assert phases["wait"] == phases["transfer"] == 0, "one process"
+    assert min(phases["compute"], phases["encode"], phases["decode"]) > 0
+    assert sum(phases.values()) * 10 <= result.summary["wall_seconds"]
+    assert "| ms of a round    | compute " in (result.folder / "summary.md").read_text()
+    written = draw_phases({"one": [result], "two": [result, result]}, tmp_path / "phases")
+    assert [p.name for p in written] == ["phases.png", "phases.pdf"]
+    assert draw_phases({"none": [Run(tmp_path)]}, tmp_path / "nothing") == []
