@@ -180,20 +180,24 @@ class Communicator:
         return self._transport is not None and workers == 1 and codec.entrywise and kind and not self.deterministic
 
     def drive(self, *begun: tuple[Handle, Steps[T]]) -> list[T]:
-        """Waits for transfers that have been begun, the oldest first, and gives their results."""
+        """Waits for exchanges that have been begun and gives their results. Each one's next step is begun before the
+        step after that of another is waited for."""
         self.agreement.begin()
-        results = []
-        for handle, steps in begun:
-            try:
-                while True:
-                    self.watch.to("transfer")
-                    handle.wait()
-                    self.watch.to("decode")
-                    handle = next(steps)
-            except StopIteration as end:
-                results.append(end.value)
+        results: dict[int, T] = {}
+        pending = list(enumerate(begun))
+        while pending:
+            following = []
+            for i, (handle, steps) in pending:
+                self.watch.to("transfer")
+                handle.wait()
+                self.watch.to("decode")
+                try:
+                    following.append((i, (next(steps), steps)))
+                except StopIteration as end:
+                    results[i] = end.value
+            pending = following
         self.watch.to("compute")
-        return results
+        return [results[i] for i in range(len(begun))]
 
     def stretch(self, message: Message, weights: Tensor) -> Steps[Tensor]:
         """The all-reduce of a message that stands for a stretch of the vector; not booked."""

@@ -31,6 +31,7 @@ class Transport:
 
     def __init__(self, links: Processes, in_order: bool) -> None:
         self.links, self.in_order = links, in_order
+        self._known: tuple[Tensor, int, Tensor] | None = None
 
     def all_gather(self, message: Message, weights: Tensor) -> Steps[Tensor]:
         """Everyone gets every message and adds them up."""
@@ -69,19 +70,25 @@ class Transport:
 
     def _owners(self, numbers: Tensor, weights: Tensor, wide: torch.dtype) -> Steps[Tensor]:
         """[W, m] -> sum_n w_n numbers_n, [m], added in ``wide`` and rounded once."""
-        links, (workers, m), item = self.links, numbers.shape, numbers.element_size()
+        links, (workers, m) = self.links, numbers.shape
         width = -(-m // links.processes)
-        padded = torch.nn.functional.pad(numbers, (0, width * links.processes - m))
-        heads = weights.to(torch.float64)[:, None].view(torch.uint8)
-        stretch = [torch.cat([heads, p.contiguous().view(torch.uint8)], 1) for p in torch.split(padded, width, dim=1)]
-        size = workers * (heads.shape[1] + width * item)
-        received = yield from links.all_to_all([s.flatten() for s in stretch], [size] * links.processes)
-        block = torch.cat(received).view(links.processes * workers, -1)
-        shares = block[:, : heads.shape[1]].contiguous().view(torch.float64)[:, 0].to(wide)
-        rows = block[:, heads.shape[1] :].contiguous().view(numbers.dtype).to(wide)
+        padded = torch.nn.functional.pad(numbers, (0, width * links.processes - m)) if m % links.processes else numbers
+        blocks = padded.view(workers, links.processes, width).transpose(0, 1).contiguous()  # [P, W, width]
+        size = workers * width * numbers.element_size()
+        shares = self._everyones(weights, wide)
+        received = yield from links.all_to_all(list(torch.split(_bytes(blocks), size)), [size] * links.processes)
+        rows = torch.cat(received).view(numbers.dtype).view(-1, width).to(wide)
         total = narrowed(weighted_sum(rows, shares, self.in_order), numbers.dtype)
-        pieces = yield from links.all_gather(total.view(torch.uint8))
+        pieces = yield from links.all_gather(_bytes(total))
         return torch.cat(pieces).view(numbers.dtype)[:m]
+
+    def _everyones(self, weights: Tensor, wide: torch.dtype) -> Tensor:
+        """The weights of all N workers; asked for again only if the algorithm has others than the last time, which
+        it then has at all processes."""
+        if self._known is None or self._known[0] is not weights or self._known[1] != weights._version:
+            exact = self.links.counts(weights.double().cpu().view(torch.int64))
+            self._known = weights, weights._version, exact.flatten().view(torch.float64).to(weights.device)
+        return self._known[2].to(wide)
 
     def server(self, message: Message, weights: Tensor) -> Steps[Tensor]:
         """Messages go to rank 0, and what they add up to comes back. Messages that sum are answered by their sum."""
@@ -135,3 +142,7 @@ class Transport:
         sizes = links.counts(torch.tensor([len(answer)]))[:, 0].tolist()
         answers = yield from links.all_gather(answer, sizes)
         return torch.cat([unpack_answer(a, n, message.dtype) for a, n in zip(answers, width, strict=True) if n])
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return x.flatten().view(torch.uint8)

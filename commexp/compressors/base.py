@@ -223,6 +223,8 @@ class Compressor(ABC):
 
 def weighted_sum(x: Tensor, weights: Tensor, in_order: bool = False) -> Tensor:
     """sum_n w_n x_n over the leading axis; ``in_order``: one row after the other, whatever the machine."""
+    if len(x) == 1:
+        return x[0] * weights[0]
     if not in_order:
         return (weights @ x.flatten(1)).view(x.shape[1:])
     total = torch.zeros_like(x[0])

@@ -12,6 +12,8 @@ from torch import Tensor
 from commexp.compressors.base import Compressor, CorruptMessageError, Message, Setup
 from commexp.seeding import generator
 
+LARGE = 2**14  # entries of a matrix from which on a copy of it costs more than taking them one by one
+
 
 @dataclass
 class Stack:
@@ -22,15 +24,36 @@ class Stack:
     starts: list[int]
     size: int  # entries of each that exist; m n but for a vector that was folded into a matrix
 
+    def times(self, a: Tensor, factors: Tensor, transposed: bool = False) -> Tensor:
+        """M_l F_l, or M_l^T F_l, for every matrix of [W, J]: [W, L, m or n, r]. Large matrices are not copied."""
+        if not self.in_place:
+            stack = self.take(a)
+            return (stack.mT if transposed else stack) @ factors
+        rows = [[self.view(row, s) for s in self.starts] for row in a]
+        return torch.stack(
+            [torch.stack([(m.mT if transposed else m) @ f for m, f in zip(row, factors, strict=True)]) for row in rows]
+        )
+
+    def add_product(self, out: Tensor, p: Tensor, q: Tensor, alpha: float) -> None:
+        """M_l <- M_l + alpha P_l Q_l^T in one row [J]."""
+        if self.in_place:
+            for start, left, right in zip(self.starts, p, q, strict=True):
+                self.view(out, start).addmm_(left, right.mT, alpha=alpha)
+            return
+        for start, product in zip(self.starts, p @ q.mT, strict=True):
+            out[start : start + self.size].add_(product.flatten()[: self.size], alpha=alpha)
+
+    @property
+    def in_place(self) -> bool:
+        return self.size == self.m * self.n >= LARGE
+
+    def view(self, row: Tensor, start: int) -> Tensor:
+        return row[start : start + self.size].view(self.m, self.n)
+
     def take(self, a: Tensor) -> Tensor:
         """[W, J] -> [W, L, m, n]."""
         flat = torch.stack([a[:, s : s + self.size] for s in self.starts], dim=1)
         return torch.nn.functional.pad(flat, (0, self.m * self.n - self.size)).view(len(a), -1, self.m, self.n)
-
-    def put(self, matrices: Tensor, out: Tensor) -> None:
-        """[W, L, m, n] -> into [W, J]."""
-        for i, start in enumerate(self.starts):
-            out[:, start : start + self.size] = matrices[:, i].flatten(1)[:, : self.size]
 
 
 @dataclass
@@ -111,7 +134,7 @@ class PowerSGD(Compressor):
     def encode(self, a: Tensor) -> Message:
         self._lay_out(a.shape[1])
         self._a = a
-        factors = [(s.take(a) @ q).flatten(1) for s, q in zip(self._stacks, self._starts(a), strict=True)]
+        factors = [s.times(a, q).flatten(1) for s, q in zip(self._stacks, self._starts(a), strict=True)]
         self._plain = a[:, self._whole.to(a.device)]
         values = torch.cat([*factors, self._plain], dim=1)
         bits = 8.0 * values.numel() * values.element_size()
@@ -122,7 +145,7 @@ class PowerSGD(Compressor):
             return None
         self._p = [torch.linalg.qr(p).Q for _, p in self._split(total[None], "m")]
         self._plain_total = total[len(total) - len(self._whole) :]
-        factors = [s.take(self._a).mT @ p for s, p in zip(self._stacks, self._p, strict=True)]
+        factors = [s.times(self._a, p, transposed=True) for s, p in zip(self._stacks, self._p, strict=True)]
         values = torch.cat([f.flatten(1) for f in factors], dim=1)
         bits = 8.0 * values.numel() * values.element_size()
         return Message({"q": values}, message.dim, message.dtype, bits, self)
@@ -149,21 +172,28 @@ class PowerSGD(Compressor):
         out = values.new_zeros(message.workers, message.dim)
         out[:, self._whole.to(out.device)] = self._plain if self._stacks else values
         for n in range(message.workers) if self._stacks else ():
-            self._expand(values[n : n + 1], out[n : n + 1])
+            self._expand(values[n : n + 1], out[n])
         return out
 
     def conclude(self, message: Message, total: Tensor) -> Tensor:
         out = total.new_zeros(1, message.dim)
         out[:, self._whole.to(out.device)] = self._plain_total if self._stacks else total
         if self._stacks:
-            self._expand(total[None], out)
+            self._expand(total[None], out[0])
             self._q = [q.clone() for _, q in self._split(total[None], "n")]
         return out[0]
 
-    def _expand(self, values: Tensor, out: Tensor) -> None:
-        """P Q^T of one worker's Q, or of the aggregate's, into [1, J]."""
+    def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
+        values = self.parts(message)
+        a[:, self._whole.to(a.device)] -= self._plain if self._stacks else values
+        for n in range(message.workers) if self._stacks else ():
+            self._expand(values[n : n + 1], a[n], alpha=-1)
+        return a
+
+    def _expand(self, values: Tensor, out: Tensor, alpha: float = 1) -> None:
+        """Adds alpha P Q^T of one worker's Q [1, ...], or of the aggregate's, to [J]."""
         for (s, q), p in zip(self._split(values, "n"), self._p, strict=True):
-            s.put((p @ q.mT)[None], out)
+            s.add_product(out, p, q, alpha)
 
     def _lengths(self) -> tuple[int, int]:
         """Numbers in the first and in the second message of a worker."""

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from commexp.comm import LostProcessError, Processes
 from commexp.config import Plan
-from commexp.launch.single import set_threads, usable
+from commexp.launch.single import keep_memory, set_threads, usable
 from commexp.ranks import local
 from commexp.refusals import LaunchError, UserError
 from commexp.rundir import Run
@@ -33,6 +33,7 @@ def run_as_member(plan: Plan) -> Run:
         )
     device, backend = _place(plan.config.launch.device, here)
     set_threads(plan, max(1, (os.cpu_count() or 1) // here))
+    keep_memory()
     timeout = plan.config.launch.timeout
     _join(backend, timeout, world == here)
     links = Processes(timedelta(seconds=timeout))
