@@ -156,7 +156,8 @@ class Trial:
                 raise
 
     def _loop(self, state: State | None) -> str:
-        books, comm, rounds, every = self.books, self.comm, self.plan.config.rounds, self.plan.config.eval_every
+        books, comm, config = self.books, self.comm, self.plan.config
+        rounds, every, save_every = config.rounds, config.eval_every, config.save_every
         if state is not None:
             self.checked.count = int(state.pop(COUNT)) if self.links.rank == 0 else 0
             self.algorithm.load_state_dict({name: value.to(self.device) for name, value in state.items()})
@@ -166,35 +167,35 @@ class Trial:
                 self._evaluate(progress)
             for t in range(books.done, rounds):
                 begin = time.perf_counter()
-                comm.begin_round(t + 1)
+                shown, kept = (t + 1) % every == 0 or t + 1 == rounds, (t + 1) % (save_every or rounds) == 0
+                comm.begin_round(t + 1, ask=shown or kept)
                 self.algorithm.round(t)
-                stop, save, faults = comm.end_round()
+                stop, save, faults = comm.end_round() or (0, 0, 0)
                 if faults:
                     raise self._fault()
                 books.round_took(time.perf_counter() - begin)
-                if (books.done % every == 0 or books.done == rounds) and self._evaluate(progress):
+                if shown and self._evaluate(progress):
                     return "diverged"
-                if (stop or save) and books.done < rounds:
+                if (stop or save or kept) and books.done < rounds:
                     self._save()
                     if stop:
                         return "interrupted"
         return "completed"
 
     def _concerns(self) -> tuple[int, int, int]:
-        """What all processes must know of this one, asked once a round: is there a wish to stop, is a checkpoint due,
-        was a gradient not finite?"""
-        every = self.plan.config.save_every
-        if every is None:
-            due = time.monotonic() - self._saved > max(SAVE_SECONDS, SAVE_SHARE * self._cost)
-        else:
-            due = self.comm.ledger.round % every == 0
-        return int(self.interrupts.seen), int(due and self.links.rank == 0), int(self.checked.fault is not None)
+        """What all processes must know of this one: is there a wish to stop, is it time for a checkpoint, was a
+        gradient not finite?"""
+        late = time.monotonic() - self._saved > max(SAVE_SECONDS, SAVE_SHARE * self._cost)
+        due = late and self.plan.config.save_every is None and self.links.rank == 0
+        return int(self.interrupts.seen), int(due), int(self.checked.fault is not None)
 
     def _fault(self) -> NonFiniteError:
-        """The first worker's, and the books as they were before the round."""
-        self.comm.ledger.drop_round()
+        """The first one, of the first worker that had it; and the books as they were before its round."""
         told = self.links.tell("" if self.checked.fault is None else self.checked.fault.text())
-        return NonFiniteError.read(next(text for text in told if text))
+        fault = min((NonFiniteError.read(text) for text in told if text), key=lambda f: (f.round, f.worker))
+        self.comm.ledger.drop_from(fault.round)
+        self.books.done = fault.round - 1
+        return fault
 
     def _save(self) -> None:
         begin = time.monotonic()

@@ -58,12 +58,14 @@ class Communicator:
         self.agreement = Agreement(self.links, ask)
         self._transport = Transport(self.links, deterministic) if isinstance(self.links, Processes) else None
 
-    def begin_round(self, number: int) -> None:
+    def begin_round(self, number: int, ask: bool = True) -> None:
+        """``ask``: what comes after this round depends on the answers."""
         self.ledger.round = number
+        self.agreement.begin_round(number, ask)
         self.watch.start()
 
-    def end_round(self) -> list[int]:
-        """Closes the round's books; returns what all processes together answered to ``ask``."""
+    def end_round(self) -> list[int] | None:
+        """Closes the round's books; what all processes together answered to ``ask``, None if they were not asked."""
         answers, ready = self.agreement.end()
         self.ledger.close_round(self.watch.stop(ready))
         return answers

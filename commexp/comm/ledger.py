@@ -59,9 +59,9 @@ class Ledger:
                 self._pending[i] = Entry._make([*entry[:BYTES_END], *(seconds.get(phase, 0.0) for phase in PHASES)])
                 return
 
-    def drop_round(self) -> None:
-        """Forgets the current round."""
-        self._pending = [e for e in self._pending if e.round != self.round]
+    def drop_from(self, number: int) -> None:
+        """Forgets this round and what came after; none of it may have been settled."""
+        self._pending = [e for e in self._pending if e.round < number]
 
     def settle(self, add_up: Callable[[Tensor], Tensor], processes: int = 1) -> list[Entry]:
         """Adds up over processes by ``add_up``, which all of them call together; returns the new entries."""

@@ -16,13 +16,15 @@ class Stopwatch:
 
     Phases follow each other: ``to`` ends one and begins the next. How long the slowest took is known from the moment
     at which a tiny exchange that all processes begin with their first message came back (``everyone_ready``), which
-    nobody waits for. A transfer that runs while gradients are computed counts only where it is waited for.
+    nobody waits for; quick rounds that go without one are divided as the last that had it. A transfer that runs while
+    gradients are computed counts only where it is waited for.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._phase, self._since = "compute", time.perf_counter()
         self._first_transfer: float | None = None
+        self._share = 0.0  # of the time in exchanges that was waiting
 
     def start(self) -> None:
         self.seconds = {}
@@ -36,10 +38,10 @@ class Stopwatch:
         self._phase, self._since = phase, now
 
     def stop(self, everyone_ready: float | None = None) -> dict[str, float]:
-        """The round's seconds; ``everyone_ready`` on the clock of time.perf_counter, None for one process."""
+        """The round's seconds; ``everyone_ready`` on the clock of time.perf_counter, None if that is not known."""
         self.to("compute")
-        transfer = self.seconds.get("transfer", 0.0)
-        if everyone_ready is not None and self._first_transfer is not None:
-            wait = min(max(0.0, everyone_ready - self._first_transfer), transfer)
-            self.seconds |= {"wait": wait, "transfer": transfer - wait}
+        both = self.seconds.get("transfer", 0.0)
+        if everyone_ready is not None and self._first_transfer is not None and both:
+            self._share = min(max(0.0, everyone_ready - self._first_transfer), both) / both
+        self.seconds |= {"wait": self._share * both, "transfer": (1 - self._share) * both}
         return self.seconds

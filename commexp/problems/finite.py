@@ -75,7 +75,8 @@ class Finite(Problem):
         """``grad`` [W, J] as the policy wants it; as it is where only the sum overflows."""
         bad = ~grad.isfinite()
         rows = [w for w, any_bad in enumerate(bad.any(1).tolist()) if any_bad]
-        self.count += len(rows)
+        if self.fault is None:  # what follows it does not count
+            self.count += len(rows)
         for w in rows:
             error = NonFiniteError(self._round, self.worker_ids[w], *self._first(grad[w]))
             if self.policy != "zero":
