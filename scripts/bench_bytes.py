@@ -60,7 +60,7 @@ def rank() -> None:
             if exchange == "gossip":
                 comm.gossip(x, RING)
             else:
-                comm.begin(codec, weights).finish(x)
+                comm.begin(codec, weights, x.shape[1]).finish(x)
             comm.end_round()
         links.tell("")
         counted = int(links.agree(torch.tensor([sent_by_kernel() - before]))[0])

@@ -53,7 +53,7 @@ class SGD(Algorithm):
 
     def round(self, t: int) -> None:
         problem, comm, compressor = self.context.problem, self.context.comm, self.context.compressor
-        exchange = comm.begin(compressor, self.weights)
+        exchange = comm.begin(compressor, self.weights, len(self.x))
         x = self.x.expand(len(comm.worker_ids), -1)
         _, gradient = problem.loss_and_grad(x, problem.batch(t), exchange.ready)
         aggregate = exchange.finish(gradient)

@@ -125,9 +125,9 @@ class Communicator:
                 rows |= dict(zip(wanted[p], packed.view(-1, *x.shape[1:]), strict=True))
         return rows
 
-    def begin(self, compressor: Compressor, weights: Tensor) -> Exchange:
-        """The compressed sum of vectors that are yet to come."""
-        return Exchange(self, compressor, weights)
+    def begin(self, compressor: Compressor, weights: Tensor, dim: int) -> Exchange:
+        """The compressed sum of vectors [W, J], J = ``dim``, that are yet to come."""
+        return Exchange(self, compressor, weights, dim)
 
     def _aggregate(self, kind: str, message: Message, weights: Tensor) -> Steps[Tensor]:
         codec = message.codec

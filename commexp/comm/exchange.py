@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,32 +15,32 @@ from commexp.compressors import Compressor
 if TYPE_CHECKING:
     from commexp.comm.communicator import Communicator
 
+Ready = Callable[[Tensor, int], None]  # with the gradient [J] and the place from which on it is final
 STRETCH = 2**21  # entries that travel together; 8 MiB of fp32
 
 
 class Exchange:
     """sum_n w_n C(a_n) of this process's vectors a [W, J] and every other's, in two calls:
 
-        exchange = comm.begin(compressor, weights)
+        exchange = comm.begin(compressor, weights, dim)
         _, gradient = problem.loss_and_grad(x, batch, exchange.ready)
         aggregate = exchange.finish(gradient)
 
-    While the backward pass goes on it calls ``ready``. Where the compressor encodes entry by entry and the process has
-    one worker, stretches of the gradient are encoded and sent from the end of the vector on, as soon as they are
-    final, each one's encoding while the one before travels. Else everything is done in ``finish``.
+    While the backward pass goes on it may call ``ready``. Where the compressor encodes entry by entry, the process
+    has one worker and the vector is long, stretches of the gradient are encoded and sent from the end on, as soon as
+    they are final, each one's encoding while the one before travels. Else everything is done in ``finish``.
     """
 
-    def __init__(self, comm: Communicator, compressor: Compressor, weights: Tensor) -> None:
+    def __init__(self, comm: Communicator, compressor: Compressor, weights: Tensor, dim: int) -> None:
         self.comm, self.compressor, self.weights = comm, compressor, weights
-        self._streams = comm.streams(compressor, len(weights))
+        #: for ``loss_and_grad``; None where nothing can go ahead
+        self.ready: Ready | None = self._send if dim > STRETCH and comm.streams(compressor, len(weights)) else None
         self._begun: list[tuple[Handle, Steps[Tensor]]] = []
         self._bits = 0.0
         self._left: int | None = None  # entries that have not been sent
 
-    def ready(self, gradient: Tensor, start: int) -> None:
+    def _send(self, gradient: Tensor, start: int) -> None:
         """The entries from ``start`` on of the gradient [J] are final."""
-        if not self._streams:
-            return
         self._left = len(gradient) if self._left is None else self._left
         while self._left and start <= max(0, self._left - STRETCH):
             begin = max(0, self._left - STRETCH)
@@ -59,7 +60,7 @@ class Exchange:
         if self._left is None:
             aggregate = comm.aggregate(compressor.encode(vectors), self.weights)
         else:
-            self.ready(vectors[0], 0)
+            self._send(vectors[0], 0)
             size = compressor.payload(vectors.shape[1], vectors.element_size())
             wire = wire_share("all_reduce", comm.size, comm.worker_ids[0], size)
             comm.ledger.book("all_reduce", "peers", comm.size, self._bits / 8, size, wire)

@@ -59,7 +59,8 @@ class Problem(ABC):
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         """x [W, J] -> losses [W] and gradients [W, J] on the batch. ``x`` may be an expanded [J].
 
-        ``ready`` may be called while a single worker's gradient is being computed, from its end backwards.
+        The gradients may be overwritten by the next call. ``ready`` may be called while a single worker's gradient is
+        being computed, from its end backwards.
         """
 
     @abstractmethod

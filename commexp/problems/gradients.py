@@ -32,12 +32,18 @@ class ModuleGradients:
         self._ways: list[Callable[[Tensor, Tensor, Tensor], Gradients]] = [self.folded, self.vmapped, self.looped]
         if deterministic:
             self._ways = [self.looped]
+        self._starts = list(accumulate(self.layout.sizes, initial=0))
+        self._bound: tuple[Tensor, Tensor] | None = None
+        self._grad: Tensor | None = None  # of one worker; kept, since a fresh one costs as much as it takes to fill it
+        self._ready: Ready | None = None
+        self._missing: set[int] = set()
 
     def __call__(self, x: Tensor, inputs: Tensor, targets: Tensor, ready: Ready | None = None) -> Gradients:
         """x [W, J], inputs [W, b, ...], targets [W, b]. ``ready``: see Problem.loss_and_grad."""
         if len(x) == 1:
-            grad = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-            return self.one(x[0], inputs[0], targets[0], grad[0], ready)[None], grad
+            if self._grad is None:
+                self._grad = torch.empty(x.shape[1], dtype=x.dtype, device=x.device)
+            return self.one(x[0], inputs[0], targets[0], self._grad, ready)[None], self._grad[None]
         while len(self._ways) > 1:
             try:
                 return self._ways[0](x, inputs, targets)
@@ -47,29 +53,34 @@ class ModuleGradients:
 
     def one(self, x: Tensor, inputs: Tensor, targets: Tensor, out: Tensor, ready: Ready | None = None) -> Tensor:
         """x [J], inputs [b, ...] -> loss; the gradient is written over ``out`` [J]."""
+        self._bind(x, out)
+        self._ready, self._missing = ready, set(range(len(self.layout.sizes)))
         out.zero_()
-        params = self.layout.views(x.detach())
-        for p, g in zip(params.values(), self.layout.views(out).values(), strict=True):
-            p.requires_grad_().grad = g
-        if ready is not None:
-            self._watch(list(params.values()), out, ready)
-        loss = F.cross_entropy(functional_call(self.module, params, (inputs,)), targets)
+        loss = F.cross_entropy(self.module(inputs), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _watch(self, params: list[Tensor], out: Tensor, ready: Ready) -> None:
-        """Calls ``ready`` whenever all gradients behind a place have been written."""
-        starts = list(accumulate(self.layout.sizes, initial=0))
-        missing = set(range(len(params)))
+    def _bind(self, x: Tensor, out: Tensor) -> None:
+        """Makes the module's parameters views of x and their gradients views of ``out``, if they are not already."""
+        first = self._bound is None
+        if self._bound is not None and [t.data_ptr() for t in self._bound] == [x.data_ptr(), out.data_ptr()]:
+            return  # both are kept, so nothing else can have come to lie there
+        self._bound = x, out
+        views = zip(self.layout.views(x.detach()).values(), self.layout.views(out).values(), strict=True)
+        for i, (p, (value, grad)) in enumerate(zip(self.module.parameters(), views, strict=True)):
+            p.data, p.grad = value, grad
+            if first:
+                watched = p.requires_grad_()
+                watched.register_post_accumulate_grad_hook(lambda _, i=i: self._written(i))  # type: ignore[no-untyped-call]
 
-        def written(number: int) -> None:
-            missing.discard(number)
-            last = max(missing, default=-1)
-            if last < number:
-                ready(out, starts[last + 1])
-
-        for i, p in enumerate(params):
-            p.register_post_accumulate_grad_hook(lambda _, i=i: written(i))  # type: ignore[no-untyped-call]
+    def _written(self, number: int) -> None:
+        """Tells who waits for the gradient from which place on all of it is final."""
+        if self._ready is None:
+            return
+        self._missing.discard(number)
+        last = max(self._missing, default=-1)
+        if last < number and self._bound is not None:
+            self._ready(self._bound[1], self._starts[last + 1])
 
     def looped(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
         grad = torch.empty(x.shape, dtype=x.dtype, device=x.device)
