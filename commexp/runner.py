@@ -9,22 +9,19 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from commexp.algorithms import Context
-from commexp.books import Books, State
-from commexp.comm import Communicator, Links, choose
-from commexp.compressors import Setup
+from commexp.books import State
+from commexp.comm import Links
 from commexp.config import Plan
 from commexp.interrupts import Interrupts
-from commexp.problems import Finite, NonFiniteError, build_problem
+from commexp.problems import NonFiniteError
 from commexp.progress import Progress
-from commexp.provenance import describe, now
+from commexp.provenance import now
 from commexp.refusals import UserError
 from commexp.rundir import Run, write_json
-from commexp.seeding import generator
+from commexp.trial import Trial
 
 log = logging.getLogger("commexp")
 
@@ -40,13 +37,13 @@ def execute(plan: Plan, device: torch.device, links: Links | None = None) -> Run
     links, run = links or Links(), folder_of(plan)
     if _first_says(links, lambda: run.finished and not plan.config.rerun):
         return run
-    trial = Trial(plan, device, run, links)
+    running = Running(plan, device, run, links)
     refusal = "" if links.rank else _cannot_write(run, plan)
     if refusal := links.tell(refusal)[0]:
         raise UserError(refusal)
     with run.locked() if links.rank == 0 else nullcontext():
         if _first_says(links, lambda: not run.finished or plan.config.rerun):
-            trial.run_to_end()
+            running.run_to_end()
     return run
 
 
@@ -67,49 +64,11 @@ def _cannot_write(run: Run, plan: Plan) -> str:
     return ""
 
 
-class Trial:
-    """One run in the making. Raises UserError where the plan's parts do not fit together."""
+class Running(Trial):
+    """A run on its way, in one of its processes."""
 
-    def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links | None = None) -> None:
-        self.plan, self.run, self.device, config = plan, run, device, plan.config
-        self.books = Books(run, plan.network)
-        self.links = links or Links()
-        try:
-            self.comm = Communicator(
-                config.workers,
-                self.books.ledger,
-                config.comm.exchange,
-                config.comm.deterministic,
-                self.links,
-                self._concerns,
-            )
-            self.problem = build_problem(
-                plan.dataset,
-                plan.partition,
-                plan.model,
-                config.workers,
-                self.comm.worker_ids,
-                config.batch_size,
-                config.seed,
-                device,
-                getattr(torch, config.dtype),
-                config.comm.deterministic,
-            )
-        except (ValueError, FileNotFoundError) as error:
-            raise UserError(str(error)) from error
-        ids = self.comm.worker_ids
-        plan.compressor.setup(Setup(config.seed, ids, self.problem.shapes))
-        start = self.problem.init(generator(config.seed, "start"))
-        itemsize = start.element_size()
-        try:
-            self.payload = plan.compressor.payload(self.problem.dim, itemsize)
-            self.choice = choose(plan.compressor, config.comm.exchange, config.workers, self.problem.dim, itemsize)
-        except ValueError as error:
-            raise UserError(f"compress.{error}") from error
-        self.dense_payload = self.problem.dim * itemsize
-        self.checked = Finite(self.problem, ids, config.on_nonfinite)
-        self.algorithm = plan.algorithm
-        self.algorithm.setup(Context(self.checked, self.comm, plan.compressor, config.rounds, start))
+    def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links) -> None:
+        super().__init__(plan, device, run, links)
         self.interrupts = Interrupts()
         self._saved, self._cost = time.monotonic(), 0.0
 
@@ -124,8 +83,8 @@ class Trial:
             try:
                 if first:
                     run.write_config(self.plan.resolved)
-                    run.set_meta(name=self.plan.name, status="running", **begun, **self._about())
-                    self._say_what_it_costs()
+                    run.set_meta(name=self.plan.name, status="running", **begun, **self.about())
+                    self.say_what_it_costs()
                 why = {}
                 try:
                     status = self._loop(state)
@@ -138,7 +97,7 @@ class Trial:
                     if why:
                         print(f"commexp: {why['error']}", file=sys.stderr, flush=True)
                     books.flush()
-                    write_json(run.folder / "summary.json", {"status": status, **self._costs(count)})
+                    write_json(run.folder / "summary.json", {"status": status, **self.costs(count)})
                     if status != "interrupted":
                         books.drop_checkpoint()
                     run.set_meta(status=status, ended=now(), **why)
@@ -182,7 +141,7 @@ class Trial:
                         return "interrupted"
         return "completed"
 
-    def _concerns(self) -> tuple[int, int, int]:
+    def concerns(self) -> tuple[int, ...]:
         """What all processes must know of this one: is there a wish to stop, is it time for a checkpoint, was a
         gradient not finite?"""
         late = time.monotonic() - self._saved > max(SAVE_SECONDS, SAVE_SHARE * self._cost)
@@ -234,39 +193,3 @@ class Trial:
             first, loss = books.rows[0]["train_loss"], row["train_loss"]
             diverged = not math.isfinite(loss) or loss > BLOW_UP * max(1.0, first)
         return _first_says(self.links, lambda: diverged)
-
-    def _costs(self, nonfinite: int) -> dict[str, Any]:
-        """What summary.json says; dense messages over a server come down as well as go up."""
-        ways = 2 if self.choice.exchange == "server" else 1
-        return {
-            **self.books.summary(ways * self.plan.config.workers * self.dense_payload),
-            "exchange": self.choice.exchange,
-            "payload_bytes": self.payload,
-            "parameters": self.problem.dim,
-            COUNT: nonfinite,
-        }
-
-    def _about(self) -> dict[str, Any]:
-        config = self.plan.config
-        where = describe(self.device)
-        sizes = {"parameters": self.problem.dim, "samples": self.problem.samples}
-        return {"seed": config.seed, "workers": config.workers, "processes": self.links.processes, **sizes, **where}
-
-    def _say_what_it_costs(self) -> None:
-        """Which exchange was chosen where there was a choice, and what is dearer than dense."""
-        if self.plan.config.comm.exchange == "auto" and len(self.choice.costs) > 1:
-            log.info("%s", self.choice)
-            if self.choice.exchange != next(iter(self.choice.costs)):
-                print(f"commexp: note: {self.choice}", file=sys.stderr, flush=True)
-        if self.plan.compressor.varies:
-            return  # what it will cost is not known before it has been
-        dense = 2 * (self.plan.config.workers - 1) * self.dense_payload
-        wire = self.choice.costs[self.choice.exchange]
-        if self.choice.exchange != "server" and wire > dense:
-            n = self.plan.config.workers
-            text = (
-                f"note: {n} messages of {self.payload:,} bytes by {self.choice.exchange} put {wire / dense:.3g} times "
-                f"as much on the links as a dense all-reduce"
-            )
-            log.warning(text)
-            print(f"commexp: {text}", file=sys.stderr)

@@ -113,7 +113,8 @@ def check(config: DictConfig) -> None:
     import torch
 
     from commexp.config import prepare
-    from commexp.runner import Trial, folder_of
+    from commexp.runner import folder_of
+    from commexp.trial import Trial
 
     seen = set()
     for overrides in jobs_of(config):

@@ -33,12 +33,14 @@ ALLOWED = {
     "schema": set(),
     "refusals": {"schema"},
     "config": {"algorithms", "comm", "compressors", "network", "problems", "refusals", "schema"},
+    "trial": {
+        "algorithms", "books", "comm", "compressors", "config", "problems", "provenance", "refusals", "rundir",
+    },
     "runner": {
-        "algorithms", "books", "comm", "compressors", "config", "interrupts", "problems", "progress", "provenance",
-        "refusals", "rundir",
+        "books", "comm", "config", "interrupts", "problems", "progress", "provenance", "refusals", "rundir", "trial",
     },
     "launch": {"comm", "config", "refusals", "rundir", "runner"},
-    "sweep": {"config", "refusals", "report", "rundir", "runner", "schema"},
+    "sweep": {"config", "refusals", "report", "rundir", "runner", "schema", "trial"},
     "api": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
     "cli": {"config", "launch", "refusals", "report", "schema", "sweep"},
     "__main__": {"cli"},

@@ -1,0 +1,107 @@
+"""What a plan amounts to: problem, exchange, compressor and algorithm put together, and what they will cost."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import torch
+
+from commexp.algorithms import Context
+from commexp.books import Books
+from commexp.comm import Communicator, Links, choose
+from commexp.compressors import Setup
+from commexp.config import Plan
+from commexp.problems import Finite, build_problem
+from commexp.provenance import describe
+from commexp.refusals import UserError
+from commexp.rundir import Run
+from commexp.seeding import generator
+
+log = logging.getLogger("commexp")
+
+
+class Trial:
+    """A run's parts, put together. Raises UserError where they do not fit."""
+
+    def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links | None = None) -> None:
+        self.plan, self.run, self.device, config = plan, run, device, plan.config
+        self.books = Books(run, plan.network)
+        self.links = links or Links()
+        try:
+            self.comm = Communicator(
+                config.workers,
+                self.books.ledger,
+                config.comm.exchange,
+                config.comm.deterministic,
+                self.links,
+                self.concerns,
+            )
+            self.problem = build_problem(
+                plan.dataset,
+                plan.partition,
+                plan.model,
+                config.workers,
+                self.comm.worker_ids,
+                config.batch_size,
+                config.seed,
+                device,
+                getattr(torch, config.dtype),
+                config.comm.deterministic,
+            )
+        except (ValueError, FileNotFoundError) as error:
+            raise UserError(str(error)) from error
+        ids = self.comm.worker_ids
+        plan.compressor.setup(Setup(config.seed, ids, self.problem.shapes))
+        start = self.problem.init(generator(config.seed, "start"))
+        itemsize = start.element_size()
+        try:
+            self.payload = plan.compressor.payload(self.problem.dim, itemsize)
+            self.choice = choose(plan.compressor, config.comm.exchange, config.workers, self.problem.dim, itemsize)
+        except ValueError as error:
+            raise UserError(f"compress.{error}") from error
+        self.dense_payload = self.problem.dim * itemsize
+        self.checked = Finite(self.problem, ids, config.on_nonfinite)
+        self.algorithm = plan.algorithm
+        self.algorithm.setup(Context(self.checked, self.comm, plan.compressor, config.rounds, start))
+
+    def concerns(self) -> tuple[int, ...]:
+        """What this process has to tell the others, see comm.Agreement."""
+        return ()
+
+    def costs(self, nonfinite: int) -> dict[str, Any]:
+        """What summary.json says; dense messages over a server come down as well as go up."""
+        ways = 2 if self.choice.exchange == "server" else 1
+        return {
+            **self.books.summary(ways * self.plan.config.workers * self.dense_payload),
+            "exchange": self.choice.exchange,
+            "payload_bytes": self.payload,
+            "parameters": self.problem.dim,
+            "nonfinite_gradients": nonfinite,
+        }
+
+    def about(self) -> dict[str, Any]:
+        config = self.plan.config
+        where = describe(self.device)
+        sizes = {"parameters": self.problem.dim, "samples": self.problem.samples}
+        return {"seed": config.seed, "workers": config.workers, "processes": self.links.processes, **sizes, **where}
+
+    def say_what_it_costs(self) -> None:
+        """Which exchange was chosen where there was a choice, and what is dearer than dense."""
+        if self.plan.config.comm.exchange == "auto" and len(self.choice.costs) > 1:
+            log.info("%s", self.choice)
+            if self.choice.exchange != next(iter(self.choice.costs)):
+                print(f"commexp: note: {self.choice}", file=sys.stderr, flush=True)
+        if self.plan.compressor.varies:
+            return  # what it will cost is not known before it has been
+        dense = 2 * (self.plan.config.workers - 1) * self.dense_payload
+        wire = self.choice.costs[self.choice.exchange]
+        if self.choice.exchange != "server" and wire > dense:
+            n = self.plan.config.workers
+            text = (
+                f"note: {n} messages of {self.payload:,} bytes by {self.choice.exchange} put {wire / dense:.3g} times "
+                f"as much on the links as a dense all-reduce"
+            )
+            log.warning(text)
+            print(f"commexp: {text}", file=sys.stderr)
