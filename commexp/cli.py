@@ -49,7 +49,8 @@ def guarded(composed: DictConfig) -> None:
     try:
         status = run_one(composed)
     except (UserError, LaunchError) as error:
-        complain(str(error))
+        if rank() == 0 or isinstance(error, LaunchError):  # a mistake is the same for all processes
+            complain(str(error))
         status = "refused" if isinstance(error, UserError) else "failed"
     except BrokenPipeError:  # whoever read our table has gone; the run is done
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

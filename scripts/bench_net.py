@@ -36,7 +36,7 @@ from commexp.problems.base import Ready
 from commexp.problems.gradients import ModuleGradients
 
 HOSTS, WIDTH, BATCH, LR = 4, 1900, 4, 1e-3
-STEPS = {1000: 7, 100: 3, 10: 1}  # by rate; a dense step at 10 Mbit/s takes a minute
+STEPS = {1000: 9, 100: 5, 10: 1}  # by rate; a dense step at 10 Mbit/s takes a minute
 PLAIN = "DDP"
 ONE = 100.0  # MB: one bucket. With several, torch's PowerSGD hook begins collectives in another order at each rank
 Step = Callable[[], object]

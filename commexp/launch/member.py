@@ -32,10 +32,10 @@ def run_as_member(plan: Plan) -> Run:
             f"workers={plan.config.workers}: cannot be spread evenly over {world} processes; give a multiple"
         )
     device, backend = _place(plan.config.launch.device, here)
-    set_threads(plan, max(1, (os.cpu_count() or 1) // here))
+    set_threads(plan, max(1, torch.get_num_threads() // here))
     keep_memory()
     timeout = plan.config.launch.timeout
-    _join(backend, timeout, world == here)
+    _join(backend, timeout)
     links = Processes(timedelta(seconds=timeout))
     pids = links.counts(torch.tensor([os.getpid()]))[:, 0].tolist()
     try:
@@ -60,10 +60,10 @@ def _place(wanted: str, here: int) -> tuple[torch.device, str]:
     return device, "nccl" if gpus >= here else "gloo"
 
 
-def _join(backend: str, timeout: float, one_host: bool) -> None:
+def _join(backend: str, timeout: float) -> None:
     """Meets the other processes. On one host everything listens on the loopback interface alone."""
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-    if one_host:
+    if address in ("localhost", "::1") or address.startswith("127.") or _said_to_be_one_host():
         loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
@@ -76,6 +76,10 @@ def _join(backend: str, timeout: float, one_host: bool) -> None:
             f"{_me()}: did not meet the {os.environ['WORLD_SIZE']} processes at {address}:{port} within "
             f"launch.timeout={timeout:g} s; see that all are started and can reach that address"
         ) from error
+
+
+def _said_to_be_one_host() -> bool:
+    return os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
 
 
 def _die_with_launcher() -> None:

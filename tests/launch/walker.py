@@ -23,7 +23,7 @@ exchange.STRETCH = 500  # a small model's gradient, too, is sent in several stre
 
 def main() -> None:
     torch.set_num_threads(1)
-    _join("gloo", 60, True)
+    _join("gloo", 60)
     links = Processes(timedelta(seconds=60))
     for config in json.loads(Path(sys.argv[1]).read_text()):
         execute(prepare(OmegaConf.create(config)), torch.device("cpu"), links)
