@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -170,8 +169,7 @@ class Communicator:
                 size, bits = message.sizes[0], message.info_bits / message.workers
             sent, bits, wire = self.size * size, self.size * bits, (self.size - 1) * size
         else:
-            pieces = [answer_size(answer[a:b]) for a, b in pairwise(stretches(len(answer), self.size)) if b > a]
-            sent, bits = sum(size for size, _ in pieces), sum(bits for _, bits in pieces)
+            sent, bits = answer_size(answer, stretches(len(answer), self.size)[1])
             wire = (self.size - 1) * sent
         first = self.links.rank == 0
         self.ledger.book(kind, "down", self.size, *((bits / 8, sent, wire) if first else (0.0, 0, 0)))

@@ -10,6 +10,7 @@ An answer is a byte that says which, and then
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,19 +23,25 @@ DENSE, ENTRIES, SIGNS = 0, 1, 2
 HEADERS = {DENSE: 1, ENTRIES: 9, SIGNS: 1}  # bytes that say what follows: the frame's, not counted as payload
 
 
-def answer_size(x: Tensor) -> tuple[int, float]:
-    """(bytes, bits of information) of the answer x [m], without its header."""
-    kind, nbytes = _smallest(x)
-    bits = 8.0 * x.element_size()
-    if kind == ENTRIES:
-        k = int(torch.count_nonzero(x))
-        return nbytes, log2_binomial(len(x), k) + bits * k
-    return nbytes, bits + len(x) * math.log2(3) if kind == SIGNS else bits * len(x)
+def answer_size(x: Tensor, width: int | None = None) -> tuple[int, float]:
+    """(bytes, bits of information) of the answer x [m], without its header; with ``width`` of the answers to its
+    stretches of that length together."""
+    width = width or len(x)
+    rows = torch.nn.functional.pad(x, (0, -len(x) % width)).view(-1, width)
+    lengths = [width] * (len(rows) - 1) + [len(x) - width * (len(rows) - 1)]
+    total, information, bits = 0, 0.0, 8.0 * x.element_size()
+    for (kind, nbytes), k, m in zip(_smallest(rows, lengths), _counts(rows), lengths, strict=True):
+        total += nbytes
+        if kind == ENTRIES:
+            information += log2_binomial(m, k) + bits * k
+        else:
+            information += bits + m * math.log2(3) if kind == SIGNS else bits * m
+    return total, information
 
 
 def pack_answer(x: Tensor) -> Tensor:
     """x [m] -> uint8."""
-    kind, _ = _smallest(x)
+    ((kind, _),) = _smallest(x[None], [len(x)])
     header = x.new_full((1,), kind, dtype=torch.uint8)
     if kind == DENSE:
         return torch.cat([header, _bytes(x)])
@@ -65,20 +72,26 @@ def unpack_answer(packed: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     return torch.zeros(dim, dtype=dtype, device=packed.device).scatter_(0, places, _numbers(body[cut:], dtype, k))
 
 
-def _smallest(x: Tensor) -> tuple[int, int]:
-    """Which form, and its bytes."""
-    k, item = int(torch.count_nonzero(x)), x.element_size()
-    sizes = {DENSE: len(x) * item}
-    if k > 0:
-        sizes[ENTRIES] = index_bytes(k, len(x)) + k * item
-        sizes[SIGNS] = item + -(-len(x) // 5)
-    best = min(sizes, key=sizes.__getitem__)
-    if best == SIGNS:  # the smallest by far, but seldom possible: looked at last
-        magnitudes = x.abs()
-        if not bool(((magnitudes == magnitudes.amax()) | (x == 0)).all()):
-            del sizes[SIGNS]
-            best = min(sizes, key=sizes.__getitem__)
-    return best, sizes[best]
+def _counts(rows: Tensor) -> list[int]:
+    return [int(k) for k in torch.count_nonzero(rows, dim=1).tolist()]
+
+
+def _smallest(rows: Tensor, lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Which form each row [*, m] takes, and its bytes; rows are padded with zeros beyond their length."""
+    item, counts = rows.element_size(), _counts(rows)
+    choices = []
+    for k, m in zip(counts, lengths, strict=True):
+        sizes = {DENSE: m * item}
+        if k > 0:
+            sizes |= {ENTRIES: index_bytes(k, m) + k * item, SIGNS: item + -(-m // 5)}
+        choices.append(sizes)
+    if any(min(sizes, key=sizes.__getitem__) == SIGNS for sizes in choices):  # the smallest by far, seldom possible
+        magnitudes = rows.abs()
+        equal = ((magnitudes == magnitudes.amax(1, keepdim=True)) | (rows == 0)).all(1).tolist()
+        for sizes, possible in zip(choices, equal, strict=True):
+            if not possible:
+                sizes.pop(SIGNS, None)
+    return [min(sizes.items(), key=lambda item: item[1]) for sizes in choices]
 
 
 def _bytes(x: Tensor) -> Tensor:
