@@ -11,6 +11,7 @@ from torch import Tensor
 from commexp.comm.agreement import Agreement
 from commexp.comm.cost import check_exchange, choose, wire_share
 from commexp.comm.exchange import Exchange
+from commexp.comm.gossip import neighbours
 from commexp.comm.ledger import Entry, Ledger
 from commexp.comm.links import Handle, Links, Processes, Steps
 from commexp.comm.stopwatch import Stopwatch
@@ -102,27 +103,10 @@ class Communicator:
         own = self.worker_ids
         wire = int(degrees[own.start : own.stop].sum()) * item
         self.ledger.book("gossip", "peers", self.size, len(x) * item, len(x) * item, wire)
-        rows = self._wait(self._neighbours(x, needs))
+        rows = self._wait(neighbours(x, needs, own, self.links))
         ids = sorted(rows)
         everyone = torch.stack([rows[m] for m in ids])
         return torch.stack([weighted_sum(everyone, mixing[n, ids].to(x), self.deterministic) for n in own])
-
-    def _neighbours(self, x: Tensor, needs: Tensor) -> Steps[dict[int, Tensor]]:
-        """x_m of every worker m that a worker here has an edge from, or is."""
-        own = self.worker_ids
-        rows = dict(zip(own, x, strict=True))
-        if isinstance(self.links, Processes):
-            here = len(own)
-            by_process = needs.view(self.links.processes, here, -1).any(1)  # [P, N]: who needs whom
-            others = [p for p in range(self.links.processes) if p != self.links.rank]
-            wanted = {p: [m for m in range(p * here, (p + 1) * here) if by_process[self.links.rank, m]] for p in others}
-            given = {p: [m for m in own if by_process[p, m]] for p in others}
-            out = {p: torch.cat([rows[m].flatten() for m in ids]) for p, ids in given.items() if ids}
-            sizes = {p: len(ids) * x[0].numel() for p, ids in wanted.items() if ids}
-            received = yield from self.links.swap(out, sizes, x)
-            for p, packed in received.items():
-                rows |= dict(zip(wanted[p], packed.view(-1, *x.shape[1:]), strict=True))
-        return rows
 
     def begin(self, compressor: Compressor, weights: Tensor, dim: int) -> Exchange:
         """The compressed sum of vectors [W, J], J = ``dim``, that are yet to come."""

@@ -10,10 +10,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from launch.processes import ranks, wait_for
+from launch.walker import gossiped
 from registry import bare, options, plan, untimed
+from safetensors.torch import load_file
 
 from commexp.api import run_experiment
+from commexp.comm import Links
 from commexp.comm.cost import serves_two_phase
 from commexp.rundir import Run
 
@@ -28,6 +32,10 @@ LINEAR = [
 ]
 LINEAR += ["dtype=float64", "rounds=5", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
 DIGITS = ["rounds=4", "eval_every=2", "model.width=8", "batch_size=2", "dtype=float64"]
+
+
+NAN = [*DIGITS, "algo.lr=1e6", "rounds=30", "eval_every=30", "dtype=float32"]  # a gradient is NaN before round 30
+DIVERGED = {plan(*NAN, "comm.deterministic=true").name}
 
 
 def usual() -> list[list[str]]:
@@ -45,6 +53,7 @@ def unusual() -> list[list[str]]:
             every.append([f"compress={codec}", "comm.exchange=two_phase", *LINEAR])
     every.append(["compress=sign", "compress.vote=true", "compress.error_feedback=false", *LINEAR])
     every.append(["compress=fp16", "comm.exchange=all_gather", *LINEAR])
+    every.append(NAN)
     return [[*case, "comm.deterministic=true"] for case in every]
 
 
@@ -53,7 +62,7 @@ def label(case: list[str]) -> str:
 
 
 def tables(folder: Path, name: str) -> list[list[dict[str, str]]]:
-    assert Run(folder / "runs" / name).status == "completed", name
+    assert Run(folder / "runs" / name).status == ("diverged" if name in DIVERGED else "completed"), name
     return [untimed(folder / "runs" / name / f"{table}.csv") for table in ("metrics", "traffic")]
 
 
@@ -73,6 +82,10 @@ def test_curves_and_books_are_those_of_one_process(processes: int, alone: Path, 
     (tmp_path / "tasks.json").write_text(json.dumps([p.resolved for p in plans.values()]))
     ended = wait_for(ranks(processes, [str(WALKER), str(tmp_path / "tasks.json")], tmp_path), 240)
     assert [status for status, _, _ in ended] == [0] * processes, ended[0][2][-2000:]
+    expected = gossiped(Links())
+    parts = [load_file(tmp_path / f"gossip-{rank}.safetensors") for rank in range(processes)]
+    assert torch.equal(torch.cat([part["x"] for part in parts]), expected["x"])
+    assert all(torch.equal(part["books"], expected["books"]) for part in parts)
     for case, made in plans.items():
         for found, expected in zip(tables(tmp_path, made.name), tables(alone, made.name), strict=True):
             if made.config.comm.deterministic:
