@@ -22,6 +22,7 @@ from commexp.refusals import LaunchError, UserError
 from commexp.rundir import FINISHED, Run, write_json
 from commexp.runner import folder_of
 
+START = "from commexp.launch.worker import main; main()"
 KILLED = "killed it"
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -48,8 +49,10 @@ def run_in_processes(plan: Plan) -> Run:
         task = Path(scratch) / "task.json"
         write_json(task, {"name": plan.name, "config": plan.resolved})
         os.environ["COMMEXP_LAUNCHER"] = str(os.getpid())
+        # Ctrl-C reaches the workers as SIGTERM: it ends one that is still importing without a word
+        signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         try:
-            elastic_launch(_how(wanted, scratch), sys.executable)("-m", "commexp.launch.worker", str(task))
+            elastic_launch(_how(wanted, scratch), sys.executable)("-c", START, str(task))
         except ChildFailedError as error:
             reason = root_cause(error.failures)
             if wanted.max_restarts:
@@ -59,8 +62,9 @@ def run_in_processes(plan: Plan) -> Run:
             if run.status not in (None, *FINISHED):
                 run.set_meta(status="failed", error=reason)
             raise LaunchError(reason) from error
-        except SignalException:
-            pass  # the workers were told, saved, and wrote the status
+        except SignalException as error:
+            if run.status not in (*FINISHED, "interrupted"):  # what workers write that were told and had begun
+                raise KeyboardInterrupt from error
         finally:
             del os.environ["COMMEXP_LAUNCHER"]
             for number, handler in handlers.items():
@@ -72,7 +76,7 @@ def run_in_processes(plan: Plan) -> Run:
 
 
 def _how(wanted: Any, scratch: str) -> LaunchConfig:
-    return LaunchConfig(
+    how = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=wanted.nproc,
@@ -83,6 +87,8 @@ def _how(wanted: Any, scratch: str) -> LaunchConfig:
         max_restarts=wanted.max_restarts,
         logs_specs=DefaultLogsSpecs(log_dir=scratch),
     )
+    how.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"
+    return how
 
 
 def _listen(port: int) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 import torch
 
@@ -36,8 +37,8 @@ def usable(name: str) -> torch.device:
 def keep_memory() -> None:
     """Freed memory stays with this process and is used again. The C library would give every large block back to the
     system and ask for it anew, page by page: on large models that takes longer than the arithmetic."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; elsewhere nothing is changed
-    if mallopt is not None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # glibc's; elsewhere nothing is changed
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 

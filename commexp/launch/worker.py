@@ -59,7 +59,3 @@ def end(others: Sequence[int]) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     os._exit(1)  # together with them, so that the launcher hears of all
-
-
-if __name__ == "__main__":
-    main()

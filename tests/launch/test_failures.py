@@ -116,6 +116,16 @@ def test_an_interrupt_saves_and_says_so(started: Callable[..., subprocess.Popen[
     assert not any(map(alive, pids))
 
 
+def test_an_interrupt_before_anything_has_begun(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    launcher = started(*LONG, *TWO)
+    until(lambda: len(workers_of(launcher.pid)) == 2)
+    pids = workers_of(launcher.pid)
+    launcher.send_signal(signal.SIGINT)
+    out, err = launcher.communicate(timeout=30)
+    assert (launcher.returncode, out, err) == (130, "", "")
+    assert not any(map(alive, pids))
+
+
 def test_a_port_in_use(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
