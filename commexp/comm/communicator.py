@@ -147,6 +147,9 @@ class Communicator:
         """What comes down to the workers; booked by the first process for all."""
         if kind not in ("server", "two_phase"):
             return
+        if self.links.rank:
+            self.ledger.book(kind, "down", self.size, 0.0, 0, 0)
+            return
         if kind == "server":
             size, bits = answer_size(answer)
             if message.codec.sums:
@@ -155,8 +158,7 @@ class Communicator:
         else:
             sent, bits = answer_size(answer, stretches(len(answer), self.size)[1])
             wire = (self.size - 1) * sent
-        first = self.links.rank == 0
-        self.ledger.book(kind, "down", self.size, *((bits / 8, sent, wire) if first else (0.0, 0, 0)))
+        self.ledger.book(kind, "down", self.size, bits / 8, sent, wire)
 
     def streams(self, codec: Compressor, workers: int) -> bool:
         """Whether stretches of a gradient may go ahead of the rest: one worker here, entries encoded one by one."""
