@@ -59,6 +59,9 @@ class Books:
 
     def restore(self, comm: Communicator) -> State | None:
         """Goes back to the folder's checkpoint and returns the algorithm's part of it; None where there is none."""
+        tables = all((self.run.folder / f"{name}.csv").is_file() for name in ("metrics", "traffic"))
+        if not comm.links.first_says(tables):
+            return None
         found = load_checkpoint(self.run.folder / "checkpoints", comm.worker_ids, comm.links)
         if found is None:
             return None

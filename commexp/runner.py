@@ -6,7 +6,6 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -35,25 +34,20 @@ def execute(plan: Plan, device: torch.device, links: Links | None = None) -> Run
     """Runs the plan to its end, or shows that it has been run. All of its processes call this together; the first one
     writes. Raises UserError before anything is written."""
     links, run = links or Links(), folder_of(plan)
-    if _first_says(links, lambda: run.finished and not plan.config.rerun):
+    if links.first_says(run.finished and not plan.config.rerun):
         return run
     running = Running(plan, device, run, links)
     refusal = "" if links.rank else _cannot_write(run, plan)
     if refusal := links.tell(refusal)[0]:
         raise UserError(refusal)
     with run.locked() if links.rank == 0 else nullcontext():
-        if _first_says(links, lambda: not run.finished or plan.config.rerun):
+        if links.first_says(not run.finished or plan.config.rerun):
             running.run_to_end()
     return run
 
 
 def folder_of(plan: Plan) -> Run:
     return Run(Path(plan.config.outputs) / "runs" / plan.name)
-
-
-def _first_says(links: Links, question: Callable[[], bool]) -> bool:
-    """The first process's answer: files may look different to others in that moment."""
-    return bool(int(links.agree(torch.tensor([int(links.rank == 0 and question())]))[0]))
 
 
 def _cannot_write(run: Run, plan: Plan) -> str:
@@ -105,13 +99,11 @@ class Running(Trial):
                 self.links.tell("")  # nobody leaves before the books are closed
             except Exception as error:
                 log.exception("failed")
-                why_failed = self.links.explain(error)
                 if first:
                     books.flush()
-                    reason = str(why_failed) if why_failed is not error else f"{type(error).__name__}: {error}"
+                    cause = self.links.explain(error)
+                    reason = str(cause) if cause is not error else f"{type(error).__name__}: {error}"
                     run.set_meta(status="failed", ended=now(), error=reason)
-                if why_failed is not error:
-                    raise why_failed from error
                 raise
 
     def _loop(self, state: State | None) -> str:
@@ -192,4 +184,4 @@ class Running(Trial):
                 log.info(line)
             first, loss = books.rows[0]["train_loss"], row["train_loss"]
             diverged = not math.isfinite(loss) or loss > BLOW_UP * max(1.0, first)
-        return _first_says(self.links, lambda: diverged)
+        return self.links.first_says(diverged)

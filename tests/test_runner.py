@@ -170,6 +170,17 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     assert [untimed(resumed.folder / f"{name}.csv") for name in ("metrics", "traffic")] == tables
 
 
+def test_a_checkpoint_without_its_tables_is_not_used(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("commexp.runner.Interrupts", Stops)
+        halted = run(*SHORT)
+    (halted.folder / "traffic.csv").unlink()
+    again = run(*SHORT)
+    assert again.status == "completed"
+    assert "resumed" not in (again.folder / "run.log").read_text()
+    assert list(again.metrics["round"]) == [0, 4, 8, 12]
+
+
 def dies_in_round(number: int) -> Callable[..., None]:
     honest = SGD.round
 

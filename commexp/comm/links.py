@@ -63,6 +63,10 @@ class Links:
         """Every process's text, in the order of ranks."""
         return [text]
 
+    def first_says(self, answer: bool) -> bool:
+        """The first process's answer, for all: files may look different to others in that moment."""
+        return bool(self.agree(torch.tensor([int(answer and self.rank == 0)]))[0])
+
     def explain(self, error: Exception) -> Exception:
         """A LostProcessError, in one line, where that is what the error means; else the error itself."""
         return error

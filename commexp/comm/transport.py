@@ -7,6 +7,7 @@ so the result has the same bits however the workers are spread over processes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -36,16 +37,9 @@ class Transport:
     def all_gather(self, message: Message, weights: Tensor) -> Steps[Tensor]:
         """Everyone gets every message and adds them up."""
         frames = pack_frames(message, weights)
-        sizes, blob = None, torch.cat(frames)
-        lengths = torch.tensor([len(f) for f in frames])
-        if message.lengths:
-            counts = self.links.counts(lengths)
-            sizes = counts.sum(1).tolist()
-        else:
-            counts = lengths.expand(self.links.processes, -1)
-        blobs = yield from self.links.all_gather(blob, sizes)
-        received = [f for b, row in zip(blobs, counts.tolist(), strict=True) for f in torch.split(b, row)]
-        everyone, shares = unpack_frames(received, message)
+        lengths = self._lengths(message, frames)
+        blobs = yield from self.links.all_gather(torch.cat(frames), lengths.sum(1).tolist())
+        everyone, shares = unpack_frames(_split(blobs, lengths), message)
         return message.codec.total(everyone, shares, self.in_order)
 
     def all_reduce(self, message: Message, weights: Tensor) -> Steps[Tensor]:
@@ -90,21 +84,23 @@ class Transport:
             self._known = weights, weights._version, exact.flatten().view(torch.float64).to(weights.device)
         return self._known[2].to(wide)
 
+    def _lengths(self, message: Message, frames: Sequence[Tensor]) -> Tensor:
+        """Bytes of every worker's frame, [P, W]; asked for only where they differ."""
+        own = torch.tensor([len(f) for f in frames])
+        return self.links.counts(own) if message.lengths else own.expand(self.links.processes, -1)
+
     def server(self, message: Message, weights: Tensor) -> Steps[Tensor]:
         """Messages go to rank 0, and what they add up to comes back. Messages that sum are answered by their sum."""
         links, codec = self.links, message.codec
         frames = pack_frames(message, weights)
-        lengths = torch.tensor([len(f) for f in frames])
-        counts = links.counts(lengths) if message.lengths else lengths.expand(links.processes, -1)
+        lengths = self._lengths(message, frames)
         blob, answer = torch.cat(frames), torch.empty(0, dtype=torch.uint8)
         if links.rank:
             yield from links.swap({0: blob}, {}, blob)
         else:
-            sizes = {p: int(counts[p].sum()) for p in range(1, links.processes)}
+            sizes = {p: int(lengths[p].sum()) for p in range(1, links.processes)}
             others = yield from links.swap({}, sizes, blob)
-            blobs = [blob, *(others[p] for p in sizes)]
-            received = [f for b, row in zip(blobs, counts.tolist(), strict=True) for f in torch.split(b, row)]
-            everyone, shares = unpack_frames(received, message)
+            everyone, shares = unpack_frames(_split([blob, *(others[p] for p in sizes)], lengths), message)
             if codec.sums:
                 summed = codec.summed(everyone, shares, self.in_order)
                 answer = pack_frames(summed, shares[:1])[0]
@@ -136,12 +132,16 @@ class Transport:
         received = yield from links.all_to_all(blobs, mine.sum(1).tolist())
         answer = nothing
         if width[links.rank]:
-            rows = [f for b, row in zip(received, mine.tolist(), strict=True) for f in torch.split(b, row)]
-            everyone, shares = unpack_frames(rows, cut[links.rank])
+            everyone, shares = unpack_frames(_split(received, mine), cut[links.rank])
             answer = pack_answer(codec.conclude(everyone, codec.total(everyone, shares, self.in_order)))
         sizes = links.counts(torch.tensor([len(answer)]))[:, 0].tolist()
         answers = yield from links.all_gather(answer, sizes)
         return torch.cat([unpack_answer(a, n, message.dtype) for a, n in zip(answers, width, strict=True) if n])
+
+
+def _split(blobs: Sequence[Tensor], lengths: Tensor) -> list[Tensor]:
+    """The frames of all workers from what each process sent, one after the other; ``lengths`` [P, W]."""
+    return [f for blob, row in zip(blobs, lengths.tolist(), strict=True) for f in torch.split(blob, row)]
 
 
 def _bytes(x: Tensor) -> Tensor:

@@ -40,8 +40,11 @@ def run_as_member(plan: Plan) -> Run:
     pids = links.counts(torch.tensor([os.getpid()]))[:, 0].tolist()
     try:
         return execute(plan, device, links)
-    except LostProcessError as error:
-        raise LaunchError(str(error), error.how, [pid for pid in pids if pid != os.getpid()]) from error
+    except RuntimeError as error:
+        cause = links.explain(error)
+        if isinstance(cause, LostProcessError):
+            raise LaunchError(str(cause), cause.how, [pid for pid in pids if pid != os.getpid()]) from error
+        raise
     finally:
         dist.destroy_process_group()
 
