@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,17 +20,33 @@ State = dict[str, torch.Tensor]
 BEST = {"train_loss": min, "test_loss": min, "test_accuracy": max, "dist_to_opt": min}
 
 
+@dataclass
+class Planned:
+    """``ends``: local steps of a worker before round 0, 1, ... and after the last. ``gradients``: that it computes in
+    a local step."""
+
+    ends: Sequence[int] = (0,)
+    gradients: int = 1
+
+
 class Books:
-    """``done``: rounds completed. ``wall``: seconds spent on them here. ``sim``: seconds on the virtual clock."""
+    """``planned``: the run's rounds. ``done``: rounds completed.
+    ``wall``: seconds spent on them here. ``sim``: seconds on the virtual clock."""
 
     def __init__(self, run: Run, network: Network) -> None:
         self.run, self.network = run, network
         self.ledger = Ledger()
         self.rows: list[dict[str, Any]] = []
+        self.planned = Planned()
         self.done = 0
         self.wall = 0.0
         self.sim = 0.0
         self._clocked = 0  # rounds that are on the virtual clock
+
+    @property
+    def steps(self) -> int:
+        """Local steps that each worker has done."""
+        return self.planned.ends[self.done]
 
     def round_took(self, seconds: float) -> None:
         """Closes a round."""
@@ -40,7 +58,8 @@ class Books:
         other. All processes call this together."""
         for entry in comm.settle():
             self.sim += self.network.seconds(entry.exchange, entry.workers, entry.bytes_wire)
-        self.sim += self.network.compute * (self.done - self._clocked)
+        steps = self.steps - self.planned.ends[self._clocked]
+        self.sim += self.network.compute * self.planned.gradients * steps
         self._clocked = self.done
 
     def flush(self) -> None:
@@ -77,7 +96,7 @@ class Books:
         """A run that has come to its end needs none."""
         shutil.rmtree(self.run.folder / "checkpoints", ignore_errors=True)
 
-    def summary(self, dense_per_round: int) -> dict[str, Any]:
+    def summary(self, dense_per_step: int) -> dict[str, Any]:
         """The last evaluation, the best values, and the costs up to the last round beside those of dense messages."""
         last = self.rows[-1]
         best = {
@@ -85,7 +104,7 @@ class Books:
             for key, pick in BEST.items()
             if key in last and (values := [r[key] for r in self.rows if math.isfinite(r[key])])
         }
-        dense = dense_per_round * self.done
+        dense = dense_per_step * self.steps
         return {
             **last,
             "round": self.done,

@@ -15,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from commexp.algorithms import Algorithm
 from commexp.comm import check_carrier
-from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise
+from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise, NoCompression
 from commexp.network import Network
-from commexp.problems import POLICIES, Dataset, Model, Partition
+from commexp.problems import POLICIES, WAYS, Dataset, Model, Partition
 from commexp.refusals import UserError
 from commexp.schema import COMPONENTS, UNHASHED, Config
 
@@ -77,6 +77,12 @@ def prepare(composed: DictConfig) -> Plan:
     if around.error_feedback and around.feedback.momentum and getattr(parts["algo"], "momentum", 0):
         raise UserError(
             f"compress.feedback.momentum={around.feedback.momentum}: algo.momentum would add to it; give one of the two"
+        )
+    if not parts["algo"].compressible and not isinstance(codec, NoCompression):
+        name = _short(nodes["algo"]["_target_"])
+        raise UserError(
+            f"compress={_short(nodes['compress']['_target_'])}: algo={name} exchanges whole models, not what they have "
+            "moved; give compress=none, or algo=dppf"
         )
     words = [_short(nodes[n]["_target_"]) for n in ("algo", "compress", "dataset")]
     return Plan(
@@ -215,6 +221,12 @@ def _check(c: Config) -> None:
     for key in ("workers", "rounds", "eval_every"):
         if getattr(c, key) < 1:
             raise UserError(f"{key}={getattr(c, key)}: must not be less than 1; give 1 or more")
+    if c.steps is not None and c.steps < 1:
+        raise UserError(f"steps={c.steps}: must not be less than 1; give 1 or more, or null for a number of rounds")
+    if c.speed.workers not in WAYS:
+        raise UserError(f"speed.workers={c.speed.workers}: unknown; give one of {', '.join(WAYS)}")
+    if c.speed.compile and c.speed.workers not in ("auto", "loop"):
+        raise UserError(f"speed.workers={c.speed.workers}: torch.compile goes worker by worker; give auto or loop")
     if c.save_every is not None and c.save_every < 1:
         raise UserError(f"save_every={c.save_every}: must not be less than 1; give rounds, or null for every 10 s")
     if c.batch_size is not None and c.batch_size < 1:

@@ -97,12 +97,15 @@ def choices() -> str:
 
 
 def _node(path: Path, group: str) -> DictConfig:
-    """The part of a group's file that ends up under the group's own name."""
+    """The part of a group's file that ends up under the group's own name, with what it has from files beside it."""
     loaded = OmegaConf.load(path)
     assert isinstance(loaded, DictConfig)
+    beside = [path.with_name(f"{d.split('@')[0]}.yaml") for d in loaded.get("defaults", []) if isinstance(d, str)]
     if "@package _global_" in path.read_text(encoding="utf-8"):
         loaded = loaded.get(group) or OmegaConf.create()
-    return loaded
+    merged = OmegaConf.merge(*(_node(p, group) for p in beside if p.is_file()), loaded)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def _has(path: Path, group: str, leaf: str) -> bool:

@@ -14,6 +14,7 @@ import torch
 from commexp.books import State
 from commexp.comm import Links
 from commexp.config import Plan
+from commexp.flatness import look_around
 from commexp.interrupts import Interrupts
 from commexp.problems import NonFiniteError
 from commexp.progress import Progress
@@ -77,6 +78,7 @@ class Running(Trial):
             try:
                 if first:
                     run.write_config(self.plan.resolved)
+                    self._write_partition()
                     run.set_meta(name=self.plan.name, status="running", **begun, **self.about())
                     self.say_what_it_costs()
                 why = {}
@@ -87,11 +89,12 @@ class Running(Trial):
                     log.error(why["error"])
                 books.settle(self.comm)
                 count = self._count()
+                valley = self._valley() if status == "completed" and self.plan.config.flatness else {}
                 if first:
                     if why:
                         print(f"commexp: {why['error']}", file=sys.stderr, flush=True)
                     books.flush()
-                    write_json(run.folder / "summary.json", {"status": status, **self.costs(count)})
+                    write_json(run.folder / "summary.json", {"status": status, **self.costs(count), **valley})
                     if status != "interrupted":
                         books.drop_checkpoint()
                     run.set_meta(status=status, ended=now(), **why)
@@ -106,9 +109,26 @@ class Running(Trial):
                     run.set_meta(status="failed", ended=now(), error=reason)
                 raise
 
+    def _write_partition(self) -> None:
+        """partition.csv, where samples have classes."""
+        counts = self.problem.classes_per_worker()
+        if counts is not None:
+            rows = [(n, c, m) for n, row in enumerate(counts.tolist()) for c, m in enumerate(row)]
+            self.run.write_rows("partition", [{"worker": n, "class": c, "samples": m} for n, c, m in rows])
+
+    def _valley(self) -> dict[str, float]:
+        model, workers = self.algorithm.model(), self.algorithm.apart()
+        if self.links.rank:
+            return {}
+        last = self.books.rows[-1]
+        gap = last.get("train_accuracy", math.nan) - last.get("test_accuracy", math.nan)
+        return {**look_around(self.problem, model, workers, self.run), "generalisation_gap": gap}
+
     def _loop(self, state: State | None) -> str:
         books, comm, config = self.books, self.comm, self.plan.config
-        rounds, every, save_every = config.rounds, config.eval_every, config.save_every
+        ends, every, save_every = books.planned.ends, config.eval_every, config.save_every
+        rounds = len(ends) - 1
+        clock = ends if config.steps else range(rounds + 1)  # what eval_every counts
         if state is not None:
             self.checked.count = int(state.pop(COUNT)) if self.links.rank == 0 else 0
             self.algorithm.load_state_dict({name: value.to(self.device) for name, value in state.items()})
@@ -118,8 +138,10 @@ class Running(Trial):
                 self._evaluate(progress)
             for t in range(books.done, rounds):
                 begin = time.perf_counter()
-                shown, kept = (t + 1) % every == 0 or t + 1 == rounds, (t + 1) % (save_every or rounds) == 0
+                shown = clock[t] // every < clock[t + 1] // every or t + 1 == rounds
+                kept = (t + 1) % (save_every or rounds) == 0
                 comm.begin_round(t + 1, ask=shown or kept)
+                self.checked.round = t + 1
                 self.algorithm.round(t)
                 stop, save, faults = comm.end_round() or (0, 0, 0)
                 if faults:
@@ -165,7 +187,7 @@ class Running(Trial):
         model, diagnostics = self.algorithm.model(), self.algorithm.diagnostics()
         diverged = False
         if self.links.rank == 0:
-            steps = books.done * self.algorithm.steps_per_round()
+            steps = books.steps
             samples = round(steps * self.problem.samples_per_step * self.plan.config.workers)
             row = {
                 "round": books.done,

@@ -24,6 +24,18 @@ class Comm:
 
 
 @dataclass
+class Speed:
+    """How gradients are computed. ``workers``: of several workers in one process: fold, vmap or loop; auto: the
+    fastest, measured once and remembered. ``amp``: forward and backward pass in bfloat16 where torch's autocast does
+    so. ``channels_last``: images with the channels innermost. ``compile``: by torch.compile, worker by worker."""
+
+    workers: str = "auto"
+    amp: bool = False
+    channels_last: bool = False
+    compile: bool = False
+
+
+@dataclass
 class Launch:
     """``kind``: single (one process) or torchrun (``nproc`` processes on this host, N / nproc workers in each).
     ``device``: auto, cpu, cuda or cuda:0, ...; auto takes a GPU where there is one. ``threads``: of torch, null leaves
@@ -45,6 +57,9 @@ class Config:
 
     ``preset``: values that a dataset or an experiment gives for fields of whichever component is chosen: conf/algo/*
     and conf/compress/* look there first. So an experiment may say k and still be run with a compressor without k.
+    ``rounds``: the run's length in communications; ``steps``: in local steps of a worker instead, which makes methods
+    with different numbers of local steps comparable. ``eval_every`` counts whichever of the two is given.
+    ``flatness``: at the end, look at the valley in which the models lie.
     ``on_nonfinite``: what NaN or Inf in a worker's gradient does: stop ends the run, skip makes that gradient zero for
     the round, zero only its bad entries. ``save_every``: rounds between checkpoints; null: one every ten seconds.
     """
@@ -52,11 +67,13 @@ class Config:
     workers: int = 8
     seed: int = 0
     rounds: int = 500
+    steps: Optional[int] = None  # noqa: UP045
     batch_size: Optional[int] = 16  # noqa: UP045
     eval_every: int = 10
     save_every: Optional[int] = None  # noqa: UP045
     dtype: str = "float32"
     on_nonfinite: str = "stop"
+    flatness: bool = False
     dataset: Any = None
     partition: Any = None
     model: Any = None
@@ -64,6 +81,7 @@ class Config:
     algo: Any = None
     network: Any = None
     comm: Comm = field(default_factory=Comm)
+    speed: Speed = field(default_factory=Speed)
     launch: Launch = field(default_factory=Launch)
     preset: dict[str, Any] = field(default_factory=dict)
     target_accuracy: Optional[float] = None  # noqa: UP045

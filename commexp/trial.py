@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from itertools import accumulate
 from typing import Any
 
 import torch
 
 from commexp.algorithms import Context
-from commexp.books import Books
+from commexp.books import Books, Planned
 from commexp.comm import Communicator, Links, choose
 from commexp.compressors import Setup
 from commexp.config import Plan
-from commexp.problems import Finite, build_problem
+from commexp.problems import Finite, Speed, build_problem
 from commexp.provenance import describe
 from commexp.refusals import UserError
 from commexp.rundir import Run
@@ -49,6 +50,7 @@ class Trial:
                 device,
                 getattr(torch, config.dtype),
                 config.comm.deterministic,
+                Speed(**vars(config.speed)),
             )
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
@@ -64,18 +66,22 @@ class Trial:
         self.dense_payload = self.problem.dim * itemsize
         self.checked = Finite(self.problem, ids, config.on_nonfinite)
         self.algorithm = plan.algorithm
-        self.algorithm.setup(Context(self.checked, self.comm, plan.compressor, config.rounds, start))
+        steps = config.steps or config.rounds * self.algorithm.tau  # local steps of a worker in the whole run
+        lengths = self.algorithm.lengths(steps)
+        self.books.planned = Planned([0, *accumulate(lengths)], self.algorithm.gradients)
+        self.algorithm.setup(Context(self.checked, self.comm, plan.compressor, steps, start))
 
     def concerns(self) -> tuple[int, ...]:
         """What this process has to tell the others, see comm.Agreement."""
         return ()
 
     def costs(self, nonfinite: int) -> dict[str, Any]:
-        """What summary.json says; dense messages over a server come down as well as go up."""
+        """What summary.json says; the baseline sends dense messages after every local step; over a server they come
+        down as well as go up."""
         ways = 2 if self.choice.exchange == "server" else 1
         return {
             **self.books.summary(ways * self.plan.config.workers * self.dense_payload),
-            "exchange": self.choice.exchange,
+            "exchange": ", ".join(dict.fromkeys(e.exchange for e in self.books.ledger.entries)),
             "payload_bytes": self.payload,
             "parameters": self.problem.dim,
             "nonfinite_gradients": nonfinite,

@@ -34,7 +34,7 @@ def bare() -> None:
     torch.manual_seed(0)
     data = Digits().load(2, 0, torch.float32)
     mine = torch.arange(dist.get_rank(), len(data.train_x), 2)
-    model = DistributedDataParallel(ResNetSmall().module(1, 10))
+    model = DistributedDataParallel(ResNetSmall().module((1, 8, 8), 10))
     optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     begin = 0.0
     for t in range(ROUNDS):

@@ -20,6 +20,8 @@ ALLOWED = {
     "comm": {"compressors"},
     "compressors": set(),
     "problems": set(),
+    "diagnostics": set(),
+    "flatness": {"diagnostics", "problems", "rundir"},
     "network": set(),
     "report": {"rundir"},
     "integrations": {"comm", "compressors"},
@@ -37,7 +39,8 @@ ALLOWED = {
         "algorithms", "books", "comm", "compressors", "config", "problems", "provenance", "refusals", "rundir",
     },
     "runner": {
-        "books", "comm", "config", "interrupts", "problems", "progress", "provenance", "refusals", "rundir", "trial",
+        "books", "comm", "config", "flatness", "interrupts", "problems", "progress", "provenance", "refusals", "rundir",
+        "trial",
     },
     "launch": {"comm", "config", "refusals", "rundir", "runner"},
     "sweep": {"config", "refusals", "report", "rundir", "runner", "schema", "trial"},

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Context:
-    """The world of one run: the problem, the exchange, the compressor, the number of rounds, the start x_0 [J]."""
+    """The world of one run: the problem, the exchange, the compressor, the local steps of a worker in the whole run,
+    the start x_0 [J]."""
 
     problem: Problem
     comm: Communicator
     compressor: Compressor
-    rounds: int
+    steps: int
     start: Tensor
 
 
@@ -35,6 +36,9 @@ class Algorithm(ABC):
     """
 
     context: Context
+    tau = 1  # local steps between two exchanges, where the number is fixed
+    gradients = 1  # gradients that a worker computes in a local step
+    compressible = True  # whether what is exchanged may be compressed
 
     @abstractmethod
     def setup(self, context: Context) -> None:
@@ -48,9 +52,15 @@ class Algorithm(ABC):
     def model(self) -> Tensor:
         """The vector [J] to evaluate."""
 
-    def steps_per_round(self) -> int:
-        """Local updates of one worker in a round."""
-        return 1
+    def lengths(self, steps: int) -> list[int]:
+        """Local steps of each round, ``steps`` in all; known before the first one."""
+        whole, rest = divmod(steps, self.tau)
+        return [self.tau] * whole + [rest] * (rest > 0)
+
+    def apart(self) -> Tensor | None:
+        """The models [N, J] of all workers before the last exchange of the run, after it; None where there is one
+        model alone. Not booked: for diagnostics. All processes call it together."""
+        return None
 
     def diagnostics(self) -> dict[str, float]:
         """Extra columns of metrics.csv."""

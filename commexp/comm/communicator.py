@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from commexp.comm.agreement import Agreement
 from commexp.comm.cost import check_exchange, choose, wire_share
 from commexp.comm.exchange import Exchange
-from commexp.comm.gossip import neighbours
 from commexp.comm.ledger import Entry, Ledger
 from commexp.comm.links import Handle, Links, Processes, Steps
 from commexp.comm.stopwatch import Stopwatch
 from commexp.comm.transport import Transport, stretches
-from commexp.compressors import Compressor, Message, NoCompression
+from commexp.comm.vectors import Vectors
+from commexp.compressors import Compressor, Message
 from commexp.compressors.answer import answer_size
-from commexp.compressors.base import weighted_sum
 
 T = TypeVar("T")
 
 
-class Communicator:
+class Communicator(Vectors):
     """N workers over P processes, W = N/P in each; ``worker_ids`` are those of this process.
 
     With one process the exchanges are sums over the leading worker axis; with more they go over ``links``. What is
@@ -80,12 +78,6 @@ class Communicator:
             return self.exchange
         return choose(codec, "auto", self.size, dim, itemsize).exchange
 
-    def mean(self, x: Tensor) -> Tensor:
-        """[W, ...] -> mean over all workers, [...]: a dense all-reduce."""
-        message = NoCompression().encode(x.flatten(1))
-        weights = x.new_full((len(x),), 1.0 / self.size)
-        return self._wait(self._aggregate("all_reduce", message, weights)).view(x.shape[1:])
-
     def aggregate(self, message: Message, weights: Tensor) -> Tensor:
         """sum over all workers of w_n decode(message_n): [J], for this process's messages and weights [W].
 
@@ -93,20 +85,6 @@ class Communicator:
         """
         kind = self.carrier(message.codec, message.dim, message.dtype.itemsize)
         return self._wait(self._aggregate(kind, message, weights))
-
-    def gossip(self, x: Tensor, mixing: Tensor) -> Tensor:
-        """[W, J] -> row n of the result is sum_m mixing[n, m] x_m, for this process's workers n; ``mixing`` [N, N].
-        Every worker sends its x to each neighbour: to whoever has a weight for it that is not zero."""
-        needs = mixing != 0
-        degrees = needs.sum(0) - needs.diagonal().long()
-        item = x[0].numel() * x.element_size()
-        own = self.worker_ids
-        wire = int(degrees[own.start : own.stop].sum()) * item
-        self.ledger.book("gossip", "peers", self.size, len(x) * item, len(x) * item, wire)
-        rows = self._wait(neighbours(x, needs, own, self.links))
-        ids = sorted(rows)
-        everyone = torch.stack([rows[m] for m in ids])
-        return torch.stack([weighted_sum(everyone, mixing[n, ids].to(x), self.deterministic) for n in own])
 
     def begin(self, compressor: Compressor, weights: Tensor, dim: int) -> Exchange:
         """The compressed sum of vectors [W, J], J = ``dim``, that are yet to come."""

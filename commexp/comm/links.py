@@ -67,6 +67,16 @@ class Links:
         """The first process's answer, for all: files may look different to others in that moment."""
         return bool(self.agree(torch.tensor([int(answer and self.rank == 0)]))[0])
 
+    def all_gather(self, x: Tensor, sizes: Sequence[int] | None = None) -> Steps[list[Tensor]]:
+        """x of every process, in the order of ranks."""
+        yield from ()
+        return [x]
+
+    def broadcast(self, x: Tensor, source: int) -> Steps[Tensor]:
+        """x of process ``source``; the others give a tensor like it, which may be overwritten."""
+        yield from ()
+        return x
+
     def explain(self, error: Exception) -> Exception:
         """A LostProcessError, in one line, where that is what the error means; else the error itself."""
         return error
@@ -135,6 +145,11 @@ class Processes(Links):
         others = [p for p in range(self.processes) if p != self.rank]
         pieces = yield from self.swap({p: x for p in others}, {p: sizes[p] for p in others}, x)
         return [pieces.get(p, x) for p in range(self.processes)]
+
+    def broadcast(self, x: Tensor, source: int) -> Steps[Tensor]:
+        sent = self._ready(x)
+        yield begun(dist.broadcast(sent, source, async_op=True))
+        return sent.to(x.device)
 
     def all_to_all(self, pieces: Sequence[Tensor], sizes: Sequence[int]) -> Steps[list[Tensor]]:
         """uint8 [n_p] for each process p -> what each had for this one, [sizes_p]."""

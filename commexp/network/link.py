@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -10,7 +11,7 @@ class Network:
     """Workers with one full-duplex link each, of the same speed.
 
     ``bandwidth``: Mbit/s per link and direction. ``latency``: milliseconds per message.
-    ``compute``: seconds a worker computes per round (0: the clock shows communication alone).
+    ``compute``: seconds a worker computes for a gradient (0: the clock shows communication alone).
 
     n workers, B bytes on all links (comm/cost.py), beta = bandwidth in bytes/s, alpha = latency in s:
 
@@ -18,6 +19,7 @@ class Network:
         all_gather (ring)   (n-1) alpha + B / (n beta)
         two_phase           (n-1) alpha + B / (n beta) for each phase
         gossip              alpha + B / (n beta)
+        broadcast (tree)    ceil(log2 n) (alpha + B / ((n-1) beta))
         server              alpha + B / beta for each direction: the server's own link is shared by all
 
     Source: Thakur, Rabenseifner and Gropp, Optimization of Collective Communication Operations in MPICH, 2005.
@@ -40,6 +42,8 @@ class Network:
         alpha, beta, n = self.latency / 1e3, self.bandwidth * 1e6 / 8, workers
         if exchange == "server":
             return alpha + wire / beta
+        if exchange == "broadcast":
+            return math.ceil(math.log2(n)) * (alpha + wire / max(1, n - 1) / beta)
         hops = {"all_reduce": 2 * (n - 1), "all_gather": n - 1, "two_phase": n - 1, "gossip": 1}
         if exchange not in hops:
             raise ValueError(f"exchange={exchange}: no cost model for it")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from commexp.problems.base import Problem, Setting
+from commexp.problems.base import WAYS, Problem, Setting, Speed
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.partition import Partition
 from commexp.problems.finite import POLICIES, Finite, NonFiniteError
@@ -24,6 +24,7 @@ def build_problem(
     device: torch.device,
     dtype: torch.dtype,
     deterministic: bool = False,
+    speed: Speed | None = None,
 ) -> Problem:
     """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``.
 
@@ -31,7 +32,20 @@ def build_problem(
     """
     data = dataset.load(workers, seed, dtype)
     parts = partition.split(data, workers, seed)
-    return model.problem(data, Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic))
+    setting = Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed or Speed())
+    return model.problem(data, setting)
 
 
-__all__ = ["POLICIES", "Data", "Dataset", "Finite", "Model", "NonFiniteError", "Partition", "Problem", "build_problem"]
+__all__ = [
+    "POLICIES",
+    "WAYS",
+    "Data",
+    "Dataset",
+    "Finite",
+    "Model",
+    "NonFiniteError",
+    "Partition",
+    "Problem",
+    "Speed",
+    "build_problem",
+]

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+WAYS = ("auto", "fold", "vmap", "loop")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How gradients are computed. ``workers``: of several workers at once: one of WAYS. ``amp``: in bfloat16 where
+    torch's autocast does so. ``channels_last``: images with the channels innermost. ``compile``: by torch.compile."""
+
+    workers: str = "auto"
+    amp: bool = False
+    channels_last: bool = False
+    compile: bool = False
 
 
 @dataclass
@@ -23,6 +36,7 @@ class Setting:
     device: torch.device
     dtype: torch.dtype
     deterministic: bool = False
+    speed: Speed = field(default_factory=Speed)
 
     @property
     def own(self) -> list[Tensor]:
@@ -62,6 +76,23 @@ class Problem(ABC):
         The gradients may be overwritten by the next call. ``ready`` may be called while a single worker's gradient is
         being computed, from its end backwards.
         """
+
+    @abstractmethod
+    def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """x [W, J] -> losses [W] and gradients [W, J], of every x_n on one and the same batch of all workers'
+        samples; a function of the seed and the step alone."""
+
+    @abstractmethod
+    def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """x [J] -> F(x), on a fixed sample where there is much data, and its gradient [J]."""
+
+    def training_loss(self, x: Tensor) -> float:
+        """The same F(x) alone."""
+        return self.training_gradient(x)[0]
+
+    def classes_per_worker(self) -> Tensor | None:
+        """How many samples of each class each of all N workers has, [N, classes]; None where there are no classes."""
+        return None
 
     @abstractmethod
     def evaluate(self, x: Tensor) -> dict[str, float]:

@@ -2,76 +2,136 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from commexp.problems.base import Problem, Ready, Setting
 from commexp.problems.data import Data
+from commexp.problems.feed import make_feed
+from commexp.problems.folding import CannotFoldError
 from commexp.problems.gradients import ModuleGradients
-from commexp.problems.sampler import Sampler
 
 EVALUATION_SAMPLES = 8192  # the training loss is taken over at most so many samples, always the same
-CHUNK = 2048
+STATISTICS_SAMPLES = 2048  # of which batch norm's statistics, and the loss around a model, are taken
+
+Chunks = Iterable[tuple[Tensor, Tensor]]
 
 
 class Classification(Problem):
-    """f_n(x) = mean cross entropy over worker n's samples; all samples live on the device.
+    """f_n(x) = mean cross entropy over worker n's samples. ``make`` gives a fresh module.
 
-    Metrics: train_loss, test_loss, test_accuracy. Raises ValueError for data without a test set, or full batches.
+    Batch norm uses the batch's own statistics in training, and keeps none: they are no part of x, so no method has to
+    say what it does with them. They are estimated anew from training data for every model that is evaluated.
+    Metrics: train_loss, train_accuracy, test_loss, test_accuracy. Raises ValueError for data without a test set, full
+    batches, or a way of computing gradients that the module does not allow.
     """
 
-    def __init__(self, module: nn.Module, data: Data, setting: Setting) -> None:
+    def __init__(self, make: Callable[[], nn.Module], data: Data, setting: Setting) -> None:
         if data.test_x is None or data.test_y is None:
             raise ValueError("dataset: has no test set; classification needs one")
         if setting.batch_size is None:
             raise ValueError("batch_size=null: this model trains on mini-batches; give a number such as 16")
-        device = setting.device
-        self.device, self.dtype = device, setting.dtype
-        self.module = module.to(device, setting.dtype)
-        self.gradients = ModuleGradients(self.module, setting.deterministic)
+        self.make, self.device, self.dtype = make, setting.device, setting.dtype
+        with torch.random.fork_rng(devices=[]):  # layers draw values when they are made; ``init`` makes them anew
+            self.module = make().to(self.device, self.dtype)
+        self.norms = [m for m in self.module.modules() if isinstance(m, _BatchNorm)]
+        self._train()
+        self.gradients = ModuleGradients(self.module, setting.deterministic, setting.speed)
         self.layout = self.gradients.layout
         self.dim, self.shapes = self.layout.dim, self.layout.shapes
         self.samples = len(data.train_x)
         self.samples_per_step = setting.batch_size
-        self.sampler = Sampler(setting.own, setting.worker_ids, setting.batch_size, setting.seed)
-        self.train = data.train_x.to(device), data.train_y.to(device)
-        self.test = data.test_x.to(device), data.test_y.to(device)
-        pick = torch.linspace(0, self.samples - 1, min(self.samples, EVALUATION_SAMPLES)).long().to(device)
-        self.train_sample = (self.train[0][pick], self.train[1][pick]) if len(pick) < self.samples else self.train
+        self.feed = make_feed(data, setting)
+        classes = data.classes or int(data.train_y.max()) + 1
+        self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=classes) for rows in setting.parts])
+        if setting.speed.workers in ("fold", "vmap") and len(setting.worker_ids) > 1:
+            self._check(setting.speed.workers, data)
+
+    def _train(self) -> None:
+        self.module.train()
+        for norm in self.norms:
+            norm.track_running_stats = False
+
+    def _check(self, way: str, data: Data) -> None:
+        x = torch.zeros(2, self.dim, device=self.device, dtype=self.dtype)
+        inputs = x.new_zeros(2, 2, *data.train_x.shape[1:])
+        try:
+            self.gradients(x, inputs, torch.zeros(2, 2, dtype=torch.long, device=self.device))
+        except (CannotFoldError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"speed.workers={way}: this model cannot be ({reason}); give auto or loop") from error
 
     def init(self, generator: torch.Generator) -> Tensor:
-        """torch's own initialisation of each layer, drawn from ``generator`` instead of the global one."""
-        x = torch.empty(self.dim, dtype=self.dtype)
+        """The module's own initialisation, drawn from ``generator`` instead of the global one."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator.initial_seed())
-            for layer in self.module.modules():
-                if hasattr(layer, "reset_parameters"):
-                    layer.reset_parameters()  # type: ignore[operator]
-        for name, view in self.layout.views(x).items():
-            view.copy_(self.module.get_parameter(name))
-        return x.to(self.device)
+            fresh = self.make()
+        return nn.utils.parameters_to_vector(p for p in fresh.parameters()).detach().to(self.device, self.dtype)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        rows = self.sampler.batch(step).to(self.device)
-        return self.train[0][rows], self.train[1][rows]
+        return self.feed.batch(step)
 
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         assert isinstance(batch, tuple)
         inputs, targets = batch
         return self.gradients(x, inputs, targets, ready)
 
+    def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = self.feed.common(step)
+        return self.gradients(x, inputs.expand(len(x), *inputs.shape), targets.expand(len(x), -1))
+
+    def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """Batch norm with the statistics of each chunk."""
+        params = {name: p.requires_grad_() for name, p in self.layout.views(x.detach().clone()).items()}
+        count, loss, grad = 0, 0.0, torch.zeros_like(x)
+        for inputs, targets in self.feed.train(STATISTICS_SAMPLES):
+            value = F.cross_entropy(functional_call(self.module, params, (inputs,)), targets, reduction="sum")
+            grads = torch.autograd.grad(value, list(params.values()))
+            grad += torch.cat([g.flatten() for g in grads])
+            count, loss = count + len(targets), loss + float(value.detach())
+        return loss / count, grad / count
+
+    def training_loss(self, x: Tensor) -> float:
+        return self._score(x, self.feed.train(STATISTICS_SAMPLES))[0]
+
+    def classes_per_worker(self) -> Tensor:
+        return self.counts
+
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        train_loss, _ = self._score(x, *self.train_sample)
-        test_loss, accuracy = self._score(x, *self.test)
-        return {"train_loss": train_loss, "test_loss": test_loss, "test_accuracy": accuracy}
+        self._settle(x)
+        self.module.eval()
+        train_loss, train_accuracy = self._score(x, self.feed.train(EVALUATION_SAMPLES))
+        test_loss, test_accuracy = self._score(x, self.feed.test())
+        self._train()
+        return {
+            "train_loss": train_loss,
+            "train_accuracy": train_accuracy,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+        }
 
     @torch.no_grad()
-    def _score(self, x: Tensor, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
-        params, loss, right = self.layout.views(x), 0.0, 0
-        for rows, labels in zip(torch.split(inputs, CHUNK), torch.split(targets, CHUNK), strict=True):
-            logits = functional_call(self.module, params, (rows,))
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            right += int((logits.argmax(1) == labels).sum())
-        return loss / len(targets), right / len(targets)
+    def _settle(self, x: Tensor) -> None:
+        """Statistics of batch norm for the model x, averaged over chunks of training data."""
+        for norm in self.norms:
+            norm.track_running_stats, norm.momentum = True, None  # None: a plain average over the chunks
+            norm.reset_running_stats()
+        params = self.layout.views(x)
+        for inputs, _ in self.feed.train(STATISTICS_SAMPLES) if self.norms else ():
+            functional_call(self.module, params, (inputs,))
+
+    @torch.no_grad()
+    def _score(self, x: Tensor, chunks: Chunks) -> tuple[float, float]:
+        """Mean loss and accuracy."""
+        params, count, loss, right = self.layout.views(x), 0, 0.0, 0
+        for inputs, targets in chunks:
+            logits = functional_call(self.module, params, (inputs,))
+            loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+            right += int((logits.argmax(1) == targets).sum())
+            count += len(targets)
+        return loss / count, right / count

@@ -39,7 +39,7 @@ class Finite(Problem):
     log a warning per bad worker. The gradient of a bad worker becomes zero for this step, with ``zero`` only its bad
     entries.
     ``worker_ids``: the global number of each row of the gradients. ``count``: bad gradients met so far, one per worker
-    and step. Rounds are those of one local step each: the round is the step of the last ``batch``, counted from 1.
+    and step. ``round``: the one that is under way, counted from 1.
     """
 
     def __init__(self, problem: Problem, worker_ids: Sequence[int], policy: str) -> None:
@@ -48,14 +48,17 @@ class Finite(Problem):
         self.samples, self.samples_per_step = problem.samples, problem.samples_per_step
         self.count = 0
         self.fault: NonFiniteError | None = None
-        self._round = 0
+        self.round = 1
 
     def init(self, generator: torch.Generator) -> Tensor:
         return self.problem.init(generator)
 
     def batch(self, step: int) -> object:
-        self._round = step + 1
         return self.problem.batch(step)
+
+    def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        losses, grad = self.problem.common_gradient(x, step)
+        return losses, grad if bool(grad.sum(1).isfinite().all()) else self._treated(grad)
 
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         """One sum per worker and one synchronisation with the device where all is well. Where bad entries are mended,
@@ -64,6 +67,9 @@ class Finite(Problem):
         if bool(grad.sum(1).isfinite().all()):
             return losses, grad
         return losses, self._treated(grad)
+
+    def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        return self.problem.training_gradient(x)
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
         return self.problem.evaluate(x)
@@ -78,7 +84,7 @@ class Finite(Problem):
         if self.fault is None:  # what follows it does not count
             self.count += len(rows)
         for w in rows:
-            error = NonFiniteError(self._round, self.worker_ids[w], *self._first(grad[w]))
+            error = NonFiniteError(self.round, self.worker_ids[w], *self._first(grad[w]))
             if self.policy != "zero":
                 bad[w] = True
             if self.policy == "stop":

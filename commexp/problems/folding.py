@@ -57,6 +57,22 @@ def _group_norm(
     return F.group_norm(x, len(weight) * num_groups, weight.flatten(), bias.flatten(), eps)
 
 
+def _batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """x [b, W C, ...], weight and bias [W, C]; every channel has its own statistics anyway."""
+    if running_mean is not None or weight is None or bias is None:
+        raise CannotFoldError("batch norm with running statistics, or without weights")
+    return F.batch_norm(x, None, None, weight.flatten(), bias.flatten(), True, momentum, eps)
+
+
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [b, W I], weight [W, O, I], bias [W, O] -> [b, W O]."""
     if x.ndim != 2:
@@ -78,30 +94,44 @@ class Folded(TorchFunctionMode):
     RULES: dict[Any, Callable[..., Tensor]] = {  # noqa: RUF012  (a table, never written to)
         F.conv2d: _conv2d,
         F.group_norm: _group_norm,
+        F.batch_norm: _batch_norm,
         F.linear: _linear,
         torch.Tensor.flatten: _flatten,
         torch.flatten: _flatten,
     }
+    ABOUT = frozenset({torch.Tensor.dim, torch.Tensor.is_contiguous})
     CHANNEL_BY_CHANNEL = frozenset(
         {
             *(F.relu, torch.relu, torch.tanh, torch.sigmoid, torch.Tensor.relu, torch.Tensor.tanh, F.gelu, F.silu),
             *(F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d),
-            *(torch.add, torch.Tensor.add, torch.Tensor.__add__),
+            *(torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__iadd__, torch.Tensor.add_),
         }
     )
 
     def __init__(self, stacked: Iterable[Tensor]) -> None:
         super().__init__()
-        self.stacked = {id(p) for p in stacked}
+        self.stacked = {id(p): len(p) for p in stacked}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         rule = self.RULES.get(func)
         if rule is not None:
             return rule(*args, **kwargs)
+        if func is F.pad:
+            return self._pad(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
-        if name == "__get__":  # a shape, a device, ...
+        if name == "__get__" or func in self.ABOUT:  # a shape, a device, ...
             return func(*args, **kwargs)
         if func not in self.CHANNEL_BY_CHANNEL or any(id(a) in self.stacked for a in (*args, *kwargs.values())):
             raise CannotFoldError(name)
         return func(*args, **kwargs)
+
+    def _pad(self, x: Tensor, pad: list[int], mode: str = "constant", value: float | None = None) -> Tensor:
+        """Within the image, or every worker's channels with its own."""
+        if len(pad) <= 4:
+            return F.pad(x, pad, mode, value)
+        if len(pad) > 6 or mode != "constant":
+            raise CannotFoldError("padding of the batch axis")
+        workers = next(iter(self.stacked.values()))
+        apart = x.view(len(x), workers, -1, *x.shape[2:])
+        return F.pad(apart, pad, mode, value).flatten(1, 2)

@@ -1,14 +1,16 @@
-"""Losses and gradients of W workers for any torch module, the fastest way that the module allows.
+"""Losses and gradients of W workers for any torch module, the fastest way that the module and the machine allow.
 
 one        W = 1: plain autograd; parameters and gradients are views of flat buffers, nothing is copied
-folded     the workers in the channel axis (folding.py): convolution, linear, group norm, pooling
-vmapped    torch.func.vmap over workers: whatever has a batching rule and keeps no running statistics
-looped     worker by worker: always possible, and bit for bit what W = 1 gives
+fold       the workers in the channel axis (folding.py): convolution, linear, batch and group norm, pooling
+vmap       torch.func.vmap over workers: whatever has a batching rule and keeps no running statistics
+loop       worker by worker: always possible, and bit for bit what W = 1 gives
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -16,22 +18,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from commexp.problems.base import Ready
+from commexp.problems.base import Ready, Speed
 from commexp.problems.flat import FlatLayout
 from commexp.problems.folding import CannotFoldError, Folded, fold, unfold
+from commexp.problems.ways import fastest
 
 Gradients = tuple[Tensor, Tensor]  # losses [W], gradients [W, J]
+Way = Callable[[Tensor, Tensor, Tensor], Gradients]
 
 
 class ModuleGradients:
-    """Cross entropy of a module's output, mean over each worker's batch, and its gradient by the flat vector."""
+    """Cross entropy of a module's output, mean over each worker's batch, and its gradient by the flat vector.
 
-    def __init__(self, module: nn.Module, deterministic: bool = False) -> None:
-        self.module = module.requires_grad_(False)
+    ``speed.workers`` says which way several workers go, ``auto`` measures; a way that the module does not allow raises
+    ValueError. ``deterministic``: as ``loop``, and nothing is measured.
+    """
+
+    def __init__(self, module: nn.Module, deterministic: bool = False, speed: Speed | None = None) -> None:
+        self.module, self.speed = module.requires_grad_(False), speed or Speed()
         self.layout = FlatLayout(module)
-        self._ways: list[Callable[[Tensor, Tensor, Tensor], Gradients]] = [self.folded, self.vmapped, self.looped]
-        if deterministic:
-            self._ways = [self.looped]
+        self._ways: dict[str, Way] = {"fold": self.folded, "vmap": self.vmapped, "loop": self.looped}
+        if deterministic or self.speed.compile:
+            self._way: Way | None = self.looped
+        else:
+            self._way = self._ways.get(self.speed.workers)
+        self._run: Callable[[Tensor], Tensor] = torch.compile(module) if self.speed.compile else module
         self._starts = list(accumulate(self.layout.sizes, initial=0))
         self._bound: tuple[Tensor, Tensor] | None = None
         self._grad: Tensor | None = None  # of one worker; kept, since a fresh one costs as much as it takes to fill it
@@ -44,19 +55,40 @@ class ModuleGradients:
             if self._grad is None:
                 self._grad = torch.empty(x.shape[1], dtype=x.dtype, device=x.device)
             return self.one(x[0], inputs[0], targets[0], self._grad, ready)[None], self._grad[None]
-        while len(self._ways) > 1:
+        if self._way is None:
+            self._way = self._ways[self._choose(x, inputs, targets)]
+        return self._way(x, inputs, targets)
+
+    def _choose(self, x: Tensor, inputs: Tensor, targets: Tensor) -> str:
+        possible: dict[str, Callable[[], object]] = {}
+        for name, way in self._ways.items():
             try:
-                return self._ways[0](x, inputs, targets)
-            except (CannotFoldError, RuntimeError):  # a genuine mistake comes again from the last way
-                del self._ways[0]
-        return self._ways[0](x, inputs, targets)
+                way(x, inputs, targets)
+            except (CannotFoldError, RuntimeError):
+                if name == "loop":  # a genuine mistake
+                    raise
+            else:
+                possible[name] = partial(way, x, inputs, targets)
+        where = torch.cuda.get_device_name(x.device) if x.is_cuda else f"{torch.get_num_threads()} threads"
+        about = [str(self.module), *map(str, (x.shape, x.stride(0), inputs.shape, inputs.dtype, self.speed))]
+        digest = hashlib.blake2b("\n".join([*about, where, torch.__version__]).encode(), digest_size=8).hexdigest()
+        return fastest(possible, f"{type(self.module).__name__} {tuple(x.shape)} {digest}", x.device)
+
+    def output(self, inputs: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """``run`` on images, in the precision and the layout that are asked for."""
+        if self.speed.channels_last and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if not self.speed.amp:
+            return run(inputs)
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            return run(inputs).to(inputs.dtype)
 
     def one(self, x: Tensor, inputs: Tensor, targets: Tensor, out: Tensor, ready: Ready | None = None) -> Tensor:
         """x [J], inputs [b, ...] -> loss; the gradient is written over ``out`` [J]."""
         self._bind(x, out)
         self._ready, self._missing = ready, set(range(len(self.layout.sizes)))
         out.zero_()
-        loss = F.cross_entropy(self.module(inputs), targets)
+        loss = F.cross_entropy(self.output(inputs, self._run), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -89,7 +121,8 @@ class ModuleGradients:
 
     def vmapped(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
         def loss(params: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-            return F.cross_entropy(functional_call(self.module, params, (inputs,)), targets)
+            logits = self.output(inputs, lambda images: functional_call(self.module, params, (images,)))
+            return F.cross_entropy(logits, targets)
 
         shared = x.stride(0) == 0
         params = self.layout.views(x[0] if shared else x)
@@ -100,9 +133,13 @@ class ModuleGradients:
         workers = len(x)
         params = {name: p.requires_grad_() for name, p in self.layout.views(x.detach()).items()}
         images = fold(inputs)
-        with Folded(params.values()):
-            logits = functional_call(self.module, params, (images,))
-        logits = unfold(logits, workers)
+
+        def run(rows: Tensor) -> Tensor:
+            with Folded(params.values()):
+                logits: Tensor = functional_call(self.module, params, (rows,))
+            return logits
+
+        logits = unfold(self.output(images, run), workers)
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(workers, -1).mean(1)
         grads = torch.autograd.grad(losses.sum(), list(params.values()))
         return losses.detach(), self.layout.flatten(list(grads), workers)

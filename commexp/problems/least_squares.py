@@ -55,9 +55,17 @@ class LeastSquares(Problem):
         losses = self.square + (x * (gx / 2 - self.cross)).sum(1)
         return losses, gx - self.cross
 
+    def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        each = [self.training_gradient(row) for row in x]
+        return torch.stack([x.new_tensor(loss) for loss, _ in each]), torch.stack([grad for _, grad in each])
+
+    def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        gx = self.mean_gram @ x
+        return float(self.mean_square + x @ (gx / 2 - self.mean_cross)), gx - self.mean_cross
+
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        loss = self.mean_square + x @ (self.mean_gram @ x / 2 - self.mean_cross)
-        return {"train_loss": float(loss), "dist_to_opt": float(torch.linalg.vector_norm(x - self.solution))}
+        loss, _ = self.training_gradient(x)
+        return {"train_loss": loss, "dist_to_opt": float(torch.linalg.vector_norm(x - self.solution))}
 
     def optimum(self) -> Tensor:
         return self.solution

@@ -23,8 +23,9 @@ class Logistic(Problem):
         if len({len(rows) for rows in setting.parts}) > 1:
             raise ValueError("partition: logistic regression takes full batches of equal shares; give partition=iid")
         rows = torch.stack(list(setting.parts))
-        self.everyone = (data.train_x[rows] * data.train_y[rows].unsqueeze(-1)).to(setting.device)  # y_i a_i, [N, D, J]
-        self.signed = self.everyone[list(setting.worker_ids)]
+        signed: Tensor = data.train_x[rows] * data.train_y[rows].unsqueeze(-1)  # y_i a_i, [N, D, J]
+        self.everyone = signed.to(setting.device)
+        self.signed: Tensor = self.everyone[list(setting.worker_ids)]
         self.deterministic = setting.deterministic
         self.dim = self.signed.shape[2]
         self.shapes = {"x": (self.dim,)}
@@ -53,5 +54,13 @@ class Logistic(Problem):
         slope = -torch.sigmoid(-margin) / margin.shape[1]
         return F.softplus(-margin).mean(1), torch.bmm(slope[:, None], signed).squeeze(1)
 
+    def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        each = [self.training_gradient(row) for row in x]
+        return torch.stack([x.new_tensor(loss) for loss, _ in each]), torch.stack([grad for _, grad in each])
+
+    def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        losses, gradients = self._of(self.everyone, x.expand(len(self.everyone), -1))
+        return float(losses.mean()), gradients.mean(0)
+
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        return {"train_loss": float(F.softplus(-(self.everyone @ x)).mean())}
+        return {"train_loss": self.training_gradient(x)[0]}

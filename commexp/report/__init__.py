@@ -5,19 +5,46 @@ from __future__ import annotations
 from commexp.report.tables import summary_markdown
 from commexp.rundir import Run, write_atomic
 
+#: a run's figures, and the files that each is drawn from
+FIGURES = {
+    "curves": ("metrics.csv",),
+    "line": ("line.csv",),
+    "plane": ("plane.csv", "plane_models.csv"),
+    "partition": ("partition.csv",),
+}
+
 
 def where_to_look(run: Run) -> str:
-    return f"folder:  {run.folder}\ntables:  summary.md metrics.csv traffic.csv\nfigures: figures/curves.{{png,pdf}}"
+    drawn = ",".join(name for name in FIGURES if (run.folder / "figures" / f"{name}.png").is_file())
+    figures = f"figures/{{{drawn}}}" if "," in drawn else f"figures/{drawn}"
+    lines = [f"folder:  {run.folder}", "tables:  summary.md metrics.csv traffic.csv"]
+    return "\n".join(lines + ([f"figures: {figures}.{{png,pdf}}"] if drawn else []))
 
 
 def finish(run: Run, target: float | None = None, figures: bool = True) -> str:
-    """Writes summary.md and the figures of a run that has ended; returns the summary."""
+    """Writes summary.md and the figures of a run that has ended, those whose files are there and newer than the
+    picture; returns the summary."""
     text = summary_markdown(run, target)
     write_atomic(run.folder / "summary.md", text)
-    picture = run.folder / "figures" / "curves.png"
-    source = run.folder / "metrics.csv"
-    if figures and (not picture.is_file() or picture.stat().st_mtime < source.stat().st_mtime):
+    due = [name for name in FIGURES if figures and _is_due(run, name)]
+    if due:
         from commexp.report.curves import draw_curves
+        from commexp.report.landscape import draw_line, draw_plane
+        from commexp.report.partition import draw_partition
 
-        draw_curves({run.name: [run]}, picture.with_suffix(""), title=run.name)
+        others = {"line": draw_line, "plane": draw_plane, "partition": draw_partition}
+        for name in due:
+            path = run.folder / "figures" / name
+            if name == "curves":
+                draw_curves({run.name: [run]}, path, title=run.name)
+            else:
+                others[name](run, path)
     return text
+
+
+def _is_due(run: Run, name: str) -> bool:
+    sources = [run.folder / source for source in FIGURES[name]]
+    picture = run.folder / "figures" / f"{name}.png"
+    if not all(source.is_file() for source in sources):
+        return False
+    return not picture.is_file() or picture.stat().st_mtime < max(s.stat().st_mtime for s in sources)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from registry import options, plan
 
 from commexp.algorithms import SGD, Algorithm, Context, Schedule
-from commexp.comm import Communicator, Ledger
+from commexp.checkpoint import load_checkpoint, save_checkpoint
+from commexp.comm import Communicator, Ledger, Links
 from commexp.compressors import ErrorFeedback, NoCompression, TopK
 from commexp.problems.base import Setting
 from commexp.problems.datasets import LinReg
@@ -23,10 +26,10 @@ def problem() -> LeastSquares:
     return LeastSquares(data, Setting(data.parts, range(N), None, 0, torch.device("cpu"), torch.float64))
 
 
-def context(rounds: int = 40, codec: object = None, **comm: object) -> Context:
+def context(steps: int = 40, codec: object = None, **comm: object) -> Context:
     exchange = Communicator(N, Ledger(), **comm)  # type: ignore[arg-type]
     start = torch.linspace(-1, 1, J, dtype=torch.float64)
-    return Context(problem(), exchange, codec or NoCompression(), rounds, start)  # type: ignore[arg-type]
+    return Context(problem(), exchange, codec or NoCompression(), steps, start)  # type: ignore[arg-type]
 
 
 def go(algorithm: Algorithm, world: Context, rounds: int = 40) -> torch.Tensor:
@@ -70,19 +73,25 @@ def test_deterministic_sums_agree_with_the_others() -> None:
 
 
 @pytest.mark.parametrize("algo", options("algo"))
-def test_state_resumes_bit_for_bit(algo: str) -> None:
+def test_state_resumes_bit_for_bit(algo: str, tmp_path: Path) -> None:
     def world() -> tuple[Algorithm, Context]:
-        made = plan(f"algo={algo}", "compress.k=3" if algo != "sgd" else "seed=0", "algo.momentum=0.9", "algo.lr=0.01")
-        return made.algorithm, context(codec=made.compressor)
+        k = ["compress.k=3"] if algo in ("topk", "regtopk") else []
+        momentum = ["algo.momentum=0.9"] if algo != "diloco" else []
+        made = plan(f"algo={algo}", *k, *momentum, "algo.lr=0.01", "algo.schedule.kind=constant")
+        return made.algorithm, context(150, codec=made.compressor)
 
     whole, its_world = world()
-    expected = go(whole, its_world).clone()
+    rounds = len(whole.lengths(its_world.steps))
+    expected = go(whole, its_world, rounds).clone()
     first, first_world = world()
-    go(first, first_world, 17)
+    go(first, first_world, rounds // 2)
     second, second_world = world()
     second.setup(second_world)
-    second.load_state_dict({k: v.clone() for k, v in first.state_dict().items()})
-    for t in range(17, 40):
+    save_checkpoint(tmp_path, rounds // 2, first.state_dict(), range(N), Links())
+    found = load_checkpoint(tmp_path, range(N), Links())
+    assert found is not None
+    second.load_state_dict(found[1])
+    for t in range(rounds // 2, rounds):
         second.round(t)
     assert torch.equal(second.model(), expected)
 

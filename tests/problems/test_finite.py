@@ -17,7 +17,7 @@ BAD = {"NaN": math.nan, "Inf": -math.inf}
 
 
 class Given(Problem):
-    """Gradients as they were given; step 2 is round 3."""
+    """Gradients as they were given, whichever are asked for."""
 
     dim, samples, samples_per_step, shapes = 8, 30, 10, {"stem.weight": (2, 3), "scale": (), "head.bias": (1,)}
 
@@ -33,6 +33,12 @@ class Given(Problem):
     def loss_and_grad(self, x: Tensor, batch: object, ready: object = None) -> tuple[Tensor, Tensor]:
         return torch.ones(len(WORKERS)), self.grad
 
+    def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        return self.loss_and_grad(x, step)
+
+    def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        return 1.0, self.grad[0]
+
     def evaluate(self, x: Tensor) -> dict[str, float]:
         return {"train_loss": 1.0}
 
@@ -46,8 +52,23 @@ def sound() -> Tensor:
 
 def checked(grad: Tensor, policy: str) -> tuple[Finite, Tensor]:
     problem = Finite(Given(grad), WORKERS, policy)
+    problem.round = 3
     _, result = problem.loss_and_grad(torch.zeros(3, 8), problem.batch(2))
     return problem, result
+
+
+@pytest.mark.parametrize("policy", ["stop", "zero"])
+def test_gradients_on_the_common_batch_are_watched_too(policy: str) -> None:
+    grad = sound()
+    grad[1, 7] = math.nan
+    problem = Finite(Given(grad), WORKERS, policy)
+    problem.round = 9
+    _, found = problem.common_gradient(torch.zeros(3, 8), 2)
+    assert bool(found.isfinite().all())
+    assert problem.count == 1
+    assert (problem.fault is not None) == (policy == "stop")
+    if problem.fault is not None:
+        assert str(problem.fault) == "round 9, worker 5: the gradient of head.bias holds NaN"
 
 
 def test_everything_else_is_the_problems_own() -> None:

@@ -1,20 +1,34 @@
 """Datasets, one file a family; partition.py splits them over workers."""
 
+from commexp.problems.datasets.cifar10 import CIFAR10
+from commexp.problems.datasets.cifar100 import CIFAR100
 from commexp.problems.datasets.digits import Digits
 from commexp.problems.datasets.fashion_mnist import FashionMNIST
+from commexp.problems.datasets.imagenet import ImageNet
+from commexp.problems.datasets.imagenette import Imagenette
+from commexp.problems.datasets.images import ImageSet
 from commexp.problems.datasets.linreg import LinReg
+from commexp.problems.datasets.mnist import MNIST
 from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Natural, Partition, RandomShares
+from commexp.problems.datasets.photos import Photos
 from commexp.problems.datasets.toy import Toy
 
 __all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
     "ByClass",
     "Digits",
     "Dirichlet",
     "FashionMNIST",
     "Iid",
+    "ImageNet",
+    "ImageSet",
+    "Imagenette",
     "LinReg",
     "Natural",
     "Partition",
+    "Photos",
     "RandomShares",
     "Toy",
 ]

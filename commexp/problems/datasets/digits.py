@@ -11,9 +11,16 @@ from commexp.problems.data import Data, Dataset
 
 @dataclass
 class Digits(Dataset):
-    """1,797 real 8 x 8 grey images of ten digits, scaled to mean 0 and variance 1; one fifth is held out for the
-    test, the same for every seed and balanced over classes. Source: UCI, Optical Recognition of Handwritten Digits.
+    """1,797 real 8 x 8 grey images of ten digits, scaled to mean 0 and variance 1; the share ``test`` of them is held
+    out, the same for every seed and balanced over classes. Raises ValueError for a share out of range.
+    Source: UCI, Optical Recognition of Handwritten Digits.
     """
+
+    test: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.test <= 0.99:
+            raise ValueError(f"test={self.test}: out of range; give the share of the test set, such as 0.2")
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
         from sklearn.datasets import load_digits
@@ -21,7 +28,7 @@ class Digits(Dataset):
 
         images, labels = load_digits(return_X_y=True)
         train_x, test_x, train_y, test_y = train_test_split(
-            images, labels, test_size=0.2, random_state=0, stratify=labels
+            images, labels, test_size=self.test, random_state=0, stratify=labels
         )
         mean, std = train_x.mean(), train_x.std()
         x = [torch.tensor((a - mean) / std, dtype=dtype).view(-1, 1, 8, 8) for a in (train_x, test_x)]

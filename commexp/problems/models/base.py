@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import nn
 
 from commexp.problems.base import Problem, Setting
@@ -24,16 +23,16 @@ class ImageModel(Model):
     """A model whose ``module`` maps images [b, C, H, W] to logits [b, classes]."""
 
     @abstractmethod
-    def module(self, channels: int, classes: int) -> nn.Module:
-        """A freshly made module."""
+    def module(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """A freshly made module for images of ``shape`` (C, H, W); draws its first values from torch's global
+        generator, which the caller has seeded. Raises ValueError for images that it cannot take."""
 
     def problem(self, data: Data, setting: Setting) -> Problem:
         name = type(self).__name__
-        if data.classes is None or data.train_x.ndim != 4:
+        shape, classes = data.image_shape, data.classes
+        if classes is None or shape is None:
             raise ValueError(f"model={name}: needs labelled images; give dataset=digits, or the dataset's own model")
-        with torch.random.fork_rng(devices=[]):  # layers draw their first values when made; Problem.init redraws
-            module = self.module(data.train_x.shape[1], data.classes)
-        return Classification(module, data, setting)
+        return Classification(lambda: self.module(shape, classes), data, setting)
 
 
 def refuse_mini_batches(setting: Setting) -> None:

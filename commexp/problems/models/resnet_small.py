@@ -43,15 +43,8 @@ class ResNetSmall(ImageModel):
         if not 1 <= self.stages <= 5:
             raise ValueError(f"stages={self.stages}: each halves the image; give 1 to 5")
 
-    def module(self, channels: int, classes: int) -> nn.Module:
+    def module(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         widths = [self.width * 2**s for s in range(self.stages)]
+        stem = nn.Conv2d(shape[0], self.width, 3, 1, 1, bias=False), nn.GroupNorm(8, self.width), nn.ReLU()
         blocks = [Block(widths[max(0, s - 1)], widths[s], 1 if s == 0 else 2) for s in range(self.stages)]
-        return nn.Sequential(
-            nn.Conv2d(channels, self.width, 3, 1, 1, bias=False),
-            nn.GroupNorm(8, self.width),
-            nn.ReLU(),
-            *blocks,
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(widths[-1], classes),
-        )
+        return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))

@@ -1,0 +1,45 @@
+"""Soft consensus towards a point that is not the average."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from commexp.algorithms.base import Context
+from commexp.algorithms.consensus import SoftConsensus
+
+
+@dataclass
+class ChosenCentre(SoftConsensus):
+    """Soft consensus with an x_C of the concrete method's choice, pulled by ``pull``. The average x_A is exchanged
+    only where it is needed: every round if there is a push, and once at the end of the run, for the model. In between
+    evaluations look at the average without booking it. Whole models are exchanged, so there is nothing to compress.
+    """
+
+    compressible = False
+    pull: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.pull <= 1:
+            raise ValueError(f"pull={self.pull}: out of range; give a number in (0, 1] such as 0.1")
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        self.exchanged = False  # whether ``average`` is the last round's
+
+    def exchange(self, t: int) -> None:
+        if self.push or t + 2 == len(self.ends):
+            self.average, self.exchanged = self.context.comm.mean(self.x), True
+        self.pull_and_push(t, self.centre(t), self.pull)
+
+    @abstractmethod
+    def centre(self, t: int) -> Tensor:
+        """x_C, [J]."""
+
+    def model(self) -> Tensor:
+        if not self.exchanged:
+            self.average = self.context.comm.watched(self.x).mean(0).to(self.average)
+        return self.average

@@ -1,0 +1,21 @@
+"""Local SGD: average the models every tau steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from commexp.algorithms.local import LocalMethod
+
+
+@dataclass
+class LocalSGD(LocalMethod):
+    """After every ``tau`` local steps x_n <- x_A on every worker. With tau = 1 and SGD without momentum that is
+    synchronous SGD. The compressed difference x_n - x_A of the last exchange is Qsparse-local-SGD's message.
+
+    Source: Stich, arXiv 1805.09767, algorithm 1; Basu et al., arXiv 1906.02367 (compressed).
+    """
+
+    def exchange(self, t: int) -> None:
+        self.average = self.averaged()
+        self.pulled, self.pulled_average = self.average.expand(len(self.x), -1), self.average
+        self.x = self.pulled.clone()

@@ -1,0 +1,94 @@
+"""Labelled images of one size that fit into memory."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from commexp.problems.augment import Augment
+from commexp.problems.data import Data, Dataset
+
+
+@dataclass
+class ImageSet(Dataset):
+    """Each channel is scaled to mean 0 and variance 1 over all training images.
+
+    ``root``: the folder of the files. ``download``: whether to fetch what is not there. ``samples``, ``test_samples``:
+    use so many training and test images, with the shares of the classes kept, the same for every seed; null for all.
+    ``validation``: so many training images, none of them among ``samples``, stand in for the test set: to choose
+    hyper-parameters without looking at it. ``augment``: random changes of training batches. Raises ValueError for numbers of samples below 1.
+    """
+
+    root: str = field(default="data", metadata={"location": True})
+    download: bool = field(default=False, metadata={"location": True})
+    samples: int | None = None
+    test_samples: int | None = None
+    validation: int | None = None
+    augment: Augment = field(default_factory=Augment)
+
+    classes: ClassVar[int] = 10
+
+    def __post_init__(self) -> None:
+        if not self.root:
+            raise ValueError("root=: empty; give a folder such as data")
+        for name in ("samples", "test_samples", "validation"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must not be less than 1; give a number of images, or null for all")
+
+    @abstractmethod
+    def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Training images uint8 [m, C, H, W] and labels int64 [m], test images and labels."""
+
+    def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
+        train_x, train_y, test_x, test_y = self.read()
+        mean, std = statistics(train_x)
+        train = pick("samples", self.samples, train_y)
+        if self.validation is not None:
+            rest = torch.ones(len(train_y), dtype=torch.bool).index_fill(0, train, False).nonzero()[:, 0]
+            rest = rest[pick("validation", self.validation, train_y[rest])]
+            test_x, test_y = train_x[rest], train_y[rest]
+        test = pick("test_samples", self.test_samples, test_y)
+        return Data(
+            train_x[train],
+            train_y[train],
+            test_x[test],
+            test_y[test],
+            classes=self.classes,
+            mean=mean.to(dtype),
+            std=std.to(dtype),
+            augment=self.augment,
+        )
+
+
+def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of uint8 images [m, C, H, W] on the 0..1 scale, float64 [C] each;
+    from counts of the 256 values, so exact."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    shares = counts.double() / counts.sum(1, keepdim=True)
+    mean = shares @ values
+    return mean, (shares * (values - mean.unsqueeze(1)) ** 2).sum(1).sqrt()
+
+
+def pick(name: str, n: int | None, labels: Tensor) -> Tensor:
+    """Indices, ascending, of ``n`` samples in which every class has the share that it has in ``labels``; None: of all.
+
+    Raises ValueError where there are fewer, or too few (or too many) for each class to be on both sides.
+    """
+    from sklearn.model_selection import train_test_split
+
+    m, rows = len(labels), torch.arange(len(labels))
+    if n is None or n == m:
+        return rows
+    if m == 0:
+        raise ValueError(f"dataset.{name}={n}: no training images are left for it; give dataset.samples a number")
+    least = int((torch.bincount(labels) > 0).sum())
+    if not least <= n <= m - least:
+        raise ValueError(f"dataset.{name}={n}: out of range; give {least} to {m - least} of the {m}, or null for all")
+    chosen, _ = train_test_split(rows.numpy(), train_size=n, random_state=0, stratify=labels.numpy())
+    return torch.from_numpy(chosen).sort().values

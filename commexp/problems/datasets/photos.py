@@ -1,0 +1,129 @@
+"""Photographs of any size in files, decoded when they are needed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from commexp.problems.data import Data
+
+#: of ImageNet's training images, on the 0..1 scale
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+TRIES = 10
+
+
+class Photos:
+    """m colour images of ``image_size`` S pixels a side, each read from its file whenever it is asked for.
+
+    ``labels``: int64 [m]. ``augment``: whether a reading with a seed takes a random window and side. ``loaders``:
+    processes that decode them, see feed.Streamed. ``shape``: (m, 3, S, S). ``ndim``: 4.
+    """
+
+    ndim = 4
+
+    def __init__(
+        self, paths: Sequence[str], labels: Tensor, image_size: int, augment: bool = False, loaders: int = 4
+    ) -> None:
+        self._paths = np.array([os.fsencode(p) for p in paths])  # one block: loader processes share it, uncopied
+        self.labels, self.image_size, self.augment, self.loaders = labels, image_size, augment, loaders
+        self.shape = (len(paths), 3, image_size, image_size)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def path(self, index: int) -> str:
+        """Where image ``index`` lies."""
+        return os.fsdecode(bytes(self._paths[index]))
+
+    def read(self, index: int, seed: int | None) -> Tensor:
+        """Image ``index``, uint8 [3, S, S]; bilinear, with antialiasing.
+
+        seed None: the shorter side resized to 256/224 S, the S x S centre of that. A seed, if ``augment``: a window
+        drawn from it, see ``window``, resized to S x S and with probability 1/2 mirrored.
+        Raises ValueError, naming the file, if it is no image.
+        """
+        from PIL import Image
+        from torchvision.transforms.v2 import functional as F
+
+        size = self.image_size
+        try:
+            with Image.open(self.path(index)) as file:
+                image = file.convert("RGB")
+        except OSError as error:
+            raise ValueError(
+                f"dataset: {self.path(index)} cannot be read as an image ({error}); get it anew"
+            ) from error
+        if self.augment and seed is not None:
+            generator = torch.Generator().manual_seed(seed)
+            top, left, height, width = window(generator, image.height, image.width)
+            image = F.resized_crop(image, top, left, height, width, [size, size])
+            if float(torch.rand((), generator=generator)) < 0.5:
+                image = F.horizontal_flip(image)
+        else:
+            image = F.center_crop(F.resize(image, [round(size * 256 / 224)]), [size, size])
+        pixels: Tensor = F.pil_to_tensor(image)
+        return pixels
+
+
+def window(generator: torch.Generator, height: int, width: int) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random part of an image: its share of the area is uniform in [0.08, 1], the
+    logarithm of its width over its height uniform in +-log(4/3), its place uniform. Where none of ten draws fits into
+    the image: the largest centred part with such sides.
+    Source: Szegedy et al., arXiv 1409.4842, section 6; the bounds and the ten tries as in torchvision.
+    """
+    share, slant = torch.rand(TRIES, 2, generator=generator, dtype=torch.float64).unbind(1)
+    area, ratio = (0.08 + 0.92 * share) * height * width, torch.exp((2 * slant - 1) * math.log(4 / 3))
+    tall, wide = (area / ratio).sqrt().round().clamp(min=1), (area * ratio).sqrt().round().clamp(min=1)
+    place = torch.rand(2, generator=generator, dtype=torch.float64)
+    fits = ((tall <= height) & (wide <= width)).nonzero()
+    if len(fits):
+        h, w = int(tall[fits[0]]), int(wide[fits[0]])
+        return int(place[0] * (height - h + 1)), int(place[1] * (width - w + 1)), h, w
+    h, w = min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def check_fields(image_size: int, loaders: int) -> None:
+    """Raises ValueError for an image without pixels or fewer than no processes."""
+    if image_size < 1:
+        raise ValueError(f"image_size={image_size}: must not be less than 1; 224 is usual")
+    if loaders < 0:
+        raise ValueError(f"loaders={loaders}: must not be negative; give processes such as 4, or 0 for none")
+
+
+def from_folders(key: str, root: str, folder: Path, image_size: int, augment: bool, loaders: int, remedy: str) -> Data:
+    """The photos in ``folder``/{train,val}/<class>/*; classes are numbered in the order of train's folders' names.
+
+    Raises FileNotFoundError ('``key``: ...; ``remedy``') where a folder is missing or has no images, ValueError for a
+    class in val that train lacks.
+    """
+    from torchvision.datasets import ImageFolder
+
+    read = []
+    for part in ("train", "val"):
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(f"{key}: {folder / part} is missing; {remedy}")
+        try:
+            read.append(ImageFolder(str(folder / part)))
+        except FileNotFoundError as error:
+            reason = " ".join(str(error).split())
+            raise FileNotFoundError(f"{key}: {folder / part} is incomplete ({reason}); {remedy}") from error
+    train, val = read
+    strange = sorted(set(val.classes) - set(train.classes))
+    if strange:
+        raise ValueError(
+            f"dataset.root={root}: class {strange[0]} is in {folder / 'val'} but not in {folder / 'train'}; "
+            "the folders in both must have the same names"
+        )
+    number = torch.tensor([train.class_to_idx[name] for name in val.classes])
+    train_y, val_y = torch.tensor(train.targets), number[torch.tensor(val.targets)]
+    paths = [[path for path, _ in part.samples] for part in read]
+    train_x = Photos(paths[0], train_y, image_size, augment, loaders)
+    test_x = Photos(paths[1], val_y, image_size, False, loaders)
+    return Data(train_x, train_y, test_x, val_y, classes=len(train.classes), mean=MEAN, std=STD)

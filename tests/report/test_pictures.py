@@ -1,0 +1,178 @@
+"""Pictures of the loss around a run's models and of who holds which data."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from commexp.report import FIGURES, finish, where_to_look
+from commexp.report.landscape import _levels, draw_line, draw_plane
+from commexp.report.partition import draw_partition
+from commexp.rundir import Run
+
+Draw = Callable[[Run, Path], list[Path]]
+
+
+def write_landscape(run: Run, loss: Callable[[float, float], float] = lambda x, y: 0.1 + x * x + y * y) -> None:
+    ticks = [i / 5 for i in range(-5, 6)]
+    run.write_rows("line", [{"t": t, "train_loss": loss(t, 0)} for t in ticks])
+    run.write_rows("plane", [{"x": x, "y": y, "train_loss": loss(x, y)} for y in ticks for x in ticks])
+    models = {"worker 0": (-0.5, 0), "worker 1": (0.5, 0), "worker 2": (0.1, 0.6), "average": (0.03, 0.2)}
+    run.write_rows("plane_models", [{"name": name, "x": x, "y": y} for name, (x, y) in models.items()])
+
+
+def write_partition(run: Run, workers: int = 4, classes: int = 10) -> None:
+    held = [(w, c, (7 * w + 3 * c) % 11) for w in range(workers) for c in range(classes)]
+    run.write_rows("partition", [{"worker": w, "class": c, "samples": n} for w, c, n in held])
+
+
+@pytest.fixture
+def laid_out(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that were drawn, laid out but not written: writing is most of the time."""
+    made: list[Figure] = []
+
+    def keep(figure: Figure, path: Path) -> list[Path]:
+        figure.draw_without_rendering()
+        made.append(figure)
+        return []
+
+    for module in ("landscape", "partition"):
+        monkeypatch.setattr(f"commexp.report.{module}.save", keep)
+    return made
+
+
+def colours(png: Path) -> int:
+    """How many colours cover at least 100 pixels."""
+    pixels = matplotlib.image.imread(png)[..., :3]
+    found = np.unique((pixels * 255).astype(np.uint8).reshape(-1, 3), axis=0, return_counts=True)[1]
+    return int((found >= 100).sum())
+
+
+def check(written: list[Path], name: str) -> None:
+    assert [p.name for p in written] == [f"{name}.png", f"{name}.pdf"]
+    assert min(p.stat().st_size for p in written) > 5000
+    assert float(matplotlib.image.imread(written[0])[..., :3].std()) > 0.03, "the picture is blank"
+
+
+@pytest.mark.parametrize(("name", "draw"), [("line", draw_line), ("plane", draw_plane), ("partition", draw_partition)])
+def test_each_picture_from_its_files_alone(name: str, draw: Draw, tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    write_landscape(run)
+    write_partition(run)
+    check(draw(run, tmp_path / "figures" / name), name)
+    if name != "line":
+        assert colours(tmp_path / "figures" / f"{name}.png") > 10
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x, y: math.nan if x > 0.5 else 1 + x * x,
+        lambda x, y: 1.0,
+        lambda x, y: x - 3,
+        lambda x, y: 10.0 ** (20 * x),
+        lambda x, y: 0.0,
+    ],
+    ids=["with NaN", "flat", "negative", "forty decades", "zero"],
+)
+def test_landscapes_of_every_kind(
+    loss: Callable[[float, float], float], tmp_path: Path, laid_out: list[Figure]
+) -> None:
+    write_landscape(Run(tmp_path), loss)
+    draw_line(Run(tmp_path), tmp_path / "line")
+    draw_plane(Run(tmp_path), tmp_path / "plane")
+    line, plane = laid_out
+    assert len(line.axes[0].get_lines()) == 3, "the loss and the places of both models"
+    assert len(plane.axes[0].get_lines()) == 4
+    (bar,) = plane.axes[0].child_axes
+    assert bar.get_ylabel() == "train loss"
+    assert 1 <= len(bar.get_yticks()) <= 10
+    assert plane.axes[0].get_aspect() == 1
+    for made in laid_out:
+        box = made.get_tightbbox()
+        assert min(box.x0, box.y0) >= 0, "a label is cut off"
+        assert all(box.max <= made.get_size_inches()), "a label is cut off"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_landscape_without_a_finite_loss_says_so(bad: float, tmp_path: Path, laid_out: list[Figure]) -> None:
+    write_landscape(Run(tmp_path), lambda x, y: bad)
+    draw_line(Run(tmp_path), tmp_path / "line")
+    draw_plane(Run(tmp_path), tmp_path / "plane")
+    assert [made.axes[0].texts[0].get_text() for made in laid_out] == ["no finite value"] * 2
+
+
+def test_levels_are_logarithmic_from_a_factor_of_five_on() -> None:
+    levels, ticks, _ = _levels(0.01, 100)
+    assert np.diff(np.log(levels)) == pytest.approx([math.log(1e4) / 16] * 16)
+    assert ticks == pytest.approx([0.01, 0.1, 1, 10, 100])
+    levels, ticks, _ = _levels(1, 4.9)
+    assert np.diff(levels) == pytest.approx([3.9 / 16] * 16)
+    assert 3 <= len(ticks) <= 8
+    assert len(_levels(1, 6)[1]) >= 3
+    assert _levels(2.5, 2.5)[1] == [2.5]
+
+
+@pytest.mark.parametrize(("workers", "classes"), [(1, 10), (3, 1), (3, 11), (64, 10), (65, 100)])
+def test_partitions_of_every_size(workers: int, classes: int, tmp_path: Path, laid_out: list[Figure]) -> None:
+    write_partition(Run(tmp_path), workers, classes)
+    draw_partition(Run(tmp_path), tmp_path / "partition")
+    (made,) = laid_out
+    axis = made.axes[0]
+    assert axis.get_xlabel() == "training samples"
+    assert axis.get_title() == ("the first 64 of 65 workers" if workers > 64 else "")
+    assert [t.get_text() for t in axis.get_yticklabels()] == [
+        str(w) for w in range(0, min(workers, 64), 1 + (workers > 32))
+    ]
+    assert len(made.axes) == (2 if classes > 10 else 1), "a colour bar from eleven classes on"
+    assert [t.get_text() for legend in made.legends for t in legend.texts] == [
+        str(c) for c in range(classes) if classes <= 10
+    ]
+    held = sum((7 * w + 3 * c) % 11 > 0 for w in range(min(workers, 64)) for c in range(classes))
+    assert len(axis.collections[0].get_paths()) == held  # type: ignore[attr-defined]
+
+
+def test_class_names_may_be_words(tmp_path: Path, laid_out: list[Figure]) -> None:
+    rows = [{"worker": 0, "class": name, "samples": 2} for name in ("cat", "dog", "snowy owl")]
+    Run(tmp_path).write_rows("partition", rows)
+    draw_partition(Run(tmp_path), tmp_path / "partition")
+    assert [t.get_text() for t in laid_out[0].legends[0].texts] == ["cat", "dog", "snowy owl"]
+
+
+def test_finish_draws_what_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path / "run")
+    monkeypatch.setattr("commexp.report.summary_markdown", lambda run, target: "a summary")
+    run.write_rows("metrics", [{"round": r, "bytes_sent": r, "sim_seconds": r, "train_loss": 9 - r} for r in range(5)])
+
+    def drawn() -> dict[str, float]:
+        return {p.stem: p.stat().st_mtime for p in (run.folder / "figures").glob("*.png")}
+
+    finish(run, figures=False)
+    assert drawn() == {}
+    assert "figures" not in where_to_look(run)
+    finish(run)
+    assert drawn().keys() == {"curves"}
+    assert where_to_look(run).endswith("figures: figures/curves.{png,pdf}")
+    write_landscape(run)
+    (run.folder / "plane_models.csv").rename(run.folder / "elsewhere.csv")
+    finish(run)
+    assert drawn().keys() == {"curves", "line"}, "a plane without its models is not drawn"
+    (run.folder / "elsewhere.csv").rename(run.folder / "plane_models.csv")
+    write_partition(run)
+    finish(run)
+    before = drawn()
+    assert before.keys() == FIGURES.keys()
+    assert where_to_look(run).endswith("figures: figures/{curves,line,plane,partition}.{png,pdf}")
+    finish(run)
+    assert drawn() == before
+    newer = before["plane"] + 5
+    os.utime(run.folder / "plane_models.csv", (newer, newer))
+    finish(run)
+    assert {name for name, when in drawn().items() if when != before[name]} == {"plane"}
