@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: help demo test lint figures bench test-floors clean
+.PHONY: help demo test lint figures study bench test-floors clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -37,8 +37,13 @@ lint: $(SETUP)  ## ruff and mypy
 figures: $(SETUP)  ## every figure of the report, in outputs/figures; finished runs are used again
 	$(BIN)/python scripts/figures.py
 
+study: $(SETUP)  ## local methods tuned and compared, valleys against gaps: an hour on two cores, into outputs/figures
+	$(BIN)/python scripts/dppf_study.py --tune
+	$(BIN)/python scripts/valley_study.py
+
 bench: $(SETUP)  ## speed and memory, as ratios measured side by side
 	$(BIN)/python scripts/bench_core.py
+	$(BIN)/python scripts/bench_ways.py
 	$(BIN)/python scripts/bench_codecs.py
 	$(BIN)/python scripts/bench_launch.py
 	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python scripts/bench_bytes.py && $(BIN)/python scripts/bench_net.py; \

@@ -223,6 +223,8 @@ def _check(c: Config) -> None:
             raise UserError(f"{key}={getattr(c, key)}: must not be less than 1; give 1 or more")
     if c.steps is not None and c.steps < 1:
         raise UserError(f"steps={c.steps}: must not be less than 1; give 1 or more, or null for a number of rounds")
+    if c.flatness not in ("none", "valley", "landscape"):
+        raise UserError(f"flatness={c.flatness}: unknown; give none, valley or landscape")
     if c.speed.workers not in WAYS:
         raise UserError(f"speed.workers={c.speed.workers}: unknown; give one of {', '.join(WAYS)}")
     if c.speed.compile and c.speed.workers not in ("auto", "loop"):

@@ -91,7 +91,7 @@ def choices() -> str:
     groups = sorted(p for p in CONF.iterdir() if p.is_dir())
     options = {p.name: ", ".join(sorted(f.stem for f in p.glob("*.yaml"))) for p in groups}
     return "\n".join(
-        textwrap.fill(f"{name}: {text}", 100, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
+        textwrap.fill(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
         for name, text in options.items()
     )
 

@@ -14,7 +14,7 @@ import torch
 from commexp.books import State
 from commexp.comm import Links
 from commexp.config import Plan
-from commexp.flatness import look_around
+from commexp.flatness import measure, write_landscape
 from commexp.interrupts import Interrupts
 from commexp.problems import NonFiniteError
 from commexp.progress import Progress
@@ -89,7 +89,7 @@ class Running(Trial):
                     log.error(why["error"])
                 books.settle(self.comm)
                 count = self._count()
-                valley = self._valley() if status == "completed" and self.plan.config.flatness else {}
+                valley = self._valley() if status == "completed" and self.plan.config.flatness != "none" else {}
                 if first:
                     if why:
                         print(f"commexp: {why['error']}", file=sys.stderr, flush=True)
@@ -122,7 +122,10 @@ class Running(Trial):
             return {}
         last = self.books.rows[-1]
         gap = last.get("train_accuracy", math.nan) - last.get("test_accuracy", math.nan)
-        return {**look_around(self.problem, model, workers, self.run), "generalisation_gap": gap}
+        found = measure(self.problem, model, workers)
+        if self.plan.config.flatness == "landscape" and workers is not None:
+            write_landscape(self.problem, workers.to(model), self.run)
+        return {**found, "generalisation_gap": gap}
 
     def _loop(self, state: State | None) -> str:
         books, comm, config = self.books, self.comm, self.plan.config

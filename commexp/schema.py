@@ -59,7 +59,8 @@ class Config:
     and conf/compress/* look there first. So an experiment may say k and still be run with a compressor without k.
     ``rounds``: the run's length in communications; ``steps``: in local steps of a worker instead, which makes methods
     with different numbers of local steps comparable. ``eval_every`` counts whichever of the two is given.
-    ``flatness``: at the end, look at the valley in which the models lie.
+    ``flatness``: what is measured of the valley in which the models lie at the end: none, valley (its width, and
+    sharpness) or landscape (also the loss on a line and a plane through the workers).
     ``on_nonfinite``: what NaN or Inf in a worker's gradient does: stop ends the run, skip makes that gradient zero for
     the round, zero only its bad entries. ``save_every``: rounds between checkpoints; null: one every ten seconds.
     """
@@ -73,7 +74,7 @@ class Config:
     save_every: Optional[int] = None  # noqa: UP045
     dtype: str = "float32"
     on_nonfinite: str = "stop"
-    flatness: bool = False
+    flatness: str = "none"
     dataset: Any = None
     partition: Any = None
     model: Any = None

@@ -1,7 +1,7 @@
 """make figures: every figure of the report, from finished runs where they exist.
 
-outputs/figures/  regtopk_linreg  regtopk_toy  digits_bytes  codec_study   (png, pdf); the numbers of the first and
-last in tables (md)
+outputs/figures/  regtopk_linreg  regtopk_toy  digits_bytes  codec_study  dppf_small  twins   (png, pdf); the numbers
+of regtopk_linreg, codec_study and twins in tables (md)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 from codec_study import study
+from twins import local_methods, twins
 
 from commexp.api import run_experiment
 from commexp.report.curves import draw_line, dress
@@ -98,7 +99,7 @@ def digits() -> None:
 
 
 def main() -> None:
-    for draw in (linreg, toy, digits, study):
+    for draw in (linreg, toy, digits, study, local_methods, twins):
         print(f"{draw.__name__}: {(draw.__doc__ or '').splitlines()[0]}", file=sys.stderr)
         draw()
     print("\n".join(str(p) for p in sorted(OUT.glob("*.*"))))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from problems.test_datasets import write_fashion
 from registry import options, plan
 
 from commexp.refusals import CONF, UserError
@@ -40,11 +42,46 @@ def test_every_yaml_opens_with_a_command_that_uses_it(group: str, option: str) -
     assert any(f"{'+' if group in ADDED else ''}{group}={option}" in line and "# commexp " in line for line in head)
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
+#: what makes an experiment on data that are not here one on digits
+INSTEAD = {
+    "dppf_cifar10": ["dataset=digits", "model=resnet_small"],
+    "dppf_cifar100": ["dataset=digits", "model=resnet_small"],
+    "dppf_imagenet": ["dataset=digits", "model=resnet_small"],
+    "regtopk_cifar10": ["dataset=digits", "model=resnet_small"],
+    "qsr_imagenet": ["dataset=digits", "model.image_size=8", "model.patch=4", "model.layers=1", "model.heads=2"],
+}
+INSTEAD["qsr_imagenet"] += ["model.hidden=16", "model.mlp=16"]
+FILES = {"dppf_small": "Fashion-MNIST", "regtopk_imagenette": "Imagenette and published weights"}
+
+
+@pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - FILES.keys()))
 def test_every_experiment_runs(experiment: str, run: Callable[..., Run]) -> None:
-    result = run(f"+experiment={experiment}", "rounds=3", "eval_every=1")
+    words = [f"+experiment={experiment}", *INSTEAD.get(experiment, []), "batch_size=2"]
+    whole = plan(*words[:-1]).config.batch_size is None
+    length = ["steps=12", "eval_every=4"] if plan(*words).config.steps else ["rounds=3", "eval_every=1"]
+    result = run(*(words[:-1] if whole else words), *length)
     assert result.status == "completed"
     assert list(result.metrics["round"]) == [0, 1, 2, 3]
+
+
+def test_the_fashion_experiment_runs(run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import FashionMNIST as Published
+
+    monkeypatch.setattr(Published, "resources", list(write_fashion(tmp_path, train=200).items()))
+    here = [f"dataset.root={tmp_path}", "dataset.samples=100", "dataset.test_samples=null"]
+    result = run("+experiment=dppf_small", *here, "steps=8", "eval_every=8")
+    assert result.status == "completed"
+    assert result.metrics["train_accuracy"].iloc[-1] >= 0
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "imagenet", "imagenette", "mnist"])
+def test_data_that_are_not_here_are_named_in_one_line(dataset: str, cli: Callable[..., Any]) -> None:
+    ended = cli(f"dataset={dataset}", "model=cnn")
+    assert ended.returncode == 2
+    (line,) = ended.stderr.strip().splitlines()
+    assert line.startswith(f"commexp: error: dataset={dataset}: ")
+    assert "missing" in line or " is not in " in line
+    assert "; give dataset.download=true" in line or "; put " in line
 
 
 def test_experiment_takes_any_compressor() -> None:

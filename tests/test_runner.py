@@ -23,11 +23,11 @@ def test_what_a_run_leaves(run: Callable[..., Run]) -> None:
     names = {str(p.relative_to(result.folder)) for p in result.folder.rglob("*") if p.is_file()} - {".lock"}
     assert names == {
         "config.yaml", "meta.json", "metrics.csv", "traffic.csv", "summary.json", "summary.md", "run.log",
-        "figures/curves.png", "figures/curves.pdf",
+        "partition.csv", "figures/curves.png", "figures/curves.pdf", "figures/partition.png", "figures/partition.pdf",
     }  # fmt: skip
     assert list(result.metrics.columns) == [
-        "round", "step", "epoch", "samples", "wall_seconds", "sim_seconds", "train_loss", "test_loss", "test_accuracy",
-        "bytes_info", "bytes_sent", "bytes_wire",
+        "round", "step", "epoch", "samples", "wall_seconds", "sim_seconds", "train_loss", "train_accuracy",
+        "test_loss", "test_accuracy", "bytes_info", "bytes_sent", "bytes_wire",
     ]  # fmt: skip
     assert result.meta["status"] == "completed"
     assert {"command", "seed", "torch", "commexp", "git_commit", "machine", "workers", "processes"} <= set(result.meta)

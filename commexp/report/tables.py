@@ -109,7 +109,7 @@ def summary_markdown(run: Run, target: float | None = None) -> str:
         ["sent", human_bytes(s["bytes_sent"]), f"payload handed to the exchange: {share}"],
         ["sent / information", f"{number(s['sent_over_info']):.3g}", "1 is the ideal code"],
         ["on the wire", human_bytes(s["bytes_wire"]), f"all links, {s['exchange']}"],
-        ["dense", human_bytes(s["dense_bytes"]), "uncompressed payload of as many rounds"],
+        ["dense", human_bytes(s["dense_bytes"]), "uncompressed, after every local step"],
     ]
     blocks.append(markdown(["bytes", "all workers", "meaning"], bytes_rows))
     clock = [

@@ -192,7 +192,7 @@ def test_flatness_at_the_end_of_a_run(run: Callable[..., Run]) -> None:
         "workers=4",
         "model.width=8",
         "dataset.test=0.8",
-        "flatness=true",
+        "flatness=landscape",
         figures=True,
     )
     summary = found.summary
@@ -207,6 +207,6 @@ def test_flatness_at_the_end_of_a_run(run: Callable[..., Run]) -> None:
     partition = pd.read_csv(found.folder / "partition.csv")
     assert partition["samples"].sum() == 359
     assert partition["worker"].nunique() == 4
-    alone = run("algo=sgd", "rounds=2", "dataset.test=0.8", "workers=2", "model.width=8", "flatness=true")
+    alone = run("algo=sgd", "rounds=2", "dataset.test=0.8", "workers=2", "model.width=8", "flatness=valley")
     assert alone.summary["valley_directions"] == 0
     assert not (alone.folder / "line.csv").exists()

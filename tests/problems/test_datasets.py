@@ -80,10 +80,10 @@ def test_digits_are_the_real_ones_and_the_test_set_is_held_out() -> None:
     assert abs(float(data.train_x.mean())) < 1e-5
 
 
-def write_fashion(folder: Path) -> dict[str, str]:
+def write_fashion(folder: Path, train: int = 30) -> dict[str, str]:
     """Four files of the published format with a handful of images; returns their MD5 sums."""
     rng, sums = np.random.default_rng(0), {}
-    for part, m in (("train", 30), ("t10k", 10)):
+    for part, m in (("train", train), ("t10k", 10)):
         images = struct.pack(">IIII", 2051, m, 28, 28) + rng.integers(0, 256, (m, 28, 28), np.uint8).tobytes()
         labels = struct.pack(">II", 2049, m) + (np.arange(m) % 10).astype(np.uint8).tobytes()
         for name, raw in ((f"{part}-images-idx3-ubyte.gz", images), (f"{part}-labels-idx1-ubyte.gz", labels)):

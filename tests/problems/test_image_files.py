@@ -17,6 +17,7 @@ import pytest
 import torch
 import torchvision.datasets as published
 from PIL import Image
+from problems.test_datasets import write_fashion
 
 from commexp.problems.augment import Augment
 from commexp.problems.datasets import (
@@ -348,3 +349,24 @@ def test_debians_files_have_the_published_sums_and_statistics() -> None:
     assert float(data.mean) == pytest.approx(0.2860, abs=1e-4)
     assert float(data.std) == pytest.approx(0.3530, abs=1e-4)
     assert torch.bincount(data.train_y).tolist() == [100] * 10
+
+
+def test_validation_images_are_other_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import FashionMNIST as Published
+
+    sums = write_fashion(tmp_path, train=400)
+    monkeypatch.setattr(Published, "resources", list(sums.items()))
+    whole = FashionMNIST(root=str(tmp_path)).load(1, 0, torch.float32)
+    part = FashionMNIST(root=str(tmp_path), samples=100, validation=150).load(1, 0, torch.float32)
+    assert (len(part.train_x), len(part.test_x)) == (100, 150)
+    assert part.test_y is not None
+    assert torch.equal(torch.bincount(part.test_y), torch.full((10,), 15))
+    images = {row.numpy().tobytes() for row in whole.train_x}
+    trained, held_out = ({row.numpy().tobytes() for row in x} for x in (part.train_x, part.test_x))
+    assert trained < images
+    assert held_out < images
+    assert not trained & held_out
+    again = FashionMNIST(root=str(tmp_path), samples=100, validation=150).load(1, 5, torch.float32)
+    assert torch.equal(again.test_x, part.test_x)
+    with pytest.raises(ValueError, match=r"dataset.validation=150: no training images are left"):
+        FashionMNIST(root=str(tmp_path), validation=150).load(1, 0, torch.float32)

@@ -20,7 +20,8 @@ class ImageSet(Dataset):
     ``root``: the folder of the files. ``download``: whether to fetch what is not there. ``samples``, ``test_samples``:
     use so many training and test images, with the shares of the classes kept, the same for every seed; null for all.
     ``validation``: so many training images, none of them among ``samples``, stand in for the test set: to choose
-    hyper-parameters without looking at it. ``augment``: random changes of training batches. Raises ValueError for numbers of samples below 1.
+    hyper-parameters without looking at it. ``augment``: random changes of training batches. Raises ValueError for
+    numbers of samples below 1.
     """
 
     root: str = field(default="data", metadata={"location": True})
@@ -48,11 +49,12 @@ class ImageSet(Dataset):
         train_x, train_y, test_x, test_y = self.read()
         mean, std = statistics(train_x)
         train = pick("samples", self.samples, train_y)
-        if self.validation is not None:
+        if self.validation is None:
+            test = pick("test_samples", self.test_samples, test_y)
+        else:
             rest = torch.ones(len(train_y), dtype=torch.bool).index_fill(0, train, False).nonzero()[:, 0]
             rest = rest[pick("validation", self.validation, train_y[rest])]
-            test_x, test_y = train_x[rest], train_y[rest]
-        test = pick("test_samples", self.test_samples, test_y)
+            test_x, test_y, test = train_x, train_y, rest
         return Data(
             train_x[train],
             train_y[train],

@@ -1,0 +1,55 @@
+"""When does vmap win, when the loop? Gradients of W workers in one process, by model, W and batch.
+
+Each way's time over the fastest one's, measured side by side (medians); what speed.workers=auto would take is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench_core import alternately, make
+
+from commexp.problems.classification import Classification
+from commexp.problems.folding import CannotFoldError
+from commexp.report.tables import markdown
+from commexp.seeding import generator
+
+MODELS = {
+    "MLP, 67 k": ("model=mlp", "model.hidden=[256,128]"),
+    "CNN, group norm, 61 k": ("model=cnn",),
+    "CNN, batch norm, 61 k": ("model=cnn", "model.norm=batch"),
+    "small ResNet, group norm, 20 k": ("model=resnet_small",),
+    "ResNet-20, batch norm, 270 k": ("model=resnet20",),
+    "ResNet-20, group norm, 270 k": ("model=resnet20", "model.norm=group"),
+    "ViT, 2 layers, 25 k": ("model=vit", "model.image_size=8", "model.patch=2", "model.layers=2", "model.hidden=32"),
+}
+SIZES = ((4, 4), (4, 64), (16, 4))  # workers, samples of each
+
+
+def main() -> None:
+    rows = []
+    for name, model in MODELS.items():
+        more = ("model.mlp=64",) if "vit" in model[0] else ()
+        for workers, batch in SIZES:
+            problem = make(f"workers={workers}", f"batch_size={batch}", *model, *more).problem
+            assert isinstance(problem, Classification)
+            x = problem.init(generator(0)).repeat(workers, 1)
+            given, found = problem.batch(0), problem.gradients
+            calls: dict[str, Callable[[], object]] = {}
+            for way in ("fold", "vmap", "loop"):
+                call = lambda f=found._ways[way], x=x, b=given: f(x, *b)  # noqa: E731
+                try:
+                    call()
+                    calls[way] = call
+                except (CannotFoldError, RuntimeError):
+                    continue
+            times = dict(zip(calls, alternately(list(calls.values()), 15), strict=True))
+            least = min(times.values())
+            ratios = [f"{times[way] / least:.2f}" if way in times else "-" for way in ("fold", "vmap", "loop")]
+            rows.append([name, str(workers), str(batch), *ratios, f"{1e3 * least:.1f}"])
+    print("Gradients of W workers: time over the fastest way's; '-': the model cannot go that way\n")
+    print(markdown(["model, digits", "W", "batch", "fold", "vmap", "loop", "fastest, ms"], rows), "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Figures of the deep-learning experiments as two cores can run them: the ``_small`` twin of each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+from dppf_study import TAUS, TUNED, error, words
+
+from commexp.api import run_experiment
+from commexp.refusals import UserError
+from commexp.report.curves import draw_line
+from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, percent_axis, save
+from commexp.report.tables import markdown
+from commexp.rundir import Run, write_atomic
+from commexp.units import human_bytes
+
+OUT = Path("outputs/figures")
+SEEDS = 3
+#: each twin's title, and the methods that are compared on it
+TWINS = {
+    "dppf_cifar10_small": ("DPPF: digits, 4 workers", {"SGD": "algo=sgd", "LocalSGD": "algo=localsgd", "DPPF": ""}),
+    "dppf_cifar100_small": ("DPPF: few digits", {"SGD": "algo=sgd", "LocalSGD": "algo=localsgd", "DPPF": ""}),
+    "dppf_imagenet_small": ("DPPF: digits, 8 workers", {"SGD": "algo=sgd", "LocalSGD": "algo=localsgd", "DPPF": ""}),
+    "qsr_imagenet_small": ("QSR: a ViT, AdamW", {"AdamW": "algo=sgd", "Local AdamW": "algo=localsgd", "QSR": ""}),
+    "regtopk_cifar10_small": (
+        "RegTop-k: random shares, 0.1 %",
+        {"SGD": "compress=none", "Top-k": "compress=topk", "RegTop-k": ""},
+    ),
+    "regtopk_imagenette_small": (
+        "RegTop-k: a linear head, 1 %",
+        {"SGD": "compress=none", "Top-k": "compress=topk", "RegTop-k": ""},
+    ),
+}
+STYLES = (6, 1, 0)  # black, orange, blue
+
+
+def twins() -> None:
+    """The paper's experiments on small data: test accuracy against bytes sent."""
+    rows = []
+    with figure(2, 3, 2.9, 2.5) as (made, axes):
+        for number, (axis, (twin, (title, methods))) in enumerate(zip(axes, TWINS.items(), strict=True)):
+            for style, (name, choice) in zip(STYLES, methods.items(), strict=True):
+                fixed = [f"+experiment={twin}", *([choice] if choice else [])]
+                found = [run_experiment([*fixed, f"seed={seed}"], figures=False) for seed in range(SEEDS)]
+                draw_line(axis, [r.metrics for r in found], "bytes_sent", "test_accuracy", style, name)
+                rows.append([twin, name, *numbers(found)])
+            axis.set_title(title)
+            axis.set_ylim(0.5, 1.0)
+            bytes_axis(axis.xaxis)
+            percent_axis(axis, "test accuracy" if number % 3 == 0 else "")
+            axis.set_xlabel("bytes sent" if number >= 3 else "")
+            axis.legend(loc="lower right")
+        save(made, OUT / "twins")
+    heads = ["experiment", "method", f"test accuracy, {SEEDS} seeds", "sent", "sent / dense"]
+    text = markdown(heads, rows) + "\n"
+    write_atomic(OUT / "twins.md", text)
+    print(text)
+
+
+def numbers(found: list[Run]) -> list[str]:
+    """Final accuracy with its standard deviation, bytes, and those over dense ones after every step."""
+    accuracy = pd.Series([r.metrics["test_accuracy"].iloc[-1] for r in found])
+    sent, dense = (sum(float(r.summary[k]) for r in found) / len(found) for k in ("bytes_sent", "dense_bytes"))
+    return [f"{accuracy.mean():.2%} ± {100 * accuracy.std():.2f}", human_bytes(sent), f"{sent / dense:.4g}"]
+
+
+def local_methods() -> None:
+    """Local methods on Fashion-MNIST, each as tuned by dppf_study.py: test error against bytes sent."""
+    tuned = json.loads(TUNED.read_text(encoding="utf-8"))
+    methods = (("sgd", (1,)), ("localsgd", TAUS), ("easgd", TAUS), ("dppf", TAUS))
+    names = {"sgd": "SGD", "localsgd": "LocalSGD", "easgd": "EASGD", "dppf": "DPPF"}
+    with figure(1, 1, 4.6, 3.2) as (made, (axis,)):
+        for i, (method, taus) in enumerate(methods):
+            sent, middle, spread = [], [], []
+            for tau in taus:
+                setting = tuned[f"{method} {tau}"]["setting"]
+                try:
+                    commands = [words((method, tau), setting, seed) for seed in range(SEEDS)]
+                    found = [run_experiment([*c, "launch.threads=1"], figures=False) for c in commands]
+                except UserError as missing:
+                    print(f"dppf_small: left out: {missing}", file=sys.stderr)
+                    return
+                errors = pd.Series([error(run) for run in found])
+                sent.append(float(found[0].summary["bytes_sent"]))
+                middle.append(errors.mean())
+                spread.append(errors.std())
+            look = {"color": COLOURS[(6, 1, 2, 0)[i]], "marker": MARKERS[i], "capsize": 2.5}
+            axis.errorbar(sent, middle, spread, label=names[method], **look)
+        bytes_axis(axis.xaxis)
+        percent_axis(axis, f"test error (mean ± s.d. of {SEEDS} seeds)")
+        axis.set_xlabel("bytes sent, all workers")
+        axis.legend()
+        save(made, OUT / "dppf_small")
