@@ -23,10 +23,11 @@ BEST = {"train_loss": min, "test_loss": min, "test_accuracy": max, "dist_to_opt"
 @dataclass
 class Planned:
     """``ends``: local steps of a worker before round 0, 1, ... and after the last. ``gradients``: that it computes in
-    a local step."""
+    a local step; ``more``: and besides in a round."""
 
     ends: Sequence[int] = (0,)
     gradients: int = 1
+    more: int = 0
 
 
 class Books:
@@ -59,7 +60,8 @@ class Books:
         for entry in comm.settle():
             self.sim += self.network.seconds(entry.exchange, entry.workers, entry.bytes_wire)
         steps = self.steps - self.planned.ends[self._clocked]
-        self.sim += self.network.compute * self.planned.gradients * steps
+        gradients = self.planned.gradients * steps + self.planned.more * (self.done - self._clocked)
+        self.sim += self.network.compute * gradients
         self._clocked = self.done
 
     def flush(self) -> None:

@@ -68,7 +68,7 @@ class Trial:
         self.algorithm = plan.algorithm
         steps = config.steps or config.rounds * self.algorithm.tau  # local steps of a worker in the whole run
         lengths = self.algorithm.lengths(steps)
-        self.books.planned = Planned([0, *accumulate(lengths)], self.algorithm.gradients)
+        self.books.planned = Planned([0, *accumulate(lengths)], self.algorithm.gradients, self.algorithm.more_gradients)
         self.algorithm.setup(Context(self.checked, self.comm, plan.compressor, steps, start))
 
     def concerns(self) -> tuple[int, ...]:

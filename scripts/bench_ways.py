@@ -1,6 +1,7 @@
 """When does vmap win, when the loop? Gradients of W workers in one process, by model, W and batch.
 
 Each way's time over the fastest one's, measured side by side (medians); what speed.workers=auto would take is 1.
+The last column is the largest difference of an entry from the loop's, over the largest entry, in float32.
 """
 
 from __future__ import annotations
@@ -46,9 +47,13 @@ def main() -> None:
             times = dict(zip(calls, alternately(list(calls.values()), 15), strict=True))
             least = min(times.values())
             ratios = [f"{times[way] / least:.2f}" if way in times else "-" for way in ("fold", "vmap", "loop")]
-            rows.append([name, str(workers), str(batch), *ratios, f"{1e3 * least:.1f}"])
+            exact = found.looped(x, *given)[1]
+            apart = max(
+                float((found._ways[way](x, *given)[1] - exact).abs().max() / exact.abs().max()) for way in calls
+            )
+            rows.append([name, str(workers), str(batch), *ratios, f"{1e3 * least:.1f}", f"{apart:.0e}"])
     print("Gradients of W workers: time over the fastest way's; '-': the model cannot go that way\n")
-    print(markdown(["model, digits", "W", "batch", "fold", "vmap", "loop", "fastest, ms"], rows), "\n")
+    print(markdown(["model, digits", "W", "batch", "fold", "vmap", "loop", "fastest, ms", "difference"], rows), "\n")
 
 
 if __name__ == "__main__":

@@ -66,8 +66,9 @@ def toy() -> None:
         # black, orange, and blue in dashes, because the first and the last lie on each other
         for method, name, style in (("none", "dense", 6), ("topk", "Top-1", 1), ("regtopk", "RegTop-1", 7)):
             found = runs("+experiment=regtopk_toy", f"compress={method}", seeds=1)
-            draw_line(axes[0], [r.metrics for r in found], "round", "train_loss", style, name)
-        dress(axes[0], "round", "train_loss")
+            draw_line(axes[0], [r.metrics for r in found], "step", "train_loss", style, name)
+        dress(axes[0], "step", "train_loss")
+        axes[0].set_xlabel("round")
         axes[0].set_yscale("log")
         axes[0].set_ylim(1e-3, 1)
         axes[0].legend()

@@ -37,7 +37,8 @@ class Algorithm(ABC):
 
     context: Context
     tau = 1  # local steps between two exchanges, where the number is fixed
-    gradients = 1  # gradients that a worker computes in a local step
+    gradients = 1  # gradients that a worker computes in a local step ...
+    more_gradients = 0  # ... and besides in a round
     compressible = True  # whether what is exchanged may be compressed
 
     @abstractmethod

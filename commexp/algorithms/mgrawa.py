@@ -26,6 +26,7 @@ class MGRAWA(ChosenCentre):
     Source: Dimlioglu and Choromanska, arXiv 2403.04206 (GRAWA), model level.
     """
 
+    more_gradients = 1
     smoothing: float = 0.43046721
 
     def __post_init__(self) -> None:

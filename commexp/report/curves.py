@@ -13,7 +13,11 @@ from matplotlib.ticker import MaxNLocator
 from commexp.report.style import bytes_axis, figure, line_style, log_scale, percent_axis, save
 from commexp.rundir import Run
 
-X_AXES = {"round": "round", "bytes_sent": "bytes sent, all workers", "sim_seconds": "time on the virtual clock (s)"}
+X_AXES = {
+    "step": "local steps",
+    "bytes_sent": "bytes sent, all workers",
+    "sim_seconds": "time on the virtual clock (s)",
+}
 
 
 def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | None = None) -> list[Path]:

@@ -24,7 +24,7 @@ def draw_line(run: Run, path: Path) -> list[Path]:
     table = pd.read_csv(run.folder / "line.csv").sort_values("t")
     losses = table["train_loss"].where(np.isfinite(table["train_loss"]))
     with figure(1, 1, 4.4, 2.9) as (made, (axis,)):
-        axis.set(xlabel="position t on the line a + t (b - a)", ylabel="train loss")
+        axis.set(xlabel="position on the line from worker 0 to worker 1", ylabel="train loss")
         if losses.count() == 0:
             return _nothing(made, axis, path)
         axis.plot(table["t"], losses, color=COLOURS[0], marker="." if losses.count() == 1 else "")
@@ -32,7 +32,7 @@ def draw_line(run: Run, path: Path) -> list[Path]:
             log_scale(axis.yaxis)
         axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2.5, 5, 10]))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        for at, name in ((0, "a"), (1, "b")):
+        for at, name in ((0, "worker 0"), (1, "worker 1")):
             axis.axvline(at, color="0.4", linestyle="--", linewidth=0.9, zorder=1)
             axis.annotate(
                 name, (at, 1), (0, 2), xycoords=axis.get_xaxis_transform(), textcoords="offset points", ha="center"

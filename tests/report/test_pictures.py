@@ -149,7 +149,9 @@ def test_class_names_may_be_words(tmp_path: Path, laid_out: list[Figure]) -> Non
 def test_finish_draws_what_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path / "run")
     monkeypatch.setattr("commexp.report.summary_markdown", lambda run, target: "a summary")
-    run.write_rows("metrics", [{"round": r, "bytes_sent": r, "sim_seconds": r, "train_loss": 9 - r} for r in range(5)])
+    run.write_rows(
+        "metrics", [{"round": r, "step": r, "bytes_sent": r, "sim_seconds": r, "train_loss": 9 - r} for r in range(5)]
+    )
 
     def drawn() -> dict[str, float]:
         return {p.stem: p.stat().st_mtime for p in (run.folder / "figures").glob("*.png")}
