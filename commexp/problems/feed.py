@@ -24,7 +24,7 @@ from commexp.problems.datasets.photos import Photos
 from commexp.problems.sampler import Sampler
 from commexp.seeding import derive, generator
 
-CHUNK = 2048  # samples that an evaluation takes at once, at most
+CHUNK = 512  # samples that an evaluation takes at once, at most
 CHUNK_BYTES = 2**26  # and bytes
 PIECE = 16  # photos that a loader process hands over at once: what is in flight must fit into a small /dev/shm
 
