@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +24,12 @@ from commexp.units import human_bytes
 
 DIM, HOSTS, ROUNDS = 2_000_000, 4, 3
 RING = torch.tensor([[0.5, 0.25, 0, 0.25], [0.25, 0.5, 0.25, 0], [0, 0.25, 0.5, 0.25], [0.25, 0, 0.25, 0.5]])
+#: what moves vectors as they are
+WHOLE: dict[str, Callable[[Communicator, torch.Tensor], torch.Tensor]] = {
+    "gossip": lambda comm, x: comm.gossip(x, RING),
+    "broadcast": lambda comm, x: comm.broadcast(x, 1),
+    "gather": lambda comm, x: comm.gather(x),
+}
 CASES: dict[str, tuple[str, Compressor]] = {
     "dense, all-reduce": ("all_reduce", NoCompression()),
     "fp16, all-reduce": ("all_reduce", FP16()),
@@ -30,6 +37,8 @@ CASES: dict[str, tuple[str, Compressor]] = {
     "Top-k 10 %, all-gather": ("all_gather", TopK(k=0.1)),
     "threshold (sizes differ), all-gather": ("all_gather", Threshold(t=0.2)),
     "dense, gossip on a ring": ("gossip", NoCompression()),
+    "dense, broadcast": ("broadcast", NoCompression()),
+    "dense, gather": ("gather", NoCompression()),
     "dense, parameter server": ("server", NoCompression()),
     "Top-k 10 %, parameter server": ("server", TopK(k=0.1)),
     "Top-k 10 %, two-phase": ("two_phase", TopK(k=0.1)),
@@ -52,13 +61,13 @@ def rank() -> None:
             1, 4 * DIM if isinstance(codec, Sign) else DIM, generator=torch.Generator().manual_seed(links.rank)
         )
         codec.setup(Setup(worker_ids=[links.rank]))
-        comm = Communicator(HOSTS, Ledger(), "auto" if exchange == "gossip" else exchange, links=links)
+        comm = Communicator(HOSTS, Ledger(), "auto" if exchange in WHOLE else exchange, links=links)
         links.tell("")
         before = sent_by_kernel()
         for t in range(ROUNDS):
             comm.begin_round(t)
-            if exchange == "gossip":
-                comm.gossip(x, RING)
+            if exchange in WHOLE:
+                WHOLE[exchange](comm, x)
             else:
                 comm.begin(codec, weights, x.shape[1]).finish(x)
             comm.end_round()

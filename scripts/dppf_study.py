@@ -42,8 +42,8 @@ def grid(**values: Sequence[float]) -> list[Setting]:
     return settings
 
 
-ALL_RATES = (0.0125, 0.018, 0.025, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2)
-RATES = (0.025, 0.05, 0.1)
+ALL_RATES = (0.0044, 0.0062, 0.0088, 0.0125, 0.018, 0.025, 0.035, 0.05, 0.1)
+RATES = (0.0125, 0.025, 0.05)
 SPACES = {
     "sgd": grid(lr=ALL_RATES),
     "sam": grid(lr=RATES, sam=(0.05, 0.1, 0.2)),

@@ -18,7 +18,7 @@ from commexp.rundir import Run, write_atomic
 from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")
-SEEDS = 3
+SEEDS = 2
 #: each twin's title, and the methods that are compared on it
 TWINS = {
     "dppf_cifar10_small": ("DPPF: digits, 4 workers", {"SGD": "algo=sgd", "LocalSGD": "algo=localsgd", "DPPF": ""}),

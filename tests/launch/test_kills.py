@@ -16,7 +16,7 @@ from registry import untimed
 
 KILLS = int(os.environ.get("COMMEXP_KILLS", "3"))  # of ranks, in one run
 NPROC = int(os.environ.get("COMMEXP_KILLS_NPROC", "2"))
-RUN = ["algo=regtopk", "algo.momentum=0.5", "model.width=8", "batch_size=2", "eval_every=50", "save_every=10"]
+RUN = ["compress=regtopk", "algo.momentum=0.5", "model.width=8", "batch_size=2", "eval_every=50", "save_every=10"]
 MANY = ["launch=torchrun", f"launch.nproc={NPROC}"]
 FOUR = ["launch=torchrun", "launch.nproc=4"]
 
@@ -65,11 +65,12 @@ def flip(path: Path) -> None:
 
 def test_the_launcher_killed_checkpoints_damaged_and_another_split(tmp_path: Path) -> None:
     """Killed and started again: as it was; with its newest checkpoint cut short; with one bit flipped. The second
-    time it goes on with two processes instead of four, the last time with one."""
+    time it goes on with two processes instead of four, the last time with one. Each worker has a model, a momentum
+    and a residual of its own."""
     killed, peace = tmp_path / "killed", tmp_path / "peace"
     killed.mkdir()
     peace.mkdir()
-    exact = ["rounds=90", "comm.deterministic=true"]
+    exact = ["rounds=90", "comm.deterministic=true", "algo=dppf", "algo.tau=2"]
     for launch, harm, until_round in (
         (FOUR, None, 15),
         (FOUR, lambda path: path.write_bytes(path.read_bytes()[:-10]), 40),
