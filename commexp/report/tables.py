@@ -59,9 +59,12 @@ def to_target(metrics: pd.DataFrame, target: float | None) -> pd.Series | None:
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """What each run is called beside the others: its compressor, k, and whatever else of the config differs between
-    runs with this compressor. Runs that differ by nothing but the seed have the same name."""
+    runs with this compressor; the algorithm before it where there are several. Runs that differ by nothing but the
+    seed have the same name."""
     flat = [_flatten({k: v for k, v in run.config.items() if k not in NOT_IN_LABELS}) for run in runs]
-    codecs = [run.name.split("-")[1] for run in runs]
+    words = [run.name.split("-")[:2] for run in runs]
+    several = len({algo for algo, _ in words}) > 1
+    codecs = [codec if not several else algo if codec == "none" else f"{algo} {codec}" for algo, codec in words]
     names = []
     for codec, mine in zip(codecs, flat, strict=True):
         alike = [f for f, other in zip(flat, codecs, strict=True) if other == codec]
