@@ -16,13 +16,22 @@ from commexp.report.style import COLOURS, MARKERS, figure, save
 from commexp.report.tables import markdown
 from commexp.rundir import write_atomic
 
-BATCHES, RATES, DECAYS = (8, 16, 32, 64), (0.02, 0.05, 0.1), (0.0, 1e-3, 5e-3)
+BATCHES, RATES, DECAYS = (8, 16, 32), (0.02, 0.05, 0.1), (0.0, 1e-3, 5e-3)
 STEPS = 1000
 
 
 def words(batch: int, rate: float, decay: float) -> tuple[str, ...]:
     fields = (f"batch_size={batch}", f"algo.lr={rate}", f"algo.weight_decay={decay:g}", f"steps={STEPS}")
-    return "+experiment=dppf_small", "algo=localsgd", "algo.tau=4", *fields, f"eval_every={STEPS}", "flatness=valley"
+    steady = "algo.schedule.kind=step"  # a rate of zero at the end would leave the workers in one place
+    return (
+        "+experiment=dppf_small",
+        "algo=localsgd",
+        "algo.tau=4",
+        steady,
+        *fields,
+        f"eval_every={STEPS}",
+        "flatness=valley",
+    )
 
 
 def main() -> None:
@@ -63,7 +72,7 @@ def main() -> None:
             axis.set_xlabel(label)
             axis.set_title(f"Kendall's tau {kendall[measure]:.2f}")
         axes[0].set_ylabel("generalisation gap (percentage points)")
-        axes[1].legend(title="batch size")
+        made.legend(*axes[0].get_legend_handles_labels(), title="batch size", loc="outside right center")
         save(made, OUT / "valley")
 
 
