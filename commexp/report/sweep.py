@@ -121,10 +121,9 @@ def _abscissa(done: pd.DataFrame, settings: Sequence[str]) -> Against | None:
     """The share sent where it varies: k/J where all have a k, else of the bytes. Else the first swept key that is a
     number; None where there is neither."""
     methods = [k for k in settings if k != "compress.k"]
-    if done["compression"].notna().all():
-        if done["compression"].nunique() > 1:
-            return Against("compression", "share of the entries sent, k/J", methods)
-    elif "compress" in settings or "algo" in settings:
+    if done["compression"].notna().all() and done["compression"].nunique() > 1:
+        return Against("compression", "share of the entries sent, k/J", methods)
+    if ("compress" in settings or "algo" in settings) and done["bytes_against_dense"].nunique() > 1:
         return Against("bytes_against_dense", "bytes sent, as a share of dense", methods)
     for key in settings:
         values = pd.to_numeric(done[key], errors="coerce")

@@ -16,6 +16,10 @@ METRICS = {
     "test_loss": "test loss",
     "test_accuracy": "test accuracy",
     "dist_to_opt": "distance to optimum",
+    "valley_width": "valley width",
+    "mean_valley": "mean valley",
+    "sharpness": "sharpness",
+    "generalisation_gap": "generalisation gap",
 }
 
 PHASES = {
