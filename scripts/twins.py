@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from dppf_study import SEEDS as STUDIED
 from dppf_study import TAUS, TUNED, error, words
 
 from commexp.api import run_experiment
@@ -78,7 +79,7 @@ def local_methods() -> None:
             for tau in taus:
                 setting = tuned[f"{method} {tau}"]["setting"]
                 try:
-                    commands = [words((method, tau), setting, seed) for seed in range(SEEDS)]
+                    commands = [words((method, tau), setting, seed) for seed in STUDIED]
                     found = [run_experiment([*c, "launch.threads=1"], figures=False) for c in commands]
                 except UserError as missing:
                     print(f"dppf_small: left out: {missing}", file=sys.stderr)
@@ -86,11 +87,11 @@ def local_methods() -> None:
                 errors = pd.Series([error(run) for run in found])
                 sent.append(float(found[0].summary["bytes_sent"]))
                 middle.append(errors.mean())
-                spread.append(errors.std())
+                spread.append(errors.sem())
             look = {"color": COLOURS[(6, 1, 2, 0)[i]], "marker": MARKERS[i], "capsize": 2.5}
             axis.errorbar(sent, middle, spread, label=names[method], **look)
         bytes_axis(axis.xaxis)
-        percent_axis(axis, f"test error (mean ± s.d. of {SEEDS} seeds)")
+        percent_axis(axis, f"test error (mean ± s.e. of {len(STUDIED)} seeds)")
         axis.set_xlabel("bytes sent, all workers")
         axis.legend()
         save(made, OUT / "dppf_small")
