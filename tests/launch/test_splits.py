@@ -1,7 +1,7 @@
 """N = 8 workers over 1, 2, 4 and 8 real processes: the same curves, the same books.
 
 Bit for bit with comm.deterministic, else to 1e-6 relative; for every codec, algorithm and exchange. Other exchanges
-than the usual one are gone through once, with the most processes.
+than the usual one, and algorithms in any order of sums, are gone through once, with the most processes.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ DIVERGED = {plan(*NAN, "comm.deterministic=true").name}
 
 
 def usual() -> list[list[str]]:
-    every = [["algo=" + name, *LINEAR] for name in options("algo")]
-    every += [[f"compress={codec}", *LINEAR] for codec in options("compress")]
+    every = [[f"compress={codec}", *LINEAR] for codec in options("compress")]
     every.append(["compress=topk", "compress.scope=layer", "compress.whole_below=50", *DIGITS])
     every += [[f"compress={codec}", *DIGITS] for codec in ("none", "bf16", "powersgd")]
-    return [[*case, f"comm.deterministic={exact}"] for case in every for exact in ("true", "false")]
+    both = [[*case, f"comm.deterministic={exact}"] for case in every for exact in ("true", "false")]
+    return both + [["algo=" + name, *LINEAR, "comm.deterministic=true"] for name in options("algo")]
 
 
 def unusual() -> list[list[str]]:
@@ -54,7 +54,8 @@ def unusual() -> list[list[str]]:
     every.append(["compress=sign", "compress.vote=true", "compress.error_feedback=false", *LINEAR])
     every.append(["compress=fp16", "comm.exchange=all_gather", *LINEAR])
     every.append(NAN)
-    return [[*case, "comm.deterministic=true"] for case in every]
+    any_order = [["algo=" + name, *LINEAR, "comm.deterministic=false"] for name in options("algo")]
+    return [[*case, "comm.deterministic=true"] for case in every] + any_order
 
 
 def label(case: list[str]) -> str:
