@@ -22,6 +22,7 @@ MODELS = {
     "small ResNet, group norm, 20 k": ("model=resnet_small",),
     "ResNet-20, batch norm, 270 k": ("model=resnet20",),
     "ResNet-20, group norm, 270 k": ("model=resnet20", "model.norm=group"),
+    "ResNet-18, group norm, 11 M": ("model=resnet18", "model.norm=group"),
     "ViT, 2 layers, 25 k": ("model=vit", "model.image_size=8", "model.patch=2", "model.layers=2", "model.hidden=32"),
 }
 SIZES = ((4, 4), (4, 64), (16, 4))  # workers, samples of each
