@@ -49,11 +49,11 @@ def twins() -> None:
                 draw_line(axis, [r.metrics for r in found], "bytes_sent", "test_accuracy", style, name)
                 rows.append([twin, name, *numbers(found)])
             axis.set_title(title)
-            axis.set_ylim(0.5, 1.0)
+            axis.set_ylim(0.75, 1.0)
             bytes_axis(axis.xaxis)
             percent_axis(axis, "test accuracy" if number % 3 == 0 else "")
             axis.set_xlabel("bytes sent" if number >= 3 else "")
-            axis.legend(loc="lower right")
+            axis.legend(loc="best")
         save(made, OUT / "twins")
     heads = ["experiment", "method", f"test accuracy, {SEEDS} seeds", "sent", "sent / dense"]
     text = markdown(heads, rows) + "\n"
