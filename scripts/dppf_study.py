@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from multiprocessing import get_context
@@ -66,12 +65,8 @@ def words(cell: Cell, setting: Setting, seed: int, validation: bool = False) -> 
     return "+experiment=dppf_small", f"algo={method}", *local, *fields, *held_out, f"seed={seed}"
 
 
-def carry_out(command: Sequence[str]) -> None:
-    run_experiment([*command, "launch.threads=1"], figures=False)
-
-
 def result(command: Sequence[str]) -> Run:
-    """Of a run that is finished."""
+    """Carries the run out, if it is not finished."""
     return run_experiment([*command, "launch.threads=1"], figures=False)
 
 
@@ -83,7 +78,7 @@ def error(run: Run) -> float:
 def run_all(commands: Iterable[Sequence[str]]) -> None:
     todo = list(dict.fromkeys(map(tuple, commands)))
     with get_context("spawn").Pool(2) as pool:
-        for done, _ in enumerate(pool.imap_unordered(carry_out, todo), 1):
+        for done, _ in enumerate(pool.imap_unordered(result, todo), 1):
             print(f"\r{done} of {len(todo)} runs", end="", file=sys.stderr)
     print(file=sys.stderr)
 
@@ -114,7 +109,7 @@ def main() -> None:
     for cell in CELLS:
         runs = [result(words(cell, settings[cell], seed)) for seed in SEEDS]
         errors = pd.Series([error(run) for run in runs])
-        standard_error = float(errors.std()) / math.sqrt(len(errors))
+        standard_error = float(errors.sem())
         sent = float(pd.Series([run.summary["bytes_sent"] for run in runs]).mean())
         dense = float(runs[0].summary["dense_bytes"])
         method, tau = NAMES.get(cell[0], cell[0].upper()), str(cell[1])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 from dppf_study import SEEDS as STUDIED
-from dppf_study import TAUS, TUNED, error, words
+from dppf_study import TAUS, TUNED, error, result, words
 
 from commexp.api import run_experiment
 from commexp.refusals import UserError
@@ -80,7 +80,7 @@ def local_methods() -> None:
                 setting = tuned[f"{method} {tau}"]["setting"]
                 try:
                     commands = [words((method, tau), setting, seed) for seed in STUDIED]
-                    found = [run_experiment([*c, "launch.threads=1"], figures=False) for c in commands]
+                    found = [result(c) for c in commands]
                 except UserError as missing:
                     print(f"dppf_small: left out: {missing}", file=sys.stderr)
                     return

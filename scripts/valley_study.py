@@ -9,9 +9,8 @@ from __future__ import annotations
 import itertools
 
 import pandas as pd
-from dppf_study import OUT, run_all
+from dppf_study import OUT, result, run_all
 
-from commexp.api import run_experiment
 from commexp.report.style import COLOURS, MARKERS, figure, save
 from commexp.report.tables import markdown
 from commexp.rundir import write_atomic
@@ -39,7 +38,7 @@ def main() -> None:
     run_all(words(*s) for s in settings)
     rows = []
     for batch, rate, decay in settings:
-        run = run_experiment([*words(batch, rate, decay), "launch.threads=1"], figures=False)
+        run = result(words(batch, rate, decay))
         if run.status == "completed":
             s = run.summary
             kept = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +56,3 @@ class SoftConsensus(LocalMethod):
         push, apart = self.push_at(t), self.x - self.average
         lengths = row_norms(apart).clamp(min=torch.finfo(self.x.dtype).tiny)
         self.x = torch.addcmul(self.pulled, apart, (push / lengths)[:, None])
-
-    @abstractmethod
-    def exchange(self, t: int) -> None: ...

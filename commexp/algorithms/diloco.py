@@ -41,11 +41,9 @@ class DiLoCo(LocalMethod):
         self.outer = Optimizer("sgd", self.outer_momentum, 0.0, self.outer_momentum > 0, (0.0, 0.0))
 
     def exchange(self, t: int) -> None:
-        average = self.averaged()
-        self.average = self.pulled_average.clone()  # x, which has been shared until here
-        self.outer.step(self.average, self.average - average, self.outer_lr, t)
-        self.pulled, self.pulled_average = self.average.expand(len(self.x), -1), self.average
-        self.x = self.pulled.clone()
+        x = self.average.clone()
+        self.outer.step(x, x - self.averaged(), self.outer_lr, t)
+        self.go_on_from(x)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {**super().state_dict(), **with_prefix("outer", self.outer.state_dict())}

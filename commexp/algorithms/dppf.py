@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from commexp.algorithms.base import Context
 from commexp.algorithms.consensus import SoftConsensus
 
 
@@ -27,6 +28,10 @@ class DPPF(SoftConsensus):
         if not 0 < self.pull < 2:
             raise ValueError(f"pull={self.pull}: not stable; give a number in (0, 2) such as 0.1")
 
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        self.limit = 0.0
+
     def exchange(self, t: int) -> None:
         self.average = self.averaged()
         self.pull_and_push(t, self.average, self.pull)
@@ -34,4 +39,4 @@ class DPPF(SoftConsensus):
 
     def diagnostics(self) -> dict[str, float]:
         """With ``valley_limit``, lambda_t / alpha, where the valley width would settle."""
-        return {**super().diagnostics(), "valley_limit": getattr(self, "limit", 0.0)}
+        return {**super().diagnostics(), "valley_limit": self.limit}

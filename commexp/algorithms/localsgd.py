@@ -16,6 +16,4 @@ class LocalSGD(LocalMethod):
     """
 
     def exchange(self, t: int) -> None:
-        self.average = self.averaged()
-        self.pulled, self.pulled_average = self.average.expand(len(self.x), -1), self.average
-        self.x = self.pulled.clone()
+        self.go_on_from(self.averaged())

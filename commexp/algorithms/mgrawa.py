@@ -44,8 +44,8 @@ class MGRAWA(ChosenCentre):
         self.smoothed = b * self.smoothed + (1 - b) * row_norms(gradient)
         norms = comm.gather(self.smoothed[:, None])[:, 0] / (1 - b ** (t + 1))
         inverse = 1 / norms.clamp(min=torch.finfo(norms.dtype).tiny)
-        weights = (inverse / inverse.max()) / (inverse / inverse.max()).sum()
-        own = weights[list(comm.worker_ids)]
+        shares = inverse / inverse.max()
+        own = (shares / shares.sum())[list(comm.worker_ids)]
         return comm.aggregate(NoCompression().encode(self.x), own)
 
     def state_dict(self) -> dict[str, Tensor]:
