@@ -17,17 +17,18 @@ from commexp.rundir import Run
 from commexp.state import under_prefix, with_prefix
 
 State = dict[str, torch.Tensor]
-BEST = {"train_loss": min, "test_loss": min, "test_accuracy": max, "dist_to_opt": min}
+SMALL = ("train_loss", "test_loss", "dist_to_opt", "objective", "stationarity")
+BEST = {"test_accuracy": max, **dict.fromkeys(SMALL, min)}
 
 
 @dataclass
 class Planned:
-    """``ends``: local steps of a worker before round 0, 1, ... and after the last. ``gradients``: that it computes in
-    a local step; ``more``: and besides in a round."""
+    """Of a worker, before round 0, 1, ... and after the last: ``ends``: local steps; ``batches`` it has drawn;
+    ``gradients`` of a batch it has computed."""
 
     ends: Sequence[int] = (0,)
-    gradients: int = 1
-    more: int = 0
+    batches: Sequence[float] = (0.0,)
+    gradients: Sequence[float] = (0.0,)
 
 
 class Books:
@@ -58,10 +59,9 @@ class Books:
         """Brings ledger and virtual clock up to date: a round takes computing, then its exchanges one after the
         other. All processes call this together."""
         for entry in comm.settle():
-            self.sim += self.network.seconds(entry.exchange, entry.workers, entry.bytes_wire)
-        steps = self.steps - self.planned.ends[self._clocked]
-        gradients = self.planned.gradients * steps + self.planned.more * (self.done - self._clocked)
-        self.sim += self.network.compute * gradients
+            self.sim += self.network.seconds(entry.exchange, entry.workers, entry.bytes_wire, entry.repeats)
+        gradients = self.planned.gradients
+        self.sim += self.network.compute * (gradients[self.done] - gradients[self._clocked])
         self._clocked = self.done
 
     def flush(self) -> None:

@@ -11,15 +11,16 @@ from typing import Any, TypeVar, cast
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from commexp.algorithms import Algorithm
 from commexp.comm import check_carrier
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise, NoCompression
 from commexp.network import Network
-from commexp.problems import POLICIES, WAYS, Dataset, Model, Partition
+from commexp.problems import POLICIES, WAYS, Dataset, Model, NoProx, Partition, Prox
 from commexp.refusals import UserError
 from commexp.schema import COMPONENTS, UNHASHED, Config
+from commexp.topologies import Complete, Gossip, Topology
 
 T = TypeVar("T")
 DTYPES = ("float32", "float64")
@@ -27,6 +28,8 @@ KINDS: dict[str, type[Any]] = {
     "dataset": Dataset,
     "partition": Partition,
     "model": Model,
+    "prox": Prox,
+    "topology": Topology,
     "compress": Compressor,
     "algo": Algorithm,
     "network": Network,
@@ -47,6 +50,9 @@ class Plan:
     dataset: Dataset
     partition: Partition
     model: Model
+    prox: Prox
+    topology: Topology
+    gossip: Gossip
     compressor: Compressor
     algorithm: Algorithm
     network: Network
@@ -56,6 +62,8 @@ def prepare(composed: DictConfig) -> Plan:
     """Checks types and bounds and makes the components. Raises UserError."""
     try:
         config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed)))
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key}: has no value; give {error.full_key}=...") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {error.msg}") from error
     for key in map(str, composed):
@@ -64,10 +72,12 @@ def prepare(composed: DictConfig) -> Plan:
     _check(config)
     nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
     around = around_codec(nodes["compress"])
+    gossip = typed("gossip", config.gossip, Gossip)
     parts: dict[str, Any] = {name: build(nodes[name], name, kind) for name, kind in KINDS.items()}
     resolved = dataclasses.asdict(config)
     resolved.update({name: _describe(nodes[name], part) for name, part in parts.items()})
     resolved["compress"].update(dataclasses.asdict(around))
+    resolved["gossip"] = dataclasses.asdict(gossip)
     _check_finite("", resolved)
     codec = parts["compress"]
     try:
@@ -78,13 +88,8 @@ def prepare(composed: DictConfig) -> Plan:
         raise UserError(
             f"compress.feedback.momentum={around.feedback.momentum}: algo.momentum would add to it; give one of the two"
         )
-    if not parts["algo"].compressible and not isinstance(codec, NoCompression):
-        name = _short(nodes["algo"]["_target_"])
-        raise UserError(
-            f"compress={_short(nodes['compress']['_target_'])}: algo={name} exchanges whole models, not what they have "
-            "moved; give compress=none, or algo=dppf"
-        )
-    words = [_short(nodes[n]["_target_"]) for n in ("algo", "compress", "dataset")]
+    _check_pairs(parts, {name: short(node["_target_"]) for name, node in nodes.items()}, config, around, gossip)
+    words = [short(nodes[n]["_target_"]) for n in ("algo", "compress", "dataset")]
     return Plan(
         config,
         resolved,
@@ -92,6 +97,9 @@ def prepare(composed: DictConfig) -> Plan:
         dataset=parts["dataset"],
         partition=parts["partition"],
         model=parts["model"],
+        prox=parts["prox"],
+        topology=parts["topology"],
+        gossip=gossip,
         compressor=wrap(codec, around),
         algorithm=parts["algo"],
         network=parts["network"],
@@ -115,12 +123,41 @@ def around_codec(node: dict[str, Any]) -> Around:
     feedback = values.get("error_feedback", False)
     if not isinstance(feedback, bool):
         raise UserError(f"compress.error_feedback={feedback}: not a truth value; give true or false")
+    return typed("compress", values, Around, "compress.feedback")
+
+
+def typed(key: str, values: dict[str, Any], kind: type[T], refuses: str = "") -> T:
+    """A dataclass from plain values, their types enforced. ``refuses``: the key whose values it may refuse, if it is
+    not ``key``. Raises UserError."""
     try:
-        return cast(Around, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Around), values)))
+        return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values)))
     except OmegaConfBaseException as error:
-        raise UserError(_mistyped("compress", values, error)) from error
+        raise UserError(_mistyped(key, values, error) + "; commexp --cfg job shows a value that fits") from error
     except ValueError as error:
-        raise UserError(f"compress.feedback.{error}") from error
+        raise UserError(f"{refuses or key}.{error}") from error
+
+
+def _check_pairs(parts: dict[str, Any], names: dict[str, str], config: Config, around: Around, gossip: Gossip) -> None:
+    """What the algorithm cannot do with the others."""
+    algo, name = parts["algo"], names["algo"]
+    if not algo.compressible and not isinstance(parts["compress"], NoCompression):
+        raise UserError(
+            f"compress={names['compress']}: algo={name} exchanges whole models, not what they have moved; give "
+            f"compress=none, or algo={algo.compressed_by}"
+        )
+    if not algo.proximal and not isinstance(parts["prox"], NoProx):
+        raise UserError(f"prox: algo={name} takes gradient steps alone; give prox=none, or algo=proxgt_sr_e")
+    if not algo.decentralised:
+        if parts["topology"] != Complete() or gossip != Gossip():
+            key = "topology" if parts["topology"] != Complete() else "gossip"
+            raise UserError(f"{key}: algo={name} exchanges with all workers at once; leave it out, or give algo=dpsgd")
+        return
+    if around.error_feedback:
+        raise UserError(
+            f"compress.error_feedback=true: algo={name} keeps what compression leaves out itself; give false"
+        )
+    if config.comm.exchange != "auto":
+        raise UserError(f"comm.exchange={config.comm.exchange}: algo={name} exchanges with neighbours; give auto")
 
 
 def wrap(codec: Compressor, around: Around) -> Compressor:
@@ -211,7 +248,7 @@ def _describe(node: dict[str, Any], part: Any) -> dict[str, Any]:
     return {**node, **dataclasses.asdict(part)} if dataclasses.is_dataclass(part) else node  # type: ignore[arg-type]
 
 
-def _short(target: str) -> str:
+def short(target: str) -> str:
     """commexp.compressors.topk.TopK -> topk (its file, as design has one component a file); else the class."""
     module = get_class(target).__module__
     return module.rsplit(".", 1)[-1] if module.startswith("commexp.") else target.rsplit(".", 1)[-1].lower()

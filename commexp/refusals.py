@@ -87,13 +87,21 @@ def known_keys() -> list[str]:
 
 
 def choices() -> str:
-    """A paragraph per config group: its options."""
+    """A paragraph per config group: its options; an experiment's small twin with the experiment."""
     groups = sorted(p for p in CONF.iterdir() if p.is_dir())
-    options = {p.name: ", ".join(sorted(f.stem for f in p.glob("*.yaml"))) for p in groups}
+    names = {p.name: sorted(f.stem for f in p.glob("*.yaml")) for p in groups}
+    options = {
+        group: ", ".join(f"{n}[_small]" if f"{n}_small" in found else n for n in found if not _is_twin(n, found))
+        for group, found in names.items()
+    }
     return "\n".join(
         textwrap.fill(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
         for name, text in options.items()
     )
+
+
+def _is_twin(name: str, names: Sequence[str]) -> bool:
+    return name.endswith("_small") and name.removesuffix("_small") in names
 
 
 def _node(path: Path, group: str) -> DictConfig:

@@ -27,6 +27,7 @@ log = logging.getLogger("commexp")
 
 SAVE_SECONDS = 10.0  # a run that is killed loses about so much of its work ...
 SAVE_SHARE = 50  # ... or, where saving is slow, so many times what a save takes
+MOST_LINKS = 50_000  # of a graph that is written down
 BLOW_UP = 1e4  # a training loss of so many times the first (or 1) has diverged
 COUNT = "nonfinite_gradients"  # in the summary and, so that a resumed run goes on counting, in checkpoints
 
@@ -79,6 +80,7 @@ class Running(Trial):
                 if first:
                     run.write_config(self.plan.resolved)
                     self._write_partition()
+                    self._write_topology()
                     run.set_meta(name=self.plan.name, status="running", **begun, **self.about())
                     self.say_what_it_costs()
                 why = {}
@@ -115,6 +117,15 @@ class Running(Trial):
         if counts is not None:
             rows = [(n, c, m) for n, row in enumerate(counts.tolist()) for c, m in enumerate(row)]
             self.run.write_rows("partition", [{"worker": n, "class": c, "samples": m} for n, c, m in rows])
+
+    def _write_topology(self) -> None:
+        """topology.csv, where there is one, and it is not too large to be looked at: its weights off the diagonal; of
+        a graph that changes their mean over a period."""
+        mixer = self.comm.mixer
+        links = mixer.mean_links() if mixer is not None else None
+        if links is not None and 0 < len(links[0]) <= MOST_LINKS:
+            columns = ("worker", "neighbour", "weight")
+            self.run.write_rows("topology", [dict(zip(columns, row, strict=True)) for row in zip(*links, strict=True)])
 
     def _valley(self) -> dict[str, float]:
         model, workers = self.algorithm.model(), self.algorithm.apart()
@@ -183,6 +194,13 @@ class Running(Trial):
         """Gradients of all workers that were not finite."""
         return int(self.links.agree(torch.tensor([self.checked.count]))[0])
 
+    def _gossiped(self, model: torch.Tensor) -> dict[str, float]:
+        """What decentralised methods are judged by."""
+        books = self.books
+        gradients = books.planned.gradients[books.done] * self.problem.samples_per_step
+        costs = {"samples_per_node": round(gradients), "gossip_rounds": books.ledger.gossip_rounds}
+        return {**self.problem.composite(model), **costs}
+
     def _evaluate(self, progress: Progress) -> bool:
         """Adds a row; True if the run has diverged. Processes take part in making the model, the first evaluates it."""
         books = self.books
@@ -191,7 +209,8 @@ class Running(Trial):
         diverged = False
         if self.links.rank == 0:
             steps = books.steps
-            samples = round(steps * self.problem.samples_per_step * self.plan.config.workers)
+            each, planned = self.problem.samples_per_step, books.planned
+            samples = round(planned.batches[books.done] * each * self.plan.config.workers)
             row = {
                 "round": books.done,
                 "step": steps,
@@ -200,6 +219,7 @@ class Running(Trial):
                 "wall_seconds": books.wall,
                 "sim_seconds": books.sim,
                 **self.problem.evaluate(model),
+                **(self._gossiped(model) if self.algorithm.decentralised else {}),
                 **books.ledger.totals(),
                 **diagnostics,
             }

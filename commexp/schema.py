@@ -11,7 +11,7 @@ from typing import Any, Optional
 from hydra.core.config_store import ConfigStore
 
 #: groups whose choice is a component: a node with ``_target_`` and that class's fields
-COMPONENTS = ("dataset", "partition", "model", "compress", "algo", "network")
+COMPONENTS = ("dataset", "partition", "model", "prox", "topology", "compress", "algo", "network")
 
 
 @dataclass
@@ -62,7 +62,9 @@ class Config:
     ``flatness``: what is measured of the valley in which the models lie at the end: none, valley (its width, and
     sharpness) or landscape (also the loss on a line and a plane through the workers).
     ``on_nonfinite``: what NaN or Inf in a worker's gradient does: stop ends the run, skip makes that gradient zero for
-    the round, zero only its bad entries. ``save_every``: rounds between checkpoints; null: one every ten seconds.
+    the round, zero only its bad entries. ``prox``: the convex term h beside the loss. ``topology``, ``gossip``: who is
+    whose neighbour, and how often decentralised methods mix. ``debug``: assert in every round what must hold in theory,
+    such as equal means. ``save_every``: rounds between checkpoints; null: one every ten seconds.
     """
 
     workers: int = 8
@@ -75,9 +77,13 @@ class Config:
     dtype: str = "float32"
     on_nonfinite: str = "stop"
     flatness: str = "none"
+    debug: bool = False
     dataset: Any = None
     partition: Any = None
     model: Any = None
+    prox: Any = None
+    topology: Any = None
+    gossip: dict[str, Any] = field(default_factory=dict)
     compress: Any = None
     algo: Any = None
     network: Any = None
@@ -90,7 +96,7 @@ class Config:
     rerun: bool = False
 
 
-UNHASHED = ("preset", "save_every", "launch", "target_accuracy", "outputs", "rerun")
+UNHASHED = ("preset", "save_every", "debug", "launch", "target_accuracy", "outputs", "rerun")
 
 
 def register() -> None:

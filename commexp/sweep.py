@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from commexp.config import Plan
 
 NOT_SWEPT = (set(UNHASHED) | {"cluster"}) - {"preset"}  # overrides that do not tell one sweep from another
+GOSSIP_FITS = ("algo", "prox", "topology", "gossip", "seed")  # and, of decentralised methods, these
 DECIDE_FIT = ("dataset", "partition", "model", "compress", "workers", "batch_size", "dtype")
 SWEEP = "COMMEXP_SWEEP"  # environment variable: the name of the sweep that is running
 
@@ -120,7 +121,8 @@ def check(config: DictConfig) -> None:
     for overrides in jobs_of(config):
         try:
             plan = prepare(compose("config", overrides=list(overrides)))
-            run, parts = folder_of(plan), str([plan.resolved[key] for key in DECIDE_FIT])
+            run, keys = folder_of(plan), DECIDE_FIT + GOSSIP_FITS * plan.algorithm.decentralised
+            parts = str([plan.resolved[key] for key in keys])
             if parts not in seen and not run.finished:
                 Trial(plan, torch.device("cpu"), run)
             seen.add(parts)

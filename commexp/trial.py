@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import fields
 from itertools import accumulate
 from typing import Any
 
@@ -13,12 +14,13 @@ from commexp.algorithms import Context
 from commexp.books import Books, Planned
 from commexp.comm import Communicator, Links, choose
 from commexp.compressors import Setup
-from commexp.config import Plan
+from commexp.config import Plan, short
 from commexp.problems import Finite, Speed, build_problem
 from commexp.provenance import describe
 from commexp.refusals import UserError
 from commexp.rundir import Run
 from commexp.seeding import generator
+from commexp.topologies import Mixer
 
 log = logging.getLogger("commexp")
 
@@ -31,6 +33,7 @@ class Trial:
         self.books = Books(run, plan.network)
         self.links = links or Links()
         try:
+            mixer = make_mixer(plan) if plan.algorithm.decentralised else None
             self.comm = Communicator(
                 config.workers,
                 self.books.ledger,
@@ -38,6 +41,7 @@ class Trial:
                 config.comm.deterministic,
                 self.links,
                 self.concerns,
+                mixer,
             )
             self.problem = build_problem(
                 plan.dataset,
@@ -51,6 +55,7 @@ class Trial:
                 getattr(torch, config.dtype),
                 config.comm.deterministic,
                 Speed(**vars(config.speed)),
+                plan.prox,
             )
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
@@ -58,6 +63,8 @@ class Trial:
         plan.compressor.setup(Setup(config.seed, ids, self.problem.shapes))
         start = self.problem.init(generator(config.seed, "start"))
         itemsize = start.element_size()
+        if plan.algorithm.decentralised:
+            check_gossiped(plan, self.problem.dim)
         try:
             self.payload = plan.compressor.payload(self.problem.dim, itemsize)
             self.choice = choose(plan.compressor, config.comm.exchange, config.workers, self.problem.dim, itemsize)
@@ -68,8 +75,14 @@ class Trial:
         self.algorithm = plan.algorithm
         steps = config.steps or config.rounds * self.algorithm.tau  # local steps of a worker in the whole run
         lengths = self.algorithm.lengths(steps)
-        self.books.planned = Planned([0, *accumulate(lengths)], self.algorithm.gradients, self.algorithm.more_gradients)
-        self.algorithm.setup(Context(self.checked, self.comm, plan.compressor, steps, start))
+        try:
+            self.algorithm.setup(Context(self.checked, self.comm, plan.compressor, steps, start, config.debug))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        batches, gradients = self.algorithm.batches_of(lengths), self.algorithm.gradients_of(lengths)
+        self.books.planned = Planned(
+            [0, *accumulate(lengths)], [0.0, *accumulate(batches)], [0.0, *accumulate(gradients)]
+        )
 
     def concerns(self) -> tuple[int, ...]:
         """What this process has to tell the others, see comm.Agreement."""
@@ -82,9 +95,23 @@ class Trial:
         return {
             **self.books.summary(ways * self.plan.config.workers * self.dense_payload),
             "exchange": ", ".join(dict.fromkeys(e.exchange for e in self.books.ledger.entries)),
+            **self.graph(),
             "payload_bytes": self.payload,
             "parameters": self.problem.dim,
             "nonfinite_gradients": nonfinite,
+        }
+
+    def graph(self) -> dict[str, Any]:
+        """Of the topology, where there is one."""
+        mixer = self.comm.mixer
+        if mixer is None:
+            return {}
+        return {
+            "links": sum(len(m.edges()[0]) for m in mixer.mixings) / len(mixer.mixings) / 2,
+            "second_singular_value": mixer.second_singular_value,
+            "spectral_gap": 1 - mixer.second_singular_value,
+            "mixings": mixer.rounds,
+            "contraction": mixer.contraction,
         }
 
     def about(self) -> dict[str, Any]:
@@ -95,6 +122,8 @@ class Trial:
 
     def say_what_it_costs(self) -> None:
         """Which exchange was chosen where there was a choice, and what is dearer than dense."""
+        if self.algorithm.decentralised:
+            return
         if self.plan.config.comm.exchange == "auto" and len(self.choice.costs) > 1:
             log.info("%s", self.choice)
             if self.choice.exchange != next(iter(self.choice.costs)):
@@ -111,3 +140,21 @@ class Trial:
             )
             log.warning(text)
             print(f"commexp: {text}", file=sys.stderr)
+
+
+def make_mixer(plan: Plan) -> Mixer:
+    """Raises UserError for a graph that does not fit."""
+    try:
+        return Mixer(plan.topology, plan.gossip, plan.config.workers, plan.config.seed)
+    except ValueError as error:
+        text = str(error)
+        own = text.partition("=")[0] in {f.name for f in fields(plan.topology)}
+        raise UserError(f"topology.{text}" if own else text) from error
+
+
+def check_gossiped(plan: Plan, dim: int) -> None:
+    """Raises UserError for a codec whose messages neighbours cannot use: gossip takes what contracts."""
+    codec, name = plan.compressor, short(plan.resolved["compress"]["_target_"])
+    if codec.phases > 1 or codec.delta(dim) is None:
+        why = "its decoding takes a sum over all workers" if codec.phases > 1 else "it does not contract"
+        raise UserError(f"compress={name}: {why}, so it cannot go with gossip; give compress=topk, or sign")

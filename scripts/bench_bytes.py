@@ -20,15 +20,16 @@ from netlab import NetLab, NetLabError
 
 from commexp.comm import Communicator, Ledger, Processes
 from commexp.compressors import FP16, Compressor, NoCompression, PowerSGD, Setup, Sign, Threshold, TopK
+from commexp.topologies import Gossip, Mixer, Ring
 from commexp.units import human_bytes
 
 DIM, HOSTS, ROUNDS = 2_000_000, 4, 3
-RING = torch.tensor([[0.5, 0.25, 0, 0.25], [0.25, 0.5, 0.25, 0], [0, 0.25, 0.5, 0.25], [0.25, 0, 0.25, 0.5]])
-#: what moves vectors as they are
-WHOLE: dict[str, Callable[[Communicator, torch.Tensor], torch.Tensor]] = {
-    "gossip": lambda comm, x: comm.gossip(x, RING),
-    "broadcast": lambda comm, x: comm.broadcast(x, 1),
-    "gather": lambda comm, x: comm.gather(x),
+#: what is no sum over all
+OTHERS: dict[str, Callable[[Communicator, Compressor, torch.Tensor], torch.Tensor]] = {
+    "gossip": lambda comm, codec, x: comm.gossip(x),
+    "messages": lambda comm, codec, x: comm.gossip_messages(codec.encode(x)),
+    "broadcast": lambda comm, codec, x: comm.broadcast(x, 1),
+    "gather": lambda comm, codec, x: comm.gather(x),
 }
 CASES: dict[str, tuple[str, Compressor]] = {
     "dense, all-reduce": ("all_reduce", NoCompression()),
@@ -36,7 +37,9 @@ CASES: dict[str, tuple[str, Compressor]] = {
     "PowerSGD rank 64, two all-reduces": ("all_reduce", PowerSGD(rank=64)),
     "Top-k 10 %, all-gather": ("all_gather", TopK(k=0.1)),
     "threshold (sizes differ), all-gather": ("all_gather", Threshold(t=0.2)),
-    "dense, gossip on a ring": ("gossip", NoCompression()),
+    "dense, gossip on a ring, twice": ("gossip", NoCompression()),
+    "Top-k 10 %, gossip on a ring": ("messages", TopK(k=0.1)),
+    "threshold (sizes differ), gossip on a ring": ("messages", Threshold(t=0.2)),
     "dense, broadcast": ("broadcast", NoCompression()),
     "dense, gather": ("gather", NoCompression()),
     "dense, parameter server": ("server", NoCompression()),
@@ -61,13 +64,15 @@ def rank() -> None:
             1, 4 * DIM if isinstance(codec, Sign) else DIM, generator=torch.Generator().manual_seed(links.rank)
         )
         codec.setup(Setup(worker_ids=[links.rank]))
-        comm = Communicator(HOSTS, Ledger(), "auto" if exchange in WHOLE else exchange, links=links)
+        mixer = Mixer(Ring(), Gossip(rounds=2), HOSTS, 0)
+        kind = "auto" if exchange in OTHERS else exchange
+        comm = Communicator(HOSTS, Ledger(), kind, links=links, mixer=mixer)
         links.tell("")
         before = sent_by_kernel()
         for t in range(ROUNDS):
             comm.begin_round(t)
-            if exchange in WHOLE:
-                WHOLE[exchange](comm, x)
+            if exchange in OTHERS:
+                OTHERS[exchange](comm, codec, x)
             else:
                 comm.begin(codec, weights, x.shape[1]).finish(x)
             comm.end_round()

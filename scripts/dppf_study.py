@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
-from collections.abc import Iterable, Sequence
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from batch import result, run_all
 
-from commexp.api import run_experiment
 from commexp.report.tables import markdown
 from commexp.rundir import Run, write_atomic, write_json
 from commexp.units import human_bytes
@@ -65,22 +63,9 @@ def words(cell: Cell, setting: Setting, seed: int, validation: bool = False) -> 
     return "+experiment=dppf_small", f"algo={method}", *local, *fields, *held_out, f"seed={seed}"
 
 
-def result(command: Sequence[str]) -> Run:
-    """Carries the run out, if it is not finished."""
-    return run_experiment([*command, "launch.threads=1"], figures=False)
-
-
 def error(run: Run) -> float:
     """Share of the test images that are taken for something else; 1 for a run that has diverged."""
     return 1 - float(run.metrics["test_accuracy"].iloc[-1]) if run.status == "completed" else 1.0
-
-
-def run_all(commands: Iterable[Sequence[str]]) -> None:
-    todo = list(dict.fromkeys(map(tuple, commands)))
-    with get_context("spawn").Pool(2) as pool:
-        for done, _ in enumerate(pool.imap_unordered(result, todo), 1):
-            print(f"\r{done} of {len(todo)} runs", end="", file=sys.stderr)
-    print(file=sys.stderr)
 
 
 def tune() -> None:

@@ -1,7 +1,7 @@
 """make figures: every figure of the report, from finished runs where they exist.
 
-outputs/figures/  regtopk_linreg  regtopk_toy  digits_bytes  codec_study  dppf_small  twins   (png, pdf); the numbers
-of regtopk_linreg, codec_study and twins in tables (md)
+outputs/figures/  regtopk_linreg  regtopk_toy  digits_bytes  codec_study  dppf_small  twins  proxgt_logistic
+topology_independence  choco_digits   (png, pdf); the numbers of most in tables (md)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 from codec_study import study
+from gossip_study import choco, independence, logistic
 from twins import local_methods, twins
 
 from commexp.api import run_experiment
@@ -100,7 +101,7 @@ def digits() -> None:
 
 
 def main() -> None:
-    for draw in (linreg, toy, digits, study, local_methods, twins):
+    for draw in (linreg, toy, digits, study, local_methods, twins, logistic, independence, choco):
         print(f"{draw.__name__}: {(draw.__doc__ or '').splitlines()[0]}", file=sys.stderr)
         draw()
     print("\n".join(str(p) for p in sorted(OUT.glob("*.*"))))

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from batch import result
 from dppf_study import SEEDS as STUDIED
-from dppf_study import TAUS, TUNED, error, result, words
+from dppf_study import TAUS, TUNED, error, words
 
 from commexp.api import run_experiment
 from commexp.refusals import UserError

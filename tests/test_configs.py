@@ -18,11 +18,17 @@ EVERY = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml"))]
 
 
 ADDED = ("experiment", "cluster")  # groups without a default: chosen with a plus
+#: what an option cannot do without
+ASKED = {"libsvm": ["dataset.path=none"], "file": ["topology.path={}"], "matrix": ["topology.path={}"]}
+ASKED |= {option: ["algo=dsgt"] for option in options("prox")}
 
 
 @pytest.mark.parametrize(("group", "option"), EVERY)
-def test_every_yaml_composes_and_builds(group: str, option: str) -> None:
-    made = plan(f"{'+' if group in ADDED else ''}{group}={option}")
+def test_every_yaml_composes_and_builds(group: str, option: str, tmp_path: Path) -> None:
+    (tmp_path / "graph").write_text("0 1\n")
+    asked = [word.format(tmp_path / "graph") for word in ASKED.get(option, [])]
+    algo = ["algo=dpsgd"] if group == "topology" else []
+    made = plan(*algo, f"{'+' if group in ADDED else ''}{group}={option}", *asked)
     assert made.name.count("-") == 3
 
 
@@ -82,7 +88,7 @@ def test_data_that_are_not_here_are_named_in_one_line(cli: Callable[..., Any]) -
     assert "; give dataset.download=true, or put cifar-10-python.tar.gz" in line
 
 
-@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "imagenet", "imagenette", "mnist"])
+@pytest.mark.parametrize("dataset", ["a9a", "cifar10", "cifar100", "imagenet", "imagenette", "mnist"])
 def test_whatever_is_missing_it_says_what_to_do(dataset: str, run: Callable[..., Run], tmp_path: Path) -> None:
     missing = rf"^dataset={dataset}: .*(missing|is not in).*; (give dataset.download=true|put)"
     with pytest.raises(UserError, match=missing):
@@ -165,6 +171,20 @@ REFUSED = {
     "compress=topk_qsgd compress.entries.k=0": "compress.entries.k=0",
     "compress=topk_qsgd compress.entries._target_=commexp.compressors.Sign": "compress.entries",
     "algo.lr=-0.1": "algo.lr=-0.1:",
+    "topology=ring": "topology: algo=sgd exchanges with all workers at once",
+    "gossip.rounds=2": "gossip: algo=sgd exchanges with all workers at once",
+    "gossip.rounds=0": "gossip.rounds=0:",
+    "gossip.rounds=many": "gossip.rounds=many:",
+    "gossip=3": "gossip=3:",
+    "prox=l1": "prox: algo=sgd takes gradient steps alone",
+    "algo=dsgt prox=l1 prox.weight=-1": "prox.weight=-1.0: must not be negative",
+    "algo=dsgt topology=file": "topology.path",
+    "algo=dpsgd compress=topk": "compress=topk: algo=dpsgd exchanges whole models",
+    "algo=choco compress.error_feedback=true": "compress.error_feedback=true: algo=choco keeps",
+    "algo=choco algo.gamma=0": "algo.gamma=0.0:",
+    "algo=choco comm.exchange=server": "comm.exchange=server: algo=choco",
+    "algo=dpsgd topology.failure=1": "topology.failure=1.0:",
+    "algo=dpsgd topology.weights=equal": "topology.weights=equal:",
     "algo.lr=nan": "algo.lr=nan:",
     "algo.momentum=1": "algo.momentum=1.0:",
     "algo.schedule.kind=linear": "algo.schedule.kind=linear:",

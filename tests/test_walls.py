@@ -17,9 +17,10 @@ LEAVES: dict[str, set[str]] = {
 ALLOWED = {
     **LEAVES,
     "algorithms": {"comm", "compressors"},
-    "comm": {"compressors"},
+    "comm": {"compressors", "topologies"},
     "compressors": set(),
     "problems": set(),
+    "topologies": set(),
     "diagnostics": set(),
     "flatness": {"diagnostics", "problems", "rundir"},
     "network": set(),
@@ -34,9 +35,10 @@ ALLOWED = {
     "provenance": set(),
     "schema": set(),
     "refusals": {"schema"},
-    "config": {"algorithms", "comm", "compressors", "network", "problems", "refusals", "schema"},
+    "config": {"algorithms", "comm", "compressors", "network", "problems", "refusals", "schema", "topologies"},
     "trial": {
         "algorithms", "books", "comm", "compressors", "config", "problems", "provenance", "refusals", "rundir",
+        "topologies",
     },
     "runner": {
         "books", "comm", "config", "flatness", "interrupts", "problems", "progress", "provenance", "refusals", "rundir",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 @dataclass
 class Context:
     """The world of one run: the problem, the exchange, the compressor, the local steps of a worker in the whole run,
-    the start x_0 [J]."""
+    the start x_0 [J]. ``debug``: what must hold in every round is asserted."""
 
     problem: Problem
     comm: Communicator
     compressor: Compressor
     steps: int
     start: Tensor
+    debug: bool = False
 
 
 class Algorithm(ABC):
@@ -39,11 +40,15 @@ class Algorithm(ABC):
     tau = 1  # local steps between two exchanges, where the number is fixed
     gradients = 1  # gradients that a worker computes in a local step ...
     more_gradients = 0  # ... and besides in a round
-    compressible = True  # whether what is exchanged may be compressed
+    compressible = True  # whether what is exchanged may be compressed ...
+    compressed_by = "dppf"  # ... and else who does so
+    decentralised = False  # exchanges with neighbours on a graph, not with all
+    proximal = False  # minimises F + h, not F alone
 
     @abstractmethod
     def setup(self, context: Context) -> None:
-        """Takes its place in the world; called once before the first round."""
+        """Takes its place in the world; called once before the first round. Raises ValueError, in words for the user,
+        if it cannot work there."""
 
     @abstractmethod
     def round(self, t: int) -> None:
@@ -57,6 +62,14 @@ class Algorithm(ABC):
         """Local steps of each round, ``steps`` in all; known before the first one."""
         whole, rest = divmod(steps, self.tau)
         return [self.tau] * whole + [rest] * (rest > 0)
+
+    def batches_of(self, lengths: Sequence[int]) -> list[float]:
+        """Batches that a worker draws in each round; called after ``setup``."""
+        return [float(n) for n in lengths]
+
+    def gradients_of(self, lengths: Sequence[int]) -> list[float]:
+        """Gradients of a batch that a worker computes in each round; called after ``setup``."""
+        return [float(self.gradients * n + self.more_gradients) for n in lengths]
 
     def apart(self) -> Tensor | None:
         """The models [N, J] of all workers before the last exchange of the run, after it; None where there is one

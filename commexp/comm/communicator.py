@@ -17,6 +17,7 @@ from commexp.comm.transport import Transport, stretches
 from commexp.comm.vectors import Vectors
 from commexp.compressors import Compressor, Message
 from commexp.compressors.answer import answer_size
+from commexp.topologies.gossip import Mixer
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ class Communicator(Vectors):
 
     ``exchange``: how messages are aggregated, one of cost.EXCHANGES; ``auto``: the one with the fewest bytes on the
     links. ``deterministic``: sums run in worker order, so that every split of the same N agrees bit for bit.
-    ``ask``: what this process has to say at the end of a round, see Agreement.
+    ``ask``: what this process has to say at the end of a round, see Agreement. ``mixer``: who gossips with whom.
     Raises ValueError for an unknown exchange, or N that cannot be divided by P.
     """
 
@@ -41,6 +42,7 @@ class Communicator(Vectors):
         deterministic: bool = False,
         links: Links | None = None,
         ask: Callable[[], Sequence[int]] = tuple,
+        mixer: Mixer | None = None,
     ) -> None:
         check_exchange(exchange)
         self.links = links or Links()
@@ -52,6 +54,7 @@ class Communicator(Vectors):
         self.ledger = ledger
         self.exchange = exchange
         self.deterministic = deterministic
+        self.mixer = mixer
         self.watch = Stopwatch()
         self.agreement = Agreement(self.links, ask)
         self._transport = Transport(self.links, deterministic) if isinstance(self.links, Processes) else None

@@ -22,6 +22,7 @@ class Entry(NamedTuple):
     exchange: str
     direction: str  # 'peers', 'up' or 'down'
     workers: int
+    repeats: int  # exchanges of this kind, one after the other
     bytes_info: float
     bytes_sent: int
     bytes_wire: int
@@ -38,7 +39,7 @@ EXACT = 2**20  # information is kept in such parts of a byte, so that sums have 
 
 
 class Ledger:
-    """Entries in the order they were booked, and their running totals.
+    """Entries in the order they were booked, and their running totals; ``gossip_rounds``: mixings so far.
 
     A process books what its own workers send. ``settle`` adds up what all processes have booked since the last time;
     until then ``entries`` and totals leave it out.
@@ -49,8 +50,10 @@ class Ledger:
         self._pending: list[Entry] = []
         self.restore([])
 
-    def book(self, exchange: str, direction: str, workers: int, info: float, sent: int, wire: int) -> None:
-        self._pending.append(Entry(self.round, exchange, direction, workers, info, sent, wire))
+    def book(
+        self, exchange: str, direction: str, workers: int, info: float, sent: int, wire: int, repeats: int = 1
+    ) -> None:
+        self._pending.append(Entry(self.round, exchange, direction, workers, repeats, info, sent, wire))
 
     def close_round(self, seconds: Mapping[str, float]) -> None:
         """Enters where the round's time went."""
@@ -74,6 +77,7 @@ class Ledger:
             ]
         new = [e._replace(bytes_info=round(e.bytes_info * EXACT) / EXACT) for e in new]
         self.entries += new
+        self.gossip_rounds += sum(e.repeats for e in new if e.exchange == "gossip")
         self.bytes_info += sum(e.bytes_info for e in new)
         self.bytes_sent += sum(e.bytes_sent for e in new)
         self.bytes_wire += sum(e.bytes_wire for e in new)
@@ -86,5 +90,6 @@ class Ledger:
         """Rebuilds the books from the rows of a traffic.csv."""
         self.entries: list[Entry] = []
         self.bytes_info, self.bytes_sent, self.bytes_wire = 0.0, 0, 0
+        self.gossip_rounds = 0
         self._pending = [Entry(**row) for row in entries]
         self.settle(lambda x: x)

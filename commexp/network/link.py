@@ -22,6 +22,8 @@ class Network:
         broadcast (tree)    ceil(log2 n) (alpha + B / ((n-1) beta))
         server              alpha + B / beta for each direction: the server's own link is shared by all
 
+    Of r exchanges one after the other, with B bytes in all, r latencies.
+
     Source: Thakur, Rabenseifner and Gropp, Optimization of Collective Communication Operations in MPICH, 2005.
     Raises ValueError if bandwidth is not positive, or latency or compute is negative.
     """
@@ -37,9 +39,9 @@ class Network:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative; give 0 or more")
 
-    def seconds(self, exchange: str, workers: int, wire: int) -> float:
-        """Duration of one exchange among ``workers`` that puts ``wire`` bytes on all links."""
-        alpha, beta, n = self.latency / 1e3, self.bandwidth * 1e6 / 8, workers
+    def seconds(self, exchange: str, workers: int, wire: int, repeats: int = 1) -> float:
+        """Duration of ``repeats`` exchanges among ``workers`` that put ``wire`` bytes on all links."""
+        alpha, beta, n = repeats * self.latency / 1e3, self.bandwidth * 1e6 / 8, workers
         if exchange == "server":
             return alpha + wire / beta
         if exchange == "broadcast":

@@ -11,6 +11,7 @@ from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.partition import Partition
 from commexp.problems.finite import POLICIES, Finite, NonFiniteError
 from commexp.problems.models.base import Model
+from commexp.problems.prox import NoProx, Prox
 
 
 def build_problem(
@@ -25,6 +26,7 @@ def build_problem(
     dtype: torch.dtype,
     deterministic: bool = False,
     speed: Speed | None = None,
+    prox: Prox | None = None,
 ) -> Problem:
     """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``.
 
@@ -33,7 +35,9 @@ def build_problem(
     data = dataset.load(workers, seed, dtype)
     parts = partition.split(data, workers, seed)
     setting = Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed or Speed())
-    return model.problem(data, setting)
+    problem = model.problem(data, setting)
+    problem.prox = prox or NoProx()
+    return problem
 
 
 __all__ = [
@@ -43,9 +47,11 @@ __all__ = [
     "Dataset",
     "Finite",
     "Model",
+    "NoProx",
     "NonFiniteError",
     "Partition",
     "Problem",
+    "Prox",
     "Speed",
     "build_problem",
 ]

@@ -1,4 +1,4 @@
-"""What is minimised: F(x) = (1/N) sum_n f_n(x), f_n the loss on worker n's data."""
+"""What is minimised: F(x) + h(x), F = (1/N) sum_n f_n, f_n the loss on worker n's data, h with a prox."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from commexp.problems.prox import NoProx, Prox
+
+NONZERO = 1e-6  # an entry beyond it counts as not zero
 WAYS = ("auto", "fold", "vmap", "loop")
 
 
@@ -53,9 +56,10 @@ class Problem(ABC):
 
     ``dim``: J, the number of parameters. ``samples``: training samples over all workers.
     ``samples_per_step``: samples that one worker's batch holds, on average over the workers.
-    ``shapes``: names and shapes, in order, of the tensors that make up x.
+    ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h beside F.
     """
 
+    prox: Prox = NoProx()
     dim: int
     samples: int
     samples_per_step: float
@@ -78,6 +82,19 @@ class Problem(ABC):
         """
 
     @abstractmethod
+    def fresh(self, step: int, size: int) -> object:
+        """Batches of ``size`` samples of each worker, drawn with replacement, apart from those of ``batch``; a
+        function of the seed and the step alone. The full batch where there are no other batches."""
+
+    def fresh_samples(self, size: int) -> float:
+        """How many samples of each worker ``fresh`` gives."""
+        return float(size)
+
+    @abstractmethod
+    def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [W, J] -> losses [W] and gradients [W, J] of f_n at x_n, over all of worker n's samples."""
+
+    @abstractmethod
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """x [W, J] -> losses [W] and gradients [W, J], of every x_n on one and the same batch of all workers'
         samples; a function of the seed and the step alone."""
@@ -89,6 +106,16 @@ class Problem(ABC):
     def training_loss(self, x: Tensor) -> float:
         """The same F(x) alone."""
         return self.training_gradient(x)[0]
+
+    def composite(self, x: Tensor) -> dict[str, float]:
+        """Of the composite problem min F + h at x [J], h = ``prox``: ``objective`` F(x) + h(x) where there is an h,
+        ``stationarity`` ||x - prox_h(x - grad F(x))||^2, zero at a stationary point and nowhere else, and
+        ``nonzero``, the share of entries beyond 1e-6. F and its gradient as by ``training_gradient``."""
+        loss, gradient = self.training_gradient(x)
+        moved = x - self.prox.prox((x - gradient)[None], 1.0)[0]
+        found = {} if isinstance(self.prox, NoProx) else {"objective": loss + self.prox.value(x)}
+        share = float((x.abs() > NONZERO).double().mean())
+        return {**found, "stationarity": float(moved.double().square().sum()), "nonzero": share}
 
     def classes_per_worker(self) -> Tensor | None:
         """How many samples of each class each of all N workers has, [N, classes]; None where there are no classes."""

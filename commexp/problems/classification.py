@@ -47,6 +47,12 @@ class Classification(Problem):
         self.samples = len(data.train_x)
         self.samples_per_step = setting.batch_size
         self.feed = make_feed(data, setting)
+        images = data.image_shape is not None  # of feature vectors every one is looked at: they cost little
+        self.evaluated = EVALUATION_SAMPLES if images else None
+        self.looked_at = STATISTICS_SAMPLES if images else None
+        self.shares = torch.zeros(self.samples, dtype=self.dtype, device=self.device)  # of each sample in F
+        for rows in setting.parts:
+            self.shares[rows] = 1 / (len(setting.parts) * len(rows))
         classes = data.classes or int(data.train_y.max()) + 1
         self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=classes) for rows in setting.parts])
         if setting.speed.workers in ("fold", "vmap") and len(setting.worker_ids) > 1:
@@ -85,19 +91,40 @@ class Classification(Problem):
         inputs, targets = self.feed.common(step)
         return self.gradients(x, inputs.expand(len(x), *inputs.shape), targets.expand(len(x), -1))
 
+    def fresh(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+        return self.feed.fresh(step, size)
+
+    def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Batch norm with the statistics of each chunk."""
+        found = []
+        for w, row in enumerate(x):
+            rows = self.feed.setting.own[w]
+            share = torch.full((len(rows),), 1 / len(rows), dtype=self.dtype, device=self.device)
+            found.append(self._weighted(row, self.feed.own(w), share))
+        return torch.stack([loss for loss, _ in found]), torch.stack([grad for _, grad in found])
+
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         """Batch norm with the statistics of each chunk."""
+        few = self.looked_at is not None and self.looked_at < self.samples
+        shares = self.shares.new_full((self.looked_at,), 1 / self.looked_at) if few else self.shares  # type: ignore[operator,arg-type]
+        loss, grad = self._weighted(x, self.feed.train(self.looked_at), shares)
+        return float(loss), grad
+
+    def _weighted(self, x: Tensor, chunks: Chunks, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """sum_i shares_i loss_i over the samples of all chunks at x [J], and its gradient [J]."""
         params = {name: p.requires_grad_() for name, p in self.layout.views(x.detach().clone()).items()}
-        count, loss, grad = 0, 0.0, torch.zeros_like(x)
-        for inputs, targets in self.feed.train(STATISTICS_SAMPLES):
-            value = F.cross_entropy(functional_call(self.module, params, (inputs,)), targets, reduction="sum")
+        done, loss, grad = 0, x.new_zeros(()), torch.zeros_like(x)
+        for inputs, targets in chunks:
+            share = shares[done : done + len(targets)]
+            losses = F.cross_entropy(functional_call(self.module, params, (inputs,)), targets, reduction="none")
+            value = losses @ share
             grads = torch.autograd.grad(value, list(params.values()))
             grad += torch.cat([g.flatten() for g in grads])
-            count, loss = count + len(targets), loss + float(value.detach())
-        return loss / count, grad / count
+            done, loss = done + len(targets), loss + value.detach()
+        return loss, grad
 
     def training_loss(self, x: Tensor) -> float:
-        return self._score(x, self.feed.train(STATISTICS_SAMPLES))[0]
+        return self._score(x, self.feed.train(self.looked_at))[0]
 
     def classes_per_worker(self) -> Tensor:
         return self.counts
@@ -105,7 +132,7 @@ class Classification(Problem):
     def evaluate(self, x: Tensor) -> dict[str, float]:
         self._settle(x)
         self.module.eval()
-        train_loss, train_accuracy = self._score(x, self.feed.train(EVALUATION_SAMPLES))
+        train_loss, train_accuracy = self._score(x, self.feed.train(self.evaluated))
         test_loss, test_accuracy = self._score(x, self.feed.test())
         self._train()
         return {

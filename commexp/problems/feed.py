@@ -21,11 +21,14 @@ from commexp.problems.augment import Augment
 from commexp.problems.base import Setting
 from commexp.problems.data import Data
 from commexp.problems.datasets.photos import Photos
-from commexp.problems.sampler import Sampler
+from commexp.problems.rows import SparseRows
+from commexp.problems.sampler import Sampler, with_replacement
 from commexp.seeding import derive, generator
 
 CHUNK = 512  # samples that an evaluation takes at once, at most
+VECTORS = 8192  # of feature vectors
 CHUNK_BYTES = 2**26  # and bytes
+DENSE_BYTES = 2**26  # sparse rows that take at most so many with their zeros are unpacked once for all
 PIECE = 16  # photos that a loader process hands over at once: what is in flight must fit into a small /dev/shm
 
 Chunk = tuple[Tensor, Tensor]
@@ -73,6 +76,18 @@ class Feed(ABC):
         """The same for the whole test set; nothing where there is none."""
         return self._chunks(False, torch.arange(0 if self.test_y is None else len(self.test_y)))
 
+    def own(self, worker: int) -> Iterator[Chunk]:
+        """All training samples of the ``worker``-th worker here, chunk by chunk; not augmented."""
+        return self._chunks(True, self.setting.own[worker])
+
+    def fresh(self, step: int, size: int) -> Chunk:
+        """Inputs [W, size, ...] and targets [W, size], drawn with replacement from each worker's samples; not
+        augmented."""
+        setting = self.setting
+        rows = with_replacement(setting.own, setting.worker_ids, size, setting.seed, step)
+        x, y = (torch.cat(each) for each in zip(*self._chunks(True, rows.flatten()), strict=True))
+        return x.view(*rows.shape, *x.shape[1:]), y.view(rows.shape)
+
     @abstractmethod
     def _chunks(self, train: bool, rows: Tensor) -> Iterator[Chunk]:
         """The samples ``rows`` of the training set or the test set, chunk by chunk."""
@@ -80,7 +95,8 @@ class Feed(ABC):
     def _split(self, rows: Tensor, one: torch.Size | tuple[int, ...]) -> Iterable[Tensor]:
         """``rows`` in chunks, for inputs of shape ``one`` each."""
         each = max(1, torch.Size(one).numel() * self.setting.dtype.itemsize)
-        return torch.split(rows, max(1, min(CHUNK, CHUNK_BYTES // each))) if len(rows) else ()
+        most = CHUNK if len(one) > 1 else VECTORS
+        return torch.split(rows, max(1, min(most, CHUNK_BYTES // each))) if len(rows) else ()
 
     def _normalise(self, x: Tensor) -> Tensor:
         """uint8 [n, C, H, W] -> floats, by mean and std; floats pass."""
@@ -92,7 +108,10 @@ class Feed(ABC):
 
 
 class InMemory(Feed):
-    """All samples live on the device, images as uint8 where they come so; inputs may be feature vectors [d]."""
+    """All samples live on the device, images as uint8 where they come so; inputs may be feature vectors [d].
+
+    Sparse rows of more than DENSE_BYTES stay on the CPU as they are: those of a batch or chunk are unpacked for it.
+    """
 
     def __init__(self, data: Data, setting: Setting) -> None:
         super().__init__(data, setting)
@@ -101,30 +120,42 @@ class InMemory(Feed):
         self.test_y = None if data.test_y is None else data.test_y.to(setting.device)
         self.augment = None if data.augment == Augment() else data.augment
 
-    def _place(self, x: Tensor) -> Tensor:
-        return x.to(self.setting.device, x.dtype if x.dtype == torch.uint8 else self.setting.dtype)
+    def _place(self, x: Tensor | SparseRows) -> Tensor | SparseRows:
+        dtype = self.setting.dtype
+        if isinstance(x, SparseRows):
+            if x.shape.numel() * dtype.itemsize > DENSE_BYTES:
+                return x
+            x = x.dense(dtype)
+        return x.to(self.setting.device, x.dtype if x.dtype == torch.uint8 else dtype)
 
     def batch(self, step: int) -> Chunk:
-        rows = self.sampler.batch(step).to(self.setting.device)
-        x = self._normalise(self.train_x[rows.flatten()])
+        rows = self.sampler.batch(step)
+        x, y = self._take(self.train_x, self.train_y, rows.flatten())
         if self.augment is not None:
             seed, (height, width) = self.setting.seed, x.shape[-2:]
             streams = [generator(seed, "augment", n, step) for n in self.setting.worker_ids]
             draws = torch.cat([self.augment.draw(g, self.batch_size, height, width) for g in streams])
             x = self.augment.apply(x, draws, self.shift)
-        return x.view(*rows.shape, *x.shape[1:]), self.train_y[rows]
+        return x.view(*rows.shape, *x.shape[1:]), y.view(rows.shape)
 
     def common(self, step: int) -> Chunk:
-        rows = common_rows(self.samples, self.batch_size, self.setting.seed, step).to(self.setting.device)
-        return self._normalise(self.train_x[rows]), self.train_y[rows]
+        rows = common_rows(self.samples, self.batch_size, self.setting.seed, step)
+        return self._take(self.train_x, self.train_y, rows)
 
     def _chunks(self, train: bool, rows: Tensor) -> Iterator[Chunk]:
         x, y = (self.train_x, self.train_y) if train else (self.test_x, self.test_y)
         if x is None or y is None:
             return
         for chunk in self._split(rows, x.shape[1:]):
-            picked = chunk.to(self.setting.device)
-            yield self._normalise(x[picked]), y[picked]
+            yield self._take(x, y, chunk)
+
+    def _take(self, x: Tensor | SparseRows, y: Tensor, rows: Tensor) -> Chunk:
+        """The samples ``rows``, [k], which lie on the CPU."""
+        device = self.setting.device
+        here = rows.to(device)
+        if isinstance(x, SparseRows):
+            return x[rows].dense(self.setting.dtype).to(device), y[here]
+        return self._normalise(x[here]), y[here]
 
 
 class Streamed(Feed):
@@ -281,5 +312,5 @@ def _cores() -> int:
 
 
 def make_feed(data: Data, setting: Setting) -> Feed:
-    """InMemory for tensors, Streamed for Photos. Raises ValueError for full batches."""
+    """InMemory for tensors and SparseRows, Streamed for Photos. Raises ValueError for full batches."""
     return Streamed(data, setting) if isinstance(data.train_x, Photos) else InMemory(data, setting)

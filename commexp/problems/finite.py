@@ -44,6 +44,7 @@ class Finite(Problem):
 
     def __init__(self, problem: Problem, worker_ids: Sequence[int], policy: str) -> None:
         self.problem, self.worker_ids, self.policy = problem, worker_ids, policy
+        self.prox = problem.prox
         self.dim, self.shapes = problem.dim, problem.shapes
         self.samples, self.samples_per_step = problem.samples, problem.samples_per_step
         self.count = 0
@@ -55,6 +56,16 @@ class Finite(Problem):
 
     def batch(self, step: int) -> object:
         return self.problem.batch(step)
+
+    def fresh(self, step: int, size: int) -> object:
+        return self.problem.fresh(step, size)
+
+    def fresh_samples(self, size: int) -> float:
+        return self.problem.fresh_samples(size)
+
+    def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        losses, grad = self.problem.local_gradient(x)
+        return losses, grad if bool(grad.sum(1).isfinite().all()) else self._treated(grad)
 
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         losses, grad = self.problem.common_gradient(x, step)

@@ -20,18 +20,18 @@ class LeastSquares(Problem):
     """
 
     def __init__(self, data: Data, setting: Setting) -> None:
-        parts, device, own = setting.parts, setting.device, list(setting.worker_ids)
-        gram, cross, square = [], [], []
-        for rows in parts:
+        parts, device, own = setting.parts, setting.device, setting.worker_ids
+        self.dim = dim = data.train_x.shape[1]
+        gram, cross = data.train_x.new_empty(len(parts), dim, dim), data.train_x.new_empty(len(parts), dim)
+        square = data.train_x.new_empty(len(parts))
+        for n, rows in enumerate(parts):
             x, y = data.train_x[rows], data.train_y[rows].to(data.train_x.dtype)
-            gram.append(x.mT @ x * (2 / len(rows)))
-            cross.append(x.mT @ y * (2 / len(rows)))
-            square.append(y @ y / len(rows))
-        everyone = [torch.stack(each).to(device) for each in (gram, cross, square)]
+            torch.matmul(x.mT, x, out=gram[n]).mul_(2 / len(rows))
+            cross[n], square[n] = x.mT @ y * (2 / len(rows)), y @ y / len(rows)
+        everyone = [each.to(device) for each in (gram, cross, square)]
         self.mean_gram, self.mean_cross, self.mean_square = (each.mean(0) for each in everyone)
-        self.gram, self.cross, self.square = (each[own] for each in everyone)
+        self.gram, self.cross, self.square = (each[own[0] : own[-1] + 1] for each in everyone)  # neighbours: no copy
         self.deterministic = setting.deterministic
-        self.dim = data.train_x.shape[1]
         self.shapes = {"x": (self.dim,)}
         self.samples = sum(len(rows) for rows in parts)
         self.samples_per_step = self.samples / len(parts)
@@ -54,6 +54,15 @@ class LeastSquares(Problem):
             gx = self.gram @ x[0] if shared else torch.bmm(self.gram, x[..., None]).squeeze(-1)
         losses = self.square + (x * (gx / 2 - self.cross)).sum(1)
         return losses, gx - self.cross
+
+    def fresh(self, step: int, size: int) -> None:
+        return None
+
+    def fresh_samples(self, size: int) -> float:
+        return self.samples_per_step
+
+    def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.loss_and_grad(x, None)
 
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         each = [self.training_gradient(row) for row in x]

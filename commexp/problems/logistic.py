@@ -3,64 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from commexp.problems.base import Problem, Ready, Setting
 from commexp.problems.data import Data
+from commexp.problems.margins import Margins, make_margins
+from commexp.problems.sampler import Sampler, with_replacement
 
 
 class Logistic(Problem):
-    """f_n(x) = mean_i log(1 + exp(-y_i a_i^T x)) over worker n's samples, y_i = -1 or 1; full-batch gradients.
+    """Over worker n's samples i, with labels y_i = -1 or 1,
 
-    Raises ValueError if the workers' shares differ in size. Starts at ``start`` [J], or at zero.
-    Metric: train_loss = mean_n f_n(x).
+        f_n(x) = mean_i log(1 + exp(-y_i a_i^T x)) + (l2 / 2) ||x||^2 + nonconvex sum_j x_j^2 / (1 + x_j^2)
+
+    The last term is the usual non-convex regulariser of decentralised methods (arXiv 2110.01594, section 5).
+    ``l2``, ``nonconvex``: their weights. Batches of ``batch_size`` samples, or all of a worker's. Features may be
+    sparse; they are never unpacked. Starts at ``start`` [J], or at zero.
+    Metrics: train_loss = mean_n of the first term alone; with a test set train_accuracy, test_loss, test_accuracy.
     """
 
-    def __init__(self, data: Data, setting: Setting, start: Sequence[float] | None) -> None:
-        if len({len(rows) for rows in setting.parts}) > 1:
-            raise ValueError("partition: logistic regression takes full batches of equal shares; give partition=iid")
-        rows = torch.stack(list(setting.parts))
-        signed: Tensor = data.train_x[rows] * data.train_y[rows].unsqueeze(-1)  # y_i a_i, [N, D, J]
-        self.everyone = signed.to(setting.device)
-        self.signed: Tensor = self.everyone[list(setting.worker_ids)]
-        self.deterministic = setting.deterministic
-        self.dim = self.signed.shape[2]
+    def __init__(
+        self, data: Data, setting: Setting, start: Sequence[float] | None, l2: float = 0.0, nonconvex: float = 0.0
+    ) -> None:
+        self.l2, self.nonconvex = l2, nonconvex
+        self.margins = make_margins(data.train_x, signs(data.train_y, data.classes), setting)
+        self.test: Margins | None = None
+        if data.test_x is not None and data.test_y is not None:
+            self.test = make_margins(data.test_x, signs(data.test_y, data.classes), setting)
+        self.dim = data.train_x.shape[1]
         self.shapes = {"x": (self.dim,)}
-        self.samples = rows.numel()
-        self.samples_per_step = rows.shape[1]
+        self.samples = sum(len(rows) for rows in setting.parts)
+        self.own, self.worker_ids, self.seed = setting.own, setting.worker_ids, setting.seed
+        self.sampler: Sampler | None = None
+        if setting.batch_size is not None:
+            self.sampler = Sampler(self.own, self.worker_ids, setting.batch_size, self.seed)
+        self.samples_per_step = float(setting.batch_size or self.samples / len(setting.parts))
         if start is not None and len(start) != self.dim:
             raise ValueError(f"model.start={list(start)}: has {len(start)} entries; give {self.dim}")
-        self.start = start
+        first = torch.zeros(self.dim) if start is None else torch.tensor(list(start))
+        self.start = first.to(setting.device, setting.dtype)
+        self.shares = self.start.new_zeros(len(data.train_x))  # of each sample in F
+        for rows in setting.parts:
+            self.shares[rows] = 1 / (len(setting.parts) * len(rows))
+        self.counts: Tensor | None = None
+        if data.classes is not None:
+            self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=2) for rows in setting.parts])
+
+    @cached_property
+    def everything(self) -> Any:
+        """All samples of the workers here."""
+        return self.margins.take(self.own)
 
     def init(self, generator: torch.Generator) -> Tensor:
-        zero = self.signed.new_zeros(self.dim)
-        return zero if self.start is None else zero.copy_(torch.tensor(list(self.start)))
+        return self.start.clone()
 
-    def batch(self, step: int) -> None:
-        return None
+    def batch(self, step: int) -> Any:
+        return self.everything if self.sampler is None else self.margins.take(list(self.sampler.batch(step)))
 
-    def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
-        if self.deterministic and len(x) > 1:
-            each = [self._of(a[None], row[None]) for a, row in zip(self.signed, x, strict=True)]
-            return torch.cat([loss for loss, _ in each]), torch.cat([grad for _, grad in each])
-        return self._of(self.signed, x)
+    def fresh(self, step: int, size: int) -> Any:
+        return self.margins.take(list(with_replacement(self.own, self.worker_ids, size, self.seed, step)))
 
-    @staticmethod
-    def _of(signed: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        margin = torch.bmm(signed, x[..., None]).squeeze(-1)
-        slope = -torch.sigmoid(-margin) / margin.shape[1]
-        return F.softplus(-margin).mean(1), torch.bmm(slope[:, None], signed).squeeze(1)
+    def loss_and_grad(self, x: Tensor, batch: Any, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
+        return self._regularised(*self.margins.each(batch, x), x)
+
+    def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.loss_and_grad(x, self.everything)
 
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         each = [self.training_gradient(row) for row in x]
         return torch.stack([x.new_tensor(loss) for loss, _ in each]), torch.stack([grad for _, grad in each])
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
-        losses, gradients = self._of(self.everyone, x.expand(len(self.everyone), -1))
-        return float(losses.mean()), gradients.mean(0)
+        loss, grad = self.margins.weighted(self.shares, x)
+        losses, grads = self._regularised(loss[None], grad[None], x[None])
+        return float(losses[0]), grads[0]
+
+    def _regularised(self, losses: Tensor, grads: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.l2:
+            losses, grads = losses + self.l2 / 2 * x.square().sum(1), grads + self.l2 * x
+        if self.nonconvex:
+            below = 1 + x.square()
+            losses = losses + self.nonconvex * (x.square() / below).sum(1)
+            grads = grads + 2 * self.nonconvex * x / below.square()
+        return losses, grads
+
+    def classes_per_worker(self) -> Tensor | None:
+        return self.counts
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        return {"train_loss": self.training_gradient(x)[0]}
+        loss, _ = self.margins.weighted(self.shares, x)
+        if self.test is None:
+            return {"train_loss": float(loss)}
+        _, train_accuracy = self.margins.score(x)
+        test_loss, test_accuracy = self.test.score(x)
+        return {
+            "train_loss": float(loss),
+            "train_accuracy": train_accuracy,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+        }
+
+
+def signs(labels: Tensor, classes: int | None) -> Tensor:
+    """-1 and 1 as they are; of two classes 0 and 1, the second is 1."""
+    return 2 * labels - 1 if classes == 2 else labels

@@ -39,3 +39,9 @@ class Sampler:
             g = generator(self.seed, "order", self.worker_ids[w], epoch)
             self._orders[w, epoch] = self.parts[w][torch.randperm(len(self.parts[w]), generator=g)]
         return self._orders[w, epoch]
+
+
+def with_replacement(parts: Sequence[Tensor], worker_ids: Sequence[int], size: int, seed: int, step: int) -> Tensor:
+    """Sample indices [W, size], each drawn from all of its worker's part, apart from what a Sampler draws."""
+    streams = [generator(seed, "fresh", n, step) for n in worker_ids]
+    return torch.stack([p[torch.randint(len(p), (size,), generator=g)] for p, g in zip(parts, streams, strict=True)])

@@ -11,6 +11,7 @@ FIGURES = {
     "line": ("line.csv",),
     "plane": ("plane.csv", "plane_models.csv"),
     "partition": ("partition.csv",),
+    "topology": ("topology.csv",),
 }
 
 
@@ -31,8 +32,9 @@ def finish(run: Run, target: float | None = None, figures: bool = True) -> str:
         from commexp.report.curves import draw_curves
         from commexp.report.landscape import draw_line, draw_plane
         from commexp.report.partition import draw_partition
+        from commexp.report.topology import draw_topology
 
-        others = {"line": draw_line, "plane": draw_plane, "partition": draw_partition}
+        others = {"line": draw_line, "plane": draw_plane, "partition": draw_partition, "topology": draw_topology}
         for name in due:
             path = run.folder / "figures" / name
             if name == "curves":

@@ -15,8 +15,17 @@ from commexp.rundir import Run
 
 X_AXES = {
     "step": "local steps",
+    "samples_per_node": "sample gradients of a node",
     "bytes_sent": "bytes sent, all workers",
     "sim_seconds": "time on the virtual clock (s)",
+}
+
+
+ROWS = {
+    "train_loss": "train loss",
+    "test_accuracy": "test accuracy",
+    "dist_to_opt": "squared distance to optimum",
+    "stationarity": "stationarity",
 }
 
 
@@ -25,11 +34,13 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
     frames = {name: [r.metrics for r in runs if not r.metrics.empty] for name, runs in groups.items()}
     frames = {name: f for name, f in frames.items() if f}
     columns = {name for found in frames.values() for f in found for name in f.columns}
-    rows = [m for m in ("train_loss", "test_accuracy", "dist_to_opt") if m in columns]
-    with figure(len(rows), len(X_AXES), 3.1, 2.4) as (made, axes):
+    rows = [m for m in ROWS if m in columns]
+    everywhere = all("samples_per_node" in f for found in frames.values() for f in found)
+    across = [x for x in X_AXES if x != ("step" if everywhere and frames else "samples_per_node")]
+    with figure(len(rows), len(across), 3.1, 2.4) as (made, axes):
         for i, metric in enumerate(rows):
-            for j, x in enumerate(X_AXES):
-                axis = axes[i * len(X_AXES) + j]
+            for j, x in enumerate(across):
+                axis = axes[i * len(across) + j]
                 for k, found in enumerate(frames.values()):
                     having = [f for f in found if metric in f]
                     if having:
@@ -79,4 +90,4 @@ def dress(axis: Axes, x: str, metric: str, last_row: bool = True, first_column: 
     if all((line.get_ydata() > 0).all() for line in axis.get_lines()):  # type: ignore[operator,union-attr]
         log_scale(axis.yaxis)
     if first_column:
-        axis.set_ylabel("squared distance to optimum" if metric == "dist_to_opt" else "train loss")
+        axis.set_ylabel(ROWS.get(metric, metric))

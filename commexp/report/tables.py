@@ -16,6 +16,10 @@ METRICS = {
     "test_loss": "test loss",
     "test_accuracy": "test accuracy",
     "dist_to_opt": "distance to optimum",
+    "objective": "objective",
+    "stationarity": "stationarity",
+    "consensus": "consensus",
+    "nonzero": "nonzero entries",
     "valley_width": "valley width",
     "mean_valley": "mean valley",
     "sharpness": "sharpness",
@@ -41,7 +45,7 @@ def show(metric: str, value: Any) -> str:
     v = number(value)
     if math.isnan(v):
         return "-"
-    return f"{v:.2%}" if metric.endswith("accuracy") else f"{v:.4g}"
+    return f"{v:.2%}" if metric.endswith("accuracy") or metric == "nonzero" else f"{v:.4g}"
 
 
 def phase_seconds(run: Run) -> dict[str, float]:
@@ -79,7 +83,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return names
 
 
-NOT_IN_LABELS = ("seed", "preset", "launch", "target_accuracy", "outputs", "rerun", "save_every")
+NOT_IN_LABELS = ("seed", "debug", "preset", "launch", "target_accuracy", "outputs", "rerun", "save_every")
 
 
 def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -119,6 +123,15 @@ def summary_markdown(run: Run, target: float | None = None) -> str:
         ["dense", human_bytes(s["dense_bytes"]), "uncompressed, after every local step"],
     ]
     blocks.append(markdown(["bytes", "all workers", "meaning"], bytes_rows))
+    if "spectral_gap" in s:
+        graph = [
+            ["links", f"{number(s['links']):g}"],
+            ["lambda", f"{number(s['second_singular_value']):.8g}; spectral gap {number(s['spectral_gap']):.4g}"],
+            ["mixings K", f"{s['mixings']}; an exchange leaves at most {number(s['contraction']):.6g} of distances"],
+            ["gossip rounds", f"{s['gossip_rounds']:,}"],
+            ["samples per node", f"{s['samples_per_node']:,}"],
+        ]
+        blocks.append(markdown(["graph", ""], graph))
     clock = [
         ["computing here", f"{number(s['wall_seconds']):.2f} s"],
         ["virtual clock", f"{number(s['sim_seconds']):.4g} s"],

@@ -188,6 +188,12 @@ class Noise(Problem):
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(batch), dtype=x.dtype)
         return x.new_zeros(len(x)), self.size * noise
 
+    def fresh(self, step: int, size: int) -> int:
+        return step
+
+    def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.new_zeros(len(x)), torch.zeros_like(x)  # noise has no mean
+
     common_gradient = training_gradient = evaluate = None  # type: ignore[assignment]
 
 

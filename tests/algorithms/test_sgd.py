@@ -16,6 +16,7 @@ from commexp.compressors import ErrorFeedback, NoCompression, TopK
 from commexp.problems.base import Setting
 from commexp.problems.datasets import LinReg
 from commexp.problems.least_squares import LeastSquares
+from commexp.topologies import Mixer
 
 N, J = 5, 20
 
@@ -72,19 +73,26 @@ def test_deterministic_sums_agree_with_the_others() -> None:
     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("algo", options("algo"))
-def test_state_resumes_bit_for_bit(algo: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", [*options("algo"), "choco compress=topk", "dsgt compress=topk"])
+def test_state_resumes_bit_for_bit(case: str, tmp_path: Path) -> None:
+    algo, *words = case.split()
+
     def world() -> tuple[Algorithm, Context]:
-        k = ["compress.k=3"] if algo in ("topk", "regtopk") else []
-        momentum = ["algo.momentum=0.9"] if algo != "diloco" else []
-        made = plan(f"algo={algo}", *k, *momentum, "algo.lr=0.01", "algo.schedule.kind=constant")
-        return made.algorithm, context(150, codec=made.compressor)
+        k = ["compress.k=3"] if words or algo in ("topk", "regtopk") else []
+        given = [f"algo={algo}", *words, *k, "algo.lr=0.01", "algo.schedule.kind=constant", f"workers={N}"]
+        made = plan(*given)
+        if getattr(made.algorithm, "optimizer", "") == "sgd":
+            made = plan(*given, "algo.momentum=0.9")
+        mixer = Mixer(made.topology, made.gossip, N, 0) if made.algorithm.decentralised else None
+        return made.algorithm, context(150, codec=made.compressor, mixer=mixer)
 
     whole, its_world = world()
     rounds = len(whole.lengths(its_world.steps))
     expected = go(whole, its_world, rounds).clone()
     first, first_world = world()
     go(first, first_world, rounds // 2)
+    memory = [name for name in first.state_dict() if "mixing" in name]
+    assert bool(memory) == (algo == "choco" or bool(words))
     second, second_world = world()
     second.setup(second_world)
     save_checkpoint(tmp_path, rounds // 2, first.state_dict(), range(N), Links())
@@ -94,6 +102,8 @@ def test_state_resumes_bit_for_bit(algo: str, tmp_path: Path) -> None:
     for t in range(rounds // 2, rounds):
         second.round(t)
     assert torch.equal(second.model(), expected)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(

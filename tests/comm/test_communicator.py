@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from registry import bare, options
@@ -13,6 +14,7 @@ from commexp.comm.cost import serves_two_phase
 from commexp.comm.transport import stretches
 from commexp.compressors import ErrorFeedback, Message, NoCompression, PowerSGD, RandK, Sign, Threshold, TopK
 from commexp.compressors.answer import answer_size
+from commexp.topologies import Exponential, Gossip, Line, Mixer, OnePeer, Ring, Star, Topology
 
 N, J = 6, 500
 TOP50 = 50 * (4 + 1) + 1 + 2  # values, offsets, header, counts of two blocks of 255
@@ -156,18 +158,143 @@ def test_two_phase_never_grows_with_the_number_of_workers() -> None:
             assert per_worker < codec.payload(10_000, 4) + 4 * 10_000
 
 
-RING = torch.tensor([[0.5, 0.25, 0, 0, 0, 0.25]]).repeat(N, 1)
+def on(topology: Topology, gossip: Gossip | None = None, workers: int = N, **world: bool) -> Communicator:
+    mixer = Mixer(topology, gossip or Gossip(), workers, 0)
+    comm = Communicator(workers, Ledger(), mixer=mixer, **world)
+    comm.begin_round(1)
+    return comm
 
 
-def test_gossip_is_a_product_with_the_mixing_matrix() -> None:
-    mixing = torch.stack([row.roll(n) for n, row in enumerate(RING)])
-    ledger, x = Ledger(), gradients()
+def dense(topology: Topology, workers: int = N, t: int = 1) -> torch.Tensor:
+    """W of round t by way of its own matrix, for a graph without failures."""
+    made = topology.mixings(workers, 0)
+    return torch.from_numpy(made[(t - 1) % len(made)].matrix.toarray())
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("topology", [Ring(), Line(), Star(), Exponential()])
+def test_gossip_is_a_product_with_the_mixing_matrix(topology: Topology, deterministic: bool) -> None:
+    comm, x = on(topology, deterministic=deterministic), gradients()
+    torch.testing.assert_close(comm.gossip(x), dense(topology).float() @ x)
+    comm.settle()
+    (entry,) = comm.ledger.entries
+    links = {Ring: 2 * N, Line: 2 * (N - 1), Star: 2 * (N - 1), Exponential: 3 * N}[type(topology)]
+    assert (entry.exchange, entry.direction, entry.repeats, entry.round) == ("gossip", "peers", 1, 1)
+    assert (entry.bytes_info, entry.bytes_sent, entry.bytes_wire) == (N * J * 4, N * J * 4, links * J * 4)
+
+
+def test_gossip_by_hand() -> None:
+    """A star of three: worker 0 has two neighbours, each link has the weight 1/3."""
+    x = torch.tensor([[3.0, 0.0], [0.0, 3.0], [6.0, 0.0]], dtype=torch.float64)
+    expected = torch.tensor([[3.0, 1.0], [1.0, 2.0], [5.0, 0.0]], dtype=torch.float64)
     for deterministic in (False, True):
-        comm = Communicator(N, ledger, deterministic=deterministic)
-        torch.testing.assert_close(comm.gossip(x, mixing), mixing @ x)
+        torch.testing.assert_close(on(Star(), workers=3, deterministic=deterministic).gossip(x), expected)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("rounds", [1, 2, 7])
+def test_gossip_many_times_is_one_entry(rounds: int, deterministic: bool) -> None:
+    x, W = gradients().double(), dense(Star())
+    for chebyshev in (False, True):
+        comm = on(Star(), Gossip(rounds=rounds, chebyshev=chebyshev), deterministic=deterministic)
+        found = comm.gossip(x)
+        if chebyshev:
+            root = (1 - (1 - 1 / N) ** 2) ** 0.5
+            eta = (1 - root) / (1 + root)
+            before = expected = x
+            for _ in range(rounds):
+                before, expected = expected, (1 + eta) * W @ expected - eta * before
+        else:
+            expected = torch.linalg.matrix_power(W, rounds) @ x
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         comm.settle()
-    entry = ledger.entries[0]
-    assert (entry.exchange, entry.bytes_sent, entry.bytes_wire) == ("gossip", N * J * 4, N * 2 * J * 4)
+        (entry,) = comm.ledger.entries
+        assert (entry.repeats, comm.ledger.gossip_rounds) == (rounds, rounds)
+        assert (entry.bytes_sent, entry.bytes_wire) == (rounds * N * J * 8, rounds * 2 * (N - 1) * J * 8)
+
+
+def test_tensors_of_any_shape_are_mixed() -> None:
+    x = gradients().view(N, 5, 20, 5)
+    for deterministic in (False, True):
+        found = on(Line(), deterministic=deterministic).gossip(x)
+        torch.testing.assert_close(found, (dense(Line()).float() @ x.flatten(1)).view(x.shape))
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_round_t_has_the_t_th_matrix(deterministic: bool) -> None:
+    comm, x = on(OnePeer(), Gossip(rounds=2), 8, deterministic=deterministic), torch.randn(8, 5).double()
+    seen = []
+    for t in (1, 2, 3, 4, 3, 9):
+        comm.begin_round(t)
+        W = dense(OnePeer(), 8, t)
+        torch.testing.assert_close(comm.gossip(x), W @ W @ x)
+        torch.testing.assert_close(comm.gossip(x), W @ W @ x)
+        seen.append(W)
+    assert torch.equal(seen[0], seen[3])
+    assert torch.equal(seen[2], seen[5])
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+
+
+def test_links_that_fail_are_others_every_round_and_the_same_for_all() -> None:
+    """What is sent along a lost link is not booked."""
+    eye = torch.eye(N, dtype=torch.float64)
+    one, other = (on(Ring(failure=0.4), deterministic=d) for d in (False, True))
+    whole, found = dense(Ring()), []
+    for t in range(1, 13):
+        for comm in (one, other):
+            comm.begin_round(t)
+        W = one.gossip(eye)
+        assert torch.equal(W, other.gossip(eye))
+        assert torch.equal(W, W.T)
+        torch.testing.assert_close(W.sum(0), torch.ones(N, dtype=torch.float64))
+        off = ~torch.eye(N, dtype=torch.bool)
+        assert bool(((W == 0) | (whole == W))[off].all())
+        found.append(int((W[off] != 0).sum()))
+    assert len(set(found)) > 2
+    one.settle()
+    assert [e.bytes_wire for e in one.ledger.entries] == [links * N * 8 for links in found]
+
+
+@pytest.mark.parametrize("name", [name for name in options("compress") if bare(name).phases == 1])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_messages_are_mixed_and_booked_as_they_are(name: str, deterministic: bool) -> None:
+    """Along a star: worker 0 sends its message to N - 1 others, each of them to worker 0 alone."""
+    codec = bare(name)
+    message = codec.encode(gradients())
+    comm = on(Star(), deterministic=deterministic)
+    found = comm.gossip_messages(message)
+    decoded = codec.decode(message)
+    torch.testing.assert_close(found, dense(Star()).to(decoded) @ decoded, rtol=1e-5, atol=1e-5)
+    comm.settle()
+    (entry,) = comm.ledger.entries
+    first, *others = message.sizes
+    assert (entry.exchange, entry.repeats) == ("gossip", 1)
+    assert entry.bytes_sent == first + sum(others) == message.nbytes
+    assert entry.bytes_wire == (N - 1) * first + sum(others)
+    assert entry.bytes_info == pytest.approx(message.info_bits / 8, abs=1e-5)
+
+
+def test_a_large_ring_is_never_made_dense() -> None:
+    workers, dim = 3000, 3
+    x = torch.randn(workers, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    W = Ring().mixings(workers, 0)[0].matrix
+    comm = on(Ring(), Gossip(rounds=3), workers)
+    found = comm.gossip(x)
+    assert comm._near is not None
+    assert comm._near[1]._dense is None
+    np.testing.assert_allclose(found.numpy(), W @ (W @ (W @ x.numpy())), rtol=0, atol=1e-13)
+    comm.settle()
+    assert comm.ledger.bytes_sent == 3 * workers * dim * 8
+    assert comm.ledger.bytes_wire == 3 * 2 * workers * dim * 8
+    codec = NoCompression()
+    np.testing.assert_allclose(comm.gossip_messages(codec.encode(x)).numpy(), W @ x.numpy(), rtol=0, atol=1e-13)
+    assert comm._near[1]._dense is None
+
+
+def test_without_a_topology_there_is_no_gossip() -> None:
+    with pytest.raises(RuntimeError, match="gossip: there is no topology"):
+        Communicator(N, Ledger()).gossip(gradients())
 
 
 def test_messages_that_do_not_sum_are_not_all_reduced() -> None:

@@ -15,9 +15,11 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from commexp.comm import Communicator, Ledger, Links, Processes, exchange
+from commexp.compressors import QSGD, Setup, Threshold, TopK
 from commexp.config import prepare
 from commexp.launch.member import _join
 from commexp.runner import execute
+from commexp.topologies import Exponential, Gossip, Ladder, Mixer, OnePeer
 
 exchange.STRETCH = 500  # a small model's gradient, too, is sent in several stretches
 
@@ -32,16 +34,33 @@ def main() -> None:
 
 
 def gossiped(links: Links) -> dict[str, torch.Tensor]:
-    """What this process's workers of eight have after gossip on a graph without symmetry, and the books of all."""
-    ledger = Ledger()
-    comm = Communicator(8, ledger, deterministic=True, links=links)
-    x = torch.randn(8, 3, 5, generator=torch.Generator().manual_seed(0))[list(comm.worker_ids)]
-    mixing = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
-    mixing = torch.where(mixing < 0.6, 0.0, mixing)
-    found = comm.gossip(x, mixing)
-    comm.settle()
-    (entry,) = ledger.entries
-    return {"x": found, "books": torch.tensor([entry.bytes_sent, entry.bytes_wire])}
+    """What this process's workers of eight have after gossip, of whole vectors on a graph without symmetry and of
+    messages on a ladder, some of them of different lengths; and the books of all."""
+    whole = torch.randn(8, 60, generator=torch.Generator().manual_seed(0))
+    ragged = whole * torch.linspace(0.2, 2.0, 8)[:, None]  # beyond a threshold some have many entries, some none
+    found = {}
+    for name, x, topology, codec in (
+        ("vectors", whole, Exponential(), None),
+        ("one_peer", whole.view(8, 3, 20), OnePeer(), None),
+        ("topk", whole, Ladder(), TopK(k=7)),
+        ("qsgd", whole, Ladder(), QSGD()),
+        ("elias", ragged, Ladder(failure=0.3), QSGD(coding="elias")),
+        ("threshold", ragged, Ladder(), Threshold(t=1.0, adaptive=False)),
+    ):
+        ledger = Ledger()
+        mixer = Mixer(topology, Gossip(rounds=1 if codec else 2), 8, 0)
+        comm = Communicator(8, ledger, deterministic=True, links=links, mixer=mixer)
+        own = x[list(comm.worker_ids)]
+        if codec is not None:
+            codec.setup(Setup(0, comm.worker_ids))
+        for t in (1, 2):
+            comm.begin_round(t)
+            own = comm.gossip(own) if codec is None else comm.gossip_messages(codec.encode(own))
+        comm.settle()
+        found[name] = own.contiguous()
+        books = [[e.round, e.repeats, e.bytes_sent, e.bytes_wire] for e in ledger.entries]
+        found[f"{name}.books"] = torch.tensor(books)
+    return found
 
 
 if __name__ == "__main__":

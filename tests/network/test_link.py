@@ -16,6 +16,17 @@ def test_seconds_of_each_exchange_by_hand() -> None:
     assert link.seconds("server", 4, 4_000_000) == pytest.approx(0.1 + 4.0)
 
 
+def test_one_after_the_other_each_has_its_latency() -> None:
+    """The bytes are those of all of them."""
+    link = Network(bandwidth=8.0, latency=100.0)
+    assert link.seconds("gossip", 4, 12_000_000, repeats=3) == pytest.approx(3 * 0.1 + 3.0)
+    assert link.seconds("gossip", 4, 12_000_000, 3) == pytest.approx(3 * link.seconds("gossip", 4, 4_000_000))
+    for exchange in ("all_reduce", "all_gather", "two_phase", "gossip", "server", "broadcast"):
+        once, thrice = link.seconds(exchange, 4, 4_000_000, 1), link.seconds(exchange, 4, 12_000_000, 3)
+        assert link.seconds(exchange, 4, 4_000_000) == once
+        assert thrice == pytest.approx(3 * once), exchange
+
+
 def test_unknown_exchange() -> None:
     with pytest.raises(ValueError, match="no cost model"):
         Network().seconds("pigeon", 2, 1)

@@ -7,19 +7,23 @@ import multiprocessing
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from commexp.problems import Data
 from commexp.problems.augment import Augment
 from commexp.problems.base import Setting
 from commexp.problems.datasets.photos import MEAN, STD, Photos, window
-from commexp.problems.feed import CHUNK, CHUNK_BYTES, Feed, InMemory, Streamed, make_feed
+from commexp.problems.feed import CHUNK, CHUNK_BYTES, VECTORS, Feed, InMemory, Streamed, make_feed
+from commexp.problems.rows import SparseRows
 from commexp.problems.sampler import Sampler
 from commexp.seeding import derive, generator
 
@@ -101,6 +105,65 @@ def test_feature_vectors_pass_through() -> None:
     assert list(feed.test()) == []
 
 
+def sparse(m: int, d: int) -> SparseRows:
+    """Seven entries a row."""
+    rng = np.random.default_rng(0)
+    columns = np.concatenate([np.sort(rng.choice(d, 7, replace=False)) for _ in range(m)])
+    return SparseRows(csr_array((rng.standard_normal(7 * m), columns, np.arange(0, 7 * m + 1, 7)), shape=(m, d)))
+
+
+def test_sparse_rows_are_picked_and_unpacked() -> None:
+    x = sparse(20, 9)
+    whole = x.dense(torch.float64)
+    assert (x.shape, x.ndim, len(x)) == ((20, 9), 2, 20)
+    assert (whole.shape, int((whole != 0).sum())) == ((20, 9), 140)
+    rows = torch.tensor([7, 3, 3, 19])
+    assert torch.equal(x[rows].dense(torch.float32), whole[rows].float())
+    assert x[rows[:0]].dense(torch.float32).shape == (0, 9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sparse_rows_give_the_same_batches_whether_unpacked_or_not(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = sparse(40, 9), torch.arange(40)
+    data, s = Data(x, y, x[y[:11]], y[:11]), setting(40, dtype=dtype)
+    dense = make_feed(Data(x.dense(torch.float64), y, x.dense(torch.float64)[:11], y[:11]), s)
+    few = make_feed(data, s)
+    monkeypatch.setattr("commexp.problems.feed.DENSE_BYTES", 40 * 9 * dtype.itemsize - 1)
+    many = make_feed(data, s)
+    assert isinstance(few, InMemory)
+    assert isinstance(few.train_x, Tensor)
+    assert isinstance(many, InMemory)
+    assert isinstance(many.train_x, SparseRows)
+    assert isinstance(many.test_x, Tensor), "the test set is small enough"
+    monkeypatch.setattr("commexp.problems.feed.CHUNK_BYTES", 16 * 9 * dtype.itemsize)
+    for feed in (few, many):
+        for step in (0, 5, 2):
+            assert equal(feed.batch(step), dense.batch(step))
+            assert equal(feed.common(step), dense.common(step))
+        for mine, expected in ((feed.train(33), dense.train(33)), (feed.test(), dense.test())):
+            for a, b in zip(mine, expected, strict=True):
+                assert a[0].dtype == dtype
+                assert equal(a, b)
+
+
+def test_wide_sparse_rows_are_never_unpacked_as_a_whole() -> None:
+    """As wide as RCV1: 378 MB with all zeros."""
+    m, d = 2000, 47_236
+    feed = make_feed(Data(sparse(m, d), torch.arange(m)), setting(m))
+    assert isinstance(feed, InMemory)
+    assert isinstance(feed.train_x, SparseRows)
+    tracemalloc.start()
+    try:
+        assert feed.batch(0)[0].shape == (4, 3, d)
+        assert feed.common(0)[0].shape == (3, d)
+        assert sum(len(x) for x, _ in feed.train(400)) == 400
+        assert tracemalloc.get_traced_memory()[1] < 4 * CHUNK_BYTES  # in float64 first, and one chunk beside the next
+    finally:
+        tracemalloc.stop()
+
+
 def feeds(kind: str, paths: list[str], ids: Sequence[int]) -> Feed:
     return (
         make_feed(images(), setting(60, ids)) if kind == "memory" else make_feed(photo_data(paths, 0), setting(24, ids))
@@ -136,13 +199,18 @@ def test_the_common_batch_comes_from_everyone_unaugmented(kind: str, photos: lis
     assert len(seen) > 0.6 * feed.samples
 
 
-def test_chunks_are_in_order_small_enough_and_evenly_spread() -> None:
-    m = 2 * CHUNK + 40
-    data = Data(torch.arange(float(m)).view(-1, 1), torch.arange(m), torch.zeros(5, 1), torch.arange(5))
+@pytest.mark.parametrize("image", [False, True])
+def test_chunks_are_in_order_small_enough_and_evenly_spread(image: bool) -> None:
+    """At most 512 images, or 8,192 feature vectors."""
+    assert (CHUNK, VECTORS) == (512, 8192)
+    most = CHUNK if image else VECTORS
+    m = 2 * most + 40
+    one = (1, 1, 1) if image else (1,)
+    data = Data(torch.arange(float(m)).view(-1, *one), torch.arange(m), torch.zeros(5, *one), torch.arange(5))
     feed = make_feed(data, setting(m))
     for at_most in (None, m, m + 1):
         chunks = list(feed.train(at_most))
-        assert [len(y) for _, y in chunks] == [CHUNK, CHUNK, 40]
+        assert [len(y) for _, y in chunks] == [most, most, 40]
         assert torch.equal(torch.cat([y for _, y in chunks]), torch.arange(m))
         assert torch.equal(torch.cat([x for x, _ in chunks]), data.train_x)
     for at_most in (1, 2, 100, m - 1):
@@ -152,6 +220,9 @@ def test_chunks_are_in_order_small_enough_and_evenly_spread() -> None:
         gaps = y.diff()
         assert at_most == 1 or int(gaps.max() - gaps.min()) <= 1
     assert [y.tolist() for _, y in feed.test()] == [[0, 1, 2, 3, 4]]
+
+
+def test_chunks_of_large_images_are_smaller() -> None:
     large = Data(torch.zeros(9, 3, 1300, 1300, dtype=torch.uint8), torch.arange(9), mean=MEANS, std=STDS)
     parts = [torch.arange(9)]
     chunks = list(make_feed(large, Setting(parts, [0], 1, 0, torch.device("cpu"), torch.float32)).train(None))
@@ -167,6 +238,68 @@ def test_evaluation_is_not_augmented() -> None:
     (x, y), *rest = make_feed(data, setting(60)).test()
     assert torch.allclose(x.double(), normal(data.test_x, MEANS, STDS), atol=1e-5)
     assert torch.equal(y, data.test_y)
+
+
+@pytest.mark.parametrize("kind", ["memory", "streamed"])
+def test_a_workers_own_samples_in_order_unaugmented(kind: str, photos: list[str]) -> None:
+    feed = feeds(kind, photos, [1, 3])
+    everything = list(feed.train(None))
+    x, y = torch.cat([x for x, _ in everything]), torch.cat([y for _, y in everything])
+    each = feed.samples // 4
+    for w, n in enumerate((1, 3)):
+        chunks = list(feed.own(w))
+        assert torch.equal(torch.cat([x for x, _ in chunks]), x[n * each : (n + 1) * each])
+        assert torch.equal(torch.cat([y for _, y in chunks]), y[n * each : (n + 1) * each])
+
+
+def test_own_samples_come_in_chunks_and_as_the_partition_says() -> None:
+    m = 600
+    data = Data(torch.arange(float(m)).view(-1, 1, 1, 1), torch.arange(m))
+    parts = [torch.arange(m - 1, 19, -1), torch.arange(20)]
+    feed = make_feed(data, Setting(parts, range(2), 3, 7, torch.device("cpu"), torch.float32))
+    assert [len(y) for _, y in feed.own(0)] == [CHUNK, 580 - CHUNK]
+    assert torch.equal(torch.cat([y for _, y in feed.own(0)]), parts[0])
+    ((x, y),) = feed.own(1)
+    assert torch.equal(y, parts[1])
+    assert torch.equal(x.flatten(), parts[1].float())
+
+
+@pytest.mark.parametrize("kind", ["memory", "streamed"])
+def test_fresh_samples_are_drawn_with_replacement_within_each_workers_part(kind: str, photos: list[str]) -> None:
+    whole, first, second = (feeds(kind, photos, ids) for ids in (range(4), [0, 1], [2, 3]))
+    everything = torch.cat([x for x, _ in whole.train(None)])
+    labels = torch.cat([y for _, y in whole.train(None)])
+    each, size = whole.samples // 4, 3 * (whole.samples // 4)
+    state = torch.get_rng_state()
+    for step in (4, 0):
+        x, y = whole.fresh(step, size)
+        assert (x.shape, y.shape) == ((4, size, *everything.shape[1:]), (4, size))
+        assert equal((x[:2], y[:2]), first.fresh(step, size)), "it depends on where a worker lives"
+        assert equal((x[2:], y[2:]), second.fresh(step, size))
+        assert equal((x, y), feeds(kind, photos, range(4)).fresh(step, size)), "it depends on what was asked before"
+        for n in range(4):
+            own, own_labels = everything[n * each : (n + 1) * each], labels[n * each : (n + 1) * each]
+            found = [(own == one).flatten(1).all(1).nonzero().flatten().tolist() for one in x[n]]
+            places = [place for (place,) in found]  # of this part, and as it is: not augmented
+            assert torch.equal(y[n], own_labels[places])
+            assert len(set(places)) > each // 2
+            assert max(places.count(place) for place in places) > 1, "more than there are, so some come again"
+            assert max(places.count(place) for place in places) < size / 2
+            assert places != sorted(places)
+        assert len({str(row.tolist()) for row in y}) > 1, "each worker has draws of its own"
+    assert not torch.equal(whole.fresh(0, 5)[0], whole.fresh(1, 5)[0])
+    assert not torch.equal(whole.fresh(0, 3)[0], feeds(kind, photos, range(4)).batch(0)[0])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_fresh_samples_come_from_the_whole_part_evenly() -> None:
+    data = Data(torch.arange(40.0).view(-1, 1), torch.arange(40))
+    feed = make_feed(data, setting(40))
+    _, y = feed.fresh(0, 20_000)
+    for n in range(4):
+        counts = torch.bincount(y[n] - 10 * n, minlength=10)
+        assert counts.shape == (10,)
+        assert float((counts / 2000 - 1).abs().max()) < 0.1  # 4.5 standard deviations
 
 
 def test_photos_are_the_same_however_many_processes_decode_them(photos: list[str]) -> None:

@@ -33,6 +33,15 @@ class Given(Problem):
     def loss_and_grad(self, x: Tensor, batch: object, ready: object = None) -> tuple[Tensor, Tensor]:
         return torch.ones(len(WORKERS)), self.grad
 
+    def fresh(self, step: int, size: int) -> int:
+        return -step
+
+    def fresh_samples(self, size: int) -> float:
+        return 2.0 * size
+
+    def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.loss_and_grad(x, None)
+
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         return self.loss_and_grad(x, step)
 
@@ -58,17 +67,21 @@ def checked(grad: Tensor, policy: str) -> tuple[Finite, Tensor]:
 
 
 @pytest.mark.parametrize("policy", ["stop", "zero"])
-def test_gradients_on_the_common_batch_are_watched_too(policy: str) -> None:
+@pytest.mark.parametrize("kind", ["common", "local"])
+def test_gradients_on_other_batches_are_watched_too(kind: str, policy: str) -> None:
     grad = sound()
     grad[1, 7] = math.nan
     problem = Finite(Given(grad), WORKERS, policy)
     problem.round = 9
-    _, found = problem.common_gradient(torch.zeros(3, 8), 2)
+    x = torch.zeros(3, 8)
+    _, found = problem.common_gradient(x, 2) if kind == "common" else problem.local_gradient(x)
     assert bool(found.isfinite().all())
     assert problem.count == 1
     assert (problem.fault is not None) == (policy == "stop")
     if problem.fault is not None:
         assert str(problem.fault) == "round 9, worker 5: the gradient of head.bias holds NaN"
+    problem = Finite(Given(sound()), WORKERS, policy)
+    assert torch.equal(problem.local_gradient(x)[1], sound())
 
 
 def test_everything_else_is_the_problems_own() -> None:
@@ -80,6 +93,9 @@ def test_everything_else_is_the_problems_own() -> None:
     assert problem.evaluate(torch.zeros(8)) == {"train_loss": 1.0}
     assert torch.equal(problem.optimum(), torch.ones(8))
     assert problem.batch(2) == 2
+    assert problem.fresh(3, 5) == -3
+    assert problem.fresh_samples(5) == 10.0
+    assert problem.prox is inner.prox
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip", "zero"])

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from registry import options, plan
 from torch import nn
 
 from commexp.problems import models
-from commexp.problems.base import Setting
+from commexp.problems.base import Setting, Speed
 from commexp.problems.data import Data
 from commexp.problems.gradients import ModuleGradients
 from commexp.problems.models import (
@@ -36,6 +37,7 @@ SMALL: dict[str, tuple[ImageModel, tuple[int, int, int]]] = {
     "cnn": (CNN(width=8), (1, 28, 28)),
     "cnn batch": (CNN(width=8, norm="batch"), (1, 8, 8)),
     "mlp": (MLP([12, 7]), (1, 8, 8)),
+    "mlp tanh": (MLP([12, 7], "tanh"), (1, 8, 8)),
     "softmax": (MLP([]), (3, 5, 4)),
     "pyramidnet": (PyramidNet(20, alpha=7, norm="group"), (3, 32, 32)),
     "pyramidnet bottleneck": (PyramidNet(20, alpha=11, bottleneck=True), (3, 31, 29)),
@@ -199,6 +201,7 @@ REFUSED: dict[str, tuple[type, dict[str, Any]]] = {
     "layers=5": (CNN, {"layers": 5}),
     "width=-1": (CNN, {"width": -1}),
     "hidden=[4, 0]": (MLP, {"hidden": [4, 0]}),
+    "activation=gelu": (MLP, {"activation": "gelu"}),
     "arch=vgg16": (Pretrained, {"arch": "vgg16"}),
 }
 
@@ -223,6 +226,38 @@ def test_images_that_do_not_fit_are_refused(model: ImageModel, shape: tuple[int,
     with pytest.raises(ValueError, match="; ") as refusal:
         made(model, shape)
     assert str(refusal.value).startswith(message)
+
+
+@pytest.mark.parametrize("way", ["fold", "vmap", "loop"])
+def test_the_gradient_of_an_mlp_on_vectors_is_as_derived_by_hand(way: str) -> None:
+    g = torch.Generator().manual_seed(2)
+    x, y = torch.randn(8, 5, generator=g, dtype=torch.float64), torch.arange(8) % 3
+    parts = [torch.arange(4), torch.arange(4, 8)]
+    setting = Setting(parts, [0, 1], 4, 0, torch.device("cpu"), torch.float64, speed=Speed(workers=way))
+    problem = MLP([6], "tanh").problem(Data(x, y, x, y, classes=3), setting)
+    assert problem.dim == 5 * 6 + 6 + 6 * 3 + 3
+    start = problem.init(torch.Generator().manual_seed(5))
+    models = start + 0.1 * torch.randn(2, problem.dim, generator=g, dtype=torch.float64)
+    inputs, targets = batch = problem.batch(0)  # type: ignore[misc]
+    losses, grads = problem.loss_and_grad(models, batch)
+    for n in range(2):
+        v, a = models[n].numpy(), inputs[n].numpy()
+        w1, c1, w2, c2 = v[:30].reshape(6, 5), v[30:36], v[36:54].reshape(3, 6), v[54:]
+        h = np.tanh(a @ w1.T + c1)
+        e = np.exp(h @ w2.T + c2)
+        p, wanted = e / e.sum(1, keepdims=True), np.eye(3)[targets[n].numpy()]
+        slope = (p - wanted) / 4
+        back = slope @ w2 * (1 - h**2)
+        pieces = [back.T @ a, back.sum(0), slope.T @ h, slope.sum(0)]
+        np.testing.assert_allclose(grads[n].numpy(), np.concatenate([piece.ravel() for piece in pieces]), atol=1e-12)
+        assert float(losses[n]) == pytest.approx(-np.log(p[wanted == 1]).mean(), abs=1e-12)
+
+
+def test_an_mlp_needs_labels() -> None:
+    data, setting = grey()
+    data.classes = None
+    with pytest.raises(ValueError, match=r"^model=MLP: needs labelled samples; give "):
+        MLP().problem(data, setting)
 
 
 # pretrained -----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Datasets, one file a family; partition.py splits them over workers."""
 
+from commexp.problems.datasets.a9a import A9A
+from commexp.problems.datasets.breast_cancer import BreastCancer
 from commexp.problems.datasets.cifar10 import CIFAR10
 from commexp.problems.datasets.cifar100 import CIFAR100
 from commexp.problems.datasets.digits import Digits
@@ -7,6 +9,7 @@ from commexp.problems.datasets.fashion_mnist import FashionMNIST
 from commexp.problems.datasets.imagenet import ImageNet
 from commexp.problems.datasets.imagenette import Imagenette
 from commexp.problems.datasets.images import ImageSet
+from commexp.problems.datasets.libsvm import LibSVM
 from commexp.problems.datasets.linreg import LinReg
 from commexp.problems.datasets.mnist import MNIST
 from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Natural, Partition, RandomShares
@@ -14,9 +17,11 @@ from commexp.problems.datasets.photos import Photos
 from commexp.problems.datasets.toy import Toy
 
 __all__ = [
+    "A9A",
     "CIFAR10",
     "CIFAR100",
     "MNIST",
+    "BreastCancer",
     "ByClass",
     "Digits",
     "Dirichlet",
@@ -25,6 +30,7 @@ __all__ = [
     "ImageNet",
     "ImageSet",
     "Imagenette",
+    "LibSVM",
     "LinReg",
     "Natural",
     "Partition",

@@ -24,12 +24,20 @@ class LinearRegression(Model):
 
 @dataclass
 class LogisticRegression(Model):
-    """Binary logistic regression, labels -1 and 1, full-batch gradients; ``start``: the first x, zero if null."""
+    """Binary logistic regression on feature vectors, dense or sparse, labels -1 and 1 or two classes. ``start``: the
+    first x, zero if null. ``l2``, ``nonconvex``: weights of the smooth regularisers, see Logistic."""
 
     start: list[float] | None = None
+    l2: float = 0.0
+    nonconvex: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("l2", "nonconvex"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative; give 0 or more")
 
     def problem(self, data: Data, setting: Setting) -> Problem:
-        refuse_mini_batches(setting)
-        if data.train_x.ndim != 2 or not bool((data.train_y.abs() == 1).all()):
-            raise ValueError("model=logistic_regression: needs feature vectors and labels -1 and 1; give dataset=toy")
-        return Logistic(data, setting, self.start)
+        two = data.classes == 2 or (data.classes is None and bool((data.train_y.abs() == 1).all()))
+        if data.train_x.ndim != 2 or not two:
+            raise ValueError("model=logistic_regression: needs feature vectors and two classes; give dataset=a9a")
+        return Logistic(data, setting, self.start, self.l2, self.nonconvex)

@@ -1,0 +1,36 @@
+"""scikit-learn's breast cancer data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from commexp.problems.data import Data, Dataset
+
+
+@dataclass
+class BreastCancer(Dataset):
+    """569 samples of 30 features of cell nuclei, each feature scaled to mean 0 and variance 1 over the training set;
+    0 is malignant, 1 benign. The share ``test`` of them is held out, the same for every seed and balanced over classes.
+    Raises ValueError for a share out of range. Source: UCI, Breast Cancer Wisconsin (Diagnostic).
+    """
+
+    test: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.test <= 0.99:
+            raise ValueError(f"test={self.test}: out of range; give the share of the test set, such as 0.2")
+
+    def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
+        from sklearn.datasets import load_breast_cancer
+        from sklearn.model_selection import train_test_split
+
+        features, labels = load_breast_cancer(return_X_y=True)
+        train_x, test_x, train_y, test_y = train_test_split(
+            features, labels, test_size=self.test, random_state=0, stratify=labels
+        )
+        mean, std = train_x.mean(0), train_x.std(0)
+        x = [torch.tensor((a - mean) / std, dtype=dtype) for a in (train_x, test_x)]
+        y = [torch.tensor(a, dtype=torch.long) for a in (train_y, test_y)]
+        return Data(x[0], y[0], x[1], y[1], classes=2)

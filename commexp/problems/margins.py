@@ -1,0 +1,121 @@
+"""Margins y_i a_i^T x, and what the logistic loss makes of them, for dense and for sparse features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from commexp.problems.base import Setting
+from commexp.problems.rows import SparseRows
+
+
+class Margins(ABC):
+    """Samples y_i a_i, signed once; log(1 + exp(-margin)) is the loss of each. ``negative`` [m]: where y_i = -1."""
+
+    negative: Tensor
+
+    @abstractmethod
+    def take(self, rows: Sequence[Tensor]) -> Any:
+        """The samples rows_w of each worker w, for ``each``."""
+
+    @abstractmethod
+    def each(self, taken: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [W, J] -> the mean loss [W] over each worker's samples at x_w, and its gradient [W, J]."""
+
+    @abstractmethod
+    def product(self, x: Tensor) -> Tensor:
+        """x [J] -> the margins of all m samples, [m]."""
+
+    @abstractmethod
+    def back(self, slopes: Tensor) -> Tensor:
+        """slopes [m] -> sum_i slopes_i y_i a_i, [J]."""
+
+    def weighted(self, shares: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """sum_i shares_i loss_i at x [J], and its gradient [J]."""
+        margins = self.product(x)
+        return shares @ F.softplus(-margins), self.back(-torch.sigmoid(-margins) * shares)
+
+    def score(self, x: Tensor) -> tuple[float, float]:
+        """Mean loss, and the share of samples that are told right; whatever lies on the line is taken for -1."""
+        margins = self.product(x)
+        right = (margins > 0) | ((margins == 0) & self.negative)
+        return float(F.softplus(-margins).mean()), float(right.double().mean())
+
+
+class DenseMargins(Margins):
+    """``signed`` [m, J]. ``one_by_one``: worker by worker, so that each has the same bits whatever W is."""
+
+    def __init__(self, signed: Tensor, one_by_one: bool) -> None:
+        self.signed, self.one_by_one = signed, one_by_one
+
+    def take(self, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """[W, d, J] and each sample's weight in the mean, [W, d]; shorter rows are filled up with weights of zero."""
+        longest = max(len(r) for r in rows)
+        index = torch.zeros(len(rows), longest, dtype=torch.long)
+        weights = self.signed.new_zeros(len(rows), longest)
+        for w, r in enumerate(rows):
+            index[w, : len(r)], weights[w, : len(r)] = r, 1 / len(r)
+        return self.signed[index.to(self.signed.device)], weights
+
+    def each(self, taken: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        signed, weights = taken
+        if self.one_by_one and len(x) > 1:
+            each = [self._of(a[None], w[None], row[None]) for a, w, row in zip(signed, weights, x, strict=True)]
+            return torch.cat([loss for loss, _ in each]), torch.cat([grad for _, grad in each])
+        return self._of(signed, weights, x)
+
+    @staticmethod
+    def _of(signed: Tensor, weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        margins = torch.bmm(signed, x[..., None]).squeeze(-1)
+        slopes = -torch.sigmoid(-margins) * weights
+        return (F.softplus(-margins) * weights).sum(1), torch.bmm(slopes[:, None], signed).squeeze(1)
+
+    def product(self, x: Tensor) -> Tensor:
+        return self.signed @ x
+
+    def back(self, slopes: Tensor) -> Tensor:
+        return slopes @ self.signed
+
+
+class SparseMargins(Margins):
+    """A scipy matrix [m, J] in compressed rows, on the CPU; never made dense."""
+
+    def __init__(self, signed: Any, device: torch.device, dtype: torch.dtype) -> None:
+        self.signed, self.device, self.dtype = signed, device, dtype
+
+    def take(self, rows: Sequence[Tensor]) -> list[SparseMargins]:
+        return [SparseMargins(self.signed[r.numpy()], self.device, self.dtype) for r in rows]
+
+    def each(self, taken: list[SparseMargins], x: Tensor) -> tuple[Tensor, Tensor]:
+        each = []
+        for own, row in zip(taken, x, strict=True):
+            count = own.signed.shape[0]
+            each.append(own.weighted(row.new_full((count,), 1 / count), row))
+        return torch.stack([loss for loss, _ in each]), torch.stack([grad for _, grad in each])
+
+    def product(self, x: Tensor) -> Tensor:
+        margins: Tensor = torch.from_numpy(self.signed @ x.detach().cpu().numpy())
+        return margins.to(self.device, self.dtype)
+
+    def back(self, slopes: Tensor) -> Tensor:
+        gradient: Tensor = torch.from_numpy(self.signed.T @ slopes.cpu().numpy())
+        return gradient.to(self.device, self.dtype)
+
+
+def make_margins(features: Any, signs: Tensor, setting: Setting) -> Margins:
+    """``features``: a tensor [m, J] or SparseRows. ``signs`` [m], -1 or 1."""
+    margins: Margins
+    if isinstance(features, SparseRows):
+        wide = torch.empty(0, dtype=setting.dtype).numpy().dtype
+        scaled = features.matrix.multiply(signs.numpy()[:, None]).tocsr().astype(wide)
+        margins = SparseMargins(scaled, setting.device, setting.dtype)
+    else:
+        signed = features * signs.to(features)[:, None]
+        margins = DenseMargins(signed.to(setting.device, setting.dtype), setting.deterministic)
+    margins.negative = (signs < 0).to(setting.device)
+    return margins

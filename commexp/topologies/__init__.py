@@ -1,0 +1,40 @@
+"""Topologies: who exchanges vectors with whom, and with which weights. Usable without the rest of commexp:
+
+(W,) = Ring().mixings(16, seed=0)
+W.second_singular_value, W.edges()
+x = W.matrix @ x                              # one round of gossip: [N, J]
+"""
+
+from commexp.topologies.base import Topology
+from commexp.topologies.exponential import Exponential, OnePeer
+from commexp.topologies.fixed import Complete, Hypercube, Line, Ring, Star
+from commexp.topologies.given import GraphFile, MatrixFile
+from commexp.topologies.gossip import Gossip, Mixer
+from commexp.topologies.lattice import Grid, Ladder, Torus
+from commexp.topologies.mixing import Mixing, metropolis, second_singular_value, uniform
+from commexp.topologies.random import ErdosRenyi, Geometric, RandomRegular
+
+__all__ = [
+    "Complete",
+    "ErdosRenyi",
+    "Exponential",
+    "Geometric",
+    "Gossip",
+    "GraphFile",
+    "Grid",
+    "Hypercube",
+    "Ladder",
+    "Line",
+    "MatrixFile",
+    "Mixer",
+    "Mixing",
+    "OnePeer",
+    "RandomRegular",
+    "Ring",
+    "Star",
+    "Topology",
+    "Torus",
+    "metropolis",
+    "second_singular_value",
+    "uniform",
+]

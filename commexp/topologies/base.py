@@ -1,0 +1,85 @@
+"""What a topology is: who is linked to whom in each round, and with which weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commexp.topologies.mixing import Mixing, components, metropolis, uniform
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+WEIGHTS = {"metropolis": metropolis, "uniform": uniform}
+
+
+@dataclass(kw_only=True)
+class Topology(ABC):
+    """A dataclass; its fields are its hyper-parameters.
+
+    ``weights``: metropolis, which is doubly stochastic on every undirected graph, or uniform, on regular ones.
+    ``lazy``: (I + W)/2 in place of W. ``failure``: probability that a link is lost in a round, each for itself.
+    """
+
+    weights: str = "metropolis"
+    lazy: bool = False
+    failure: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"weights={self.weights}: unknown; give {' or '.join(WEIGHTS)}")
+        if not 0 <= self.failure < 1:
+            raise ValueError(f"failure={self.failure}: out of range; give a probability in [0, 1)")
+
+    @abstractmethod
+    def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
+        """A graph for each round of the period, nodes 0, ..., N-1; in a directed one, n sends to m along (n, m).
+
+        Raises ValueError if there is no such graph of so many workers.
+        """
+
+    def mixings(self, workers: int, seed: int) -> list[Mixing]:
+        """A mixing matrix for each round of the period; no link has failed yet.
+
+        Raises ValueError if there is none for so many workers, the union over the period is not connected, or links
+        are to fail in a directed graph.
+        """
+        made = self.weighted(workers, seed)
+        if self.lazy:
+            made = [m.lazy() for m in made]
+        component = components(sum(abs(m.matrix) for m in made))
+        others = np.flatnonzero(component != component[0])
+        if len(others):
+            between = "path between them" if all(m.symmetric for m in made) else "path both ways between them"
+            raise ValueError(
+                f"topology: not connected: workers 0 and {others[0]} have no {between}; give a connected graph"
+            )
+        if self.failure and not all(m.symmetric for m in made):
+            raise ValueError(
+                f"failure={self.failure}: links of a directed graph cannot fail without spoiling the averages; give 0, "
+                "or an undirected graph"
+            )
+        return made
+
+    def weighted(self, workers: int, seed: int) -> list[Mixing]:
+        """The mixing matrices as ``weights`` says, before ``lazy``."""
+        return [WEIGHTS[self.weights](graph) for graph in self.graphs(workers, seed)]
+
+
+def refuse_fewer(workers: int, least: int, shape: str) -> None:
+    """Raises ValueError if there are fewer than ``least`` workers."""
+    if workers < least:
+        raise ValueError(f"workers={workers}: {shape} has {least} or more; give {least} or more")
+
+
+def linked(workers: int, pairs: np.ndarray, directed: bool = False) -> nx.Graph | nx.DiGraph:
+    """The graph of ``workers`` nodes with an edge for each row (n, m) of ``pairs``; n = m is no edge."""
+    import networkx as nx
+
+    graph = nx.DiGraph() if directed else nx.Graph()
+    graph.add_nodes_from(range(workers))
+    graph.add_edges_from(pairs[pairs[:, 0] != pairs[:, 1]].tolist())
+    return graph

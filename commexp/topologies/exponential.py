@@ -1,0 +1,45 @@
+"""Links over distances that are powers of two: few neighbours, and yet everyone is near.
+
+Source: Ying, Yuan, Chen, Hu, Pan and Yin, Exponential Graph is Provably Efficient for Decentralized Deep Training,
+arXiv 2110.13363, sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commexp.topologies.base import Topology, linked, refuse_fewer
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+@dataclass
+class Exponential(Topology):
+    """Directed: n sends to n + 2^i mod N, i = 0, ..., D - 1, where D = ceil(log2 N); every weight is 1/(D + 1).
+    For even N, lambda = (D - 1)/(D + 1).
+    """
+
+    def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
+        refuse_fewer(workers, 2, "an exponential graph")
+        n, hop = np.meshgrid(np.arange(workers), _hops(workers), indexing="ij")
+        return [linked(workers, np.stack([n.ravel(), (n + hop).ravel() % workers], axis=1), directed=True)]
+
+
+@dataclass
+class OnePeer(Topology):
+    """Directed, another graph each round: in round t, n receives from n + 2^(t mod D) alone, D = ceil(log2 N), and
+    W_t = (I + P_t)/2. For N = 2^D the product of D rounds is the average itself.
+    """
+
+    def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
+        refuse_fewer(workers, 2, "a one-peer exponential graph")
+        n = np.arange(workers)
+        return [linked(workers, np.stack([(n + h) % workers, n], axis=1), directed=True) for h in _hops(workers)]
+
+
+def _hops(workers: int) -> np.ndarray:
+    return np.asarray(1 << np.arange((workers - 1).bit_length()))

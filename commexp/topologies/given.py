@@ -1,0 +1,195 @@
+"""Graphs and mixing matrices from a file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commexp.topologies.base import Topology
+from commexp.topologies.mixing import ROUNDING, TOLERANCE, Mixing
+
+if TYPE_CHECKING:
+    import networkx as nx
+    from scipy.sparse import csr_array
+
+
+@dataclass
+class Given(Topology):
+    """``path``: the file. ``digest``: 16 hex of BLAKE2b of its bytes, filled in, so that a changed file is another
+    experiment and a moved one is not. Raises ValueError if the file cannot be read, or is not the one of ``digest``.
+    """
+
+    path: str = field(metadata={"location": True})
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.content()
+
+    def content(self) -> bytes:
+        try:
+            content = Path(self.path).expanduser().read_bytes()
+        except OSError as error:
+            raise ValueError(f"path={self.path}: {error.strerror or error}; give a file that can be read") from error
+        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+        if self.digest not in ("", digest):
+            raise ValueError(f"digest={self.digest}: the file has changed since; leave it out to take it as it is now")
+        self.digest = digest
+        return content
+
+    def lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Number and words of each line, without comments (from # on) and empty ones."""
+        try:
+            text = self.content().decode()
+        except UnicodeDecodeError as error:
+            raise self.bad("no text in UTF-8", "a text file") from error
+        for number, line in enumerate(text.splitlines(), 1):
+            words = line.partition("#")[0].replace(",", " ").split()
+            if words:
+                yield number, words
+
+    def bad(self, wrong: str, right: str) -> ValueError:
+        return ValueError(f"path={self.path}: {wrong}; give {right}")
+
+    def check_size(self, workers: int, found: int) -> None:
+        if workers != found:
+            raise ValueError(f"workers={workers}: the graph in {self.path} has {found}; give workers={found}")
+
+
+@dataclass
+class GraphFile(Given):
+    """An undirected graph, a link "n m" per line; .adjlist: "n m1 m2 ..."; # starts a comment. Or .graphml or .gml, as
+    networkx reads them, which may be directed; weights that they hold are not used. The workers are 0, ..., N-1: a
+    GML node's label or, without one, its id."""
+
+    def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
+        kind = Path(self.path).suffix.lower()
+        graph = self._structured(kind) if kind in (".graphml", ".gml") else self._listed(kind == ".adjlist")
+        missing = next((n for n in range(len(graph)) if n not in graph), None)
+        if missing is not None:
+            raise self.bad(f"no worker {missing} among its {len(graph)}", "workers 0, 1, 2, ..., without gaps")
+        self.check_size(workers, len(graph))
+        return [graph]
+
+    def _listed(self, several: bool) -> nx.Graph:
+        import networkx as nx
+
+        right = 'two numbers "n m" per line' if not several else 'numbers "n m1 m2 ..." per line'
+        graph = nx.Graph()
+        for number, words in self.lines():
+            if not all(w.isdecimal() for w in words) or not (several or len(words) == 2):
+                raise self.bad(f"line {number} is {' '.join(words)[:40]!r}", right)
+            n, *others = map(int, words)
+            if n in others:
+                raise self.bad(f"line {number} links worker {n} to itself", "links between two workers")
+            graph.add_node(n)
+            graph.add_edges_from((n, m) for m in others)
+        if not graph:
+            raise self.bad("empty", right)
+        return graph
+
+    def _structured(self, kind: str) -> nx.Graph | nx.DiGraph:
+        import networkx as nx
+
+        content = self.content()
+
+        def gml(label: str) -> Any:
+            return nx.read_gml(io.BytesIO(content), label=label)
+
+        try:
+            if kind == ".graphml":
+                read = nx.read_graphml(io.BytesIO(content))
+            else:
+                read = gml("label") if any("label" in d for _, d in gml("id").nodes(data=True)) else gml("id")
+        except Exception as error:  # networkx lets through whatever its parsers raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise self.bad(f"cannot be read as {kind[1:]} ({reason})", "a file that networkx wrote") from error
+        strange = next((n for n in read if not str(n).isdecimal()), None)
+        if strange is not None:
+            raise self.bad(f"node {strange!r} is no worker's number", "nodes 0, 1, 2, ...")
+        graph = nx.DiGraph() if read.is_directed() else nx.Graph()
+        graph.add_nodes_from(int(n) for n in read)
+        graph.add_edges_from((int(n), int(m)) for n, m in read.edges())
+        if loop := next(nx.selfloop_edges(graph), None):
+            raise self.bad(f"links worker {loop[0]} to itself", "links between two workers")
+        if not graph:
+            raise self.bad("no nodes", "nodes 0, 1, 2, ...")
+        return graph
+
+
+@dataclass
+class MatrixFile(Given):
+    """Graph and weights: N rows of N numbers with commas or blanks between, # starts a comment; or .mtx, a Matrix
+    Market file. Worker n adds up what it receives by row n. W must be doubly stochastic, and is taken as symmetric if
+    it is so but for 1e-9."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights != "metropolis":
+            raise ValueError(f"weights={self.weights}: the file gives the weights; leave it out")
+
+    def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
+        import networkx as nx
+
+        (mixing,) = self.weighted(workers, seed)
+        graph = nx.Graph() if mixing.symmetric else nx.DiGraph()
+        graph.add_nodes_from(range(workers))
+        rows, columns, _ = mixing.edges()
+        graph.add_edges_from(zip(columns.tolist(), rows.tolist(), strict=True))
+        return [graph]
+
+    def mixings(self, workers: int, seed: int) -> list[Mixing]:
+        """As of any topology. Also raises ValueError if a symmetric W never brings the workers together."""
+        (made,) = super().mixings(workers, seed)
+        if made.symmetric and made.second_singular_value > 1 - ROUNDING:
+            raise self.bad(
+                f"the second singular value is {made.second_singular_value:.6g}, so that the workers do not agree",
+                "a matrix with one below 1, or topology.lazy=true",
+            )
+        return [made]
+
+    def weighted(self, workers: int, seed: int) -> list[Mixing]:
+        matrix = self._market() if Path(self.path).suffix.lower() == ".mtx" else self._rows()
+        if matrix.shape[0] == matrix.shape[1]:
+            self.check_size(workers, matrix.shape[0])
+            if abs(matrix - matrix.T).max() <= TOLERANCE:
+                matrix = (matrix + matrix.T) / 2
+        try:
+            return [Mixing(matrix)]
+        except ValueError as error:
+            raise ValueError(f"path={self.path}: {error}") from error
+
+    def _rows(self) -> csr_array:
+        from scipy.sparse import csr_array
+
+        columns, values, ends, width = [], [], [0], 0
+        for number, words in self.lines():
+            width = width or len(words)
+            if len(words) != width:
+                raise self.bad(f"line {number} has {len(words)} numbers, those before it {width}", "N rows of N")
+            try:
+                row = np.array(words, dtype=np.float64)
+            except ValueError as error:
+                raise self.bad(f"line {number} is {' '.join(words)[:40]!r}", "N rows of N numbers") from error
+            columns.append(np.flatnonzero(row))
+            values.append(row[columns[-1]])
+            ends.append(ends[-1] + len(columns[-1]))
+        if not width:
+            raise self.bad("empty", "N rows of N numbers")
+        return csr_array((np.concatenate(values), np.concatenate(columns), ends), shape=(len(columns), width))
+
+    def _market(self) -> csr_array:
+        from scipy.io import mmread
+        from scipy.sparse import csr_array
+
+        try:
+            return csr_array(mmread(io.BytesIO(self.content()))).astype(np.float64, casting="same_kind")
+        except Exception as error:  # scipy lets through whatever its parser raises, line numbers in the text
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise self.bad(f"cannot be read as Matrix Market ({reason})", "a real matrix that scipy wrote") from error

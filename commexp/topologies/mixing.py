@@ -1,0 +1,312 @@
+"""Mixing matrices: with which weights a worker adds up what its neighbours send and what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import networkx as nx
+    from scipy.sparse import csr_array
+
+DENSE = 2000
+TOLERANCE = 1e-9
+ROUNDING = 1e-13  # a product of matrices whose norm is below this is zero but for rounding
+Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Mixing:
+    """W [N, N], sparse, float64: worker n's next vector is sum_m W[n, m] x_m; x_m of all m for which W[n, m] != 0 is
+    sent to it. ``matrix``: in canonical form (indices sorted, no entry twice, no entry zero).
+
+    Rows and columns sum to 1, so the workers' average is kept; entries may be negative. Raises ValueError if W is not
+    square, not finite, or a row or column sums to another number by more than 1e-9.
+    """
+
+    matrix: csr_array
+
+    def __init__(self, matrix: csr_array) -> None:
+        from scipy.sparse import csr_array
+
+        W = csr_array(matrix, dtype=np.float64, copy=True)
+        W.sum_duplicates()
+        W.eliminate_zeros()
+        if W.shape[0] != W.shape[1] or not W.shape[0]:
+            raise ValueError(f"{W.shape[0]} rows and {W.shape[1]} columns: not square; give a row for every worker")
+        if not np.isfinite(W.data).all():
+            row = int(np.searchsorted(W.indptr, np.flatnonzero(~np.isfinite(W.data))[0], side="right")) - 1
+            raise ValueError(f"row {row} has an entry that is not a finite number; give finite weights")
+        for name, axis in (("row", 1), ("column", 0)):
+            sums = np.asarray(W.sum(axis=axis)).ravel()
+            wrong = np.flatnonzero(np.abs(sums - 1) > TOLERANCE)
+            if len(wrong):
+                raise ValueError(
+                    f"{name} {wrong[0]} sums to {sums[wrong[0]]:.12g}: not doubly stochastic; give weights of which "
+                    "every row and every column sums to 1, in full precision"
+                )
+        self.matrix = W
+
+    @classmethod
+    def _trusted(cls, matrix: csr_array) -> Mixing:
+        """Without the checks, of a matrix in canonical form."""
+        made = cls.__new__(cls)
+        made.matrix = matrix
+        return made
+
+    @property
+    def size(self) -> int:
+        return int(self.matrix.shape[0])
+
+    @cached_property
+    def symmetric(self) -> bool:
+        return bool((self.matrix != self.matrix.T).nnz == 0)
+
+    @cached_property
+    def degrees(self) -> np.ndarray:
+        """[N]: to how many others worker n sends."""
+        return np.bincount(self.edges()[1], minlength=self.size)
+
+    def edges(self) -> Edges:
+        """n, m and W[n, m] of every entry off the diagonal, row by row."""
+        rows, columns = _rows(self.matrix), self.matrix.indices
+        off = rows != columns
+        return rows[off], columns[off], self.matrix.data[off]
+
+    def links(self) -> Edges:
+        """n, m and W[n, m] of every entry with n < m, row by row: the undirected links of a symmetric W."""
+        return self._links
+
+    @cached_property
+    def connected(self) -> bool:
+        """Every worker reaches every other along the entries."""
+        return int(components(self.matrix).max()) == 0
+
+    @cached_property
+    def second_singular_value(self) -> float:
+        """lambda = ||W - 11^T/N||_2: one round brings the workers this factor closer to their average; N = 1: 0."""
+        if self.symmetric:
+            return float(np.abs(self._others).max(initial=0)) if self.size <= DENSE else _second_symmetric(self)
+        if self.size <= DENSE:
+            return float(np.linalg.norm(self.matrix.toarray() - 1 / self.size, 2))
+        square = self.matrix.T @ self.matrix  # again doubly stochastic, and its eigenvalues are squares
+        return float(np.sqrt(max(0.0, _second_symmetric(Mixing(((square + square.T) / 2).tocsr())))))
+
+    @cached_property
+    def smallest_eigenvalue(self) -> float:
+        """Of a symmetric W; above 2,000 workers to about 1e-6. Raises ValueError for another W."""
+        if not self.symmetric:
+            raise ValueError("the matrix is not symmetric: its eigenvalues are not real; give an undirected graph")
+        if self.size <= DENSE:
+            return float(self._others.min(initial=1))
+        return _smallest(self)
+
+    @cached_property
+    def _others(self) -> np.ndarray:
+        """[N-1]: the eigenvalues of a symmetric W but for the average's, which is 1."""
+        every = np.linalg.eigvalsh(self.matrix.toarray())
+        return np.delete(every, np.argmin(np.abs(every - 1)))
+
+    @property
+    def spectral_gap(self) -> float:
+        return 1 - self.second_singular_value
+
+    def lazy(self) -> Mixing:
+        """(I + W)/2: positive semi-definite if W is symmetric and non-negative."""
+        from scipy.sparse import eye_array
+
+        return Mixing(((eye_array(self.size) + self.matrix) / 2).tocsr())
+
+    def without(self, gone: np.ndarray) -> Mixing:
+        """W after links were lost, each one's weight added to the diagonal at both its ends, so that W stays symmetric
+        and doubly stochastic. ``gone``: a bool for each of ``links()``. For a symmetric W."""
+        from scipy.sparse import csr_array
+
+        indptr, indices, data, link, diagonal = self._template
+        n, m, weights = self.links()
+        lost = np.asarray(gone, dtype=bool)
+        entries = np.where(np.append(lost, False)[link], 0.0, data)
+        entries[diagonal] += np.bincount(n[lost], weights[lost], self.size)
+        entries[diagonal] += np.bincount(m[lost], weights[lost], self.size)
+        kept = entries != 0
+        starts = np.concatenate([[0], np.cumsum(kept)]).astype(indptr.dtype)[indptr]
+        made = Mixing._trusted(csr_array((entries[kept], indices[kept], starts), shape=self.matrix.shape))
+        made.symmetric = True
+        return made
+
+    @cached_property
+    def _links(self) -> Edges:
+        n, m, weights = self.edges()
+        upper = n < m
+        return n[upper], m[upper], weights[upper]
+
+    @cached_property
+    def _template(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """W with its diagonal stored in full: indptr, indices, data; which link each entry belongs to, the last one
+        for none; where the diagonal lies."""
+        if not self.symmetric:
+            raise ValueError("the matrix is not symmetric: its links cannot be lost in pairs; give an undirected graph")
+        size = self.size
+        n, m, weights = self.edges()
+        everyone = np.arange(size)
+        rows, columns = np.append(n, everyone), np.append(m, everyone)
+        values = np.append(weights, self.matrix.diagonal())
+        order = np.lexsort((columns, rows))
+        rows, columns, values = rows[order], columns[order], values[order]
+        low, high, _ = self.links()
+        key = np.minimum(rows, columns) * np.int64(size) + np.maximum(rows, columns)
+        link = np.searchsorted(low * np.int64(size) + high, key)
+        link[rows == columns] = len(low)
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=size))]).astype(np.int32)
+        return indptr, columns.astype(np.int32), values, link, np.flatnonzero(rows == columns)
+
+
+def metropolis(graph: nx.Graph) -> Mixing:
+    """w_nm = 1 / (1 + max(d_n, d_m)) on every link, the rest on the diagonal: Metropolis-Hastings weights.
+
+    Of a directed graph, in which an edge (n, m) means that n sends to m: w_mn = 1 / (1 + d), for which every worker
+    must send to as many others d as it receives from. Source: Xiao and Boyd, Fast Linear Iterations for Distributed
+    Averaging, Systems & Control Letters 53, 2004. Raises ValueError for nodes other than 0, ..., N-1, and for a
+    directed graph that is not regular.
+    """
+    size, receiver, sender = _arrays(graph)
+    inward, outward = np.bincount(receiver, minlength=size), np.bincount(sender, minlength=size)
+    if graph.is_directed():
+        _check_regular("metropolis", np.append(inward, outward), "an undirected graph, or topology=matrix")
+    return _assemble(size, receiver, sender, 1 / (1.0 + np.maximum(inward[receiver], inward[sender])))
+
+
+def uniform(graph: nx.Graph) -> Mixing:
+    """w_nm = 1 / (1 + d_n): every worker takes the plain average of itself and its neighbours. Doubly stochastic on
+    regular graphs alone; raises ValueError for others, and for nodes other than 0, ..., N-1."""
+    size, receiver, sender = _arrays(graph)
+    inward, outward = np.bincount(receiver, minlength=size), np.bincount(sender, minlength=size)
+    instead = "topology=matrix" if graph.is_directed() else "metropolis"
+    _check_regular("uniform", np.append(inward, outward), instead)
+    everyone = np.arange(size)
+    rows, columns = np.append(receiver, everyone), np.append(sender, everyone)
+    return _from_entries(size, rows, columns, 1 / (1.0 + inward[rows]))
+
+
+def second_singular_value(mixings: Sequence[Mixing]) -> float:
+    """lambda per round of a graph that changes with period T: ||W_T ... W_1 - 11^T/N||_2^(1/T), zero where the product
+    is the average but for rounding. More than 2,000 workers: the largest of the rounds' own, an upper bound."""
+    if len(mixings) == 1 or mixings[0].size > DENSE:
+        return max(m.second_singular_value for m in mixings)
+    product = np.eye(mixings[0].size)
+    for mixing in mixings:
+        product = mixing.matrix @ product
+    norm = float(np.linalg.norm(product - 1 / len(product), 2))
+    return 0.0 if norm < ROUNDING else float(norm ** (1 / len(mixings)))
+
+
+def components(matrix: csr_array) -> np.ndarray:
+    """[N]: which strongly connected component each worker is in."""
+    from scipy.sparse.csgraph import connected_components
+
+    labels: np.ndarray = connected_components(matrix, directed=True, connection="strong")[1]
+    return labels
+
+
+def _arrays(graph: nx.Graph) -> tuple[int, np.ndarray, np.ndarray]:
+    """N, then receiver and sender of every edge, an undirected one in both directions."""
+    size = len(graph)
+    if any(n not in graph for n in range(size)):
+        strange = next(n for n in graph if n not in range(size))
+        raise ValueError(f"topology: node {strange!r} among {size}; give nodes 0, ..., {size - 1}")
+    pairs = np.array(graph.edges(), dtype=np.int64).reshape(-1, 2)
+    sender, receiver = pairs[pairs[:, 0] != pairs[:, 1]].T
+    if graph.is_directed():
+        return size, receiver, sender
+    return size, np.append(receiver, sender), np.append(sender, receiver)
+
+
+def _check_regular(weights: str, degrees: np.ndarray, instead: str) -> None:
+    low, high = int(degrees.min()), int(degrees.max())
+    if low != high:
+        raise ValueError(
+            f"weights={weights}: not doubly stochastic on this graph, whose degrees range from {low} to {high}; "
+            f"give {instead}"
+        )
+
+
+def _assemble(size: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> Mixing:
+    """The rest of each row on the diagonal."""
+    everyone = np.arange(size)
+    rest = 1 - np.bincount(rows, weights, size)
+    return _from_entries(size, np.append(rows, everyone), np.append(columns, everyone), np.append(weights, rest))
+
+
+def _from_entries(size: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> Mixing:
+    from scipy.sparse import coo_array
+
+    return Mixing(coo_array((weights, (rows, columns)), shape=(size, size)).tocsr())
+
+
+def _rows(matrix: csr_array) -> np.ndarray:
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+
+
+def _start(size: int) -> np.ndarray:
+    """A fixed vector across the average, so that every call gives the same digits."""
+    v = np.random.default_rng(0).standard_normal(size)
+    return np.asarray(v - v.mean())
+
+
+def _second_symmetric(mixing: Mixing) -> float:
+    """max |eigenvalue| across the average of a large symmetric W: by Lanczos; where that is slow, as the gap is small,
+    by shift and invert just above 1, and the gap from the eigenvector v as sum w_nm (v_n - v_m)^2 / |v|^2, in which no
+    digits cancel."""
+    from scipy.sparse import eye_array
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, splu
+
+    W, size = mixing.matrix, mixing.size
+    shape = (size, size)
+    start = _start(size)
+    across = LinearOperator(shape, matvec=lambda x: W @ x - x.mean(), dtype=np.float64)
+    if np.linalg.norm(across @ start) < ROUNDING * np.linalg.norm(start):
+        return 0.0
+    try:
+        found = eigsh(across, k=1, which="LM", v0=start, ncv=32, maxiter=60, tol=1e-9, return_eigenvectors=False)
+        return float(abs(found[0]))
+    except ArpackNoConvergence:
+        pass
+    shift = 1e-10
+    shifted = (eye_array(size) * (1 + shift) - W).tocsc()
+    factors = splu(shifted, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+
+    def solve(x: np.ndarray) -> np.ndarray:
+        y = factors.solve(x - x.mean())
+        return np.asarray(y - y.mean())
+
+    inverse = LinearOperator(shape, matvec=solve, dtype=np.float64)
+    v = eigsh(inverse, k=1, which="LM", v0=start, tol=1e-12)[1][:, 0]
+    v = v - v.mean()
+    n, m, weights = mixing.links()
+    second = 1 - float(weights @ (v[n] - v[m]) ** 2 / (v @ v))
+    if _lowest_possible(W) > -second:
+        return second
+    return max(second, -mixing.smallest_eigenvalue)
+
+
+def _smallest(mixing: Mixing) -> float:
+    """By Lanczos, or by shift and invert just below where the eigenvalues can begin at all."""
+    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+
+    start = _start(mixing.size)
+    try:
+        return float(
+            eigsh(mixing.matrix, k=1, which="SA", v0=start, ncv=32, maxiter=60, tol=1e-8, return_eigenvectors=False)[0]
+        )
+    except ArpackNoConvergence:
+        below = _lowest_possible(mixing.matrix) - 1e-7
+        found = eigsh(mixing.matrix.tocsc(), k=1, sigma=below, v0=start, tol=1e-8, return_eigenvectors=False)
+        return float(found[0])
+
+
+def _lowest_possible(matrix: csr_array) -> float:
+    """No eigenvalue of a symmetric matrix is smaller (Gershgorin)."""
+    diagonal = matrix.diagonal()
+    return float((diagonal + np.abs(diagonal) - np.asarray(abs(matrix).sum(axis=1)).ravel()).min())

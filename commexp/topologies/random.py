@@ -1,0 +1,117 @@
+"""Graphs drawn at random, by (seed, "topology")."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from commexp.seeding import numpy_generator
+from commexp.topologies.base import Topology
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+DRAWS = 100
+
+
+@dataclass
+class Drawn(Topology):
+    """Drawn anew until connected, at most 100 times; raises ValueError if none is."""
+
+    def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
+        import networkx as nx
+
+        rng = numpy_generator(seed, "topology")
+        for _ in range(DRAWS):
+            graph = self.draw(workers, int(rng.integers(2**32)))
+            if nx.is_connected(graph):
+                return [graph]
+        raise ValueError(self.sparse(workers))
+
+    @abstractmethod
+    def draw(self, workers: int, seed: int) -> nx.Graph:
+        """A graph, connected or not."""
+
+    @abstractmethod
+    def sparse(self, workers: int) -> str:
+        """What to say if none was connected."""
+
+
+@dataclass
+class ErdosRenyi(Drawn):
+    """Each pair is linked with probability ``p``; connected as a rule where p > ln(N)/N."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.p <= 1:
+            raise ValueError(f"p={self.p}: out of range; give a probability in (0, 1]")
+
+    def draw(self, workers: int, seed: int) -> nx.Graph:
+        import networkx as nx
+
+        return nx.fast_gnp_random_graph(workers, self.p, seed=seed)
+
+    def sparse(self, workers: int) -> str:
+        enough = min(1.0, 2 * math.log(workers) / workers)
+        return f"p={self.p}: none of {DRAWS} graphs drawn for {workers} workers is connected; give {enough:.2g} or more"
+
+
+@dataclass
+class RandomRegular(Drawn):
+    """Everyone has ``degree`` neighbours, drawn uniformly but for a vanishing error; N * degree must be even.
+
+    Source: Steger and Wormald, Generating Random Regular Graphs Quickly, 1999.
+    """
+
+    degree: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.degree < 1:
+            raise ValueError(f"degree={self.degree}: must not be less than 1; give a number of neighbours, such as 4")
+
+    def draw(self, workers: int, seed: int) -> nx.Graph:
+        import networkx as nx
+
+        if workers <= self.degree:
+            raise ValueError(
+                f"workers={workers}: too few for degree={self.degree}; give {self.degree + 1} or more, "
+                "or a smaller degree"
+            )
+        if workers * self.degree % 2:
+            raise ValueError(
+                f"workers={workers}: times degree={self.degree} is odd, and every link has two ends; "
+                f"give {workers + 1} or an even degree"
+            )
+        return nx.random_regular_graph(self.degree, workers, seed=seed)
+
+    def sparse(self, workers: int) -> str:
+        return f"degree={self.degree}: none of {DRAWS} graphs drawn for {workers} workers is connected; give 3 or more"
+
+
+@dataclass
+class Geometric(Drawn):
+    """Workers at random places of the unit square; those within ``radius`` of one another are linked."""
+
+    radius: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.radius > 0:
+            raise ValueError(f"radius={self.radius}: must be positive; the workers lie in a square of side 1")
+
+    def draw(self, workers: int, seed: int) -> nx.Graph:
+        import networkx as nx
+
+        return nx.random_geometric_graph(workers, self.radius, seed=seed)
+
+    def sparse(self, workers: int) -> str:
+        enough = math.sqrt(2 * math.log(workers) / (math.pi * workers))
+        return (
+            f"radius={self.radius}: none of {DRAWS} graphs drawn for {workers} workers is connected; "
+            f"give {enough:.2g} or more"
+        )
