@@ -7,15 +7,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from registry import options
 
 from commexp.api import run_experiment
+from commexp.refusals import CONF
 from commexp.rundir import Run
+from commexp.topologies import Ring, Topology
 
 torch.set_num_threads(1)
 
+Graphs = dict[str, Callable[..., Topology]]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -46,3 +54,19 @@ def run(tmp_path: Path) -> Callable[..., Run]:
         return run_experiment([*overrides, f"outputs={tmp_path / 'outputs'}", "launch.device=cpu"], figures=figures)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Graphs:
+    """Every topology of conf/topology for eight workers, to be called with the fields that all have."""
+    folder = tmp_path_factory.mktemp("graphs")
+    (folder / "file.txt").write_text("".join(f"0 {n}\n{n} {n % 7 + 1}\n" for n in range(1, 8)))
+    np.savetxt(folder / "matrix.txt", Ring().mixings(8, 0)[0].matrix.toarray(), fmt="%.17g")
+    made: Graphs = {}
+    for name in options("topology"):
+        node: Any = OmegaConf.to_container(OmegaConf.load(CONF / "topology" / f"{name}.yaml"))
+        if node.get("path") == "???":
+            node["path"] = str(folder / f"{name}.txt")
+        cls = get_class(node.pop("_target_"))
+        made[name] = lambda cls=cls, node=node, **fields: cls(**node, **fields)
+    return made

@@ -56,6 +56,7 @@ INSTEAD = {
     "regtopk_cifar10": ["dataset=digits", "model=resnet_small"],
     "qsr_imagenet": ["dataset=digits", "model.image_size=8", "model.patch=4", "model.layers=1", "model.heads=2"],
 }
+INSTEAD["proxgt_a9a"] = ["dataset=breast_cancer"]
 INSTEAD["qsr_imagenet"] += ["model.hidden=16", "model.mlp=16"]
 FILES = {"dppf_small": "Fashion-MNIST", "regtopk_imagenette": "Imagenette and published weights"}
 

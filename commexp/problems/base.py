@@ -108,14 +108,17 @@ class Problem(ABC):
         return self.training_gradient(x)[0]
 
     def composite(self, x: Tensor) -> dict[str, float]:
-        """Of the composite problem min F + h at x [J], h = ``prox``: ``objective`` F(x) + h(x) where there is an h,
-        ``stationarity`` ||x - prox_h(x - grad F(x))||^2, zero at a stationary point and nowhere else, and
-        ``nonzero``, the share of entries beyond 1e-6. F and its gradient as by ``training_gradient``."""
+        """Of the composite problem min F + h at x [J], h = ``prox``: ``stationarity``
+        ||x - prox_h(x - grad F(x))||^2, zero at a stationary point and nowhere else; where there is an h, ``objective``
+        F(x) + h(x) and ``nonzero``, the share of entries beyond 1e-6. F and its gradient as by ``training_gradient``.
+        """
         loss, gradient = self.training_gradient(x)
         moved = x - self.prox.prox((x - gradient)[None], 1.0)[0]
-        found = {} if isinstance(self.prox, NoProx) else {"objective": loss + self.prox.value(x)}
+        found = {"stationarity": float(moved.double().square().sum())}
+        if isinstance(self.prox, NoProx):
+            return found
         share = float((x.abs() > NONZERO).double().mean())
-        return {**found, "stationarity": float(moved.double().square().sum()), "nonzero": share}
+        return {"objective": loss + self.prox.value(x), **found, "nonzero": share}
 
     def classes_per_worker(self) -> Tensor | None:
         """How many samples of each class each of all N workers has, [N, classes]; None where there are no classes."""

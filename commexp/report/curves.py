@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from commexp.report.style import bytes_axis, figure, line_style, log_scale, percent_axis, save
+from commexp.report.style import bytes_axis, count_axis, figure, line_style, log_scale, percent_axis, save
 from commexp.rundir import Run
 
 X_AXES = {
@@ -80,6 +80,8 @@ def dress(axis: Axes, x: str, metric: str, last_row: bool = True, first_column: 
         return
     if x == "bytes_sent":
         bytes_axis(axis.xaxis)
+    elif x == "samples_per_node":
+        count_axis(axis.xaxis)
     else:
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     if last_row:

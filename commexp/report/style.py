@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from commexp.units import human_bytes
 
@@ -89,9 +89,16 @@ def log_scale(axis: Axis, show: Callable[[float], str] = compact) -> None:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
     powers = math.floor(math.log10(high)) - math.ceil(math.log10(low)) + 1
     axis.set_major_locator(LogLocator(numticks=6))
-    axis.set_minor_locator(LogLocator(subs=(2, 5)) if powers < 2 else NullLocator())
+    between = (2, 5) if high < 20 * low else (3,)
+    axis.set_minor_locator(LogLocator(subs=between) if powers < 2 else NullLocator())
     axis.set_major_formatter(formatter)
     axis.set_minor_formatter(formatter)
+
+
+def count_axis(axis: Axis) -> None:
+    """A linear scale of counts: 500 k, 1.5 M."""
+    axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(EngFormatter(sep="\N{THIN SPACE}"))
 
 
 def bytes_axis(axis: Axis) -> None:

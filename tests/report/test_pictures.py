@@ -168,10 +168,12 @@ def test_finish_draws_what_is_there_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert drawn().keys() == {"curves", "line"}, "a plane without its models is not drawn"
     (run.folder / "elsewhere.csv").rename(run.folder / "plane_models.csv")
     write_partition(run)
+    links = [(0, 1), (1, 0), (1, 2), (2, 1)]
+    run.write_rows("topology", [{"worker": n, "neighbour": m, "weight": 1 / 3} for n, m in links])
     finish(run)
     before = drawn()
     assert before.keys() == FIGURES.keys()
-    assert where_to_look(run).endswith("figures: figures/{curves,line,plane,partition}.{png,pdf}")
+    assert where_to_look(run).endswith("figures: figures/{curves,line,plane,partition,topology}.{png,pdf}")
     finish(run)
     assert drawn() == before
     newer = before["plane"] + 5
