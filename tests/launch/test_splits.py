@@ -31,7 +31,7 @@ LINEAR = [
     "model=linear_regression",
     "batch_size=null",
 ]
-LINEAR += ["dtype=float64", "rounds=5", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
+LINEAR += ["debug=true", "dtype=float64", "rounds=5", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
 DIGITS = ["rounds=4", "eval_every=2", "model.width=8", "batch_size=2", "dtype=float64"]
 
 
@@ -43,8 +43,8 @@ def usual() -> list[list[str]]:
     every = [[f"compress={codec}", *LINEAR] for codec in options("compress")]
     every.append(["compress=topk", "compress.scope=layer", "compress.whole_below=50", *DIGITS])
     every += [[f"compress={codec}", *DIGITS] for codec in ("none", "bf16", "powersgd")]
-    both = [[*case, f"comm.deterministic={exact}"] for case in every for exact in ("true", "false")]
-    return both + [[*case, *LINEAR, "comm.deterministic=true"] for case in methods()]
+    every += [[*case, *LINEAR] for case in methods()]
+    return [[*case, "comm.deterministic=true"] for case in every]
 
 
 def methods() -> list[list[str]]:
@@ -61,8 +61,13 @@ def unusual() -> list[list[str]]:
     every.append(["compress=sign", "compress.vote=true", "compress.error_feedback=false", *LINEAR])
     every.append(["compress=fp16", "comm.exchange=all_gather", *LINEAR])
     every.append(NAN)
-    any_order = [[*case, *LINEAR, "comm.deterministic=false"] for case in methods()]
-    return [[*case, "comm.deterministic=true"] for case in every] + any_order
+    any_order = [case[:-1] for case in usual()]
+    any_order = [case for case in any_order if not plan(*case).algorithm.decentralised]  # they do not add up over all
+    return [
+        [*case, f"comm.deterministic={exact}"]
+        for cases, exact in ((every, "true"), (any_order, "false"))
+        for case in cases
+    ]
 
 
 def label(case: list[str]) -> str:
