@@ -1,4 +1,4 @@
-"""The numbers of arXiv 2501.05633 that RegTop-k must meet: linear regression over 5 seeds, and the toy."""
+"""The numbers of arXiv 2501.05633 that RegTop-k must meet: linear regression over seeds, and the toy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from commexp.rundir import Run
 
-SEEDS = range(5)
+SEEDS = {"regtopk": 5, "topk": 3}  # Top-k stands still: its curves hardly differ
 
 # log10 ||x - x*||^2 at rounds 500, 1000, 1500; None where the paper's table gives no number
 TOPK = {0.9: (-4.3, None, -4.3), 0.5: (-2.6, None, -2.6), 0.4: (-2.4, None, -2.4)}
@@ -19,7 +19,7 @@ REGTOPK = {0.9: (-6.6, -14.2, None), 0.5: (-4.3, -4.4, -4.3), 0.4: (-2.5, -2.6, 
 
 def mean_log(run: Callable[..., Run], codec: str, share: float, rounds: int = 1500) -> pd.Series:
     curves = []
-    for seed in SEEDS:
+    for seed in range(SEEDS[codec]):
         result = run(
             "+experiment=regtopk_linreg", f"compress={codec}", f"compress.k={share}", f"seed={seed}",
             f"rounds={rounds}", "eval_every=50",
@@ -33,7 +33,7 @@ def mean_log(run: Callable[..., Run], codec: str, share: float, rounds: int = 15
 def test_linear_regression_matches_the_table(
     codec: str, table: dict[float, tuple[float | None, ...]], share: float, run: Callable[..., Run]
 ) -> None:
-    measured = mean_log(run, codec, share)
+    measured = mean_log(run, codec, share, 1500 if table[share][2] is not None else 1000)
     for t, expected in zip((500, 1000, 1500), table[share], strict=True):
         if expected is not None:
             assert measured[t] == pytest.approx(expected, abs=0.5), f"round {t}"
