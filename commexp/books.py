@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from commexp.checkpoint import load_checkpoint, save_checkpoint
-from commexp.comm import Communicator, Ledger
-from commexp.network import Network
+from commexp.comm import Communicator, Entry, Ledger
+from commexp.network import Network, NoStragglers, VirtualClock
 from commexp.rundir import Run
 from commexp.state import under_prefix, with_prefix
 
@@ -32,17 +32,17 @@ class Planned:
 
 
 class Books:
-    """``planned``: the run's rounds. ``done``: rounds completed.
-    ``wall``: seconds spent on them here. ``sim``: seconds on the virtual clock."""
+    """``planned``: the run's rounds. ``done``: rounds completed. ``wall``: seconds spent on them here. ``clock``: the
+    virtual one."""
 
-    def __init__(self, run: Run, network: Network) -> None:
-        self.run, self.network = run, network
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.clock = VirtualClock(Network(), NoStragglers(), 1, 0)
         self.ledger = Ledger()
         self.rows: list[dict[str, Any]] = []
         self.planned = Planned()
         self.done = 0
         self.wall = 0.0
-        self.sim = 0.0
         self._clocked = 0  # rounds that are on the virtual clock
 
     @property
@@ -56,13 +56,22 @@ class Books:
         self.wall += seconds
 
     def settle(self, comm: Communicator) -> None:
-        """Brings ledger and virtual clock up to date: a round takes computing, then its exchanges one after the
-        other. All processes call this together."""
+        """Brings ledger and virtual clock up to date. All processes call this together."""
+        booked: dict[int, list[Entry]] = {}
         for entry in comm.settle():
-            self.sim += self.network.seconds(entry.exchange, entry.workers, entry.bytes_wire, entry.repeats)
-        gradients = self.planned.gradients
-        self.sim += self.network.compute * (gradients[self.done] - gradients[self._clocked])
+            booked.setdefault(entry.round, []).append(entry)
+        gradients, here = self.planned.gradients, len(comm.worker_ids)
+        for number in range(self._clocked + 1, self.done + 1):
+            own = booked.get(number, [])
+            self.clock.round(
+                number, gradients[number] - gradients[number - 1], own, sum(busy(entry) / here for entry in own)
+            )
         self._clocked = self.done
+
+    @property
+    def sim(self) -> float:
+        """Seconds on the virtual clock."""
+        return self.clock.now
 
     def flush(self) -> None:
         """metrics.csv and traffic.csv as they were settled last."""
@@ -74,8 +83,8 @@ class Books:
         self.settle(comm)
         if comm.links.rank == 0:
             self.flush()
-        clocks = torch.tensor([self.wall, self.sim], dtype=torch.float64)
-        state = {"clocks": clocks, **with_prefix("algorithm", algorithm)}
+        clocks = {"wall": torch.tensor(self.wall, dtype=torch.float64), "virtual": torch.from_numpy(self.clock.times)}
+        state = {**with_prefix("clocks", clocks), **with_prefix("algorithm", algorithm)}
         save_checkpoint(self.run.folder / "checkpoints", self.done, state, comm.worker_ids, comm.links)
 
     def restore(self, comm: Communicator) -> State | None:
@@ -87,7 +96,7 @@ class Books:
         if found is None:
             return None
         self.done, state = found
-        self.wall, self.sim = state["clocks"].tolist()
+        self.wall, self.clock.times = float(state["clocks.wall"]), state["clocks.virtual"].numpy()
         self._clocked = self.done
         if comm.links.rank == 0:  # who alone writes them
             self.rows = [row for row in self.run.rows("metrics") if row["round"] <= self.done]
@@ -119,3 +128,8 @@ class Books:
             "sent_over_info": self.ledger.bytes_sent / self.ledger.bytes_info if self.ledger.bytes_info else 1.0,
             "bytes_against_dense": self.ledger.bytes_sent / dense if dense else 1.0,
         }
+
+
+def busy(entry: Entry) -> float:
+    """Seconds in which a process computed, encoded and decoded."""
+    return entry.compute_seconds + entry.encode_seconds + entry.decode_seconds

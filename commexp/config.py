@@ -16,7 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from commexp.algorithms import Algorithm
 from commexp.comm import check_carrier
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise, NoCompression
-from commexp.network import Network
+from commexp.network import Network, Straggler
 from commexp.problems import POLICIES, WAYS, Dataset, Model, NoProx, Partition, Prox
 from commexp.refusals import UserError
 from commexp.schema import COMPONENTS, UNHASHED, Config
@@ -33,6 +33,7 @@ KINDS: dict[str, type[Any]] = {
     "compress": Compressor,
     "algo": Algorithm,
     "network": Network,
+    "straggler": Straggler,
 }
 
 
@@ -56,6 +57,7 @@ class Plan:
     compressor: Compressor
     algorithm: Algorithm
     network: Network
+    straggler: Straggler
 
 
 def prepare(composed: DictConfig) -> Plan:
@@ -103,6 +105,7 @@ def prepare(composed: DictConfig) -> Plan:
         compressor=wrap(codec, around),
         algorithm=parts["algo"],
         network=parts["network"],
+        straggler=parts["straggler"],
     )
 
 

@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -27,7 +28,6 @@ log = logging.getLogger("commexp")
 
 SAVE_SECONDS = 10.0  # a run that is killed loses about so much of its work ...
 SAVE_SHARE = 50  # ... or, where saving is slow, so many times what a save takes
-MOST_LINKS = 50_000  # of a graph that is written down
 BLOW_UP = 1e4  # a training loss of so many times the first (or 1) has diverged
 COUNT = "nonfinite_gradients"  # in the summary and, so that a resumed run goes on counting, in checkpoints
 
@@ -81,6 +81,7 @@ class Running(Trial):
                     run.write_config(self.plan.resolved)
                     self._write_partition()
                     self._write_topology()
+                    self._write_rounds()
                     run.set_meta(name=self.plan.name, status="running", **begun, **self.about())
                     self.say_what_it_costs()
                 why = {}
@@ -122,10 +123,18 @@ class Running(Trial):
         """topology.csv, where there is one, and it is not too large to be looked at: its weights off the diagonal; of
         a graph that changes their mean over a period."""
         mixer = self.comm.mixer
-        links = mixer.mean_links() if mixer is not None else None
-        if links is not None and 0 < len(links[0]) <= MOST_LINKS:
+        if mixer is not None and mixer.is_small and mixer.mean_links()[0]:
             columns = ("worker", "neighbour", "weight")
-            self.run.write_rows("topology", [dict(zip(columns, row, strict=True)) for row in zip(*links, strict=True)])
+            rows = zip(*mixer.mean_links(), strict=True)
+            self.run.write_rows("topology", [dict(zip(columns, row, strict=True)) for row in rows])
+
+    def _write_rounds(self) -> None:
+        """rounds.csv: what each round takes of a worker."""
+        planned = self.books.planned
+        each = [[b - a for a, b in pairwise(c)] for c in (planned.ends, planned.batches, planned.gradients)]
+        columns = ("round", "steps", "batches", "gradients")
+        rows = zip(range(1, len(planned.ends)), *each, strict=True)
+        self.run.write_rows("rounds", [dict(zip(columns, row, strict=True)) for row in rows])
 
     def _valley(self) -> dict[str, float]:
         model, workers = self.algorithm.model(), self.algorithm.apart()

@@ -11,7 +11,7 @@ from typing import Any, Optional
 from hydra.core.config_store import ConfigStore
 
 #: groups whose choice is a component: a node with ``_target_`` and that class's fields
-COMPONENTS = ("dataset", "partition", "model", "prox", "topology", "compress", "algo", "network")
+COMPONENTS = ("dataset", "partition", "model", "prox", "topology", "compress", "algo", "network", "straggler")
 
 
 @dataclass
@@ -87,6 +87,7 @@ class Config:
     compress: Any = None
     algo: Any = None
     network: Any = None
+    straggler: Any = None
     comm: Comm = field(default_factory=Comm)
     speed: Speed = field(default_factory=Speed)
     launch: Launch = field(default_factory=Launch)

@@ -15,6 +15,7 @@ from commexp.books import Books, Planned
 from commexp.comm import Communicator, Links, choose
 from commexp.compressors import Setup
 from commexp.config import Plan, short
+from commexp.network import VirtualClock
 from commexp.problems import Finite, Speed, build_problem
 from commexp.provenance import describe
 from commexp.refusals import UserError
@@ -30,7 +31,7 @@ class Trial:
 
     def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links | None = None) -> None:
         self.plan, self.run, self.device, config = plan, run, device, plan.config
-        self.books = Books(run, plan.network)
+        self.books = Books(run)
         self.links = links or Links()
         try:
             mixer = make_mixer(plan) if plan.algorithm.decentralised else None
@@ -71,6 +72,11 @@ class Trial:
         except ValueError as error:
             raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * itemsize
+        try:
+            ends = mixer.mean_links()[:2] if mixer is not None and mixer.is_small else None
+            self.books.clock = VirtualClock(plan.network, plan.straggler, config.workers, config.seed, ends)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         self.checked = Finite(self.problem, ids, config.on_nonfinite)
         self.algorithm = plan.algorithm
         steps = config.steps or config.rounds * self.algorithm.tau  # local steps of a worker in the whole run

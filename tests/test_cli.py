@@ -212,7 +212,7 @@ def test_report_compares_runs(cli: Cli, tmp_path: Path) -> None:
     cli(*SHORT, "algo=topk")
     cli(*SHORT, "algo=sgd")
     folders = sorted(str(p) for p in (tmp_path / "outputs" / "runs").iterdir())
-    program = [sys.executable, "-c", "from commexp.report.cli import main; main()"]
+    program = [sys.executable, "-c", "from commexp.compare import main; main()"]
     done = subprocess.run([*program, *folders], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "topk k=0.01" in done.stdout

@@ -109,7 +109,7 @@ def test_every_codec_goes_by_layers_too(codec: str, run: Callable[..., Run]) -> 
 
 
 def test_the_virtual_clock_adds_up(run: Callable[..., Run]) -> None:
-    result = run(*SHORT, "compress=topk", "network=ethernet_100m", "network.compute=0.5")
+    result = run(*SHORT, "compress=topk", "network=ethernet_100m", "network.compute.seconds=0.5")
     payload = result.summary["payload_bytes"]
     expected = 12 * (0.5 + 7 * (0.2e-3 + payload / 12.5e6))
     assert result.metrics["sim_seconds"].iloc[-1] == pytest.approx(expected)

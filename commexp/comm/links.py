@@ -165,7 +165,8 @@ class Processes(Links):
         staged = torch.device("cpu") if self.staged else like.device
         received = {p: torch.empty(n, dtype=like.dtype, device=staged) for p, n in sizes.items()}
         works = [dist.P2POp(dist.irecv, r, p) for p, r in received.items() if r.numel()]
-        works += [dist.P2POp(dist.isend, self._ready(x), p) for p, x in out.items() if x.numel()]
+        turn = sorted(out, key=lambda p: (p - self.rank) % self.processes)  # else all send to the same one at first
+        works += [dist.P2POp(dist.isend, self._ready(out[p]), p) for p in turn if out[p].numel()]
         yield from dist.batch_isend_irecv(works) if works else ()
         return {p: r.to(like.device) for p, r in received.items()}
 

@@ -1,5 +1,18 @@
-"""The network: what an exchange costs in seconds."""
+"""Time on a network that need not exist: links, computing, stragglers, and the clock that adds them up."""
 
+from commexp.network.clock import Booked, VirtualClock
+from commexp.network.compute import Compute
 from commexp.network.link import Network
+from commexp.network.straggler import Bernoulli, Fixed, Markov, NoStragglers, Straggler
 
-__all__ = ["Network"]
+__all__ = [
+    "Bernoulli",
+    "Booked",
+    "Compute",
+    "Fixed",
+    "Markov",
+    "Network",
+    "NoStragglers",
+    "Straggler",
+    "VirtualClock",
+]

@@ -15,6 +15,7 @@ from commexp.topologies.mixing import Mixing, second_singular_value
 
 X = TypeVar("X", Tensor, float)
 MOST_ROUNDS = 100_000
+MOST_LINKS = 50_000
 
 
 @dataclass
@@ -70,6 +71,11 @@ class Mixer:
             return mixing
         drawn = numpy_generator(self.seed, "links", number).random(len(mixing.links()[0]))
         return mixing.without(drawn < self.failure)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the links are few enough to be written down."""
+        return sum(len(m.matrix.data) for m in self.mixings) <= MOST_LINKS
 
     def mean_links(self) -> tuple[list[int], list[int], list[float]]:
         """Rows, columns and weights off the diagonal, in the mean over a period."""

@@ -363,7 +363,7 @@ def test_length_in_steps_makes_runs_comparable(run: Callable[..., Run]) -> None:
 
 
 def test_clock_counts_gradients(run: Callable[..., Run]) -> None:
-    small = ("dataset=linreg", "dataset.dim=10", "workers=4", "steps=8", "algo.lr=0.01", "network.compute=1.0")
+    small = ("dataset=linreg", "dataset.dim=10", "workers=4", "steps=8", "algo.lr=0.01", "network.compute.seconds=1.0")
     small = (*small, "network.bandwidth=1e9", "network.latency=0")
     assert run(*small, "algo=localsgd", "algo.tau=4").summary["sim_seconds"] == pytest.approx(8, rel=1e-3)
     assert run(*small, "algo=sam").summary["sim_seconds"] == pytest.approx(16, rel=1e-3)

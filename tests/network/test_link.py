@@ -32,7 +32,24 @@ def test_unknown_exchange() -> None:
         Network().seconds("pigeon", 2, 1)
 
 
-@pytest.mark.parametrize("field", ["latency", "compute"])
+@pytest.mark.parametrize("field", ["latency", "bandwidth", "up"])
 def test_negative_values_are_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field}=-1"):
         Network(**{field: -1.0})
+
+
+def test_a_slow_way_up_by_hand() -> None:
+    """1 MB/s down, 0.25 MB/s up: rings and gossip go at the slower; a server takes in at its own way down what four
+    workers send up, and hands out at its own way up."""
+    link = Network(bandwidth=8.0, up=2.0, latency=0.0)
+    assert link.seconds("all_reduce", 4, 4_000_000) == pytest.approx(4.0)
+    assert link.seconds("gossip", 4, 4_000_000) == pytest.approx(4.0)
+    assert link.seconds("broadcast", 4, 3_000_000) == pytest.approx(2 * 4.0)
+    assert link.seconds("server", 5, 4_000_000, direction="up") == pytest.approx(4.0)
+    assert link.seconds("server", 3, 4_000_000, direction="up") == pytest.approx(8.0)
+    assert link.seconds("server", 5, 4_000_000, direction="down") == pytest.approx(16.0)
+
+
+def test_the_hub_of_a_star_is_what_everybody_waits_for() -> None:
+    link = Network(bandwidth=8.0, latency=0.0)
+    assert link.seconds("gossip", 5, 8_000_000, share=0.5) == pytest.approx(4.0)

@@ -1,0 +1,36 @@
+"""Allocations: which subsets of the data each worker holds, and codes that get the full gradient from those that
+answer. Usable without the rest of commexp:
+
+held = Cyclic(d=3).allocation(8, seed=0)
+held.copies, held.loads, held.balance
+l = scaled(held, p=0.1) @ gradients           # [M, J] -> [N, J]; the sum over those that answer is unbiased
+B = encoding("cyclic", 8, d=3, seed=0)
+a = decoding(B, answered)                     # a @ (B @ gradients) is the full sum, [J]; or None
+"""
+
+from commexp.allocations.base import Allocation, Balance, Held
+from commexp.allocations.codes import decoding, encoding, scaled
+from commexp.allocations.cyclic import Cyclic
+from commexp.allocations.design import Design, difference_set
+from commexp.allocations.everyone import All
+from commexp.allocations.fractional import FractionalRepetition
+from commexp.allocations.given import AllocationFile
+from commexp.allocations.none import Single
+from commexp.allocations.random import Random
+
+__all__ = [
+    "All",
+    "Allocation",
+    "AllocationFile",
+    "Balance",
+    "Cyclic",
+    "Design",
+    "FractionalRepetition",
+    "Held",
+    "Random",
+    "Single",
+    "decoding",
+    "difference_set",
+    "encoding",
+    "scaled",
+]

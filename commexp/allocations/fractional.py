@@ -1,0 +1,28 @@
+"""Groups of workers that hold the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from commexp.allocations.base import Replicated
+
+
+@dataclass
+class FractionalRepetition(Replicated):
+    """N/d groups of ``d`` workers; those of group g hold subsets g d, ..., g d + d - 1, all of them alike. M = N, a
+    multiple of d. Source: Tandon, Lei, Dimakis and Karampatziakis, Gradient Coding, ICML 2017 (arXiv 1612.03301)."""
+
+    def assign(self, workers: int, seed: int) -> np.ndarray:
+        self.refuse_too_few(workers)
+        self.refuse_other_subsets(workers, "fractional repetition")
+        if workers % self.d:
+            below = workers // self.d * self.d
+            raise ValueError(
+                f"workers={workers}: not a multiple of d={self.d}, the size of a group; give {below} or "
+                f"{below + self.d}"
+            )
+        group = np.arange(workers) // self.d
+        held: np.ndarray = group[:, None] == group
+        return held

@@ -1,0 +1,105 @@
+"""``commexp-report RUN...``: compare finished runs, also as another network would have had them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from commexp.refusals import UserError
+from commexp.rundir import Run, write_atomic
+
+if TYPE_CHECKING:
+    from commexp.network import Network
+
+BANDWIDTHS = [10 ** (k / 4) for k in range(21)]  # 1 Mbit/s to 100 Gbit/s
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="commexp-report", description="Compare finished runs: a table and curves.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders such as outputs/runs/...")
+    parser.add_argument("--out", type=Path, default=Path("outputs/report"), help="where the table and figures go")
+    parser.add_argument(
+        "--replay",
+        action="append",
+        default=[],
+        metavar="network=NAME",
+        help="price the runs anew on this network; also network.latency=5 and the like, each with its own --replay",
+    )
+    parser.add_argument("--target", type=float, help="accuracy to reach; that of the runs' config if not given")
+    given = parser.parse_args()
+    try:
+        compare([Run(folder) for folder in given.runs], given.out, given.replay, given.target)
+    except UserError as error:
+        print(f"commexp: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def compare(runs: Sequence[Run], out: Path, words: Sequence[str], target: float | None) -> None:
+    """Raises UserError, before anything is written, for a folder that holds no run."""
+    for run in runs:
+        if not all((run.folder / name).is_file() for name in ("meta.json", "config.yaml", "metrics.csv")):
+            raise UserError(f"RUN={run.folder}: no run with results; give folders such as outputs/runs/...")
+
+    from commexp.report.curves import draw_curves
+    from commexp.report.phases import draw_phases
+    from commexp.report.tables import compare_markdown, labels
+
+    groups: dict[str, list[Run]] = {}
+    for name, run in zip(labels(runs), runs, strict=True):
+        groups.setdefault(name, []).append(run)
+    if words:
+        replayed(groups, out, words, target)
+        return
+    text = compare_markdown(runs)
+    write_atomic(out / "comparison.md", text)
+    written = draw_curves(groups, out / "comparison") + draw_phases(groups, out / "phases")
+    print(text)
+    print("\n".join(str(p) for p in [out / "comparison.md", *written]))
+
+
+def replayed(groups: Mapping[str, Sequence[Run]], out: Path, words: Sequence[str], target: float | None) -> None:
+    """replay.md and its figure: the runs on the network that ``words`` describe, and on faster and slower ones."""
+    from commexp.replay import Replay
+    from commexp.report.replay import SHOWN, Priced, draw_replay, replay_markdown
+
+    network = described(words)
+    bandwidths = sorted({*BANDWIDTHS, *SHOWN, network.bandwidth})
+    priced: dict[str, list[Priced]] = {}
+    for name, runs in groups.items():
+        for run in runs:
+            books = Replay(run)
+            seconds = {b: books.seconds(at(network, b)) for b in bandwidths}
+            priced.setdefault(name, []).append(Priced(run.metrics, seconds))
+    first = next(iter(groups.values()))[0]
+    target = target or first.config.get("target_accuracy")
+    dense = [name for name, runs in groups.items() if runs[0].name.startswith("sgd-none-")]
+    baseline = (dense or [max(priced, key=lambda name: float(priced[name][0].metrics["bytes_sent"].iloc[-1]))])[0]
+    text = f"{' '.join(words)}\n\n" + replay_markdown(priced, network.bandwidth, target, baseline)
+    write_atomic(out / "replay.md", text)
+    written = draw_replay(priced, target, out / "replay")
+    print(text)
+    print("\n".join(str(p) for p in [out / "replay.md", *written]))
+
+
+def described(words: Sequence[str]) -> Network:
+    """The network of ``network=...`` and ``network.<field>=...``. Raises UserError for other words."""
+    from commexp.api import compose_config
+    from commexp.config import prepare
+
+    for word in words:
+        if not word.startswith(("network=", "network.")):
+            raise UserError(f"--replay {word}: says nothing of the network; give network=mobile, or network.latency=5")
+    return prepare(compose_config(words)).network
+
+
+def at(network: Network, bandwidth: float) -> Network:
+    """The same with another bandwidth, the way up as much slower as it was."""
+    up = None if network.up is None else network.up * bandwidth / network.bandwidth
+    if math.isclose(bandwidth, network.bandwidth):
+        return network
+    return dataclasses.replace(network, bandwidth=bandwidth, up=up)

@@ -1,0 +1,94 @@
+"""How long a worker computes for a gradient."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+KINDS = ("constant", "measured", "shifted_exponential", "lognormal", "pareto", "trace")
+
+
+@dataclass
+class Compute:
+    """Seconds T of one gradient of one worker, drawn anew for each:
+
+        constant              seconds
+        measured              of a round, not of a gradient: for how long a worker was busy on this machine, with
+                              computing, encoding and decoding; ``seconds`` is unused
+        shifted_exponential   seconds (1 - spread + spread E), E ~ Exp(1)
+        lognormal             seconds exp(spread Z - spread^2 / 2), Z ~ N(0, 1)
+        pareto                seconds (1 - 1/a) U^(-1/a), U ~ U(0, 1], a = 1 + 1/spread
+        trace                 the numbers of the file ``trace``, one a line, from a place drawn at random on
+
+    The mean is ``seconds`` for each of the drawn ones, and spread = 0 is constant. ``slow``: factors of single workers,
+    the first ones (worker 0, 1, ...); all others have 1. Source: Lee et al., arXiv 1512.02673 (shifted exponential).
+    Raises ValueError for values out of range, or a file that cannot be read.
+    """
+
+    kind: str = "constant"
+    seconds: float = 0.0
+    spread: float = 0.5
+    slow: list[float] = field(default_factory=list)
+    trace: Optional[str] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"compute.kind={self.kind}: unknown; give one of {', '.join(KINDS)}")
+        if not self.seconds >= 0:
+            raise ValueError(f"compute.seconds={self.seconds}: must not be negative; give 0 or more")
+        if not self.spread >= 0 or (self.kind == "shifted_exponential" and self.spread > 1):
+            raise ValueError(f"compute.spread={self.spread}: out of range; give a share of the mean such as 0.5")
+        if not all(s > 0 for s in self.slow):
+            raise ValueError(f"compute.slow={list(self.slow)}: must be positive; give factors such as [10, 10]")
+        if (self.kind == "trace") != (self.trace is not None):
+            raise ValueError(f"compute.trace={self.trace}: goes with compute.kind=trace; give both or neither")
+        self.recorded = np.empty(0) if self.trace is None else read_trace(self.trace)
+
+    def factors(self, workers: int) -> np.ndarray:
+        """[N]. Raises ValueError for more factors than workers."""
+        if len(self.slow) > workers:
+            given = f"network.compute.slow={list(self.slow)}"
+            raise ValueError(f"{given}: more factors than the {workers} workers; give at most {workers}")
+        return np.array([*self.slow, *[1.0] * (workers - len(self.slow))])
+
+    def draw(self, rng: np.random.Generator, workers: int, count: int) -> np.ndarray:
+        """Seconds of ``count`` gradients of each worker, [N, count]."""
+        shape = workers, count
+        if self.kind == "trace":
+            starts = rng.integers(len(self.recorded), size=workers)
+            times = self.recorded[(starts[:, None] + np.arange(count)) % len(self.recorded)]
+        elif self.kind == "constant" or not self.spread:
+            times = np.full(shape, self.seconds)
+        elif self.kind == "shifted_exponential":
+            times = self.seconds * (1 - self.spread + self.spread * rng.exponential(size=shape))
+        elif self.kind == "lognormal":
+            times = self.seconds * np.exp(self.spread * rng.standard_normal(shape) - self.spread**2 / 2)
+        else:
+            a = 1 + 1 / self.spread
+            times = self.seconds * (1 - 1 / a) * (1 + rng.pareto(a, size=shape))
+        return np.asarray(times * self.factors(workers)[:, None])
+
+
+def read_trace(path: str) -> np.ndarray:
+    """One positive number a line. Raises ValueError with the line's number for anything else."""
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is no text"
+        raise ValueError(f"compute.trace={path}: {reason}; give a file with seconds, one number a line") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            value = float(line)
+        except ValueError:
+            value = math.nan
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"compute.trace={path}: line {number}: {line!r} is no number of seconds; give 0 or more")
+        found.append(value)
+    if not found:
+        raise ValueError(f"compute.trace={path}: is empty; give a file with seconds, one number a line")
+    return np.array(found)
