@@ -47,7 +47,8 @@ bench: $(SETUP)  ## speed and memory, as ratios measured side by side
 	$(BIN)/python scripts/bench_ways.py
 	$(BIN)/python scripts/bench_codecs.py
 	$(BIN)/python scripts/bench_launch.py
-	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python scripts/bench_bytes.py && $(BIN)/python scripts/bench_net.py; \
+	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python scripts/bench_bytes.py && $(BIN)/python scripts/bench_clock.py \
+	&& $(BIN)/python scripts/bench_net.py; \
 	else echo "Links as slow as a city's need root: sudo $(BIN)/python scripts/bench_net.py, and bench_bytes.py"; fi
 
 test-floors:  ## the tests with the oldest dependencies that pyproject.toml admits, in .venv-floors

@@ -22,7 +22,7 @@ def test_what_a_run_leaves(run: Callable[..., Run]) -> None:
     result = run(*SHORT, "algo=regtopk", figures=True)
     names = {str(p.relative_to(result.folder)) for p in result.folder.rglob("*") if p.is_file()} - {".lock"}
     assert names == {
-        "config.yaml", "meta.json", "metrics.csv", "traffic.csv", "summary.json", "summary.md", "run.log",
+        "config.yaml", "meta.json", "metrics.csv", "traffic.csv", "rounds.csv", "summary.json", "summary.md", "run.log",
         "partition.csv", "figures/curves.png", "figures/curves.pdf", "figures/partition.png", "figures/partition.pdf",
     }  # fmt: skip
     assert list(result.metrics.columns) == [
@@ -142,8 +142,7 @@ class Stops:
         return self.rounds == 6
 
 
-@pytest.mark.parametrize("codec", options("compress"))
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(("codec", "momentum"), [("none", 0.0), *((codec, 0.9) for codec in options("compress"))])
 def test_an_interrupted_run_goes_on_bit_for_bit(
     codec: str, momentum: float, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,8 +11,9 @@ from commexp.topologies.fixed import Complete, Hypercube, Line, Ring, Star
 from commexp.topologies.given import GraphFile, MatrixFile
 from commexp.topologies.gossip import Gossip, Mixer
 from commexp.topologies.lattice import Grid, Ladder, Torus
-from commexp.topologies.mixing import Mixing, metropolis, second_singular_value, uniform
+from commexp.topologies.mixing import Mixing, second_singular_value
 from commexp.topologies.random import ErdosRenyi, Geometric, RandomRegular
+from commexp.topologies.weights import metropolis, uniform
 
 __all__ = [
     "Complete",

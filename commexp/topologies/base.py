@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commexp.topologies.mixing import Mixing, components, metropolis, uniform
+from commexp.topologies.mixing import Mixing, components
+from commexp.topologies.weights import metropolis, uniform
 
 if TYPE_CHECKING:
     import networkx as nx

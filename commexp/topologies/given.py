@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commexp.topologies.base import Topology
-from commexp.topologies.mixing import ROUNDING, TOLERANCE, Mixing
+from commexp.topologies.mixing import TOLERANCE, Mixing
+from commexp.topologies.spectrum import ROUNDING
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from commexp.topologies.spectrum import ROUNDING, second_symmetric, smallest
+
 if TYPE_CHECKING:
-    import networkx as nx
     from scipy.sparse import csr_array
 
 DENSE = 2000
 TOLERANCE = 1e-9
-ROUNDING = 1e-13  # a product of matrices whose norm is below this is zero but for rounding
 Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -88,11 +88,11 @@ class Mixing:
     def second_singular_value(self) -> float:
         """lambda = ||W - 11^T/N||_2: one round brings the workers this factor closer to their average; N = 1: 0."""
         if self.symmetric:
-            return float(np.abs(self._others).max(initial=0)) if self.size <= DENSE else _second_symmetric(self)
+            return float(np.abs(self._others).max(initial=0)) if self.size <= DENSE else second_symmetric(self)
         if self.size <= DENSE:
             return float(np.linalg.norm(self.matrix.toarray() - 1 / self.size, 2))
         square = self.matrix.T @ self.matrix  # again doubly stochastic, and its eigenvalues are squares
-        return float(np.sqrt(max(0.0, _second_symmetric(Mixing(((square + square.T) / 2).tocsr())))))
+        return float(np.sqrt(max(0.0, second_symmetric(Mixing(((square + square.T) / 2).tocsr())))))
 
     @cached_property
     def smallest_eigenvalue(self) -> float:
@@ -101,7 +101,7 @@ class Mixing:
             raise ValueError("the matrix is not symmetric: its eigenvalues are not real; give an undirected graph")
         if self.size <= DENSE:
             return float(self._others.min(initial=1))
-        return _smallest(self)
+        return smallest(self)
 
     @cached_property
     def _others(self) -> np.ndarray:
@@ -163,33 +163,6 @@ class Mixing:
         return indptr, columns.astype(np.int32), values, link, np.flatnonzero(rows == columns)
 
 
-def metropolis(graph: nx.Graph) -> Mixing:
-    """w_nm = 1 / (1 + max(d_n, d_m)) on every link, the rest on the diagonal: Metropolis-Hastings weights.
-
-    Of a directed graph, in which an edge (n, m) means that n sends to m: w_mn = 1 / (1 + d), for which every worker
-    must send to as many others d as it receives from. Source: Xiao and Boyd, Fast Linear Iterations for Distributed
-    Averaging, Systems & Control Letters 53, 2004. Raises ValueError for nodes other than 0, ..., N-1, and for a
-    directed graph that is not regular.
-    """
-    size, receiver, sender = _arrays(graph)
-    inward, outward = np.bincount(receiver, minlength=size), np.bincount(sender, minlength=size)
-    if graph.is_directed():
-        _check_regular("metropolis", np.append(inward, outward), "an undirected graph, or topology=matrix")
-    return _assemble(size, receiver, sender, 1 / (1.0 + np.maximum(inward[receiver], inward[sender])))
-
-
-def uniform(graph: nx.Graph) -> Mixing:
-    """w_nm = 1 / (1 + d_n): every worker takes the plain average of itself and its neighbours. Doubly stochastic on
-    regular graphs alone; raises ValueError for others, and for nodes other than 0, ..., N-1."""
-    size, receiver, sender = _arrays(graph)
-    inward, outward = np.bincount(receiver, minlength=size), np.bincount(sender, minlength=size)
-    instead = "topology=matrix" if graph.is_directed() else "metropolis"
-    _check_regular("uniform", np.append(inward, outward), instead)
-    everyone = np.arange(size)
-    rows, columns = np.append(receiver, everyone), np.append(sender, everyone)
-    return _from_entries(size, rows, columns, 1 / (1.0 + inward[rows]))
-
-
 def second_singular_value(mixings: Sequence[Mixing]) -> float:
     """lambda per round of a graph that changes with period T: ||W_T ... W_1 - 11^T/N||_2^(1/T), zero where the product
     is the average but for rounding. More than 2,000 workers: the largest of the rounds' own, an upper bound."""
@@ -210,103 +183,5 @@ def components(matrix: csr_array) -> np.ndarray:
     return labels
 
 
-def _arrays(graph: nx.Graph) -> tuple[int, np.ndarray, np.ndarray]:
-    """N, then receiver and sender of every edge, an undirected one in both directions."""
-    size = len(graph)
-    if any(n not in graph for n in range(size)):
-        strange = next(n for n in graph if n not in range(size))
-        raise ValueError(f"topology: node {strange!r} among {size}; give nodes 0, ..., {size - 1}")
-    pairs = np.array(graph.edges(), dtype=np.int64).reshape(-1, 2)
-    sender, receiver = pairs[pairs[:, 0] != pairs[:, 1]].T
-    if graph.is_directed():
-        return size, receiver, sender
-    return size, np.append(receiver, sender), np.append(sender, receiver)
-
-
-def _check_regular(weights: str, degrees: np.ndarray, instead: str) -> None:
-    low, high = int(degrees.min()), int(degrees.max())
-    if low != high:
-        raise ValueError(
-            f"weights={weights}: not doubly stochastic on this graph, whose degrees range from {low} to {high}; "
-            f"give {instead}"
-        )
-
-
-def _assemble(size: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> Mixing:
-    """The rest of each row on the diagonal."""
-    everyone = np.arange(size)
-    rest = 1 - np.bincount(rows, weights, size)
-    return _from_entries(size, np.append(rows, everyone), np.append(columns, everyone), np.append(weights, rest))
-
-
-def _from_entries(size: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> Mixing:
-    from scipy.sparse import coo_array
-
-    return Mixing(coo_array((weights, (rows, columns)), shape=(size, size)).tocsr())
-
-
 def _rows(matrix: csr_array) -> np.ndarray:
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-
-
-def _start(size: int) -> np.ndarray:
-    """A fixed vector across the average, so that every call gives the same digits."""
-    v = np.random.default_rng(0).standard_normal(size)
-    return np.asarray(v - v.mean())
-
-
-def _second_symmetric(mixing: Mixing) -> float:
-    """max |eigenvalue| across the average of a large symmetric W: by Lanczos; where that is slow, as the gap is small,
-    by shift and invert just above 1, and the gap from the eigenvector v as sum w_nm (v_n - v_m)^2 / |v|^2, in which no
-    digits cancel."""
-    from scipy.sparse import eye_array
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, splu
-
-    W, size = mixing.matrix, mixing.size
-    shape = (size, size)
-    start = _start(size)
-    across = LinearOperator(shape, matvec=lambda x: W @ x - x.mean(), dtype=np.float64)
-    if np.linalg.norm(across @ start) < ROUNDING * np.linalg.norm(start):
-        return 0.0
-    try:
-        found = eigsh(across, k=1, which="LM", v0=start, ncv=32, maxiter=60, tol=1e-9, return_eigenvectors=False)
-        return float(abs(found[0]))
-    except ArpackNoConvergence:
-        pass
-    shift = 1e-10
-    shifted = (eye_array(size) * (1 + shift) - W).tocsc()
-    factors = splu(shifted, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-
-    def solve(x: np.ndarray) -> np.ndarray:
-        y = factors.solve(x - x.mean())
-        return np.asarray(y - y.mean())
-
-    inverse = LinearOperator(shape, matvec=solve, dtype=np.float64)
-    v = eigsh(inverse, k=1, which="LM", v0=start, tol=1e-12)[1][:, 0]
-    v = v - v.mean()
-    n, m, weights = mixing.links()
-    second = 1 - float(weights @ (v[n] - v[m]) ** 2 / (v @ v))
-    if _lowest_possible(W) > -second:
-        return second
-    return max(second, -mixing.smallest_eigenvalue)
-
-
-def _smallest(mixing: Mixing) -> float:
-    """By Lanczos, or by shift and invert just below where the eigenvalues can begin at all."""
-    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
-
-    start = _start(mixing.size)
-    try:
-        return float(
-            eigsh(mixing.matrix, k=1, which="SA", v0=start, ncv=32, maxiter=60, tol=1e-8, return_eigenvectors=False)[0]
-        )
-    except ArpackNoConvergence:
-        below = _lowest_possible(mixing.matrix) - 1e-7
-        found = eigsh(mixing.matrix.tocsc(), k=1, sigma=below, v0=start, tol=1e-8, return_eigenvectors=False)
-        return float(found[0])
-
-
-def _lowest_possible(matrix: csr_array) -> float:
-    """No eigenvalue of a symmetric matrix is smaller (Gershgorin)."""
-    diagonal = matrix.diagonal()
-    return float((diagonal + np.abs(diagonal) - np.asarray(abs(matrix).sum(axis=1)).ravel()).min())

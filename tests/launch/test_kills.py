@@ -14,7 +14,7 @@ from conftest import environment
 from launch.test_failures import alive, meta, saved, until, workers_of
 from registry import untimed
 
-KILLS = int(os.environ.get("COMMEXP_KILLS", "3"))  # of ranks, in one run
+KILLS = int(os.environ.get("COMMEXP_KILLS", "2"))  # of ranks, in one run
 NPROC = int(os.environ.get("COMMEXP_KILLS_NPROC", "2"))
 RUN = ["compress=regtopk", "algo.momentum=0.5", "model.width=8", "batch_size=2", "eval_every=50", "save_every=10"]
 MANY = ["launch=torchrun", f"launch.nproc={NPROC}"]
