@@ -26,6 +26,15 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "commexp" / "ways.json"
 
 
+def remembered(key: str) -> str | None:
+    """What has been the fastest; None where nobody has measured it."""
+    try:
+        known = json.loads(cache().read_text(encoding="utf-8"))
+        return str(known[key]["way"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def fastest(ways: Mapping[str, Callable[[], object]], key: str, device: torch.device) -> str:
     """The name of the fastest of ``ways``, in order of preference; each has been called before. ``key``: what the
     answer depends on. Where the cache cannot be written the answer is not kept."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -84,3 +87,21 @@ def test_one_worker_gives_the_bits_of_the_loop() -> None:
     together = ways.looped(x, inputs, targets)[1]
     for w in range(W):
         assert torch.equal(ways(x[w : w + 1], inputs[w : w + 1], targets[w : w + 1])[1][0], together[w])
+
+
+def test_what_is_remembered_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merely to call vmap imports torch's compiler, which takes two seconds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    g = torch.Generator().manual_seed(0)
+    x, inputs, targets = torch.randn(3, 33, generator=g), torch.randn(3, 4, 10, generator=g), torch.zeros(3, 4).long()
+    first = ModuleGradients(nn.Linear(10, 3))(x, inputs, targets)
+    (kept,) = json.loads((tmp_path / "commexp" / "ways.json").read_text()).values()
+
+    def tried(*_: object) -> None:
+        raise AssertionError("it was tried")
+
+    for name in {"folded": "fold", "vmapped": "vmap", "looped": "loop"}.items():
+        if name[1] != kept["way"]:
+            monkeypatch.setattr(ModuleGradients, name[0], tried)
+    again = ModuleGradients(nn.Linear(10, 3))(x, inputs, targets)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
