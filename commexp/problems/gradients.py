@@ -62,6 +62,7 @@ class ModuleGradients:
 
     def _choose(self, x: Tensor, inputs: Tensor, targets: Tensor) -> str:
         """What is remembered is not tried again: merely to call vmap imports torch's compiler, two seconds long."""
+        warnings.filterwarnings("ignore", message=".*not yet implemented the batching rule")  # it is measured, too
         where = torch.cuda.get_device_name(x.device) if x.is_cuda else f"{torch.get_num_threads()} threads"
         about = [str(self.module), *map(str, (x.shape, x.stride(0), inputs.shape, inputs.dtype, self.speed))]
         digest = hashlib.blake2b("\n".join([*about, where, torch.__version__]).encode(), digest_size=8).hexdigest()
@@ -69,7 +70,6 @@ class ModuleGradients:
         known = remembered(key)
         if known in self._ways:
             return known
-        warnings.filterwarnings("ignore", message=".*not yet implemented the batching rule")  # it is measured, too
         possible: dict[str, Callable[[], object]] = {}
         for name, way in self._ways.items():
             try:
