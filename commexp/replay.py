@@ -6,6 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from commexp.books import busy
+from commexp.comm import Entry
 from commexp.config import build
 from commexp.network import Network, Straggler, VirtualClock
 from commexp.refusals import UserError
@@ -41,7 +43,7 @@ class Replay:
         columns = list(Booking.__dataclass_fields__)
         for row in run.rows("traffic"):
             self.bookings[row["round"]].append(Booking(**{name: row[name] for name in columns}))
-            self.busy[row["round"]] += (row["compute_seconds"] + row["encode_seconds"] + row["decode_seconds"]) / here
+            self.busy[row["round"]] += busy(Entry(**row)) / here
         rows = run.rows("topology") if (run.folder / "topology.csv").is_file() else []
         self.links = ([r["worker"] for r in rows], [r["neighbour"] for r in rows]) if rows else None
 

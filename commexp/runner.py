@@ -123,9 +123,9 @@ class Running(Trial):
         """topology.csv, where there is one, and it is not too large to be looked at: its weights off the diagonal; of
         a graph that changes their mean over a period."""
         mixer = self.comm.mixer
-        if mixer is not None and mixer.is_small and mixer.mean_links()[0]:
+        if mixer is not None and mixer.is_small and mixer.mean_links[0]:
             columns = ("worker", "neighbour", "weight")
-            rows = zip(*mixer.mean_links(), strict=True)
+            rows = zip(*mixer.mean_links, strict=True)
             self.run.write_rows("topology", [dict(zip(columns, row, strict=True)) for row in rows])
 
     def _write_rounds(self) -> None:

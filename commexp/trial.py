@@ -73,7 +73,7 @@ class Trial:
             raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * itemsize
         try:
-            ends = mixer.mean_links()[:2] if mixer is not None and mixer.is_small else None
+            ends = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
             self.books.clock = VirtualClock(plan.network, plan.straggler, config.workers, config.seed, ends)
         except ValueError as error:
             raise UserError(str(error)) from error

@@ -64,7 +64,7 @@ def rank() -> None:
             walls.append(time.perf_counter() - begin)
             comm.end_round()
         comm.settle()
-        ends = mixer.mean_links()[:2] if mixer else None
+        ends = mixer.mean_links[:2] if mixer else None
         clock, virtual = VirtualClock(network, NoStragglers(), HOSTS, 0, ends), []
         for t in range(1, ROUNDS + 1):
             booked, before = [e for e in comm.ledger.entries if e.round == t], clock.now

@@ -46,7 +46,7 @@ ALLOWED = {
         "trial",
     },
     "compare": {"api", "config", "network", "refusals", "replay", "report", "rundir"},
-    "replay": {"config", "network", "refusals", "rundir"},
+    "replay": {"books", "comm", "config", "network", "refusals", "rundir"},
     "launch": {"comm", "config", "refusals", "rundir", "runner"},
     "sweep": {"config", "refusals", "report", "rundir", "runner", "schema", "trial"},
     "api": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.algorithms.tracking import Tracking
+from commexp.algorithms.proxgt_sa import ProxGTSA
 
 
 @dataclass
-class DSGT(Tracking):
+class DSGT(ProxGTSA):
     """v_n is the gradient of one batch; what is new is added after the mixing:
 
         y_n <- W^K y_n + v_n - v_n of the round before;   x_n <- W^K prox_{lr h}(x_n - lr y_n)
@@ -18,9 +18,6 @@ class DSGT(Tracking):
     Source: Pu and Nedic, Distributed stochastic gradient tracking methods, arXiv 1805.11454; its form with the step
     before the mixing, and a prox. The fields: see Tracking.
     """
-
-    def estimate(self, t: int) -> Tensor:
-        return self.at(self.x, self.context.problem.batch(t))
 
     def tracked(self, change: Tensor) -> Tensor:
         return self.mixed("y", self.y) + change

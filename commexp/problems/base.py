@@ -46,6 +46,13 @@ class Setting:
         """The samples of this process's workers."""
         return [self.parts[n] for n in self.worker_ids]
 
+    def shares(self, samples: int) -> Tensor:
+        """The weight in F of each of so many samples, [samples], 1 / (N samples of its worker)."""
+        shares = torch.zeros(samples, dtype=self.dtype, device=self.device)
+        for rows in self.parts:
+            shares[rows] = 1 / (len(self.parts) * len(rows))
+        return shares
+
 
 #: called with the gradient [J] and the place from which on its entries are final
 Ready = Callable[[Tensor, int], None]

@@ -50,9 +50,7 @@ class Classification(Problem):
         images = data.image_shape is not None  # of feature vectors every one is looked at: they cost little
         self.evaluated = EVALUATION_SAMPLES if images else None
         self.looked_at = STATISTICS_SAMPLES if images else None
-        self.shares = torch.zeros(self.samples, dtype=self.dtype, device=self.device)  # of each sample in F
-        for rows in setting.parts:
-            self.shares[rows] = 1 / (len(setting.parts) * len(rows))
+        self.shares = setting.shares(self.samples)
         classes = data.classes or int(data.train_y.max()) + 1
         self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=classes) for rows in setting.parts])
         if setting.speed.workers in ("fold", "vmap") and len(setting.worker_ids) > 1:

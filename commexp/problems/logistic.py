@@ -46,9 +46,7 @@ class Logistic(Problem):
             raise ValueError(f"model.start={list(start)}: has {len(start)} entries; give {self.dim}")
         first = torch.zeros(self.dim) if start is None else torch.tensor(list(start))
         self.start = first.to(setting.device, setting.dtype)
-        self.shares = self.start.new_zeros(len(data.train_x))  # of each sample in F
-        for rows in setting.parts:
-            self.shares[rows] = 1 / (len(setting.parts) * len(rows))
+        self.shares = setting.shares(len(data.train_x))
         self.counts: Tensor | None = None
         if data.classes is not None:
             self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=2) for rows in setting.parts])

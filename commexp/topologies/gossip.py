@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Optional, TypeVar
 
 from torch import Tensor
@@ -77,6 +78,7 @@ class Mixer:
         """Whether the links are few enough to be written down."""
         return sum(len(m.matrix.data) for m in self.mixings) <= MOST_LINKS
 
+    @cached_property
     def mean_links(self) -> tuple[list[int], list[int], list[float]]:
         """Rows, columns and weights off the diagonal, in the mean over a period."""
         mean = sum(m.matrix for m in self.mixings) / len(self.mixings)
