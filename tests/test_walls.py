@@ -13,10 +13,11 @@ LEAVES: dict[str, set[str]] = {
     "state": set(),
     "units": set(),
     "ranks": set(),
+    "listing": set(),
 }  # may be imported by all
 ALLOWED = {
     **LEAVES,
-    "algorithms": {"comm", "compressors"},
+    "algorithms": {"allocations", "comm", "compressors"},
     "comm": {"compressors", "topologies"},
     "compressors": set(),
     "problems": set(),

@@ -4,12 +4,12 @@ answer. Usable without the rest of commexp:
 held = Cyclic(d=3).allocation(8, seed=0)
 held.copies, held.loads, held.balance
 l = scaled(held, p=0.1) @ gradients           # [M, J] -> [N, J]; the sum over those that answer is unbiased
-B = encoding("cyclic", 8, d=3, seed=0)
+B = Cyclic(d=3).code(8, seed=0)
 a = decoding(B, answered)                     # a @ (B @ gradients) is the full sum, [J]; or None
 """
 
 from commexp.allocations.base import Allocation, Balance, Held
-from commexp.allocations.codes import decoding, encoding, scaled
+from commexp.allocations.codes import decoding, scaled
 from commexp.allocations.cyclic import Cyclic
 from commexp.allocations.design import Design, difference_set
 from commexp.allocations.everyone import All
@@ -31,6 +31,5 @@ __all__ = [
     "Single",
     "decoding",
     "difference_set",
-    "encoding",
     "scaled",
 ]

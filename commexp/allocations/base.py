@@ -82,6 +82,12 @@ class Allocation(ABC):
             raise ValueError(f"allocation: subset {lost[0]} is held by no worker; give each to one or more")
         return made
 
+    def code(self, workers: int, seed: int) -> np.ndarray:
+        """B [N, M], zero where worker n does not hold subset k: worker n sends B[n] times the gradients [M, J], and
+        what any N - d + 1 workers send suffices for the full sum. Source: Tandon, Lei, Dimakis and Karampatziakis,
+        Gradient Coding, ICML 2017 (arXiv 1612.03301). Raises ValueError where there is no such code."""
+        raise ValueError("allocation: no exact code goes with it; give allocation=fractional or cyclic")
+
     def count(self, workers: int) -> int:
         """M."""
         return workers if self.subsets is None else self.subsets

@@ -5,11 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from commexp.allocations.base import Held
-from commexp.allocations.cyclic import Cyclic
-from commexp.allocations.fractional import FractionalRepetition
-from commexp.seeding import numpy_generator
 
-KINDS = {"fractional": FractionalRepetition, "cyclic": Cyclic}
 TOLERANCE = 1e-8
 
 
@@ -23,29 +19,6 @@ def scaled(held: Held, p: float) -> np.ndarray:
     if not 0 <= p < 1:
         raise ValueError(f"p={p}: out of range; give a probability in [0, 1)")
     return held.held / (held.copies * (1 - p))
-
-
-def encoding(kind: str, workers: int, d: int, seed: int) -> np.ndarray:
-    """B [N, N]: worker n sends B[n] times the gradients [N, J], and any N - s workers, s = d - 1, suffice for the full
-    sum. B is zero where ``FractionalRepetition(d=d)`` or ``Cyclic(d=d)`` says that n does not hold k.
-
-    fractional: zeros and ones, d a divisor of N; also survives more stragglers, as long as one of each group answers.
-    cyclic: rows in the null space of H [s, N], normal by (seed, "code") with rows that sum to zero; B[n, n] = 1;
-    the largest entry grows with N and d: to some 1e3 for N = 100, d = 5.
-    Source: Tandon, Lei, Dimakis and Karampatziakis, Gradient Coding, ICML 2017 (arXiv 1612.03301), algorithms 1 and 2.
-    Raises ValueError for another ``kind``, and where the allocation does.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"kind={kind}: unknown; give {' or '.join(KINDS)}")
-    B = KINDS[kind](d=d).assign(workers, seed).astype(np.float64)
-    if kind == "fractional" or d == 1:
-        return B
-    H = numpy_generator(seed, "code").standard_normal((d - 1, workers))
-    H[:, -1] = -H[:, :-1].sum(axis=1)
-    for n in range(workers):
-        others = (n - np.arange(1, d)) % workers
-        B[n, others] = np.linalg.solve(H[:, others], -H[:, n])
-    return B
 
 
 def decoding(B: np.ndarray, answered: np.ndarray) -> np.ndarray | None:

@@ -26,3 +26,7 @@ class FractionalRepetition(Replicated):
         group = np.arange(workers) // self.d
         held: np.ndarray = group[:, None] == group
         return held
+
+    def code(self, workers: int, seed: int) -> np.ndarray:
+        """Zeros and ones (algorithm 1); also survives more stragglers, as long as one of each group answers."""
+        return self.assign(workers, seed).astype(np.float64)

@@ -18,7 +18,6 @@ from commexp.allocations import (
     Random,
     Single,
     decoding,
-    encoding,
     scaled,
 )
 
@@ -95,6 +94,7 @@ def test_the_variance_with_one_bit(allocation: Allocation) -> None:
     assert variance == pytest.approx((1 - p) * N * J * B**2 - (1 - p) ** 2 * np.sum(sent**2), rel=1e-12)
 
 
+KINDS = {"fractional": FractionalRepetition, "cyclic": Cyclic}
 CODES = [("fractional", 1), ("fractional", 2), ("fractional", 3), *(("cyclic", d) for d in (1, 2, 3, 4))]
 
 
@@ -107,7 +107,7 @@ def pattern(N: int, gone: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize(("kind", "d"), CODES)
 def test_any_s_stragglers_are_survived(kind: str, d: int) -> None:
     N = 6
-    B, grads = encoding(kind, N, d, seed=0), gradients(N)
+    B, grads = KINDS[kind](d).code(N, 0), gradients(N)
     cls = FractionalRepetition if kind == "fractional" else Cyclic
     assert ((B != 0) == cls(d).assign(N, 0)).all()
     assert B.dtype == np.float64
@@ -125,7 +125,7 @@ def test_any_s_stragglers_are_survived(kind: str, d: int) -> None:
 def test_one_straggler_more_is_too_many(kind: str, d: int) -> None:
     """For the cyclic code whoever it is, for the fractional one where a group is gone."""
     N = 6
-    B = encoding(kind, N, d, seed=0)
+    B = KINDS[kind](d).code(N, 0)
     for gone in combinations(range(N), d):
         lost = kind == "cyclic" or len({n // d for n in gone}) == 1
         assert (decoding(B, pattern(N, gone)) is None) == lost
@@ -136,7 +136,7 @@ def test_a_large_code_is_decoded() -> None:
     N, d = 100, 10
     rng = np.random.default_rng(0)
     for seed in range(3):
-        B = encoding("cyclic", N, d, seed)
+        B = Cyclic(d).code(N, seed)
         gone = rng.choice(N, d - 1, replace=False)
         for missing in (gone, gone[:3], np.arange(d - 1)):
             a = decoding(B, pattern(N, tuple(missing.tolist())))
@@ -145,11 +145,11 @@ def test_a_large_code_is_decoded() -> None:
 
 
 def test_the_seed_gives_the_code() -> None:
-    made = [encoding("cyclic", 6, 3, seed) for seed in (0, 0, 1)]
+    made = [Cyclic(3).code(6, seed) for seed in (0, 0, 1)]
     assert (made[0] == made[1]).all()
     assert (made[0] != made[2]).any()
-    assert (encoding("fractional", 6, 3, 0) == encoding("fractional", 6, 3, 1)).all()
-    assert encoding("cyclic", 4, 4, 0) == pytest.approx(np.ones((4, 4)))
+    assert (FractionalRepetition(3).code(6, 0) == FractionalRepetition(3).code(6, 1)).all()
+    assert Cyclic(4).code(4, 0) == pytest.approx(np.ones((4, 4)))
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -157,10 +157,15 @@ def test_what_does_not_fit_is_refused() -> None:
         with pytest.raises(ValueError, match=rf"^p={p}: out of range; give a probability in \[0, 1\)"):
             scaled(Held(np.ones((2, 2))), p)
     for kind, workers, d, says in (
-        ("cylic", 6, 2, "kind=cylic: unknown; give fractional or cyclic"),
         ("fractional", 6, 4, "workers=6: not a multiple of d=4"),
         ("cyclic", 6, 7, "d=7: more copies than the 6 workers"),
         ("cyclic", 6, 0, "d=0: must not be less than 1"),
     ):
         with pytest.raises(ValueError, match=f"^{says}"):
-            encoding(kind, workers, d, 0)
+            KINDS[kind](d).code(workers, 0)
+    for allocation, says in (
+        (Random(), "allocation: no exact code goes with it; give allocation=fractional or cyclic"),
+        (Cyclic(subsets=12), "subsets=12: the cyclic code has as many as workers"),
+    ):
+        with pytest.raises(ValueError, match=f"^{says}"):
+            allocation.code(6, 0)
