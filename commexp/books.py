@@ -33,7 +33,8 @@ class Planned:
 
 class Books:
     """``planned``: the run's rounds. ``done``: rounds completed. ``wall``: seconds spent on them here. ``clock``: the
-    virtual one."""
+    virtual one. ``here``: how many workers' (of coded methods, subsets') gradients a process computes.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -43,6 +44,7 @@ class Books:
         self.planned = Planned()
         self.done = 0
         self.wall = 0.0
+        self.here = 1.0
         self._clocked = 0  # rounds that are on the virtual clock
 
     @property
@@ -60,11 +62,11 @@ class Books:
         booked: dict[int, list[Entry]] = {}
         for entry in comm.settle():
             booked.setdefault(entry.round, []).append(entry)
-        gradients, here = self.planned.gradients, len(comm.worker_ids)
+        gradients = self.planned.gradients
         for number in range(self._clocked + 1, self.done + 1):
             own = booked.get(number, [])
             self.clock.round(
-                number, gradients[number] - gradients[number - 1], own, sum(busy(entry) / here for entry in own)
+                number, gradients[number] - gradients[number - 1], own, sum(busy(entry) / self.here for entry in own)
             )
         self._clocked = self.done
 

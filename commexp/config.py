@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from commexp.algorithms import Algorithm
+from commexp.allocations import Allocation, Single
 from commexp.comm import check_carrier
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise, NoCompression
 from commexp.network import Network, Straggler
@@ -27,6 +28,7 @@ DTYPES = ("float32", "float64")
 KINDS: dict[str, type[Any]] = {
     "dataset": Dataset,
     "partition": Partition,
+    "allocation": Allocation,
     "model": Model,
     "prox": Prox,
     "topology": Topology,
@@ -50,6 +52,7 @@ class Plan:
     name: str
     dataset: Dataset
     partition: Partition
+    allocation: Allocation
     model: Model
     prox: Prox
     topology: Topology
@@ -98,6 +101,7 @@ def prepare(composed: DictConfig) -> Plan:
         name="-".join([*words, fingerprint(resolved, parts)]),
         dataset=parts["dataset"],
         partition=parts["partition"],
+        allocation=parts["allocation"],
         model=parts["model"],
         prox=parts["prox"],
         topology=parts["topology"],
@@ -150,6 +154,17 @@ def _check_pairs(parts: dict[str, Any], names: dict[str, str], config: Config, a
         )
     if not algo.proximal and not isinstance(parts["prox"], NoProx):
         raise UserError(f"prox: algo={name} takes gradient steps alone; give prox=none, or algo=proxgt_sr_e")
+    exchange = config.comm.exchange
+    if algo.coded and exchange not in ("auto", "server", "all_gather"):
+        raise UserError(
+            f"comm.exchange={exchange}: needs every worker, and algo={name} goes on without those who are late; give "
+            "server or all_gather"
+        )
+    if not algo.coded and parts["allocation"] != Single():
+        raise UserError(
+            f"allocation={names['allocation']}: algo={name} has no use for data that several workers hold; give "
+            "allocation=single, or algo=gradient_coding"
+        )
     if not algo.decentralised:
         if parts["topology"] != Complete() or gossip != Gossip():
             key = "topology" if parts["topology"] != Complete() else "gossip"
@@ -159,8 +174,8 @@ def _check_pairs(parts: dict[str, Any], names: dict[str, str], config: Config, a
         raise UserError(
             f"compress.error_feedback=true: algo={name} keeps what compression leaves out itself; give false"
         )
-    if config.comm.exchange != "auto":
-        raise UserError(f"comm.exchange={config.comm.exchange}: algo={name} exchanges with neighbours; give auto")
+    if exchange != "auto":
+        raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with neighbours; give auto")
 
 
 def wrap(codec: Compressor, around: Around) -> Compressor:

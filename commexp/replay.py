@@ -6,10 +6,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from commexp.algorithms import Algorithm
+from commexp.allocations import Held
 from commexp.books import busy
 from commexp.comm import Entry
 from commexp.config import build
-from commexp.network import Network, Straggler, VirtualClock
+from commexp.network import Closing, Network, Straggler, VirtualClock
 from commexp.refusals import UserError
 from commexp.rundir import Run
 
@@ -39,7 +43,14 @@ class Replay:
         self.gradients = {int(row["round"]): float(row["gradients"]) for row in run.rows("rounds")}
         self.bookings: dict[int, list[Booking]] = defaultdict(list)
         self.busy: dict[int, float] = defaultdict(float)  # seconds of one worker
-        here = run.meta["workers"] // run.meta["processes"]
+        workers, processes = run.meta["workers"], run.meta["processes"]
+        self.held = None
+        if (run.folder / "allocation.csv").is_file():
+            pairs = run.rows("allocation")
+            held = np.zeros((workers, 1 + max(row["subset"] for row in pairs)), dtype=bool)
+            held[[row["worker"] for row in pairs], [row["subset"] for row in pairs]] = True
+            self.held = Held(held)
+        here = workers // processes if self.held is None else self.held.computed(processes)
         columns = list(Booking.__dataclass_fields__)
         for row in run.rows("traffic"):
             self.bookings[row["round"]].append(Booking(**{name: row[name] for name in columns}))
@@ -47,11 +58,25 @@ class Replay:
         rows = run.rows("topology") if (run.folder / "topology.csv").is_file() else []
         self.links = ([r["worker"] for r in rows], [r["neighbour"] for r in rows]) if rows else None
 
+    def _coded(self, network: Network) -> tuple[np.ndarray, Closing | None] | tuple[()]:
+        """Loads, and when rounds are closed. Raises UserError where others would have answered on this network."""
+        if self.held is None:
+            return ()
+        closes = build(dict(self.config["algo"]), "algo", Algorithm).closes(self.held)
+        own = build(dict(self.config["network"]), "network", Network)
+        if closes not in (None, (None, None)) and network.compute != own.compute:
+            raise UserError(
+                f"RUN={self.run.folder}: who answered first depends on network.compute, and this one has another; run "
+                "it there"
+            )
+        return self.held.loads, None if closes is None else Closing(*closes)
+
     def seconds(self, network: Network) -> list[float]:
         """The virtual clock at each evaluation, exactly as a run on this network would have it."""
         node: dict[str, Any] = dict(self.config["straggler"])
         straggler = build(node, "straggler", Straggler)
-        clock = VirtualClock(network, straggler, self.config["workers"], self.config["seed"], self.links)
+        workers, seed = self.config["workers"], self.config["seed"]
+        clock = VirtualClock(network, straggler, workers, seed, self.links, *self._coded(network))
         found, last = [], 0
         for number in self.evaluated:
             for t in range(last + 1, number + 1):

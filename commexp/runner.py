@@ -113,9 +113,13 @@ class Running(Trial):
                 raise
 
     def _write_partition(self) -> None:
-        """partition.csv, where samples have classes."""
-        counts = self.problem.classes_per_worker()
+        """partition.csv, where samples have classes; and who holds which subset, of coded methods."""
+        counts, held = self.problem.classes_per_worker(), self.held
+        if held is not None:
+            pairs = zip(*held.held.nonzero(), strict=True)
+            self.run.write_rows("allocation", [{"worker": int(n), "subset": int(k)} for n, k in pairs])
         if counts is not None:
+            counts = counts if held is None else torch.from_numpy(held.held).to(counts) @ counts
             rows = [(n, c, m) for n, row in enumerate(counts.tolist()) for c, m in enumerate(row)]
             self.run.write_rows("partition", [{"worker": n, "class": c, "samples": m} for n, c, m in rows])
 
@@ -219,7 +223,7 @@ class Running(Trial):
         if self.links.rank == 0:
             steps = books.steps
             each, planned = self.problem.samples_per_step, books.planned
-            samples = round(planned.batches[books.done] * each * self.plan.config.workers)
+            samples = round(planned.batches[books.done] * each * self.parts)
             row = {
                 "round": books.done,
                 "step": steps,

@@ -11,7 +11,9 @@ from typing import Any, Optional
 from hydra.core.config_store import ConfigStore
 
 #: groups whose choice is a component: a node with ``_target_`` and that class's fields
-COMPONENTS = ("dataset", "partition", "model", "prox", "topology", "compress", "algo", "network", "straggler")
+COMPONENTS = (
+    "dataset", "partition", "allocation", "model", "prox", "topology", "compress", "algo", "network", "straggler",
+)  # fmt: skip
 
 
 @dataclass
@@ -62,9 +64,10 @@ class Config:
     ``flatness``: what is measured of the valley in which the models lie at the end: none, valley (its width, and
     sharpness) or landscape (also the loss on a line and a plane through the workers).
     ``on_nonfinite``: what NaN or Inf in a worker's gradient does: stop ends the run, skip makes that gradient zero for
-    the round, zero only its bad entries. ``prox``: the convex term h beside the loss. ``topology``, ``gossip``: who is
-    whose neighbour, and how often decentralised methods mix. ``debug``: assert in every round what must hold in theory,
-    such as equal means. ``save_every``: rounds between checkpoints; null: one every ten seconds.
+    the round, zero only its bad entries. ``prox``: the convex term h beside the loss. ``allocation``: which subsets of
+    the data the workers of coded methods hold. ``topology``, ``gossip``: who is whose neighbour, and how often
+    decentralised methods mix. ``debug``: assert in every round what must hold in theory, such as equal means.
+    ``save_every``: rounds between checkpoints; null: one every ten seconds.
     """
 
     workers: int = 8
@@ -80,6 +83,7 @@ class Config:
     debug: bool = False
     dataset: Any = None
     partition: Any = None
+    allocation: Any = None
     model: Any = None
     prox: Any = None
     topology: Any = None

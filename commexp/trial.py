@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from commexp.algorithms import Context
+from commexp.algorithms import Context, Redundancy
 from commexp.books import Books, Planned
 from commexp.comm import Communicator, Links, choose
 from commexp.compressors import Setup
 from commexp.config import Plan, short
-from commexp.network import VirtualClock
+from commexp.network import Closing, VirtualClock
 from commexp.problems import Finite, Speed, build_problem
 from commexp.provenance import describe
 from commexp.refusals import UserError
 from commexp.rundir import Run
 from commexp.seeding import generator
 from commexp.topologies import Mixer
+
+if TYPE_CHECKING:
+    from commexp.allocations import Held
 
 log = logging.getLogger("commexp")
 
@@ -35,21 +39,25 @@ class Trial:
         self.links = links or Links()
         try:
             mixer = make_mixer(plan) if plan.algorithm.decentralised else None
+            exchange = "server" if plan.algorithm.coded and config.comm.exchange == "auto" else config.comm.exchange
             self.comm = Communicator(
                 config.workers,
                 self.books.ledger,
-                config.comm.exchange,
+                exchange,
                 config.comm.deterministic,
                 self.links,
                 self.concerns,
                 mixer,
             )
+            self.held = plan.allocation.allocation(config.workers, config.seed) if plan.algorithm.coded else None
+            rows = self.comm.worker_ids if self.held is None else self.held.here(self.comm.worker_ids)
+            self.parts = config.workers if self.held is None else self.held.subsets  # of the data
             self.problem = build_problem(
                 plan.dataset,
                 plan.partition,
                 plan.model,
-                config.workers,
-                self.comm.worker_ids,
+                self.parts,
+                rows,
                 config.batch_size,
                 config.seed,
                 device,
@@ -68,26 +76,53 @@ class Trial:
             check_gossiped(plan, self.problem.dim)
         try:
             self.payload = plan.compressor.payload(self.problem.dim, itemsize)
-            self.choice = choose(plan.compressor, config.comm.exchange, config.workers, self.problem.dim, itemsize)
+            self.choice = choose(plan.compressor, exchange, config.workers, self.problem.dim, itemsize)
         except ValueError as error:
             raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * itemsize
-        try:
-            ends = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
-            self.books.clock = VirtualClock(plan.network, plan.straggler, config.workers, config.seed, ends)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        self.checked = Finite(self.problem, ids, config.on_nonfinite)
+        self.books.here = len(self.comm.worker_ids) if self.held is None else self.held.computed(self.links.processes)
+        self.checked = Finite(self.problem, rows, config.on_nonfinite, "worker" if self.held is None else "subset")
         self.algorithm = plan.algorithm
         steps = config.steps or config.rounds * self.algorithm.tau  # local steps of a worker in the whole run
         lengths = self.algorithm.lengths(steps)
         try:
-            self.algorithm.setup(Context(self.checked, self.comm, plan.compressor, steps, start, config.debug))
+            self.books.clock = self._clock()
+            redundancy = None if self.held is None else self._redundancy(self.held, rows)
+            self.algorithm.setup(
+                Context(self.checked, self.comm, plan.compressor, steps, start, config.debug, redundancy)
+            )
         except ValueError as error:
             raise UserError(str(error)) from error
         batches, gradients = self.algorithm.batches_of(lengths), self.algorithm.gradients_of(lengths)
         self.books.planned = Planned(
             [0, *accumulate(lengths)], [0.0, *accumulate(batches)], [0.0, *accumulate(gradients)]
+        )
+
+    def _clock(self) -> VirtualClock:
+        """Raises ValueError where it would not know who answers."""
+        plan, held, mixer = self.plan, self.held, self.comm.mixer
+        network, workers = plan.network, plan.config.workers
+        ends = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
+        if held is None:
+            return VirtualClock(network, plan.straggler, workers, plan.config.seed, ends)
+        closes = self.algorithm.closes(held)
+        if closes is not None and closes != (None, None) and network.compute.kind == "measured":
+            raise ValueError(
+                "network.compute.kind=measured: who answers in time would not be the same twice; give constant, "
+                "lognormal, ... and network.compute.seconds"
+            )
+        closing = None if closes is None else Closing(*closes)
+        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, held.loads, closing)
+
+    def _redundancy(self, held: Held, rows: Sequence[int]) -> Redundancy:
+        plan, clock = self.plan, self.books.clock
+        workers, seed = plan.config.workers, plan.config.seed
+        return Redundancy(
+            held,
+            rows,
+            plan.straggler.share(workers),
+            lambda t: clock.answered(t + 1, self.algorithm.gradients),
+            lambda: plan.allocation.code(workers, seed),
         )
 
     def concerns(self) -> tuple[int, ...]:
@@ -102,6 +137,7 @@ class Trial:
             **self.books.summary(ways * self.plan.config.workers * self.dense_payload),
             "exchange": ", ".join(dict.fromkeys(e.exchange for e in self.books.ledger.entries)),
             **self.graph(),
+            **self.redundancy(),
             "payload_bytes": self.payload,
             "parameters": self.problem.dim,
             "nonfinite_gradients": nonfinite,
@@ -118,6 +154,19 @@ class Trial:
             "spectral_gap": 1 - mixer.second_singular_value,
             "mixings": mixer.rounds,
             "contraction": mixer.contraction,
+        }
+
+    def redundancy(self) -> dict[str, Any]:
+        """Of the allocation, where there is one."""
+        held = self.held
+        if held is None:
+            return {}
+        return {
+            "subsets": held.subsets,
+            "copies": float(held.copies.mean()),
+            "largest_load": int(held.loads.max()),
+            "off_balance": held.balance.largest,
+            "off_balance_rms": held.balance.rms,
         }
 
     def about(self) -> dict[str, Any]:

@@ -19,16 +19,20 @@ EVERY = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml"))]
 
 ADDED = ("experiment", "cluster")  # groups without a default: chosen with a plus
 #: what an option cannot do without
-ASKED = {"libsvm": ["dataset.path=none"], "file": ["topology.path={}"], "matrix": ["topology.path={}"]}
-ASKED |= {option: ["algo=dsgt"] for option in options("prox")}
+ASKED = {("dataset", "libsvm"): ["dataset.path=none"]}
+ASKED |= {("topology", option): ["algo=dpsgd"] for option in options("topology")}
+ASKED |= {("topology", option): ["algo=dpsgd", "topology.path={}"] for option in ("file", "matrix")}
+ASKED |= {("prox", option): ["algo=dsgt"] for option in options("prox")}
+ASKED |= {("allocation", option): ["algo=gradient_coding"] for option in options("allocation")}
+ASKED["allocation", "file"] += ["allocation.path={}"]
+ASKED["allocation", "design"] += ["workers=7"]
 
 
 @pytest.mark.parametrize(("group", "option"), EVERY)
 def test_every_yaml_composes_and_builds(group: str, option: str, tmp_path: Path) -> None:
     (tmp_path / "graph").write_text("0 1\n")
-    asked = [word.format(tmp_path / "graph") for word in ASKED.get(option, [])]
-    algo = ["algo=dpsgd"] if group == "topology" else []
-    made = plan(*algo, f"{'+' if group in ADDED else ''}{group}={option}", *asked)
+    asked = [word.format(tmp_path / "graph") for word in ASKED.get((group, option), [])]
+    made = plan(f"{'+' if group in ADDED else ''}{group}={option}", *asked)
     assert made.name.count("-") == 3
 
 

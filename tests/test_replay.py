@@ -22,6 +22,8 @@ METHODS = [
     ["algo=dsgt", "topology=star", "gossip.rounds=3"],
     ["algo=dpsgd", "topology=one_peer"],
     ["algo=mgrawa", "algo.tau=3"],
+    ["algo=gradient_coding", "allocation.d=3"],
+    ["algo=ignore", "comm.exchange=all_gather"],
 ]
 DRAWN = ["network.compute.kind=lognormal", "network.compute.seconds=0.01"]
 PARETO = ["network.compute.kind=pareto", "network.compute.seconds=0.01", "network.compute.slow=[3,2]"]

@@ -37,7 +37,9 @@ ALLOWED = {
     "provenance": set(),
     "schema": set(),
     "refusals": {"schema"},
-    "config": {"algorithms", "comm", "compressors", "network", "problems", "refusals", "schema", "topologies"},
+    "config": {
+        "algorithms", "allocations", "comm", "compressors", "network", "problems", "refusals", "schema", "topologies",
+    },
     "trial": {
         "algorithms", "books", "comm", "compressors", "config", "network", "problems", "provenance", "refusals",
         "rundir", "topologies",
@@ -47,7 +49,7 @@ ALLOWED = {
         "trial",
     },
     "compare": {"api", "config", "network", "refusals", "replay", "report", "rundir"},
-    "replay": {"books", "comm", "config", "network", "refusals", "rundir"},
+    "replay": {"algorithms", "allocations", "books", "comm", "config", "network", "refusals", "rundir"},
     "launch": {"comm", "config", "refusals", "rundir", "runner"},
     "sweep": {"config", "refusals", "report", "rundir", "runner", "schema", "trial"},
     "api": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},

@@ -1,6 +1,6 @@
 """Algorithms, one file each."""
 
-from commexp.algorithms.base import Algorithm, Context
+from commexp.algorithms.base import Algorithm, Context, Redundancy
 from commexp.algorithms.choco import Choco
 from commexp.algorithms.d2 import D2
 from commexp.algorithms.deepstorm import DeepStorm
@@ -9,6 +9,9 @@ from commexp.algorithms.dppf import DPPF
 from commexp.algorithms.dpsgd import DPSGD
 from commexp.algorithms.dsgt import DSGT
 from commexp.algorithms.easgd import EASGD
+from commexp.algorithms.exact_coding import ExactCoding
+from commexp.algorithms.gradient_coding import GradientCoding
+from commexp.algorithms.ignore import IgnoreStragglers
 from commexp.algorithms.localsgd import LocalSGD
 from commexp.algorithms.lsgd import LSGD
 from commexp.algorithms.mgrawa import MGRAWA
@@ -35,10 +38,14 @@ __all__ = [
     "Context",
     "DeepStorm",
     "DiLoCo",
+    "ExactCoding",
+    "GradientCoding",
+    "IgnoreStragglers",
     "LocalSGD",
     "PostLocalSGD",
     "ProxGTSA",
     "ProxGTSRE",
     "ProxGTSRO",
+    "Redundancy",
     "Schedule",
 ]

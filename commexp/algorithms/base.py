@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from commexp.comm import Communicator
 from commexp.compressors import Compressor
 
 if TYPE_CHECKING:
+    from commexp.allocations import Held
     from commexp.problems import Problem
+
+
+@dataclass
+class Redundancy:
+    """Who holds what, and who answers. ``here``: the subsets that this process's workers hold, the rows of the
+    problem's gradients. ``late``: the share of late workers. ``answered``: of round t = 0, 1, ..., bool [N].
+    ``code``: the allocation's exact code B [N, M]; raises ValueError where it has none."""
+
+    held: Held
+    here: Sequence[int]
+    late: float
+    answered: Callable[[int], np.ndarray]
+    code: Callable[[], np.ndarray]
 
 
 @dataclass
 class Context:
     """The world of one run: the problem, the exchange, the compressor, the local steps of a worker in the whole run,
-    the start x_0 [J]. ``debug``: what must hold in every round is asserted."""
+    the start x_0 [J]. ``debug``: what must hold in every round is asserted. ``redundancy``: of coded methods."""
 
     problem: Problem
     comm: Communicator
@@ -27,6 +42,7 @@ class Context:
     steps: int
     start: Tensor
     debug: bool = False
+    redundancy: Redundancy | None = None
 
 
 class Algorithm(ABC):
@@ -44,6 +60,7 @@ class Algorithm(ABC):
     compressed_by = "dppf"  # ... and else who does so
     decentralised = False  # exchanges with neighbours on a graph, not with all
     proximal = False  # minimises F + h, not F alone
+    coded = False  # its problem's gradients are those of subsets that several workers hold, and nobody waits for all
 
     @abstractmethod
     def setup(self, context: Context) -> None:
@@ -70,6 +87,11 @@ class Algorithm(ABC):
     def gradients_of(self, lengths: Sequence[int]) -> list[float]:
         """Gradients of a batch that a worker computes in each round; called after ``setup``."""
         return [float(self.gradients * n + self.more_gradients) for n in lengths]
+
+    def closes(self, held: Held) -> tuple[int | None, float | None] | None:
+        """Of coded methods: after how many answers, and how many seconds, a round is closed; None: not by their number,
+        not by the clock. None for both where all are waited for."""
+        return None
 
     def apart(self) -> Tensor | None:
         """The models [N, J] of all workers before the last exchange of the run, after it; None where there is one

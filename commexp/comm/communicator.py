@@ -81,22 +81,28 @@ class Communicator(Vectors):
             return self.exchange
         return choose(codec, "auto", self.size, dim, itemsize).exchange
 
-    def aggregate(self, message: Message, weights: Tensor) -> Tensor:
+    def aggregate(self, message: Message, weights: Tensor, answered: Sequence[bool] | None = None) -> Tensor:
         """sum over all workers of w_n decode(message_n): [J], for this process's messages and weights [W].
 
-        Every worker has the result afterwards.
+        Every worker has the result afterwards. ``answered``: of all N workers, whose message counts as sent; of the
+        others, whose weight must be zero, nothing is booked. It goes with all_gather and server.
         """
         kind = self.carrier(message.codec, message.dim, message.dtype.itemsize)
-        return self._wait(self._aggregate(kind, message, weights))
+        return self._wait(self._aggregate(kind, message, weights, answered))
 
     def begin(self, compressor: Compressor, weights: Tensor, dim: int) -> Exchange:
         """The compressed sum of vectors [W, J], J = ``dim``, that are yet to come."""
         return Exchange(self, compressor, weights, dim)
 
-    def _aggregate(self, kind: str, message: Message, weights: Tensor) -> Steps[Tensor]:
+    def _aggregate(
+        self, kind: str, message: Message, weights: Tensor, answered: Sequence[bool] | None = None
+    ) -> Steps[Tensor]:
         codec = message.codec
         while True:
-            self._book(kind, message)
+            if answered is None:
+                self._book(kind, message)
+            else:
+                self._book_answers(kind, message, answered)
             if self._transport is None:
                 total = codec.total(message, weights, self.deterministic)
             else:
@@ -106,8 +112,8 @@ class Communicator(Vectors):
                 break
             self._book_answer(kind, message, total)
             message = following
-        answered = kind == "two_phase" or (kind == "server" and not codec.sums)
-        aggregate = total if answered and self._transport is not None else codec.conclude(message, total)
+        concluded = kind == "two_phase" or (kind == "server" and not codec.sums)
+        aggregate = total if concluded and self._transport is not None else codec.conclude(message, total)
         self._book_answer(kind, message, aggregate)
         return aggregate
 
@@ -123,6 +129,16 @@ class Communicator(Vectors):
             wire = sum(wire_share(kind, self.size, n, size) for n, size in sizes_here)
         direction = "up" if kind in ("server", "two_phase") else "peers"
         self.ledger.book(kind, direction, self.size, message.info_bits / 8, sent, wire)
+
+    def _book_answers(self, kind: str, message: Message, answered: Sequence[bool]) -> None:
+        """What those send that answer. Information is shared out among a process's workers by their bytes."""
+        ids = self.worker_ids
+        sizes = [size if answered[n] else 0 for n, size in zip(ids, message.sizes, strict=True)]
+        wire = sum(wire_share(kind, self.size, n, size) for n, size in zip(ids, sizes, strict=True))
+        share = sum(sizes) / max(1, message.nbytes)
+        up = kind == "server"
+        taking = 1 + int(sum(answered[1:])) if up else self.size  # worker 0 lives with the server
+        self.ledger.book(kind, "up" if up else "peers", taking, share * message.info_bits / 8, sum(sizes), wire)
 
     def _book_answer(self, kind: str, message: Message, answer: Tensor) -> None:
         """What comes down to the workers; booked by the first process for all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -116,7 +117,9 @@ class Vectors(ABC):
         return torch.cat(packed).view(x.dtype).view(self.size, x.shape[1])
 
     @abstractmethod
-    def _aggregate(self, kind: str, message: Message, weights: Tensor) -> Steps[Tensor]: ...
+    def _aggregate(
+        self, kind: str, message: Message, weights: Tensor, answered: Sequence[bool] | None = None
+    ) -> Steps[Tensor]: ...
 
     @abstractmethod
     def _wait(self, steps: Steps[T]) -> T: ...

@@ -1,6 +1,7 @@
 """Time on a network that need not exist: links, computing, stragglers, and the clock that adds them up."""
 
 from commexp.network.clock import Booked, VirtualClock
+from commexp.network.closing import Closing
 from commexp.network.compute import Compute
 from commexp.network.link import Network
 from commexp.network.straggler import Bernoulli, Fixed, Markov, NoStragglers, Straggler
@@ -8,6 +9,7 @@ from commexp.network.straggler import Bernoulli, Fixed, Markov, NoStragglers, St
 __all__ = [
     "Bernoulli",
     "Booked",
+    "Closing",
     "Compute",
     "Fixed",
     "Markov",

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from commexp.network.closing import Closing
 from commexp.network.link import Network
 from commexp.network.straggler import NoStragglers, Straggler
 
@@ -31,20 +32,32 @@ class Booked(Protocol):
 class VirtualClock:
     """``times`` [N]: the second at which each worker has ended its last round.
 
-    A worker begins a round where its last one ended. It computes as long as ``network.compute`` draws, times the
-    slowdown where the straggler model makes it late; then the round's exchanges follow, one after the other, each as
-    long as ``Network.seconds`` says. An exchange of all begins when the last of them is ready and ends for all at
-    once. In gossip each worker waits for its own neighbours, at each mixing: ``links`` says who they are; without it,
-    for all. Everything is a function of the seed and the round's number, so a run can be priced anew from its books.
+    A worker begins a round where its last one ended. It computes as long as ``network.compute`` draws, for each of the
+    subsets that it holds (``loads`` [N], else one), times the slowdown where the straggler model makes it late; then
+    the round's exchanges follow, one after the other, each as long as ``Network.seconds`` says. An exchange of all
+    begins when the last of them is ready and ends for all at once. In gossip each worker waits for its own neighbours,
+    at each mixing: ``links`` says who they are; without it, for all. Where a ``closing`` is given, the exchange begins
+    without those who have not answered by then, and they leave their work and begin the next round with the others.
+    Everything is a function of the seed and the round's number, so a run can be priced anew from its books.
     """
 
     def __init__(
-        self, network: Network, straggler: Straggler, workers: int, seed: int, links: Links | None = None
+        self,
+        network: Network,
+        straggler: Straggler,
+        workers: int,
+        seed: int,
+        links: Links | None = None,
+        loads: np.ndarray | None = None,
+        closing: Closing | None = None,
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
+        self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
+        self.closing = closing
         network.compute.factors(workers)  # refuses what does not fit
         straggler.late(1, workers, seed)
         even = network.compute.kind in ("constant", "measured") and not network.compute.slow
+        even = even and np.ptp(self.loads) == 0 and closing is None
         self.even = even and isinstance(straggler, NoStragglers)  # all workers are always at the same second
         self.times = np.zeros(workers)
         self.links = None if links is None else tuple(np.asarray(ends, dtype=np.int64) for ends in links)
@@ -58,19 +71,41 @@ class VirtualClock:
         """When the last worker has ended."""
         return float(self.times.max())
 
+    def answered(self, number: int, gradients: float = 1.0) -> np.ndarray:
+        """Who answers before round ``number`` is closed, bool [N]; everyone where everyone is waited for."""
+        if self.closing is None:
+            return np.ones(self.workers, dtype=bool)
+        return self._closed(number, gradients, 0.0)[0]
+
+    def computing(self, number: int, gradients: float, measured: float = 0.0) -> np.ndarray:
+        """For how long each worker computes in round ``number``, [N]."""
+        seconds = self.network.compute_seconds(number, gradients * self.loads, self.seed, measured * self.loads)
+        if not seconds.any():
+            return seconds
+        late = self.straggler.late(number, self.workers, self.seed)
+        return np.asarray(seconds * np.where(late, self.straggler.slowdown, 1.0))
+
+    def _closed(self, number: int, gradients: float, measured: float) -> tuple[np.ndarray, float]:
+        assert self.closing is not None
+        seconds, late = (
+            self.computing(number, gradients, measured),
+            self.straggler.late(number, self.workers, self.seed),
+        )
+        return self.closing.closed(seconds, late, float(seconds.max()) / self.straggler.slowdown)
+
     def round(self, number: int, gradients: float, booked: Sequence[Booked], measured: float = 0.0) -> None:
-        """Round ``number`` = 1, 2, ...: every worker computes ``gradients`` of a batch, then what was ``booked``
-        follows. ``measured``: seconds for which a worker was busy in this round on this machine."""
+        """Round ``number`` = 1, 2, ...: every worker computes ``gradients`` of a batch of each subset that it holds,
+        then what was ``booked`` follows. ``measured``: seconds for which this machine was busy in this round with one
+        worker's one subset."""
         if self.even:
-            compute = self.network.compute
-            computing = gradients * compute.seconds if compute.kind == "constant" else measured
+            compute, load = self.network.compute, float(self.loads[0])
+            computing = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
             self.times = self.times + (computing + sum(self._seconds(entry) for entry in booked))
             return
-        seconds_each = self.network.compute_seconds(number, gradients, self.workers, self.seed, measured)
-        if seconds_each.any():
-            late = self.straggler.late(number, self.workers, self.seed)
-            seconds_each = seconds_each * np.where(late, self.straggler.slowdown, 1.0)
-        ready = self.times + seconds_each
+        if self.closing is None:
+            ready = self.times + self.computing(number, gradients, measured)
+        else:
+            ready = np.full_like(self.times, self.now + self._closed(number, gradients, measured)[1])
         for entry in booked:
             seconds = self._seconds(entry)
             if entry.exchange != "gossip" or self.links is None:

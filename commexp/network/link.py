@@ -72,14 +72,15 @@ class Network:
             raise ValueError(f"exchange={exchange}: no cost model for it")
         return hops[exchange] * alpha + wire * (share or 1 / n) / slower
 
-    def compute_seconds(self, number: int, gradients: float, workers: int, seed: int, measured: float) -> np.ndarray:
-        """Seconds that each worker computes in round ``number``, [N]: the sum over its ``gradients``, of which the
-        last may be a part of one; or ``measured``, times the worker's factor."""
+    def compute_seconds(self, number: int, gradients: np.ndarray, seed: int, measured: np.ndarray) -> np.ndarray:
+        """Seconds that each worker computes in round ``number``, [N]: the sum over its ``gradients`` [N], of which the
+        last may be a part of one; or ``measured`` [N], times the worker's factor."""
+        workers = len(gradients)
         if self.compute.kind == "measured":
-            return measured * self.compute.factors(workers)
-        count = math.ceil(gradients)
+            return np.asarray(measured * self.compute.factors(workers))
+        count = math.ceil(gradients.max())
         if not count:
             return np.zeros(workers)
         each = self.compute.draw(numpy_generator(seed, "compute", number), workers, count)
-        each[:, -1] *= gradients - (count - 1)
-        return np.asarray(each.sum(axis=1))
+        parts = np.clip(gradients[:, None] - np.arange(count), 0, 1)
+        return np.asarray((each * parts).sum(axis=1))

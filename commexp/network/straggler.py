@@ -22,6 +22,10 @@ class Straggler(ABC):
             raise ValueError(f"slowdown={self.slowdown}: must not be less than 1; give how many times as long it takes")
 
     @abstractmethod
+    def share(self, workers: int) -> float:
+        """The share of late workers, on average."""
+
+    @abstractmethod
     def late(self, number: int, workers: int, seed: int) -> np.ndarray:
         """Whether each worker is late in round ``number`` = 1, 2, ...: bool [N]."""
 
@@ -29,6 +33,9 @@ class Straggler(ABC):
 @dataclass
 class NoStragglers(Straggler):
     """Nobody is ever late."""
+
+    def share(self, workers: int) -> float:
+        return 0.0
 
     def late(self, number: int, workers: int, seed: int) -> np.ndarray:
         return np.zeros(workers, dtype=bool)
@@ -45,6 +52,9 @@ class Bernoulli(Straggler):
         if not 0 <= self.p < 1:
             raise ValueError(f"p={self.p}: out of range; give a probability in [0, 1)")
 
+    def share(self, workers: int) -> float:
+        return self.p
+
     def late(self, number: int, workers: int, seed: int) -> np.ndarray:
         return numpy_generator(seed, "stragglers", number).random(workers) < self.p
 
@@ -54,6 +64,9 @@ class Fixed(Straggler):
     """The ``workers`` named, always."""
 
     workers: list[int] = field(default_factory=lambda: [0])
+
+    def share(self, workers: int) -> float:
+        return len(set(self.workers)) / workers
 
     def late(self, number: int, workers: int, seed: int) -> np.ndarray:
         """Raises ValueError for a worker that does not exist."""
@@ -80,6 +93,9 @@ class Markov(Straggler):
                 raise ValueError(f"{name}={getattr(self, name)}: out of range; give a probability in (0, 1]")
         self._chain: dict[tuple[int, int], list[np.ndarray]] = {}
 
+    def share(self, workers: int) -> float:
+        return self.fall / (self.fall + self.recover)
+
     def late(self, number: int, workers: int, seed: int) -> np.ndarray:
         chain = self._chain.setdefault((workers, seed), [])
         while len(chain) < number:
@@ -87,5 +103,5 @@ class Markov(Straggler):
             if chain:
                 chain.append(np.where(chain[-1], drawn >= self.recover, drawn < self.fall))
             else:
-                chain.append(drawn < self.fall / (self.fall + self.recover))
+                chain.append(drawn < self.share(workers))
         return chain[number - 1]

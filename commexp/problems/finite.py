@@ -17,15 +17,16 @@ POLICIES = ("stop", "skip", "zero")
 
 
 class NonFiniteError(ArithmeticError):
-    """One worker's gradient is not finite. ``tensor``: the first one that is not. ``kind``: NaN or Inf."""
+    """One worker's gradient is not finite. ``tensor``: the first one that is not. ``kind``: NaN or Inf. ``owner``:
+    whose gradient it is if not a worker's."""
 
-    def __init__(self, round: int, worker: int, tensor: str, kind: str) -> None:
-        super().__init__(f"round {round}, worker {worker}: the gradient of {tensor} holds {kind}")
-        self.round, self.worker, self.tensor, self.kind = round, worker, tensor, kind
+    def __init__(self, round: int, worker: int, tensor: str, kind: str, owner: str = "worker") -> None:
+        super().__init__(f"round {round}, {owner} {worker}: the gradient of {tensor} holds {kind}")
+        self.round, self.worker, self.tensor, self.kind, self.owner = round, worker, tensor, kind, owner
 
     def text(self) -> str:
         """For ``read`` in another process."""
-        return json.dumps([self.round, self.worker, self.tensor, self.kind])
+        return json.dumps([self.round, self.worker, self.tensor, self.kind, self.owner])
 
     @staticmethod
     def read(text: str) -> NonFiniteError:
@@ -38,12 +39,12 @@ class Finite(Problem):
     ``policy``: stop notes the first bad worker's fault in ``fault``: the round must not count; skip and zero go on and
     log a warning per bad worker. The gradient of a bad worker becomes zero for this step, with ``zero`` only its bad
     entries.
-    ``worker_ids``: the global number of each row of the gradients. ``count``: bad gradients met so far, one per worker
-    and step. ``round``: the one that is under way, counted from 1.
+    ``worker_ids``: the global number of each row of the gradients, which are those of an ``owner`` each. ``count``: bad
+    gradients met so far, one per worker and step. ``round``: the one that is under way, counted from 1.
     """
 
-    def __init__(self, problem: Problem, worker_ids: Sequence[int], policy: str) -> None:
-        self.problem, self.worker_ids, self.policy = problem, worker_ids, policy
+    def __init__(self, problem: Problem, worker_ids: Sequence[int], policy: str, owner: str = "worker") -> None:
+        self.problem, self.worker_ids, self.policy, self.owner = problem, worker_ids, policy, owner
         self.prox = problem.prox
         self.dim, self.shapes = problem.dim, problem.shapes
         self.samples, self.samples_per_step = problem.samples, problem.samples_per_step
@@ -64,20 +65,14 @@ class Finite(Problem):
         return self.problem.fresh_samples(size)
 
     def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        losses, grad = self.problem.local_gradient(x)
-        return losses, grad if bool(grad.sum(1).isfinite().all()) else self._treated(grad)
+        return self._watched(*self.problem.local_gradient(x))
 
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        losses, grad = self.problem.common_gradient(x, step)
-        return losses, grad if bool(grad.sum(1).isfinite().all()) else self._treated(grad)
+        return self._watched(*self.problem.common_gradient(x, step))
 
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
-        """One sum per worker and one synchronisation with the device where all is well. Where bad entries are mended,
-        nobody may use the gradient before."""
-        losses, grad = self.problem.loss_and_grad(x, batch, ready if self.policy == "stop" else None)
-        if bool(grad.sum(1).isfinite().all()):
-            return losses, grad
-        return losses, self._treated(grad)
+        """Where bad entries are mended, nobody may use the gradient before."""
+        return self._watched(*self.problem.loss_and_grad(x, batch, ready if self.policy == "stop" else None))
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         return self.problem.training_gradient(x)
@@ -88,6 +83,10 @@ class Finite(Problem):
     def optimum(self) -> Tensor | None:
         return self.problem.optimum()
 
+    def _watched(self, losses: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """One sum per worker and one synchronisation with the device where all is well."""
+        return losses, grad if bool(grad.sum(1).isfinite().all()) else self._treated(grad)
+
     def _treated(self, grad: Tensor) -> Tensor:
         """``grad`` [W, J] as the policy wants it; as it is where only the sum overflows."""
         bad = ~grad.isfinite()
@@ -95,7 +94,7 @@ class Finite(Problem):
         if self.fault is None:  # what follows it does not count
             self.count += len(rows)
         for w in rows:
-            error = NonFiniteError(self.round, self.worker_ids[w], *self._first(grad[w]))
+            error = NonFiniteError(self.round, self.worker_ids[w], *self._first(grad[w]), self.owner)
             if self.policy != "zero":
                 bad[w] = True
             if self.policy == "stop":

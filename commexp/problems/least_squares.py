@@ -30,7 +30,9 @@ class LeastSquares(Problem):
             cross[n], square[n] = x.mT @ y * (2 / len(rows)), y @ y / len(rows)
         everyone = [each.to(device) for each in (gram, cross, square)]
         self.mean_gram, self.mean_cross, self.mean_square = (each.mean(0) for each in everyone)
-        self.gram, self.cross, self.square = (each[own[0] : own[-1] + 1] for each in everyone)  # neighbours: no copy
+        neighbours = list(own) == list(range(own[0], own[-1] + 1))  # then no copy is needed
+        here = slice(own[0], own[-1] + 1) if neighbours else list(own)
+        self.gram, self.cross, self.square = (each[here] for each in everyone)
         self.deterministic = setting.deterministic
         self.shapes = {"x": (self.dim,)}
         self.samples = sum(len(rows) for rows in parts)

@@ -48,9 +48,13 @@ def usual() -> list[list[str]]:
 
 
 def methods() -> list[list[str]]:
-    """Every algorithm; of those that gossip, two also with messages that are compressed."""
-    compressed = ["compress=topk", "compress.k=3"]
-    return [*(["algo=" + name] for name in options("algo")), *(["algo=" + n, *compressed] for n in ("choco", "dsgt"))]
+    """Every algorithm; of those that gossip, two also with messages that are compressed; coded ones with workers that
+    are late, residuals that must wait with them, and codes."""
+    compressed, late = ["compress=topk", "compress.k=3"], ["straggler=bernoulli", "straggler.p=0.4"]
+    coded = ["algo=gradient_coding", *late]
+    more = [coded, [*coded, *compressed, "comm.exchange=all_gather"], ["algo=exact_coding", "allocation=cyclic", *late]]
+    more += [["algo=" + n, *compressed] for n in ("choco", "dsgt")]
+    return [*(["algo=" + name] for name in options("algo")), *more]
 
 
 def unusual() -> list[list[str]]:

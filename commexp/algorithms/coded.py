@@ -1,0 +1,144 @@
+"""What methods on redundant data have in common: rounds that do not wait for those who are late."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from commexp.algorithms.base import Context, Redundancy
+from commexp.algorithms.training import Training
+from commexp.compressors import Compressor, Message
+from commexp.state import has_workers, under_prefix, with_prefix
+
+if TYPE_CHECKING:
+    from commexp.allocations import Held
+
+
+@dataclass
+class Coded(Training):
+    """The data are M subsets, F = (1/M) sum_k f_k, and worker n holds some of them. Every round:
+
+        l_n = sum_k A[n, k] grad f_k(x)             one batch of each subset that worker n holds
+        g   = sum_{n answers} a_n C(l_n)            no step where the weights a_n cannot be had
+        x   <- x - lr_t u                           u: the optimiser's direction on g
+
+    A and a: see the methods. C: the compressor. A worker whose message did not count keeps its residual of before.
+    ``first``, ``deadline``: when a round is closed: after so many answers, or so many seconds; with neither, when all
+    workers have answered whom the straggler model does not make late. All workers get the new x. Diagnostic:
+    ``answers``, how many messages have counted so far. The other fields: see Training. Raises ValueError for a value
+    out of range.
+    """
+
+    coded = True
+    first: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
+    deadline: Optional[float] = None  # noqa: UP045
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.first is not None and self.first < 1:
+            raise ValueError(f"first={self.first}: must not be less than 1; give how many answers suffice, or null")
+        if self.deadline is not None and not self.deadline > 0:
+            raise ValueError(f"deadline={self.deadline}: must be positive; give seconds, or null")
+
+    @abstractmethod
+    def coefficients(self, redundancy: Redundancy) -> np.ndarray:
+        """A, [N, M], zero where a worker does not hold a subset. Raises ValueError where the allocation does not
+        serve."""
+
+    @abstractmethod
+    def weights(self, answered: np.ndarray) -> np.ndarray | None:
+        """a [N], zero for those who have not answered (bool [N]); None where this round must go without a step."""
+
+    def closes(self, held: Held) -> tuple[int | None, float | None]:
+        return self.first, self.deadline
+
+    def setup(self, context: Context) -> None:
+        assert context.redundancy is not None
+        self.context, self.redundancy, comm = context, context.redundancy, context.comm
+        self.refuse(context.compressor)
+        if self.first is not None and self.first > comm.size:
+            raise ValueError(f"algo.first={self.first}: there are {comm.size} workers; give at most so many, or null")
+        self.x = context.start.clone()
+        self.update = self.make_optimizer()
+        self.answers = 0
+        rows = self.coefficients(self.redundancy)[list(comm.worker_ids)][:, self.redundancy.here]
+        self.matrix = torch.from_numpy(rows).to(self.x)
+
+    def refuse(self, codec: Compressor) -> None:
+        """Raises ValueError for a codec that needs everyone in each of its phases."""
+        if codec.phases > 1:
+            raise ValueError(
+                f"compress: {codec.name} takes a sum over all workers before it sends; give compress=onebit, topk, ..."
+            )
+
+    def combined(self, t: int) -> Tensor:
+        """l_n, [W, J]."""
+        _, gradients = self.gradient(self.x.expand(self.matrix.shape[1], -1), t)
+        if not self.context.comm.deterministic:
+            return self.matrix @ gradients
+        rows = torch.zeros(len(self.matrix), len(self.x)).to(self.x)
+        for row, weights in zip(rows, self.matrix, strict=True):  # those that it holds, whatever others are here
+            for k in weights.nonzero()[:, 0].tolist():
+                row += weights[k] * gradients[k]
+        return rows
+
+    def message(self, t: int) -> Message:
+        """What the workers here would send in round t."""
+        self.context.comm.watch.to("compute")
+        combined = self.combined(t)
+        self.context.comm.watch.to("encode")
+        return self.context.compressor.encode(combined)
+
+    def round(self, t: int) -> None:
+        comm, codec = self.context.comm, self.context.compressor
+        answered = self.redundancy.answered(t)
+        weights = self.weights(answered)
+        counted = answered[list(comm.worker_ids)] & (weights is not None)
+        before = {} if counted.all() else _rows(codec)
+        message = self.message(t)
+        given = np.zeros(comm.size) if weights is None else weights
+        own = torch.from_numpy(given[list(comm.worker_ids)]).to(self.x)
+        total = comm.aggregate(message, own, answered.tolist())
+        if not counted.all():
+            _restore(codec, before, torch.from_numpy(~counted))
+        codec.feedback(total, own)
+        self.answers += int(answered.sum())
+        if weights is not None:
+            self.update.step(self.x, total, self.rate(t), t)
+
+    def model(self) -> Tensor:
+        return self.x
+
+    def diagnostics(self) -> dict[str, float]:
+        return {"answers": self.answers}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        parts = {"optimizer": self.update.state_dict(), "compressor": self.context.compressor.state_dict()}
+        kept = {"x": self.x, "answers": torch.tensor(self.answers)}
+        return {**kept, **{k: v for part, state in parts.items() for k, v in with_prefix(part, state).items()}}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.x, self.answers = state["x"], int(state["answers"])
+        self.update.load_state_dict(under_prefix("optimizer", state))
+        self.context.compressor.load_state_dict(under_prefix("compressor", state))
+
+
+def _rows(codec: Compressor) -> dict[str, Tensor]:
+    """A copy of what the codec keeps for each worker."""
+    return {name: rows.clone() for name, rows in codec.state_dict().items() if has_workers(name)}
+
+
+def _restore(codec: Compressor, before: Mapping[str, Tensor], lost: Tensor) -> None:
+    """Takes the rows of the workers ``lost`` (bool [W]) back to what they were ``before``, zero at first."""
+    state = codec.state_dict()
+    for name, rows in state.items():
+        if has_workers(name):
+            old = before.get(name, torch.zeros_like(rows))
+            state[name] = torch.where(lost.to(rows.device).view(-1, *[1] * (rows.ndim - 1)), old, rows)
+    codec.load_state_dict(state)

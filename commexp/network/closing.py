@@ -1,0 +1,31 @@
+"""When a round is closed without those who have not answered yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Closing:
+    """A round is closed when all workers that are not late have answered; or, where one of these is given, as soon as
+    the ``first`` n of all have, or ``deadline`` seconds have gone by. What comes later counts for nothing."""
+
+    first: int | None = None
+    deadline: float | None = None
+
+    def closed(self, seconds: np.ndarray, late: np.ndarray, usual: float) -> tuple[np.ndarray, float]:
+        """Who has answered, bool [N], and how long the round took. ``seconds``: in which each worker is ready, [N].
+        ``late``: bool [N]. ``usual``: how long a round takes in which nobody answers."""
+        if self.first is None and self.deadline is None:
+            answered = ~late
+            return answered, float(seconds[answered].max()) if answered.any() else usual
+        n = len(seconds) if self.first is None else self.first
+        order = np.lexsort((late, seconds))[:n]
+        took = float(seconds[order[-1]])
+        if self.deadline is not None and took > self.deadline:
+            order, took = order[seconds[order] <= self.deadline], self.deadline
+        answered = np.zeros(len(seconds), dtype=bool)
+        answered[order] = True
+        return answered, took
