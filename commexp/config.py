@@ -62,6 +62,17 @@ class Plan:
     network: Network
     straggler: Straggler
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether real processes need not wait for each other: a server takes what comes, see comm.Served."""
+        return self.algorithm.coded and self.exchange == "server"
+
+    @property
+    def exchange(self) -> str:
+        """``auto`` is a server where rounds go on without those who are late."""
+        wanted = self.config.comm.exchange
+        return "server" if self.algorithm.coded and wanted == "auto" else wanted
+
 
 def prepare(composed: DictConfig) -> Plan:
     """Checks types and bounds and makes the components. Raises UserError."""
@@ -159,6 +170,14 @@ def _check_pairs(parts: dict[str, Any], names: dict[str, str], config: Config, a
         raise UserError(
             f"comm.exchange={exchange}: needs every worker, and algo={name} goes on without those who are late; give "
             "server or all_gather"
+        )
+    if config.launch.inject and parts["network"].compute.kind == "measured":
+        raise UserError(
+            "launch.inject=true: network.compute.kind=measured has no seconds to sleep; give constant, lognormal, ..."
+        )
+    if config.launch.inject and algo.coded and exchange == "all_gather":
+        raise UserError(
+            "launch.inject=true: with comm.exchange=all_gather processes wait for each other, late or not; give server"
         )
     if not algo.coded and parts["allocation"] != Single():
         raise UserError(

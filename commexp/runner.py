@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from commexp.books import State
-from commexp.comm import Links
+from commexp.comm import Coordinator, Links, Processes, Remote, apart, bundle, pack_frames
 from commexp.config import Plan
 from commexp.flatness import measure, write_landscape
 from commexp.interrupts import Interrupts
@@ -38,13 +38,14 @@ def execute(plan: Plan, device: torch.device, links: Links | None = None) -> Run
     links, run = links or Links(), folder_of(plan)
     if links.first_says(run.finished and not plan.config.rerun):
         return run
-    running = Running(plan, device, run, links)
+    side = apart(links) if isinstance(links, Processes) and plan.goes_on else links
+    running = Running(plan, device, run, side)
     refusal = "" if links.rank else _cannot_write(run, plan)
     if refusal := links.tell(refusal)[0]:
         raise UserError(refusal)
     with run.locked() if links.rank == 0 else nullcontext():
         if links.first_says(not run.finished or plan.config.rerun):
-            running.run_to_end()
+            running.answer_calls(side) if isinstance(side, Remote) else running.run_to_end()
     return run
 
 
@@ -67,6 +68,7 @@ class Running(Trial):
         super().__init__(plan, device, run, links)
         self.interrupts = Interrupts()
         self._saved, self._cost = time.monotonic(), 0.0
+        self._lost: dict[int, str] = {}
 
     def run_to_end(self) -> None:
         run, books, first = self.run, self.books, self.links.rank == 0
@@ -111,6 +113,26 @@ class Running(Trial):
                     reason = str(cause) if cause is not error else f"{type(error).__name__}: {error}"
                     run.set_meta(status="failed", ended=now(), error=reason)
                 raise
+            finally:
+                if isinstance(self.links, Coordinator):
+                    self.links.end()
+
+    def answer_calls(self, links: Remote) -> None:
+        """All that another process than the first does where nobody waits for it: works on the newest call, until
+        there are no more."""
+        dtype = getattr(torch, self.plan.config.dtype)
+        with self.interrupts:
+            while (call := links.next()) is not None:
+                t, body = call
+                self.checked.round, counted = t + 1, self.checked.count
+                message = self.algorithm.respond(t, body.view(dtype).to(self.device))
+                fault, bad = self.checked.fault, self.checked.count - counted
+                if links.wait(self.pause(t + 1)):
+                    links.answer(t, bad=bad)  # too late: there is a newer one
+                elif fault is not None:
+                    links.answer(t, torch.frombuffer(bytearray(fault.text().encode()), dtype=torch.uint8), bad, True)
+                else:
+                    links.answer(t, bundle(pack_frames(message, torch.ones(message.workers))), bad)
 
     def _write_partition(self) -> None:
         """partition.csv, where samples have classes; and who holds which subset, of coded methods."""
@@ -119,7 +141,7 @@ class Running(Trial):
             pairs = zip(*held.held.nonzero(), strict=True)
             self.run.write_rows("allocation", [{"worker": int(n), "subset": int(k)} for n, k in pairs])
         if counts is not None:
-            counts = counts if held is None else torch.from_numpy(held.held).to(counts) @ counts
+            counts = counts if held is None else torch.tensor(held.held).to(counts) @ counts
             rows = [(n, c, m) for n, row in enumerate(counts.tolist()) for c, m in enumerate(row)]
             self.run.write_rows("partition", [{"worker": n, "class": c, "samples": m} for n, c, m in rows])
 
@@ -167,13 +189,14 @@ class Running(Trial):
                 begin = time.perf_counter()
                 shown = clock[t] // every < clock[t + 1] // every or t + 1 == rounds
                 kept = (t + 1) % (save_every or rounds) == 0
-                comm.begin_round(t + 1, ask=shown or kept)
+                comm.begin_round(t + 1, shown or kept, self.pause(t + 1))
                 self.checked.round = t + 1
                 self.algorithm.round(t)
                 stop, save, faults = comm.end_round() or (0, 0, 0)
                 if faults:
                     raise self._fault()
                 books.round_took(time.perf_counter() - begin)
+                self._name_the_lost()
                 if shown and self._evaluate(progress):
                     return "diverged"
                 if (stop or save or kept) and books.done < rounds:
@@ -181,6 +204,20 @@ class Running(Trial):
                     if stop:
                         return "interrupted"
         return "completed"
+
+    def _name_the_lost(self) -> None:
+        """In meta.json, as soon as it is known, who has died."""
+        lost = self.links.lost if isinstance(self.links, Coordinator) else {}
+        if len(lost) > len(self._lost):
+            here = len(self.comm.worker_ids)
+            for rank, t in lost.items():
+                if rank not in self._lost:
+                    workers = ", ".join(str(rank * here + w) for w in range(here))
+                    self._lost[rank] = f"rank {rank} (worker {workers}) in round {t + 1}"
+                    text = f"lost {self._lost[rank]}; it counts as late from here on"
+                    log.warning(text)
+                    print(f"commexp: note: {text}", file=sys.stderr, flush=True)
+            self.run.set_meta(lost=list(self._lost.values()))
 
     def concerns(self) -> tuple[int, ...]:
         """What all processes must know of this one: is there a wish to stop, is it time for a checkpoint, was a

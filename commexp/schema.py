@@ -42,7 +42,8 @@ class Launch:
     """``kind``: single (one process) or torchrun (``nproc`` processes on this host, N / nproc workers in each).
     ``device``: auto, cpu, cuda or cuda:0, ...; auto takes a GPU where there is one. ``threads``: of torch, null leaves
     torch's choice, shared out among the processes. ``port``: where they meet, 0 for any free one. ``timeout``: seconds
-    that they wait for each other. ``max_restarts``: how often they are started anew when one dies."""
+    that they wait for each other. ``max_restarts``: how often they are started anew when one dies. ``inject``: every
+    process sleeps in each round as long as network.compute and the straggler model say that its workers compute."""
 
     kind: str = "single"
     device: str = "auto"
@@ -51,6 +52,7 @@ class Launch:
     port: int = 0
     timeout: float = 300.0
     max_restarts: int = 0
+    inject: bool = False
 
 
 @dataclass

@@ -13,11 +13,11 @@ import torch
 
 from commexp.algorithms import Context, Redundancy
 from commexp.books import Books, Planned
-from commexp.comm import Communicator, Links, choose
+from commexp.comm import Communicator, Coordinator, Links, Remote, Served, choose
 from commexp.compressors import Setup
 from commexp.config import Plan, short
 from commexp.network import Closing, VirtualClock
-from commexp.problems import Finite, Speed, build_problem
+from commexp.problems import Finite, NonFiniteError, Speed, build_problem
 from commexp.provenance import describe
 from commexp.refusals import UserError
 from commexp.rundir import Run
@@ -39,15 +39,10 @@ class Trial:
         self.links = links or Links()
         try:
             mixer = make_mixer(plan) if plan.algorithm.decentralised else None
-            exchange = "server" if plan.algorithm.coded and config.comm.exchange == "auto" else config.comm.exchange
-            self.comm = Communicator(
-                config.workers,
-                self.books.ledger,
-                exchange,
-                config.comm.deterministic,
-                self.links,
-                self.concerns,
-                mixer,
+            deterministic = config.comm.deterministic
+            given = config.workers, self.books.ledger, plan.exchange, deterministic, self.links, self.concerns, mixer
+            self.comm = (
+                Served(*given, heard=self.heard) if isinstance(self.links, Coordinator) else Communicator(*given)
             )
             self.held = plan.allocation.allocation(config.workers, config.seed) if plan.algorithm.coded else None
             rows = self.comm.worker_ids if self.held is None else self.held.here(self.comm.worker_ids)
@@ -69,6 +64,11 @@ class Trial:
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
         ids = self.comm.worker_ids
+        if isinstance(self.links, Coordinator | Remote) and plan.compressor.remembers:
+            raise UserError(
+                f"compress={plan.compressor.name}: what it keeps of a worker would be lost with its process; give "
+                "compress.error_feedback=false, a codec without memory, or comm.exchange=all_gather"
+            )
         plan.compressor.setup(Setup(config.seed, ids, self.problem.shapes))
         start = self.problem.init(generator(config.seed, "start"))
         itemsize = start.element_size()
@@ -76,7 +76,7 @@ class Trial:
             check_gossiped(plan, self.problem.dim)
         try:
             self.payload = plan.compressor.payload(self.problem.dim, itemsize)
-            self.choice = choose(plan.compressor, exchange, config.workers, self.problem.dim, itemsize)
+            self.choice = choose(plan.compressor, plan.exchange, config.workers, self.problem.dim, itemsize)
         except ValueError as error:
             raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * itemsize
@@ -124,6 +124,24 @@ class Trial:
             lambda t: clock.answered(t + 1, self.algorithm.gradients),
             lambda: plan.allocation.code(workers, seed),
         )
+
+    def pause(self, number: int) -> float:
+        """For how many seconds this process is to sleep in round ``number`` = 1, 2, ..., as long as the slowest of its
+        workers computes; where nobody waits for those who are late, the slowest of the others, if there are any."""
+        if not self.plan.config.launch.inject:
+            return 0.0
+        clock, own = self.books.clock, list(self.comm.worker_ids)
+        gradients = self.books.planned.gradients
+        seconds = clock.computing(number, gradients[number] - gradients[number - 1])[own]
+        late = self.plan.straggler.late(number, self.comm.size, self.plan.config.seed)[own]
+        by_model = clock.closing is not None and clock.closing == Closing()
+        return float(seconds[~late].max() if by_model and not late.all() else seconds.max())
+
+    def heard(self, bad: int, fault: str) -> None:
+        """What another process says of gradients that are not finite."""
+        self.checked.count += bad
+        if fault:
+            self.checked.fault = NonFiniteError.read(fault)
 
     def concerns(self) -> tuple[int, ...]:
         """What this process has to tell the others, see comm.Agreement."""
@@ -179,7 +197,7 @@ class Trial:
         """Which exchange was chosen where there was a choice, and what is dearer than dense."""
         if self.algorithm.decentralised:
             return
-        if self.plan.config.comm.exchange == "auto" and len(self.choice.costs) > 1:
+        if self.plan.exchange == "auto" and len(self.choice.costs) > 1:
             log.info("%s", self.choice)
             if self.choice.exchange != next(iter(self.choice.costs)):
                 print(f"commexp: note: {self.choice}", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from commexp.comm import Communicator
-from commexp.compressors import Compressor
+from commexp.compressors import Compressor, Message
 
 if TYPE_CHECKING:
     from commexp.allocations import Held
@@ -70,6 +70,10 @@ class Algorithm(ABC):
     @abstractmethod
     def round(self, t: int) -> None:
         """Round t = 0, 1, ...: local work and one communication."""
+
+    def respond(self, t: int, x: Tensor) -> Message:
+        """Of coded methods: what the workers here answer in round t at x [J], where another process keeps x."""
+        raise NotImplementedError(f"{type(self).__name__} does not answer calls")
 
     @abstractmethod
     def model(self) -> Tensor:

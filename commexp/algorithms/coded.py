@@ -90,27 +90,32 @@ class Coded(Training):
 
     def message(self, t: int) -> Message:
         """What the workers here would send in round t."""
-        self.context.comm.watch.to("compute")
+        codec, watch = self.context.compressor, self.context.comm.watch
+        watch.to("compute")
         combined = self.combined(t)
-        self.context.comm.watch.to("encode")
-        return self.context.compressor.encode(combined)
+        watch.to("encode")
+        codec.at(t)
+        return codec.encode(combined)
+
+    def respond(self, t: int, x: Tensor) -> Message:
+        self.x = x
+        return self.message(t)
 
     def round(self, t: int) -> None:
-        comm, codec = self.context.comm, self.context.compressor
-        answered = self.redundancy.answered(t)
-        weights = self.weights(answered)
-        counted = answered[list(comm.worker_ids)] & (weights is not None)
-        before = {} if counted.all() else _rows(codec)
-        message = self.message(t)
-        given = np.zeros(comm.size) if weights is None else weights
-        own = torch.from_numpy(given[list(comm.worker_ids)]).to(self.x)
-        total = comm.aggregate(message, own, answered.tolist())
-        if not counted.all():
+        comm, codec, here = self.context.comm, self.context.compressor, list(self.context.comm.worker_ids)
+        expected = self.redundancy.answered(t)
+        some_late = codec.remembers and not expected[here].all()
+        before = _rows(codec) if some_late else {}
+        comm.call(t, self.x)
+        answers = comm.answers(self.message(t), expected, self.closes(self.redundancy.held), self.weights)
+        own = np.zeros(len(here)) if answers.weights is None else answers.weights[here]
+        if some_late:
+            counted = answers.answered[here] & (answers.weights is not None)
             _restore(codec, before, torch.from_numpy(~counted))
-        codec.feedback(total, own)
-        self.answers += int(answered.sum())
-        if weights is not None:
-            self.update.step(self.x, total, self.rate(t), t)
+        codec.feedback(answers.total, torch.from_numpy(own).to(self.x))
+        self.answers += int(answers.answered.sum())
+        if answers.weights is not None:
+            self.update.step(self.x, answers.total, self.rate(t), t)
 
     def model(self) -> Tensor:
         return self.x

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from torch import Tensor
 
 from commexp.comm.agreement import Agreement
+from commexp.comm.answers import Answering
 from commexp.comm.cost import check_exchange, choose, wire_share
 from commexp.comm.exchange import Exchange
 from commexp.comm.ledger import Entry, Ledger
@@ -22,7 +24,7 @@ from commexp.topologies.gossip import Mixer
 T = TypeVar("T")
 
 
-class Communicator(Vectors):
+class Communicator(Answering, Vectors):
     """N workers over P processes, W = N/P in each; ``worker_ids`` are those of this process.
 
     With one process the exchanges are sums over the leading worker axis; with more they go over ``links``. What is
@@ -59,11 +61,14 @@ class Communicator(Vectors):
         self.agreement = Agreement(self.links, ask)
         self._transport = Transport(self.links, deterministic) if isinstance(self.links, Processes) else None
 
-    def begin_round(self, number: int, ask: bool = True) -> None:
-        """``ask``: what comes after this round depends on the answers."""
+    def begin_round(self, number: int, ask: bool = True, pause: float = 0.0) -> None:
+        """``ask``: what comes after this round depends on the answers. ``pause``: seconds that this process sleeps,
+        as if it computed."""
         self.ledger.round = number
         self.agreement.begin_round(number, ask)
         self.watch.start()
+        if pause:
+            time.sleep(pause)
 
     def end_round(self) -> list[int] | None:
         """Closes the round's books; what all processes together answered to ``ask``, None if they were not asked."""
@@ -81,28 +86,22 @@ class Communicator(Vectors):
             return self.exchange
         return choose(codec, "auto", self.size, dim, itemsize).exchange
 
-    def aggregate(self, message: Message, weights: Tensor, answered: Sequence[bool] | None = None) -> Tensor:
+    def aggregate(self, message: Message, weights: Tensor) -> Tensor:
         """sum over all workers of w_n decode(message_n): [J], for this process's messages and weights [W].
 
-        Every worker has the result afterwards. ``answered``: of all N workers, whose message counts as sent; of the
-        others, whose weight must be zero, nothing is booked. It goes with all_gather and server.
+        Every worker has the result afterwards.
         """
         kind = self.carrier(message.codec, message.dim, message.dtype.itemsize)
-        return self._wait(self._aggregate(kind, message, weights, answered))
+        return self._wait(self._aggregate(kind, message, weights))
 
     def begin(self, compressor: Compressor, weights: Tensor, dim: int) -> Exchange:
         """The compressed sum of vectors [W, J], J = ``dim``, that are yet to come."""
         return Exchange(self, compressor, weights, dim)
 
-    def _aggregate(
-        self, kind: str, message: Message, weights: Tensor, answered: Sequence[bool] | None = None
-    ) -> Steps[Tensor]:
+    def _aggregate(self, kind: str, message: Message, weights: Tensor) -> Steps[Tensor]:
         codec = message.codec
         while True:
-            if answered is None:
-                self._book(kind, message)
-            else:
-                self._book_answers(kind, message, answered)
+            self._book(kind, message)
             if self._transport is None:
                 total = codec.total(message, weights, self.deterministic)
             else:
@@ -112,8 +111,8 @@ class Communicator(Vectors):
                 break
             self._book_answer(kind, message, total)
             message = following
-        concluded = kind == "two_phase" or (kind == "server" and not codec.sums)
-        aggregate = total if concluded and self._transport is not None else codec.conclude(message, total)
+        answered = kind == "two_phase" or (kind == "server" and not codec.sums)
+        aggregate = total if answered and self._transport is not None else codec.conclude(message, total)
         self._book_answer(kind, message, aggregate)
         return aggregate
 
@@ -129,16 +128,6 @@ class Communicator(Vectors):
             wire = sum(wire_share(kind, self.size, n, size) for n, size in sizes_here)
         direction = "up" if kind in ("server", "two_phase") else "peers"
         self.ledger.book(kind, direction, self.size, message.info_bits / 8, sent, wire)
-
-    def _book_answers(self, kind: str, message: Message, answered: Sequence[bool]) -> None:
-        """What those send that answer. Information is shared out among a process's workers by their bytes."""
-        ids = self.worker_ids
-        sizes = [size if answered[n] else 0 for n, size in zip(ids, message.sizes, strict=True)]
-        wire = sum(wire_share(kind, self.size, n, size) for n, size in zip(ids, sizes, strict=True))
-        share = sum(sizes) / max(1, message.nbytes)
-        up = kind == "server"
-        taking = 1 + int(sum(answered[1:])) if up else self.size  # worker 0 lives with the server
-        self.ledger.book(kind, "up" if up else "peers", taking, share * message.info_bits / 8, sum(sizes), wire)
 
     def _book_answer(self, kind: str, message: Message, answer: Tensor) -> None:
         """What comes down to the workers; booked by the first process for all."""
@@ -181,6 +170,12 @@ class Communicator(Vectors):
             pending = following
         self.watch.to("compute")
         return [results[i] for i in range(len(begun))]
+
+    def sum_of_all(self, message: Message, weights: Tensor) -> Tensor:
+        """sum_n w_n parts(message_n) over all workers, every message being sent to everyone; not booked."""
+        if self._transport is None:
+            return message.codec.total(message, weights, self.deterministic)
+        return self._wait(self._transport.all_gather(message, weights))
 
     def stretch(self, message: Message, weights: Tensor) -> Steps[Tensor]:
         """The all-reduce of a message that stands for a stretch of the vector; not booked."""

@@ -70,6 +70,21 @@ def _unpack_ragged(frames: Sequence[Tensor], like: Message) -> tuple[Message, Te
     return replace(like, buffers=buffers, lengths=counts), weights
 
 
+def bundle(frames: Sequence[Tensor]) -> Tensor:
+    """The frames of W workers as one piece, uint8: their lengths (int64 each) first."""
+    lengths = torch.tensor([len(f) for f in frames], dtype=torch.int64, device=frames[0].device)
+    return torch.cat([lengths.view(torch.uint8), *frames])
+
+
+def unbundle(piece: Tensor, workers: int) -> list[Tensor]:
+    """What ``bundle`` put together. Raises CorruptMessageError for a piece that it cannot have made."""
+    head = workers * torch.int64.itemsize
+    lengths = _typed(piece[None, :head], torch.int64)[0].tolist() if len(piece) >= head else []
+    if len(lengths) != workers or min(lengths) < 0 or head + sum(lengths) != len(piece):
+        raise CorruptMessageError(f"{len(piece)} bytes are not the frames of {workers} workers")
+    return list(torch.split(piece[head:], lengths))
+
+
 def _rows(buffer: Tensor) -> Tensor:
     """[W, ...] -> uint8 [W, bytes]."""
     return buffer.flatten(1).contiguous().view(torch.uint8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -117,9 +116,7 @@ class Vectors(ABC):
         return torch.cat(packed).view(x.dtype).view(self.size, x.shape[1])
 
     @abstractmethod
-    def _aggregate(
-        self, kind: str, message: Message, weights: Tensor, answered: Sequence[bool] | None = None
-    ) -> Steps[Tensor]: ...
+    def _aggregate(self, kind: str, message: Message, weights: Tensor) -> Steps[Tensor]: ...
 
     @abstractmethod
     def _wait(self, steps: Steps[T]) -> T: ...

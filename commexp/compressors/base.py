@@ -111,11 +111,17 @@ class Compressor(ABC):
     #: ``cut`` can divide its messages into stretches of the vector
     cuts: bool = False
 
+    #: keeps something of each worker from round to round
+    remembers: bool = False
+
     _setup = Setup()
 
     def setup(self, setup: Setup) -> None:
         """Told once, before the first round. Without it: seed 0, workers 0..W-1, one flat vector."""
         self._setup = setup
+
+    def at(self, t: int) -> None:  # noqa: B027
+        """The next encoding is that of round t, whichever was the last: its random draws are that round's."""
 
     @abstractmethod
     def encode(self, a: Tensor) -> Message:

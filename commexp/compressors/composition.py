@@ -32,11 +32,15 @@ class Composition(Compressor):
         self.stochastic = entries.stochastic or values.stochastic
         self.varies = values.varies
         self.cuts = False  # the values are one vector of length k, which cannot be divided
-        self.shared_state = entries.shared_state
+        self.shared_state, self.remembers = entries.shared_state, entries.remembers
 
     def setup(self, setup: Setup) -> None:
         self.entries.setup(setup)
         self.values.setup(replace(setup, shapes={}, purpose=f"{setup.purpose}.values"))
+
+    def at(self, t: int) -> None:
+        self.entries.at(t)
+        self.values.at(t)
 
     def encode(self, a: Tensor) -> Message:
         picked = self.entries.encode(a)

@@ -48,6 +48,8 @@ class ErrorFeedback(Compressor):
     Raises ValueError for masking or warm-up around a codec that does not pick entries.
     """
 
+    remembers = True
+
     def __init__(self, codec: Compressor, feedback: Feedback | None = None) -> None:
         self.codec = codec
         self.how = feedback or Feedback()
@@ -68,6 +70,9 @@ class ErrorFeedback(Compressor):
 
     def setup(self, setup: Setup) -> None:
         self.codec.setup(setup)
+
+    def at(self, t: int) -> None:
+        self.codec.at(t)
 
     def encode(self, a: Tensor) -> Message:
         self._warm()

@@ -62,6 +62,7 @@ class Layerwise(Compressor):
         self.codec, self.scope, self.whole_below = codec, scope, whole_below
         self.sums, self.unbiased, self.varies = codec.sums, codec.unbiased, codec.varies
         self.stochastic, self.picks, self.shared_state = codec.stochastic, codec.picks, codec.shared_state
+        self.remembers = codec.remembers
         self._parts: list[Part] = []
         self._latest: tuple[Message, list[Message]] | None = None
 
@@ -89,6 +90,10 @@ class Layerwise(Compressor):
         if not self._parts:
             self._parts = [Part(self.codec, [slice(0, dim)])]
         return self._parts
+
+    def at(self, t: int) -> None:
+        for codec in (self.codec, *(p.codec for p in self._parts)):
+            codec.at(t)
 
     def encode(self, a: Tensor) -> Message:
         inner = [p.codec.encode(p.own(a)) for p in self._over(a.shape[1])]

@@ -17,6 +17,9 @@ class Stochastic(Compressor):
     stochastic = True
     _encoded = 0
 
+    def at(self, t: int) -> None:
+        self._encoded = t
+
     def generators(self, a: Tensor) -> list[torch.Generator]:
         """A generator for each worker's row of ``a`` [W, J], on its device, for this encoding alone."""
         ids = self._setup.worker_ids

@@ -9,21 +9,24 @@ import socket
 import sys
 import tempfile
 import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.elastic.agent.server.api import WorkerSpec
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from commexp.config import Plan
-from commexp.launch.rendezvous import HOST, NAME, listen
+from commexp.launch.agent import Agent
+from commexp.launch.rendezvous import HOST, Loopback, listen
 from commexp.refusals import LaunchError, UserError
 from commexp.rundir import FINISHED, Run, write_json
 from commexp.runner import folder_of
 
 START = "from commexp.launch.worker import main; main()"
 KILLED = "killed it"
+MONITOR = 0.1  # seconds between two looks at the processes
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -48,11 +51,23 @@ def run_in_processes(plan: Plan) -> Run:
     with tempfile.TemporaryDirectory(prefix="commexp-") as scratch:
         task = Path(scratch) / "task.json"
         write_json(task, {"name": plan.name, "config": plan.resolved})
-        os.environ["COMMEXP_LAUNCHER"] = str(os.getpid())
+        os.environ |= {"COMMEXP_LAUNCHER": str(os.getpid()), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGHUP,SIGQUIT"}
         # Ctrl-C reaches the workers as SIGTERM: it ends one that is still importing without a word
         signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         try:
-            elastic_launch(_how(wanted, scratch), sys.executable)("-c", START, str(task))
+            spec = WorkerSpec(
+                role="default",
+                local_world_size=wanted.nproc,
+                rdzv_handler=Loopback(_listen(wanted.port), uuid.uuid4().hex, timedelta(seconds=wanted.timeout)),
+                entrypoint=sys.executable,
+                args=("-c", START, str(task)),
+                max_restarts=wanted.max_restarts,
+                monitor_interval=MONITOR,
+                local_addr=HOST,
+            )
+            ended = Agent(spec, DefaultLogsSpecs(log_dir=scratch), forgives=plan.goes_on).run()
+            if ended.is_failed():
+                raise ChildFailedError(sys.executable, ended.failures)
         except ChildFailedError as error:
             reason = root_cause(error.failures)
             if wanted.max_restarts:
@@ -66,29 +81,13 @@ def run_in_processes(plan: Plan) -> Run:
             if run.status not in (*FINISHED, "interrupted"):  # what workers write that were told and had begun
                 raise KeyboardInterrupt from error
         finally:
-            del os.environ["COMMEXP_LAUNCHER"]
+            del os.environ["COMMEXP_LAUNCHER"], os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         refusal = Path(scratch) / "refusal"
         if refusal.is_file():
             raise UserError(refusal.read_text(encoding="utf-8"))
     return run
-
-
-def _how(wanted: Any, scratch: str) -> LaunchConfig:
-    how = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=wanted.nproc,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend=NAME,
-        rdzv_configs={"listening": _listen(wanted.port), "timeout": wanted.timeout},
-        local_addr=HOST,
-        max_restarts=wanted.max_restarts,
-        logs_specs=DefaultLogsSpecs(log_dir=scratch),
-    )
-    how.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"
-    return how
 
 
 def _listen(port: int) -> socket.socket:

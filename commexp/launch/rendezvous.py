@@ -13,9 +13,7 @@ import torch.distributed as dist
 from torch.distributed.elastic.rendezvous import (
     RendezvousHandler,
     RendezvousInfo,
-    RendezvousParameters,
     RendezvousStoreInfo,
-    rendezvous_handler_registry,
 )
 
 NAME = "commexp-loopback"
@@ -75,11 +73,3 @@ class Loopback(RendezvousHandler):
 
     def shutdown(self) -> bool:
         return True
-
-
-def create(params: RendezvousParameters) -> RendezvousHandler:
-    """From rdzv_configs: ``listening`` and ``timeout`` in seconds."""
-    return Loopback(params.config["listening"], params.run_id, timedelta(seconds=params.config["timeout"]))
-
-
-rendezvous_handler_registry.register(NAME, create)

@@ -1,0 +1,209 @@
+"""Processes that nobody waits for: the first one calls, the others answer when they can, and may die.
+
+The first process sends an order (round, x) to each of the others and goes on when it likes. A process works on the
+newest order that it has; each order it gets it acknowledges once, with its message or, where a newer one has come
+before that was ready, with an empty answer. Messages go point to point over Gloo, each side with a thread that
+listens to the other, so that losing one process is noticed at once and concerns nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import defaultdict
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from commexp.comm.links import Links, LostProcessError, Processes
+
+log = logging.getLogger("commexp")
+
+AHEAD = 8  # orders that a process may leave unacknowledged before it gets no more
+EVER = timedelta(days=365)  # a listener is not to give up
+PATIENCE = 30.0  # seconds in which the others are to end
+LONGER = 3  # than it waits for others, others wait for the first process
+STOP = -1  # in the place of a round
+
+
+class Heard(NamedTuple):
+    """What process ``rank`` says of round ``number``: ``body`` are its message's bytes, uint8; empty where it has none.
+    ``bad``: gradients that were not finite since it spoke last; ``fault``: whether the body is a text about one.
+    ``lost``: the process is gone. The last word of each, once it is over, is of round STOP."""
+
+    rank: int
+    number: int = STOP
+    bad: int = 0
+    fault: bool = False
+    body: Tensor = torch.empty(0, dtype=torch.uint8)
+    lost: bool = False
+
+
+class Coordinator(Links):
+    """The first process. To whoever asks for its links it is alone: what must be agreed upon it decides.
+
+    ``lost``: which processes are gone, and in which round that was noticed.
+    """
+
+    def __init__(self, links: Processes) -> None:
+        self.processes, self.timeout = links.processes, links.timeout.total_seconds()
+        self.group = _group()
+        self.lost: dict[int, int] = {}
+        self.round = 0
+        self._heard: queue.SimpleQueue[Heard] = queue.SimpleQueue()
+        self._sent: dict[int, list[object]] = defaultdict(list)  # a transfer under way must be kept
+        for rank in range(1, self.processes):
+            threading.Thread(target=self._listen, args=(rank,), daemon=True).start()
+
+    @property
+    def living(self) -> list[int]:
+        return [rank for rank in range(1, self.processes) if rank not in self.lost]
+
+    def order(self, number: int, x: Tensor | None = None) -> None:
+        """Round ``number`` at x [J], to all living; without x the end."""
+        self.round = max(number, self.round)
+        body = _bytes(x) if x is not None else torch.empty(0, dtype=torch.uint8)
+        head = torch.tensor([number, len(body)])
+        for rank in self.living:
+            if len(self._sent[rank]) >= AHEAD and x is not None:
+                continue
+            try:
+                works = [dist.isend(head, rank, group=self.group)]
+                if len(body):
+                    works.append(dist.isend(body, rank, group=self.group))
+                self._sent[rank].append((works, head, body))
+            except RuntimeError:
+                self._lose(rank)
+
+    def hear(self, seconds: float) -> Heard | None:
+        """The next word of any process, within so many seconds."""
+        try:
+            heard = self._heard.get(timeout=max(0.0, seconds))
+        except queue.Empty:
+            return None
+        if heard.lost:
+            self._lose(heard.rank)
+        elif self._sent[heard.rank]:
+            self._sent[heard.rank].pop(0)
+        return heard
+
+    def give_up(self, rank: int) -> None:
+        """A process that does not answer in launch.timeout is as good as gone."""
+        self._lose(rank)
+
+    def end(self) -> None:
+        """Tells all living that it is over, and waits until they have heard so, or for a while."""
+        self.order(STOP)
+        left, until = set[int](), time.monotonic() + PATIENCE
+        while not left.issuperset(self.living) and time.monotonic() < until:
+            heard = self.hear(until - time.monotonic())
+            if heard is not None and heard.number == STOP:
+                left.add(heard.rank)
+
+    def _lose(self, rank: int) -> None:
+        if rank not in self.lost:
+            self.lost[rank] = self.round
+            self._sent.pop(rank, None)
+
+    def _listen(self, rank: int) -> None:
+        try:
+            while True:
+                head = torch.empty(4, dtype=torch.int64)
+                dist.recv(head, rank, group=self.group)
+                number, size, bad, fault = head.tolist()
+                body = torch.empty(size, dtype=torch.uint8)
+                if size:
+                    dist.recv(body, rank, group=self.group)
+                self._heard.put(Heard(rank, number, bad, bool(fault), body))
+                if number == STOP:
+                    return
+        except (RuntimeError, ValueError):
+            self._heard.put(Heard(rank, lost=True))
+
+
+class Remote(Links):
+    """Any other process."""
+
+    def __init__(self, links: Processes) -> None:
+        self.rank, self.processes, self.timeout = links.rank, links.processes, LONGER * links.timeout.total_seconds()
+        self.group = _group()
+        self._orders: queue.SimpleQueue[tuple[int, Tensor] | None] = queue.SimpleQueue()
+        self._next: tuple[int, Tensor] | None = None
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def next(self) -> tuple[int, Tensor] | None:
+        """The newest order: round and x as bytes, uint8; None at the end. Raises LostProcessError if the first process
+        is gone, or says nothing for several times launch.timeout, in which it may wait for a third one."""
+        if self._next is None and not self.wait(self.timeout):
+            text = f"rank {self.rank}: no word from rank 0 in {LONGER} times launch.timeout"
+            raise LostProcessError(text, "silent")
+        while self.wait(0.0):
+            pass
+        order, self._next = self._next, None
+        assert order is not None
+        if order[0] == STOP:
+            self.answer(STOP)
+            return None
+        return order
+
+    def wait(self, seconds: float) -> bool:
+        """Waits so long, or until a newer order has come: True then. One before it that nobody has taken is
+        acknowledged."""
+        try:
+            newer = self._orders.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        if newer is None:
+            raise self._gone()
+        if self._next is not None:
+            self.answer(self._next[0])
+        self._next = newer
+        return True
+
+    def answer(self, number: int, body: Tensor | None = None, bad: int = 0, fault: bool = False) -> None:
+        """What this process has to say of round ``number``, see Heard."""
+        size = 0 if body is None else len(body)
+        try:
+            dist.send(torch.tensor([number, size, bad, int(fault)]), 0, group=self.group)
+            if body is not None and size:
+                dist.send(body.cpu(), 0, group=self.group)
+        except RuntimeError as error:
+            raise self._gone() from error
+
+    def _gone(self) -> LostProcessError:
+        return LostProcessError(f"rank {self.rank}: lost its connection to rank 0", "gone")
+
+    def _listen(self) -> None:
+        number = 0
+        try:
+            while number != STOP:
+                head = torch.empty(2, dtype=torch.int64)
+                dist.recv(head, 0, group=self.group)
+                number, size = head.tolist()
+                body = torch.empty(size, dtype=torch.uint8)
+                if size:
+                    dist.recv(body, 0, group=self.group)
+                self._orders.put((number, body))
+        except (RuntimeError, ValueError):
+            self._orders.put(None)
+
+
+def apart(links: Processes) -> Coordinator | Remote:
+    """This process's side. All processes call this together."""
+    return Remote(links) if links.rank else Coordinator(links)
+
+
+def _group() -> dist.ProcessGroup:
+    """For messages between two processes, which may take as long as they like. All processes call it together."""
+    group = dist.new_group(backend="gloo", timeout=EVER)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return x.detach().cpu().contiguous().view(torch.uint8).clone()
