@@ -45,6 +45,8 @@ def execute(plan: Plan, device: torch.device, links: Links | None = None) -> Run
         raise UserError(refusal)
     with run.locked() if links.rank == 0 else nullcontext():
         if links.first_says(not run.finished or plan.config.rerun):
+            if isinstance(side, Coordinator | Remote):
+                side.listen()
             running.answer_calls(side) if isinstance(side, Remote) else running.run_to_end()
     return run
 
@@ -120,9 +122,9 @@ class Running(Trial):
     def answer_calls(self, links: Remote) -> None:
         """All that another process than the first does where nobody waits for it: works on the newest call, until
         there are no more."""
-        dtype = getattr(torch, self.plan.config.dtype)
-        with self.interrupts:
-            while (call := links.next()) is not None:
+        dtype, call = getattr(torch, self.plan.config.dtype), links.next()
+        with self.interrupts, self.run.logging(log, links.rank):  # the first call says that the folder is ready
+            while call is not None:
                 t, body = call
                 self.checked.round, counted = t + 1, self.checked.count
                 message = self.algorithm.respond(t, body.view(dtype).to(self.device))
@@ -133,6 +135,7 @@ class Running(Trial):
                     links.answer(t, torch.frombuffer(bytearray(fault.text().encode()), dtype=torch.uint8), bad, True)
                 else:
                     links.answer(t, bundle(pack_frames(message, torch.ones(message.workers))), bad)
+                call = links.next()
 
     def _write_partition(self) -> None:
         """partition.csv, where samples have classes; and who holds which subset, of coded methods."""

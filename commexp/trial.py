@@ -127,15 +127,16 @@ class Trial:
 
     def pause(self, number: int) -> float:
         """For how many seconds this process is to sleep in round ``number`` = 1, 2, ..., as long as the slowest of its
-        workers computes; where nobody waits for those who are late, the slowest of the others, if there are any."""
+        workers computes; where it is known who will answer, the slowest of those, if there are any."""
         if not self.plan.config.launch.inject:
             return 0.0
         clock, own = self.books.clock, list(self.comm.worker_ids)
         gradients = self.books.planned.gradients
-        seconds = clock.computing(number, gradients[number] - gradients[number - 1])[own]
-        late = self.plan.straggler.late(number, self.comm.size, self.plan.config.seed)[own]
-        by_model = clock.closing is not None and clock.closing == Closing()
-        return float(seconds[~late].max() if by_model and not late.all() else seconds.max())
+        each = gradients[number] - gradients[number - 1]
+        seconds = clock.computing(number, each)[own]
+        known = clock.closing == Closing() or self.comm.deterministic
+        counted = clock.answered(number, each)[own]
+        return float(seconds[counted].max() if known and counted.any() else seconds.max())
 
     def heard(self, bad: int, fault: str) -> None:
         """What another process says of gradients that are not finite."""

@@ -30,7 +30,9 @@ class Coded(Training):
 
     A and a: see the methods. C: the compressor. A worker whose message did not count keeps its residual of before.
     ``first``, ``deadline``: when a round is closed: after so many answers, or so many seconds; with neither, when all
-    workers have answered whom the straggler model does not make late. All workers get the new x. Diagnostic:
+    workers have answered whom the straggler model does not make late. Who that is, the virtual clock says; among real
+    processes that reach a server, ``first`` and ``deadline`` go by what really comes, unless comm.deterministic is set.
+    All workers get the new x. Diagnostic:
     ``answers``, how many messages have counted so far. The other fields: see Training. Raises ValueError for a value
     out of range.
     """

@@ -44,8 +44,8 @@ class Answering(ABC):
 
     def answers(self, message: Message, expected: np.ndarray, closes: Closes, weigh: Weigh) -> Answers:
         """The weighted sum of what has come when the round is closed, known to all. ``message``: of the workers here.
-        ``expected``: bool [N], who answers by the straggler model. ``closes``: what closes the round among real
-        processes instead."""
+        ``expected``: bool [N], who answers on the virtual clock. ``closes``: what closes the round where real processes
+        decide instead."""
         kind = self.carrier(message.codec, message.dim, message.dtype.itemsize)
         here = [(n, size) for n, size in zip(self.worker_ids, message.sizes, strict=True) if expected[n]]
         bits = message.info_bits * sum(size for _, size in here) / max(1, message.nbytes)

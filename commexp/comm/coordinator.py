@@ -57,6 +57,9 @@ class Coordinator(Links):
         self.round = 0
         self._heard: queue.SimpleQueue[Heard] = queue.SimpleQueue()
         self._sent: dict[int, list[object]] = defaultdict(list)  # a transfer under way must be kept
+
+    def listen(self) -> None:
+        """To be called once it is certain that there will be calls."""
         for rank in range(1, self.processes):
             threading.Thread(target=self._listen, args=(rank,), daemon=True).start()
 
@@ -134,6 +137,9 @@ class Remote(Links):
         self.group = _group()
         self._orders: queue.SimpleQueue[tuple[int, Tensor] | None] = queue.SimpleQueue()
         self._next: tuple[int, Tensor] | None = None
+
+    def listen(self) -> None:
+        """To be called once it is certain that there will be calls."""
         threading.Thread(target=self._listen, daemon=True).start()
 
     def next(self) -> tuple[int, Tensor] | None:

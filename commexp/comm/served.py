@@ -23,7 +23,8 @@ class Served(Communicator):
     """The first process: it hosts the server, and workers of its own.
 
     A round is closed when all living processes have answered that are not late by the straggler model; or after so
-    many answers, or seconds, where the method says so. An answer to another round than the one under way is dropped. A
+    many answers, or seconds, where the method says so: of those that really come, or with ``deterministic`` of those
+    that come on the virtual clock. An answer to another round than the one under way is dropped. A
     process that dies, or does not answer in launch.timeout, is late for ever. ``heard``: told what others say of
     gradients that are not finite: how many, and a text about the first.
     """
@@ -70,8 +71,8 @@ class Served(Communicator):
 
     def _collect(self, own: list[Tensor], expected: np.ndarray, closes: Closes) -> dict[int, Tensor]:
         """The frames that count, by worker."""
-        first, deadline = closes
-        by_model = closes == (None, None)
+        first, deadline = (None, None) if self.deterministic else closes
+        by_model = (first, deadline) == (None, None)
         here, links = len(self.worker_ids), self.coordinator
         ready = time.monotonic() + self._pause
         ends = self._begun + (links.timeout if deadline is None else deadline)
@@ -103,10 +104,9 @@ class Served(Communicator):
                 continue
             if heard.bad or heard.fault:
                 self.heard(heard.bad, bytes(heard.body.tolist()).decode() if heard.fault else "")
-                if heard.fault and heard.number == links.round:
-                    add(heard.rank, own)  # something in its place: the round will not count
-            elif heard.number == links.round and len(heard.body):
-                add(heard.rank, unbundle(heard.body.to(own[0].device), here))
+            if heard.number == links.round and len(heard.body):
+                # a fault's round will not count: something in its place
+                add(heard.rank, own if heard.fault else unbundle(heard.body.to(own[0].device), here))
             elif len(heard.body):
                 self.dropped += 1
         return came
