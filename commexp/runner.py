@@ -7,7 +7,6 @@ import math
 import sys
 import time
 from contextlib import nullcontext
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from commexp.comm import Coordinator, Links, Processes, Remote, apart, bundle, p
 from commexp.config import Plan
 from commexp.flatness import measure, write_landscape
 from commexp.interrupts import Interrupts
+from commexp.inventory import write_inventory
 from commexp.problems import NonFiniteError
 from commexp.progress import Progress
 from commexp.provenance import now
@@ -83,9 +83,7 @@ class Running(Trial):
             try:
                 if first:
                     run.write_config(self.plan.resolved)
-                    self._write_partition()
-                    self._write_topology()
-                    self._write_rounds()
+                    write_inventory(self)
                     run.set_meta(name=self.plan.name, status="running", **begun, **self.about())
                     self.say_what_it_costs()
                 why = {}
@@ -136,34 +134,6 @@ class Running(Trial):
                 else:
                     links.answer(t, bundle(pack_frames(message, torch.ones(message.workers))), bad)
                 call = links.next()
-
-    def _write_partition(self) -> None:
-        """partition.csv, where samples have classes; and who holds which subset, of coded methods."""
-        counts, held = self.problem.classes_per_worker(), self.held
-        if held is not None:
-            pairs = zip(*held.held.nonzero(), strict=True)
-            self.run.write_rows("allocation", [{"worker": int(n), "subset": int(k)} for n, k in pairs])
-        if counts is not None:
-            counts = counts if held is None else torch.tensor(held.held).to(counts) @ counts
-            rows = [(n, c, m) for n, row in enumerate(counts.tolist()) for c, m in enumerate(row)]
-            self.run.write_rows("partition", [{"worker": n, "class": c, "samples": m} for n, c, m in rows])
-
-    def _write_topology(self) -> None:
-        """topology.csv, where there is one, and it is not too large to be looked at: its weights off the diagonal; of
-        a graph that changes their mean over a period."""
-        mixer = self.comm.mixer
-        if mixer is not None and mixer.is_small and mixer.mean_links[0]:
-            columns = ("worker", "neighbour", "weight")
-            rows = zip(*mixer.mean_links, strict=True)
-            self.run.write_rows("topology", [dict(zip(columns, row, strict=True)) for row in rows])
-
-    def _write_rounds(self) -> None:
-        """rounds.csv: what each round takes of a worker."""
-        planned = self.books.planned
-        each = [[b - a for a, b in pairwise(c)] for c in (planned.ends, planned.batches, planned.gradients)]
-        columns = ("round", "steps", "batches", "gradients")
-        rows = zip(range(1, len(planned.ends)), *each, strict=True)
-        self.run.write_rows("rounds", [dict(zip(columns, row, strict=True)) for row in rows])
 
     def _valley(self) -> dict[str, float]:
         model, workers = self.algorithm.model(), self.algorithm.apart()

@@ -44,9 +44,10 @@ ALLOWED = {
         "algorithms", "books", "comm", "compressors", "config", "network", "problems", "provenance", "refusals",
         "rundir", "topologies",
     },
+    "inventory": {"trial"},
     "runner": {
-        "books", "comm", "config", "flatness", "interrupts", "problems", "progress", "provenance", "refusals", "rundir",
-        "trial",
+        "books", "comm", "config", "flatness", "interrupts", "inventory", "problems", "progress", "provenance",
+        "refusals", "rundir", "trial",
     },
     "compare": {"api", "config", "network", "refusals", "replay", "report", "rundir"},
     "replay": {"algorithms", "allocations", "books", "comm", "config", "network", "refusals", "rundir"},
