@@ -104,6 +104,32 @@ def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(table[0]), line(["-" * w for w in widths]), *[line(r) for r in table[1:]]])
 
 
+def _graph(s: dict[str, Any]) -> list[list[str]]:
+    """Of summary.json."""
+    return [
+        ["links", f"{number(s['links']):g}"],
+        ["lambda", f"{number(s['second_singular_value']):.8g}; spectral gap {number(s['spectral_gap']):.4g}"],
+        ["mixings K", f"{s['mixings']}; an exchange leaves at most {number(s['contraction']):.6g} of distances"],
+        ["gossip rounds", f"{s['gossip_rounds']:,}"],
+        ["samples per node", f"{s['samples_per_node']:,}"],
+    ]
+
+
+def _redundancy(run: Run) -> list[list[str]]:
+    """Copies of the data, how far they are from pair-wise balance, and how many answers counted."""
+    s, workers = run.summary, run.config["workers"]
+    possible, balance = workers * s["round"], number(s["off_balance"])
+    rows = [
+        ["copies", f"{number(s['copies']):g} of each of {s['subsets']} subsets; at most {s['largest_load']} a worker"],
+        [
+            "off balance",
+            f"by {balance:.4g} workers at most, {number(s['off_balance_rms']):.4g} rms, over pairs of subsets",
+        ],
+        ["answers", f"{s['answers']:,} of {possible:,} counted"],
+    ]
+    return rows + [["lost", text] for text in run.meta.get("lost", [])]
+
+
 def summary_markdown(run: Run, target: float | None = None) -> str:
     """Final and best values, bytes, times: what the end of a run shows and summary.md keeps."""
     s, status = run.summary, run.status
@@ -124,14 +150,9 @@ def summary_markdown(run: Run, target: float | None = None) -> str:
     ]
     blocks.append(markdown(["bytes", "all workers", "meaning"], bytes_rows))
     if "spectral_gap" in s:
-        graph = [
-            ["links", f"{number(s['links']):g}"],
-            ["lambda", f"{number(s['second_singular_value']):.8g}; spectral gap {number(s['spectral_gap']):.4g}"],
-            ["mixings K", f"{s['mixings']}; an exchange leaves at most {number(s['contraction']):.6g} of distances"],
-            ["gossip rounds", f"{s['gossip_rounds']:,}"],
-            ["samples per node", f"{s['samples_per_node']:,}"],
-        ]
-        blocks.append(markdown(["graph", ""], graph))
+        blocks.append(markdown(["graph", ""], _graph(s)))
+    if "subsets" in s:
+        blocks.append(markdown(["redundancy", ""], _redundancy(run)))
     clock = [
         ["computing here", f"{number(s['wall_seconds']):.2f} s"],
         ["virtual clock", f"{number(s['sim_seconds']):.4g} s"],
