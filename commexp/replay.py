@@ -72,11 +72,15 @@ class Replay:
         return self.held.loads, None if closes is None else Closing(*closes)
 
     def seconds(self, network: Network) -> list[float]:
-        """The virtual clock at each evaluation, exactly as a run on this network would have it."""
+        """The virtual clock at each evaluation, exactly as a run on this network would have it. Raises UserError for a
+        network that does not fit the run's workers."""
         node: dict[str, Any] = dict(self.config["straggler"])
         straggler = build(node, "straggler", Straggler)
         workers, seed = self.config["workers"], self.config["seed"]
-        clock = VirtualClock(network, straggler, workers, seed, self.links, *self._coded(network))
+        try:
+            clock = VirtualClock(network, straggler, workers, seed, self.links, *self._coded(network))
+        except ValueError as error:
+            raise UserError(f"RUN={self.run.folder}: {error}") from error
         found, last = [], 0
         for number in self.evaluated:
             for t in range(last + 1, number + 1):
