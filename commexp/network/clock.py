@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from commexp.network.closing import Closing
 from commexp.network.link import Network
+from commexp.network.overlap import overlapped
 from commexp.network.straggler import NoStragglers, Straggler
 
 Links = tuple[Sequence[int], Sequence[int]]  # receivers, senders
@@ -40,6 +42,8 @@ class VirtualClock:
     long as ``Rates.gossip`` says, and of all other exchanges only those who take part set the pace. Where a ``closing``
     is given, the exchange begins without those who have not answered by then, and they leave their work and begin the
     next round with the others.
+    With ``network.overlap`` a round's all-reduce begins while the gradient is computed, see ``overlapped``;
+    ``stretches``: for each stretch of the gradient, the share of it that is final when this one goes.
     Everything is a function of the seed and the round's number, so a run can be priced anew from its books.
     """
 
@@ -52,16 +56,18 @@ class VirtualClock:
         links: Links | None = None,
         loads: np.ndarray | None = None,
         closing: Closing | None = None,
+        stretches: Sequence[float] = (1.0,),
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
         self.closing = closing
+        self.stretches = stretches if network.overlap else (1.0,)
         network.compute.factors(workers)  # refuses what does not fit
         straggler.late(1, workers, seed)
         self.rates = network.rates(workers)
         self.alike, self.pace = self.rates.alike, self.rates.pace()
         even = network.compute.kind in ("constant", "measured") and not network.compute.slow
-        even = even and np.ptp(self.loads) == 0 and closing is None and self.alike
+        even = even and np.ptp(self.loads) == 0 and closing is None and self.alike and len(self.stretches) == 1
         self.even = even and isinstance(straggler, NoStragglers)  # all workers are always at the same second
         self.times = np.zeros(workers)
         self.links: tuple[np.ndarray, ...] | None = None
@@ -115,10 +121,13 @@ class VirtualClock:
             answered, took = self._closed(number, gradients, measured)
             ready = np.full_like(self.times, self.now + took)
         for entry in booked:
-            if entry.exchange == "gossip" and self.links is not None:
+            if entry.exchange == "all_reduce" and entry is booked[0]:
+                take = partial(self._seconds, entry)
+                ready = np.full_like(ready, overlapped(self.times, ready, gradients, self.stretches, take))
+            elif entry.exchange == "gossip" and self.links is not None:
                 ready = self._gossiped(entry, ready, *self.links)
             else:
-                ready = np.full_like(ready, ready.max() + self._seconds(entry, answered))
+                ready = np.full_like(ready, ready.max() + self._seconds(entry, answered=answered))
         self.times = ready
 
     def _gossiped(self, entry: Booked, ready: np.ndarray, receivers: np.ndarray, senders: np.ndarray) -> np.ndarray:
@@ -134,10 +143,10 @@ class VirtualClock:
             ready = begun + each
         return ready + whole
 
-    def _seconds(self, entry: Booked, answered: np.ndarray | None = None) -> float:
-        """``answered``: who takes part, where not all do."""
+    def _seconds(self, entry: Booked, part: float = 1.0, answered: np.ndarray | None = None) -> float:
+        """``part``: of the entry's bytes. ``answered``: who takes part, where not all do."""
         e, share = entry, self.share if entry.exchange == "gossip" else None
         pace = self.pace
         if answered is not None and e.workers < self.workers and not self.alike:
             pace = self.rates.pace(answered)
-        return self.network.seconds(e.exchange, e.workers, e.bytes_wire, e.repeats, e.direction, share, pace)
+        return self.network.seconds(e.exchange, e.workers, part * e.bytes_wire, e.repeats, e.direction, share, pace)

@@ -20,6 +20,8 @@ class Network:
 
     ``bandwidth``: Mbit/s per link, down, and up too unless ``up`` is given. ``latency``: milliseconds per message.
     ``links``: by worker number; what a Link does not say is the class's.
+    ``overlap``: a gradient's all-reduce begins while it is still computed, wherever one worker a process would do so,
+    see ``overlapped``; else exchanges follow the computing.
     ``compute``: seconds that a worker computes for a gradient, see Compute.
 
     n workers take part, B bytes on all links (comm/cost.py), beta_n = the slower of worker n's up and down in bytes/s,
@@ -49,6 +51,7 @@ class Network:
     latency: float = 0.1
     up: Optional[float] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
     links: Optional[dict[int, Link]] = None  # noqa: UP045
+    overlap: bool = False
     compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:
@@ -75,7 +78,7 @@ class Network:
         self,
         exchange: str,
         workers: int,
-        wire: int,
+        wire: float,
         repeats: int = 1,
         direction: str = "peers",
         share: float | None = None,
