@@ -98,8 +98,16 @@ def described(words: Sequence[str]) -> Network:
 
 
 def at(network: Network, bandwidth: float) -> Network:
-    """The same with another bandwidth, the way up as much slower as it was."""
-    up = None if network.up is None else network.up * bandwidth / network.bandwidth
+    """The same with another bandwidth; the way up, and the links of single workers both ways, as much faster or slower
+    than it as they were. Latencies stay."""
     if math.isclose(bandwidth, network.bandwidth):
         return network
-    return dataclasses.replace(network, bandwidth=bandwidth, up=up)
+
+    def scaled(rate: float | None) -> float | None:
+        return None if rate is None else rate * bandwidth / network.bandwidth
+
+    links = network.links and {
+        n: dataclasses.replace(link, bandwidth=scaled(link.bandwidth), up=scaled(link.up))
+        for n, link in network.links.items()
+    }
+    return dataclasses.replace(network, bandwidth=bandwidth, up=scaled(network.up), links=links)

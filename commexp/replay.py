@@ -11,7 +11,7 @@ import numpy as np
 from commexp.algorithms import Algorithm
 from commexp.allocations import Held
 from commexp.books import busy
-from commexp.comm import Entry
+from commexp.comm import Entry, stretch_ends
 from commexp.config import build
 from commexp.network import Closing, Network, Straggler, VirtualClock
 from commexp.refusals import UserError
@@ -43,7 +43,9 @@ class Replay:
         self.gradients = {int(row["round"]): float(row["gradients"]) for row in run.rows("rounds")}
         self.bookings: dict[int, list[Booking]] = defaultdict(list)
         self.busy: dict[int, float] = defaultdict(float)  # seconds of one worker
-        workers, processes = run.meta["workers"], run.meta["processes"]
+        meta = run.meta
+        workers, processes = meta["workers"], meta["processes"]
+        self.stretches = stretch_ends(meta["parameters"], meta["stretch"]) if "stretch" in meta else None
         self.held = None
         if (run.folder / "allocation.csv").is_file():
             pairs = run.rows("allocation")
@@ -58,10 +60,10 @@ class Replay:
         rows = run.rows("topology") if (run.folder / "topology.csv").is_file() else []
         self.links = ([r["worker"] for r in rows], [r["neighbour"] for r in rows]) if rows else None
 
-    def _coded(self, network: Network) -> tuple[np.ndarray, Closing | None] | tuple[()]:
+    def _coded(self, network: Network) -> tuple[np.ndarray | None, Closing | None]:
         """Loads, and when rounds are closed. Raises UserError where others would have answered on this network."""
         if self.held is None:
-            return ()
+            return None, None
         closes = build(dict(self.config["algo"]), "algo", Algorithm).closes(self.held)
         own = build(dict(self.config["network"]), "network", Network)
         if closes not in (None, (None, None)) and network.compute != own.compute:
@@ -72,11 +74,20 @@ class Replay:
         return self.held.loads, None if closes is None else Closing(*closes)
 
     def seconds(self, network: Network) -> list[float]:
-        """The virtual clock at each evaluation, exactly as a run on this network would have it."""
+        """The virtual clock at each evaluation, exactly as a run on this network would have it. Raises UserError for a
+        network that does not fit the run's workers."""
         node: dict[str, Any] = dict(self.config["straggler"])
         straggler = build(node, "straggler", Straggler)
         workers, seed = self.config["workers"], self.config["seed"]
-        clock = VirtualClock(network, straggler, workers, seed, self.links, *self._coded(network))
+        if network.overlap and self.stretches is None:
+            raise UserError(f"RUN={self.run.folder}: does not say what may overlap; run it again, with rerun=true")
+        loads, closing = self._coded(network)
+        try:
+            clock = VirtualClock(
+                network, straggler, workers, seed, self.links, loads, closing, self.stretches or (1.0,)
+            )
+        except ValueError as error:
+            raise UserError(f"RUN={self.run.folder}: {error}") from error
         found, last = [], 0
         for number in self.evaluated:
             for t in range(last + 1, number + 1):

@@ -13,7 +13,7 @@ import torch
 
 from commexp.algorithms import Context, Redundancy
 from commexp.books import Books, Planned
-from commexp.comm import Communicator, Coordinator, Links, Remote, Served, choose
+from commexp.comm import Communicator, Coordinator, Links, Remote, Served, choose, stretch_ends, stretch_of
 from commexp.compressors import Setup
 from commexp.config import Plan, short
 from commexp.network import Closing, VirtualClock
@@ -104,7 +104,8 @@ class Trial:
         network, workers = plan.network, plan.config.workers
         ends = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
         if held is None:
-            return VirtualClock(network, plan.straggler, workers, plan.config.seed, ends)
+            stretches = stretch_ends(self.problem.dim, self.stretch)
+            return VirtualClock(network, plan.straggler, workers, plan.config.seed, ends, stretches=stretches)
         closes = self.algorithm.closes(held)
         if closes is not None and closes != (None, None) and network.compute.kind == "measured":
             raise ValueError(
@@ -113,6 +114,13 @@ class Trial:
             )
         closing = None if closes is None else Closing(*closes)
         return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, held.loads, closing)
+
+    @property
+    def stretch(self) -> int | None:
+        """Entries of a gradient that go ahead of the rest together where there is one worker a process, or None."""
+        if not self.algorithm.streams or self.plan.config.on_nonfinite != "stop":
+            return None
+        return stretch_of(self.plan.compressor, self.comm.exchange, self.comm.deterministic)
 
     def _redundancy(self, held: Held, rows: Sequence[int]) -> Redundancy:
         plan, clock = self.plan, self.books.clock
@@ -191,7 +199,7 @@ class Trial:
     def about(self) -> dict[str, Any]:
         config = self.plan.config
         where = describe(self.device)
-        sizes = {"parameters": self.problem.dim, "samples": self.problem.samples}
+        sizes = {"parameters": self.problem.dim, "samples": self.problem.samples, "stretch": self.stretch}
         return {"seed": config.seed, "workers": config.workers, "processes": self.links.processes, **sizes, **where}
 
     def say_what_it_costs(self) -> None:

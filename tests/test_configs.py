@@ -196,6 +196,10 @@ REFUSED = {
     "algo.schedule.kind=linear": "algo.schedule.kind=linear:",
     "partition=dirichlet partition.alpha=0": "partition.alpha=0",
     "network.bandwidth=0": "network.bandwidth=0",
+    "network.links={3:{up:0}}": "network.links={3:{up:0.0}}: up must be positive",
+    "network.links={3:{bandwith:10}}": "network.links={3: {'bandwith': 10}}: Key 'bandwith' not in 'Link'",
+    "network.links={a:{up:1}}": "network.links={'a': {'up': 1}}: Key a",
+    "network.links=5": "network.links=5:",
     "workers=0": "workers=0:",
     "workers=two": "workers",
     "rounds=0": "rounds=0:",
@@ -232,6 +236,7 @@ def test_a_key_that_the_chosen_option_lacks_names_those_that_have_it() -> None:
 MISFITS = {
     "workers=2000": "workers=2000: more workers than the 1437 training samples",
     "compress=topk compress.k=1000000": "compress.k=1000000: more entries than",
+    "network.links={8:{up:10}}": "network.links={8:{up:10.0}}: there is no worker 8 of 8; give 0 to 7",
     "dataset=toy workers=3": "workers=3: the toy has two workers",
     "dataset=linreg model=resnet_small": "model=ResNetSmall: needs labelled images",
     "dataset=linreg batch_size=4": "batch_size=4:",

@@ -31,6 +31,7 @@ NETWORKS = [
     ["network=ethernet_1g"],
     ["network=mobile", *DRAWN, "straggler=bernoulli"],
     ["network=ethernet_100m", *PARETO, "straggler=bernoulli"],
+    ["network=ethernet_1g", "network.links={3:{bandwidth:10,latency:5},0:{up:50}}", *DRAWN, "straggler=bernoulli"],
 ]
 
 
@@ -92,6 +93,12 @@ def test_a_run_without_its_books_is_named(run: Callable[..., Run]) -> None:
     (done.folder / "rounds.csv").unlink()
     with pytest.raises(UserError, match=r"RUN=.*: has no rounds.csv; give the folder of a run that has ended"):
         Replay(done)
+
+
+def test_a_network_that_does_not_fit_the_runs_workers_is_refused(run: Callable[..., Run]) -> None:
+    books = Replay(run(*SMALL, "rounds=2"))
+    with pytest.raises(UserError, match=r"RUN=.*: network.links=\{8:\{up:1.0\}\}: there is no worker 8 of 8; give"):
+        books.seconds(plan("network.links={8:{up:1}}").network)
 
 
 def test_where_two_lines_cross() -> None:

@@ -58,6 +58,7 @@ class Algorithm(ABC):
     more_gradients = 0  # ... and besides in a round
     compressible = True  # whether what is exchanged may be compressed ...
     compressed_by = "dppf"  # ... and else who does so
+    streams = False  # its exchange may begin while a gradient is still being computed
     decentralised = False  # exchanges with neighbours on a graph, not with all
     proximal = False  # minimises F + h, not F alone
     coded = False  # its problem's gradients are those of subsets that several workers hold, and nobody waits for all

@@ -26,6 +26,8 @@ class SGD(Training):
     (arXiv 1809.07599); with RegTop-k, arXiv 2501.05633, algorithm 1. The fields: see Training.
     """
 
+    streams = True
+
     def setup(self, context: Context) -> None:
         self.context = context
         self.x = context.start.clone()

@@ -3,6 +3,7 @@
 from commexp.comm.communicator import Communicator
 from commexp.comm.coordinator import Coordinator, Remote, apart
 from commexp.comm.cost import EXCHANGES, check_carrier, choose
+from commexp.comm.exchange import stretch_ends, stretch_of
 from commexp.comm.frames import bundle, pack_frames
 from commexp.comm.ledger import PHASES, Entry, Ledger
 from commexp.comm.links import Links, LostProcessError, Processes
@@ -25,4 +26,6 @@ __all__ = [
     "check_carrier",
     "choose",
     "pack_frames",
+    "stretch_ends",
+    "stretch_of",
 ]

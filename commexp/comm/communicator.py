@@ -11,7 +11,7 @@ from torch import Tensor
 from commexp.comm.agreement import Agreement
 from commexp.comm.answers import Answering
 from commexp.comm.cost import check_exchange, choose, wire_share
-from commexp.comm.exchange import Exchange
+from commexp.comm.exchange import Exchange, stretch_of
 from commexp.comm.ledger import Entry, Ledger
 from commexp.comm.links import Handle, Links, Processes, Steps
 from commexp.comm.stopwatch import Stopwatch
@@ -148,8 +148,8 @@ class Communicator(Answering, Vectors):
 
     def streams(self, codec: Compressor, workers: int) -> bool:
         """Whether stretches of a gradient may go ahead of the rest: one worker here, entries encoded one by one."""
-        kind = self.exchange in ("auto", "all_reduce")
-        return self._transport is not None and workers == 1 and codec.entrywise and kind and not self.deterministic
+        possible = stretch_of(codec, self.exchange, self.deterministic) is not None
+        return possible and self._transport is not None and workers == 1
 
     def drive(self, *begun: tuple[Handle, Steps[T]]) -> list[T]:
         """Waits for exchanges that have been begun and gives their results. Each one's next step is begun before the

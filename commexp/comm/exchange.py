@@ -19,6 +19,19 @@ Ready = Callable[[Tensor, int], None]  # with the gradient [J] and the place fro
 STRETCH = 2**21  # entries that travel together; 8 MiB of fp32
 
 
+def stretch_of(codec: Compressor, exchange: str, deterministic: bool) -> int | None:
+    """How many entries of one worker's gradient may be all-reduced together, ahead of the rest; None where they may
+    not: they must be encoded one by one, and added in any order."""
+    ahead = codec.entrywise and exchange in ("auto", "all_reduce") and not deterministic
+    return STRETCH if ahead else None
+
+
+def stretch_ends(dim: int, stretch: int | None) -> tuple[float, ...]:
+    """For each stretch of a gradient of ``dim`` entries, the share of it that is final when this one goes:
+    min(1, s stretch / dim), s = 1, ..., ceil(dim / stretch); 1 alone where there are no stretches."""
+    return tuple(min(1.0, s * stretch / dim) for s in range(1, -(-dim // stretch) + 1)) if stretch else (1.0,)
+
+
 class Exchange:
     """sum_n w_n C(a_n) of this process's vectors a [W, J] and every other's, in two calls:
 

@@ -4,6 +4,7 @@ from commexp.network.clock import Booked, VirtualClock
 from commexp.network.closing import Closing
 from commexp.network.compute import Compute
 from commexp.network.link import Network
+from commexp.network.rates import Link
 from commexp.network.straggler import Bernoulli, Fixed, Markov, NoStragglers, Straggler
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Closing",
     "Compute",
     "Fixed",
+    "Link",
     "Markov",
     "Network",
     "NoStragglers",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from commexp.network.closing import Closing
 from commexp.network.link import Network
+from commexp.network.overlap import overlapped
 from commexp.network.straggler import NoStragglers, Straggler
 
 Links = tuple[Sequence[int], Sequence[int]]  # receivers, senders
@@ -36,8 +38,12 @@ class VirtualClock:
     subsets that it holds (``loads`` [N], else one), times the slowdown where the straggler model makes it late; then
     the round's exchanges follow, one after the other, each as long as ``Network.seconds`` says. An exchange of all
     begins when the last of them is ready and ends for all at once. In gossip each worker waits for its own neighbours,
-    at each mixing: ``links`` says who they are; without it, for all. Where a ``closing`` is given, the exchange begins
-    without those who have not answered by then, and they leave their work and begin the next round with the others.
+    at each mixing: ``links`` says who they are; without it, for all. Where links differ, each worker gossips for as
+    long as ``Rates.gossip`` says, and of all other exchanges only those who take part set the pace. Where a ``closing``
+    is given, the exchange begins without those who have not answered by then, and they leave their work and begin the
+    next round with the others.
+    With ``network.overlap`` a round's all-reduce begins while the gradient is computed, see ``overlapped``;
+    ``stretches``: for each stretch of the gradient, the share of it that is final when this one goes.
     Everything is a function of the seed and the round's number, so a run can be priced anew from its books.
     """
 
@@ -50,19 +56,25 @@ class VirtualClock:
         links: Links | None = None,
         loads: np.ndarray | None = None,
         closing: Closing | None = None,
+        stretches: Sequence[float] = (1.0,),
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
         self.closing = closing
+        self.stretches = stretches if network.overlap else (1.0,)
         network.compute.factors(workers)  # refuses what does not fit
         straggler.late(1, workers, seed)
+        self.rates = network.rates(workers)
+        self.alike, self.pace = self.rates.alike, self.rates.pace()
         even = network.compute.kind in ("constant", "measured") and not network.compute.slow
-        even = even and np.ptp(self.loads) == 0 and closing is None
+        even = even and np.ptp(self.loads) == 0 and closing is None and self.alike and len(self.stretches) == 1
         self.even = even and isinstance(straggler, NoStragglers)  # all workers are always at the same second
         self.times = np.zeros(workers)
-        self.links = None if links is None else tuple(np.asarray(ends, dtype=np.int64) for ends in links)
+        self.links: tuple[np.ndarray, ...] | None = None
+        if links is not None and len(links[1]):
+            self.links = tuple(np.asarray(ends, dtype=np.int64) for ends in links)
         self.share: float | None = None
-        if self.links is not None and len(self.links[1]):
+        if self.links is not None:
             degrees = np.bincount(self.links[1], minlength=workers)
             self.share = float(degrees.max() / degrees.sum())
 
@@ -102,22 +114,39 @@ class VirtualClock:
             computing = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
             self.times = self.times + (computing + sum(self._seconds(entry) for entry in booked))
             return
+        answered: np.ndarray | None = None
         if self.closing is None:
             ready = self.times + self.computing(number, gradients, measured)
         else:
-            ready = np.full_like(self.times, self.now + self._closed(number, gradients, measured)[1])
+            answered, took = self._closed(number, gradients, measured)
+            ready = np.full_like(self.times, self.now + took)
         for entry in booked:
-            seconds = self._seconds(entry)
-            if entry.exchange != "gossip" or self.links is None:
-                ready = np.full_like(ready, ready.max() + seconds)
-                continue
-            for _ in range(entry.repeats if np.ptp(ready) else 1):
-                begun = ready.copy()
-                np.maximum.at(begun, self.links[0], ready[self.links[1]])
-                ready = begun
-            ready = ready + seconds
+            if entry.exchange == "all_reduce" and entry is booked[0]:
+                take = partial(self._seconds, entry)
+                ready = np.full_like(ready, overlapped(self.times, ready, gradients, self.stretches, take))
+            elif entry.exchange == "gossip" and self.links is not None:
+                ready = self._gossiped(entry, ready, *self.links)
+            else:
+                ready = np.full_like(ready, ready.max() + self._seconds(entry, answered=answered))
         self.times = ready
 
-    def _seconds(self, entry: Booked) -> float:
+    def _gossiped(self, entry: Booked, ready: np.ndarray, receivers: np.ndarray, senders: np.ndarray) -> np.ndarray:
+        """When each worker has ended a gossip for which it is ``ready``, [N]."""
+        if self.alike:
+            mixings, each, whole = entry.repeats if np.ptp(ready) else 1, np.zeros(1), self._seconds(entry)
+        else:
+            each = self.rates.gossip(entry.bytes_wire, entry.repeats, receivers, senders)
+            mixings, whole = entry.repeats, 0.0
+        for _ in range(mixings):
+            begun = ready.copy()
+            np.maximum.at(begun, receivers, ready[senders])
+            ready = begun + each
+        return ready + whole
+
+    def _seconds(self, entry: Booked, part: float = 1.0, answered: np.ndarray | None = None) -> float:
+        """``part``: of the entry's bytes. ``answered``: who takes part, where not all do."""
         e, share = entry, self.share if entry.exchange == "gossip" else None
-        return self.network.seconds(e.exchange, e.workers, e.bytes_wire, e.repeats, e.direction, share)
+        pace = self.pace
+        if answered is not None and e.workers < self.workers and not self.alike:
+            pace = self.rates.pace(answered)
+        return self.network.seconds(e.exchange, e.workers, part * e.bytes_wire, e.repeats, e.direction, share, pace)
