@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -25,6 +26,12 @@ torch.set_num_threads(1)
 
 Graphs = dict[str, Callable[..., Topology]]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_finish() -> None:
+    """What importing and collecting left behind need not be looked through again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def environment() -> dict[str, str]:

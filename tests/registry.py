@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+from functools import lru_cache
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from commexp.api import compose_config
 from commexp.compressors import Compressor
@@ -22,8 +25,14 @@ def options(group: str) -> list[str]:
     return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
 
 
+@lru_cache(maxsize=128)
+def composed(*overrides: str) -> DictConfig:
+    """The same words, the same config: composing is most of the time that a plan takes."""
+    return compose_config(overrides)
+
+
 def plan(*overrides: str) -> Plan:
-    return prepare(compose_config(overrides))
+    return prepare(composed(*overrides))
 
 
 def compressor(name: str, *overrides: str) -> Compressor:

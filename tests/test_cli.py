@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -11,13 +12,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from conftest import Cli, environment
 from registry import untimed
 
+from commexp.api import run_experiment
+from commexp.cli import main
+from commexp.rundir import Run
+
 SHORT = ("rounds=10", "eval_every=5", "model.width=8", "batch_size=2")
-LONG = ("rounds=100000", "eval_every=1", "model.width=8", "batch_size=2")
+SMALL = ("dataset=linreg", "dataset.dim=40", "dataset.samples=20", "workers=8")  # a process has done it soon
+LONG = (*SMALL, "rounds=100000", "eval_every=1")
 
 
 def one_line_refusal(done: subprocess.CompletedProcess[str], start: str) -> None:
@@ -28,10 +35,31 @@ def one_line_refusal(done: subprocess.CompletedProcess[str], start: str) -> None
     assert done.stdout == ""
 
 
+@pytest.fixture
+def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """What the console script calls, in this process and an empty folder."""
+
+    def call(*args: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["commexp", *args])
+        status: object = 0
+        with patch.dict(os.environ, environment(), clear=True):
+            try:
+                main()
+            except SystemExit as end:
+                status = end.code
+            finally:
+                gc.enable()
+                gc.freeze()
+        assert isinstance(status, int)
+        return subprocess.CompletedProcess(args, status, *capfd.readouterr())
+
+    return call
+
+
 @pytest.mark.parametrize(
     ("args", "start"),
     [
-        (["algo=regtopkk"], "algo=regtopkk: no such option; did you mean regtopk"),
         (["algo.learning_rate=1"], "algo.learning_rate=1: no such key"),
         (
             ["compress=none", "compress.k=0.1"],
@@ -41,14 +69,26 @@ def one_line_refusal(done: subprocess.CompletedProcess[str], start: str) -> None
         (["workers=2000"], "workers=2000:"),
         (["rounds=many"], "rounds=many:"),
         (["outputs=/proc/nowhere"], "outputs=/proc/nowhere: cannot be written"),
-        (["-m", "algo=topk,regtopk", "compress.k=0.1,0"], "compress.k=0:"),
-        (["-m", "algo=topk,regtopkk"], "algo=regtopkk: no such option"),
         (["compress.k="], "compress.k"),
         (["rounds"], "rounds"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
-def test_a_mistake_gets_one_line_and_exit_two(args: list[str], start: str, cli: Cli, tmp_path: Path) -> None:
+def test_a_mistake_gets_one_line_and_exit_two(args: list[str], start: str, entry: Cli, tmp_path: Path) -> None:
+    one_line_refusal(entry(*args), start)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "start"),
+    [
+        (["algo=regtopkk"], "algo=regtopkk: no such option; did you mean regtopk"),
+        (["-m", "algo=topk,regtopk", "compress.k=0.1,0"], "compress.k=0:"),
+        (["-m", "algo=topk,regtopkk"], "algo=regtopkk: no such option"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_so_does_a_process_and_a_sweep(args: list[str], start: str, cli: Cli, tmp_path: Path) -> None:
     one_line_refusal(cli(*args), start)
     assert list(tmp_path.iterdir()) == []
 
@@ -75,7 +115,7 @@ def test_a_run_from_an_empty_folder(cli: Cli, tmp_path: Path) -> None:
 
 def test_divergence_exits_three(cli: Cli, tmp_path: Path) -> None:
     for _ in range(2):
-        done = cli("algo.lr=1e6", "rounds=60")
+        done = cli(*SMALL, "algo.lr=1e6", "rounds=60")
         assert done.returncode == 3
         assert "diverged" in done.stdout
     (meta,) = (tmp_path / "outputs" / "runs").glob("*/meta.json")
@@ -130,7 +170,7 @@ def completed(tmp_path: Path) -> int:
         return 0
 
 
-def test_kill_nine_then_the_same_command(cli: Cli, tmp_path: Path) -> None:
+def test_kill_nine_then_the_same_command(tmp_path: Path) -> None:
     """A run that saves after every round is killed again and again; its tables equal those of one left in peace."""
     args = ["algo=regtopk", "rounds=60", "eval_every=10", "model.width=8", "batch_size=2", "algo.momentum=0.5"]
     for kill in range(3):
@@ -144,14 +184,14 @@ def test_kill_nine_then_the_same_command(cli: Cli, tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 0
     (killed,) = (tmp_path / "outputs" / "runs").iterdir()
     assert "resumed" in (killed / "run.log").read_text()
-    assert cli(*args, "outputs=peace").returncode == 0
-    peaceful = tmp_path / "peace" / "runs" / killed.name
+    peaceful = run_experiment([*args, f"outputs={tmp_path / 'peace'}", "launch.device=cpu"], figures=False).folder
+    assert peaceful.name == killed.name
     for name in ("metrics.csv", "traffic.csv"):
         assert untimed(killed / name) == untimed(peaceful / name)
 
 
-def test_two_identical_commands_at_once_leave_one_sound_folder(cli: Cli, tmp_path: Path) -> None:
-    both = [start(tmp_path, *SHORT, "algo=topk") for _ in range(2)]
+def test_two_identical_commands_at_once_leave_one_sound_folder(tmp_path: Path) -> None:
+    both = [start(tmp_path, *SMALL, "rounds=10", "algo=topk", "compress.k=4") for _ in range(2)]
     outputs = [p.communicate(timeout=120) for p in both]
     assert [p.returncode for p in both] == [0, 0], outputs
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()
@@ -208,10 +248,8 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
         assert word in shown
 
 
-def test_report_compares_runs(cli: Cli, tmp_path: Path) -> None:
-    cli(*SHORT, "algo=topk")
-    cli(*SHORT, "algo=sgd")
-    folders = sorted(str(p) for p in (tmp_path / "outputs" / "runs").iterdir())
+def test_report_compares_runs(run: Callable[..., Run], tmp_path: Path) -> None:
+    folders = sorted(str(run(*SHORT, algo).folder) for algo in ("algo=topk", "algo=sgd"))
     program = [sys.executable, "-c", "from commexp.compare import main; main()"]
     done = subprocess.run([*program, *folders], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 from conftest import Cli
-from test_cli import start, wait_for, wait_until
+from test_cli import SMALL, start, wait_for, wait_until
 
 SHORT = ("rounds=10", "eval_every=5", "model.width=8", "batch_size=2")
+LINEAR = (*SMALL, "rounds=10", "eval_every=5")
+K = "compress.k=4"
 SWEEP = ("-m", "algo=topk,regtopk", "compress.k=0.1,0.01", "seed=0,1", "target_accuracy=0.05", *SHORT)
 
 
@@ -70,7 +72,7 @@ def test_killed_in_the_middle_it_does_only_what_is_missing(cli: Cli, tmp_path: P
 
 
 def test_ctrl_c_ends_the_sweep(tmp_path: Path) -> None:
-    process = start(tmp_path, "-m", "seed=0,1,2", "rounds=100000", "eval_every=1", "model.width=8", "batch_size=2")
+    process = start(tmp_path, "-m", "seed=0,1,2", *SMALL, "rounds=100000", "eval_every=1")
     log = wait_for(tmp_path, "runs/*/run.log")
     wait_until(lambda: "round" in log.read_text())
     process.send_signal(signal.SIGINT)
@@ -109,7 +111,7 @@ class Broken(TopK):
 
 def test_a_failed_run_is_a_row_and_the_others_run(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
-    done = cli("-m", "compress=topk", "compress._target_=broken.Broken,commexp.compressors.TopK", *SHORT)
+    done = cli("-m", "compress=topk", "compress._target_=broken.Broken,commexp.compressors.TopK", *LINEAR, K)
     assert done.returncode == 1
     assert "commexp: error: OSError: the disk is on fire" in done.stderr
     table = pd.read_csv(folder_of(tmp_path) / "sweep.csv")
@@ -119,7 +121,7 @@ def test_a_failed_run_is_a_row_and_the_others_run(cli: Cli, tmp_path: Path) -> N
 
 
 def test_a_single_value_for_a_field_of_a_swept_group(cli: Cli, tmp_path: Path) -> None:
-    done = cli("-m", "algo=topk,regtopk", "compress.k=0.05", *SHORT)
+    done = cli("-m", "algo=topk,regtopk", "compress.k=0.05", *LINEAR)
     assert done.returncode == 0, done.stderr
     runs = [json.loads(p.read_text()) for p in (tmp_path / "outputs" / "runs").glob("*/summary.json")]
     assert len(runs) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from commexp.report.tables import summary_markdown
 from commexp.rundir import Run, write_atomic
 
@@ -28,20 +30,29 @@ def finish(run: Run, target: float | None = None, figures: bool = True) -> str:
     text = summary_markdown(run, target)
     write_atomic(run.folder / "summary.md", text)
     due = [name for name in FIGURES if figures and _is_due(run, name)]
-    if due:
+    for name in due:
+        _draw(run, name, run.folder / "figures" / name)
+    return text
+
+
+def _draw(run: Run, name: str, path: Path) -> None:
+    """Each picture's own libraries are loaded for those who get it."""
+    if name == "curves":
         from commexp.report.curves import draw_curves
-        from commexp.report.landscape import draw_line, draw_plane
+
+        draw_curves({run.name: [run]}, path, title=run.name)
+    elif name == "partition":
         from commexp.report.partition import draw_partition
+
+        draw_partition(run, path)
+    elif name == "topology":
         from commexp.report.topology import draw_topology
 
-        others = {"line": draw_line, "plane": draw_plane, "partition": draw_partition, "topology": draw_topology}
-        for name in due:
-            path = run.folder / "figures" / name
-            if name == "curves":
-                draw_curves({run.name: [run]}, path, title=run.name)
-            else:
-                others[name](run, path)
-    return text
+        draw_topology(run, path)
+    else:
+        from commexp.report.landscape import draw_line, draw_plane
+
+        {"line": draw_line, "plane": draw_plane}[name](run, path)
 
 
 def _is_due(run: Run, name: str) -> bool:

@@ -39,6 +39,8 @@ STYLE: dict[Any, Any] = {
     "lines.markersize": 4.5,
     "legend.frameon": False,
     "figure.dpi": 100,
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
     "savefig.dpi": 160,
     "pdf.fonttype": 42,
 }
@@ -56,7 +58,7 @@ def save(made: Figure, path: Path) -> list[Path]:
     """Writes ``path``.png and .pdf, each in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made.draw_without_rendering()
-    made.set_layout_engine("none")  # the layout is settled once, not anew for each format
+    made.set_layout_engine(None)  # the layout is settled; any engine, even "none", has each format drawn twice
     written = []
     for kind in ("png", "pdf"):
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=f".{kind}")

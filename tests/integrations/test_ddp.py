@@ -306,7 +306,7 @@ def member(rank: int, folder: Path) -> None:
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    env = {**environment(), "PYTHONPATH": str(HERE.parent.parent), "GLOO_SOCKET_IFNAME": "lo"}
+    env = {**environment(), "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE.parents[2]}", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, str(HERE)]
     members = [
         subprocess.Popen([*command, str(rank), str(tmp_path)], env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)

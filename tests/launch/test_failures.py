@@ -9,14 +9,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from conftest import environment
 from launch.processes import free_port, ranks, wait_for
 
-LONG = ["algo=topk", "rounds=100000", "eval_every=1", "model.width=8", "batch_size=2", "save_every=5"]
+from commexp.api import run_experiment
+from commexp.refusals import UserError
+
+SMALL = ["algo=topk", "dataset=linreg", "dataset.dim=40", "dataset.samples=20", "workers=8"]  # no library is loaded
+LONG = [*SMALL, "compress.k=4", "rounds=100000", "eval_every=1", "save_every=5"]
 TWO = ["launch=torchrun", "launch.nproc=2"]
 
 
@@ -104,10 +108,20 @@ def test_a_launcher_that_is_killed_leaves_nobody(started: Callable[..., subproce
     until(lambda: not any(map(alive, pids)), seconds=5)
 
 
-def test_an_interrupt_saves_and_says_so(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+def check_listening(pids: Sequence[int]) -> None:
+    """On the loopback alone."""
+    found = [address for pid in pids for address in listening(pid)]
+    assert len(found) >= 3
+    assert {a for a in found if not a.startswith("127.")} == set(), "listens beyond the loopback interface"
+
+
+def test_sockets_listen_on_the_loopback_alone_and_an_interrupt_saves_and_says_so(
+    started: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
     launcher = started(*LONG, *TWO)
     until(lambda: saved(tmp_path))
     pids = workers_of(launcher.pid)
+    check_listening([launcher.pid, *pids])
     launcher.send_signal(signal.SIGINT)
     _, err = launcher.communicate(timeout=30)
     assert launcher.returncode == 130
@@ -158,8 +172,20 @@ def test_a_rank_that_cannot_reach_the_others(tmp_path: Path) -> None:
     [
         (["launch.nproc=3"], "launch.nproc=3: 8 workers cannot be spread evenly over it; give a divisor of workers"),
         (["launch.nproc=0"], "launch.nproc=0: must not be less than 1; give a number of processes"),
+    ],
+)
+def test_a_number_of_processes_that_does_not_fit_starts_none(words: list[str], line: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        run_experiment([*TWO, *words, f"outputs={tmp_path / 'outputs'}"])
+    assert str(refused.value) == line
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
         (["launch.device=cuda"], "launch.device=cuda: not usable here; give cpu, or auto"),
-        (["compress=topk", "compress.k=99999999"], "compress.k=99999999: more entries than the"),
+        ([*SMALL, "compress.k=99999999"], "compress.k=99999999: more entries than the"),
     ],
 )
 def test_a_users_mistake_is_refused_in_one_line(
@@ -177,14 +203,6 @@ def test_torchrun_starts_no_sweep(tmp_path: Path) -> None:
     ended = wait_for(ranks(1, ["-m", "commexp", "-m", "seed=0,1"], tmp_path), 60)
     assert ended[0][0] == 2
     assert "torchrun" in ended[0][2]
-
-
-def test_sockets_listen_on_the_loopback_alone(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    launcher = started(*LONG, *TWO)
-    until(lambda: saved(tmp_path))
-    found = [address for pid in (launcher.pid, *workers_of(launcher.pid)) for address in listening(pid)]
-    assert len(found) >= 3
-    assert {a for a in found if not a.startswith("127.")} == set()
 
 
 def listening(pid: int) -> list[str]:

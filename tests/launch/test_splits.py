@@ -8,18 +8,22 @@ with two, and with either four or eight.
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from launch.processes import ranks, wait_for
 from launch.walker import gossiped
+from omegaconf import OmegaConf
 from registry import bare, options, plan, untimed
 from safetensors.torch import load_file
 
-from commexp.api import run_experiment
 from commexp.comm import Links
 from commexp.comm.cost import serves_two_phase
+from commexp.config import Plan, prepare
+from commexp.launch import launch
 from commexp.rundir import Run
 
 WALKER = Path(__file__).with_name("walker.py")
@@ -33,6 +37,16 @@ LINEAR = [
 ]
 LINEAR += ["debug=true", "dtype=float64", "rounds=5", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
 DIGITS = ["rounds=4", "eval_every=2", "model.width=8", "batch_size=2", "dtype=float64"]
+
+
+@cache
+def resolved(*case: str) -> dict[str, Any]:
+    """Composed once for all the ways that the case goes."""
+    return plan(*case, "launch.device=cpu").resolved
+
+
+def below(folder: Path, case: list[str]) -> Plan:
+    return prepare(OmegaConf.create({**resolved(*case), "outputs": str(folder)}))
 
 
 NAN = [*DIGITS, "algo.lr=1e6", "rounds=30", "eval_every=30", "dtype=float32"]  # a gradient is NaN before round 30
@@ -66,8 +80,9 @@ def unusual() -> list[list[str]]:
     every.append(["compress=fp16", "comm.exchange=all_gather", *LINEAR])
     every.append(NAN)
     any_order = [case[:-1] for case in usual()]
-    any_order = [case for case in any_order if not plan(*case).algorithm.decentralised]  # they do not add up over all
-    any_order = [case for case in any_order if "algo=exact_coding" not in case]  # takes whoever comes first
+    gossiping = {algo for algo, *_ in methods() if plan(algo).algorithm.decentralised}
+    left_out = gossiping | {"algo=exact_coding"}  # these do not add up over all, this takes whoever comes first
+    any_order = [case for case in any_order if case[0] not in left_out]
     return [
         [*case, f"comm.deterministic={exact}"]
         for cases, exact in ((every, "true"), (any_order, "false"))
@@ -84,36 +99,42 @@ def tables(folder: Path, name: str) -> list[list[dict[str, str]]]:
     return [untimed(folder / "runs" / name / f"{table}.csv") for table in ("metrics", "traffic")]
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The outputs folder of all cases, each carried out by this process."""
-    folder = tmp_path_factory.mktemp("alone")
-    for case in usual() + unusual():
-        run_experiment([*case, f"outputs={folder}", "launch.device=cpu"], figures=False)
-    return folder
+def test_curves_and_books_are_those_of_one_process(tmp_path: Path) -> None:
+    """What one process made is compared with all the others: hence one test for all of them."""
+    everything, other, alone = usual(), unusual(), tmp_path / "1"
+    for case in everything + other:
+        launch(below(alone, case))
+    tracking = [case for case in everything[::2] if below(alone, case).algorithm.proximal]  # over eight, too
+    for processes, cases in (
+        (2, everything),
+        (4, everything[::2] + other),
+        (8, everything[1::2] + tracking),
+    ):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        walk(processes, cases, folder)
+        for case in cases:
+            made = below(folder, case)
+            where = f"{label(case)}, over {processes} processes"
+            for found, expected in zip(tables(folder, made.name), tables(alone, made.name), strict=True):
+                if made.config.comm.deterministic:
+                    assert found == expected, where
+                else:
+                    assert_close(found, expected, where)
 
 
-@pytest.mark.parametrize("processes", [2, 4, 8])
-def test_curves_and_books_are_those_of_one_process(processes: int, alone: Path, tmp_path: Path) -> None:
-    everything = usual()
-    tracking = [case for case in everything[::2] if plan(*case).algorithm.proximal]  # all of these over eight, too
-    cases = {2: everything, 4: everything[::2] + unusual(), 8: everything[1::2] + tracking}[processes]
-    plans = {label(case): plan(*case, f"outputs={tmp_path}") for case in cases}
-    (tmp_path / "tasks.json").write_text(json.dumps([p.resolved for p in plans.values()]))
-    ended = wait_for(ranks(processes, [str(WALKER), str(tmp_path / "tasks.json")], tmp_path), 240)
-    assert [status for status, _, _ in ended] == [0] * processes, ended[0][2][-2000:]
-    parts = [load_file(tmp_path / f"gossip-{rank}.safetensors") for rank in range(processes)]
+def walk(processes: int, cases: list[list[str]], folder: Path) -> None:
+    """Goes through all cases, and checks what the processes have after gossip."""
+    where = f"over {processes} processes"
+    (folder / "tasks.json").write_text(json.dumps([below(folder, case).resolved for case in cases]))
+    ended = wait_for(ranks(processes, [str(WALKER), str(folder / "tasks.json")], folder), 240)
+    assert [status for status, _, _ in ended] == [0] * processes, f"{where}: {ended[0][2][-2000:]}"
+    parts = [load_file(folder / f"gossip-{rank}.safetensors") for rank in range(processes)]
     for name, expected in gossiped(Links()).items():
         if name.endswith(".books"):
-            assert all(torch.equal(part[name], expected) for part in parts), name
+            assert all(torch.equal(part[name], expected) for part in parts), f"{name} {where}"
         else:
-            assert torch.equal(torch.cat([part[name] for part in parts]), expected), name
-    for case, made in plans.items():
-        for found, expected in zip(tables(tmp_path, made.name), tables(alone, made.name), strict=True):
-            if made.config.comm.deterministic:
-                assert found == expected, case
-            else:
-                assert_close(found, expected, case)
+            assert torch.equal(torch.cat([part[name] for part in parts]), expected), f"{name} {where}"
 
 
 def assert_close(found: list[dict[str, str]], expected: list[dict[str, str]], case: str) -> None:
