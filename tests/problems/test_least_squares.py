@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from commexp.problems.base import Setting
@@ -65,3 +66,20 @@ def test_generator_has_the_papers_variances() -> None:
 def test_a_workers_data_do_not_depend_on_how_many_there_are() -> None:
     few, many = (LinReg(dim=3, samples=4).load(n, 7, torch.float64) for n in (2, 5))
     assert torch.equal(few.train_x, many.train_x[:8])
+
+
+def test_columns_differ_and_truths_have_something_in_common() -> None:
+    given = {"dim": 5, "samples": 20_000, "shift_variance": 0.0, "noise_variance": 0.0, "own_variance": 0.0}
+    data = LinReg(**given, common_variance=4.0, condition=100.0).load(2, 0, torch.float64)  # type: ignore[arg-type]
+    assert data.parts is not None
+    sizes = data.train_x.square().mean(0)
+    assert sizes.tolist() == pytest.approx([100 ** (-j / 4) for j in range(5)], rel=0.05)
+    one, other = (torch.linalg.lstsq(data.train_x[rows], data.train_y[rows, None]).solution for rows in data.parts)
+    assert torch.allclose(one, other, atol=1e-9)
+    assert 0.2 < one.square().mean() < 20
+    for words, says in (
+        ({"condition": 0.5}, "condition=0.5: must not be less than 1"),
+        ({"own_variance": -1.0}, "own"),
+    ):
+        with pytest.raises(ValueError, match=f"^{says}"):
+            LinReg(**words)  # type: ignore[arg-type]
