@@ -119,7 +119,7 @@ class Running(Trial):
             pairs = zip(*held.held.nonzero(), strict=True)
             self.run.write_rows("allocation", [{"worker": int(n), "subset": int(k)} for n, k in pairs])
         if counts is not None:
-            counts = counts if held is None else torch.from_numpy(held.held).to(counts) @ counts
+            counts = counts if held is None else torch.tensor(held.held).to(counts) @ counts
             rows = [(n, c, m) for n, row in enumerate(counts.tolist()) for c, m in enumerate(row)]
             self.run.write_rows("partition", [{"worker": n, "class": c, "samples": m} for n, c, m in rows])
 
