@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -31,3 +32,15 @@ def test_those_who_answer_are_the_same_whatever_is_sent(run: Callable[..., Run])
     assert list(bits["answers"]) == list(numbers["answers"])
     assert list(numbers["bytes_sent"]) == [400 * count for count in numbers["answers"]]
     assert bits["excess_loss"].iloc[-1] < bits["excess_loss"].iloc[0] / 2
+
+
+def test_the_classifier_learns_from_half_of_the_bits(run: Callable[..., Run]) -> None:
+    """And who holds which classes is written down: every copy counts, without a word of warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = run("+experiment=onebit_images_small", "rounds=120", "eval_every=20", "model.hidden=[16]", "algo.lr=0.05")
+    size = math.ceil(done.summary["parameters"] / 8) + 4
+    assert (done.metrics["bytes_sent"] == size * done.metrics["answers"]).all()
+    assert done.metrics["test_accuracy"].max() > 0.5
+    classes = [row["samples"] for row in done.rows("partition")]
+    assert sum(classes) == done.summary["copies"] * 1437
