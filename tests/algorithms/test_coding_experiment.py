@@ -38,7 +38,8 @@ def test_the_classifier_learns_from_half_of_the_bits(run: Callable[..., Run]) ->
     """And who holds which classes is written down: every copy counts, without a word of warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        done = run("+experiment=onebit_images_small", "rounds=120", "eval_every=20", "model.hidden=[16]", "algo.lr=0.05")
+        words = ("rounds=120", "eval_every=20", "model.hidden=[16]", "algo.lr=0.05")
+        done = run("+experiment=onebit_images_small", *words)
     size = math.ceil(done.summary["parameters"] / 8) + 4
     assert (done.metrics["bytes_sent"] == size * done.metrics["answers"]).all()
     assert done.metrics["test_accuracy"].max() > 0.5
