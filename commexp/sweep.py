@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from commexp.config import Plan
 
 NOT_SWEPT = (set(UNHASHED) | {"cluster"}) - {"preset"}  # overrides that do not tell one sweep from another
-GOSSIP_FITS = ("algo", "prox", "topology", "gossip", "seed")  # and, of decentralised methods, these
+GOSSIP_FITS = ("algo", "prox", "topology", "gossip", "seed")  # and, of decentralised methods, these ...
+CODED_FITS = ("algo", "allocation", "network", "straggler")  # ... and these of coded ones
 DECIDE_FIT = ("dataset", "partition", "model", "compress", "workers", "batch_size", "dtype")
 SWEEP = "COMMEXP_SWEEP"  # environment variable: the name of the sweep that is running
 
@@ -121,7 +122,8 @@ def check(config: DictConfig) -> None:
     for overrides in jobs_of(config):
         try:
             plan = prepare(compose("config", overrides=list(overrides)))
-            run, keys = folder_of(plan), DECIDE_FIT + GOSSIP_FITS * plan.algorithm.decentralised
+            run, method = folder_of(plan), plan.algorithm
+            keys = DECIDE_FIT + GOSSIP_FITS * method.decentralised + CODED_FITS * method.coded
             parts = str([plan.resolved[key] for key in keys])
             if parts not in seen and not run.finished:
                 Trial(plan, torch.device("cpu"), run)

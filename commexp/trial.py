@@ -9,6 +9,7 @@ from dataclasses import fields
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from commexp.algorithms import Context, Redundancy
@@ -44,7 +45,7 @@ class Trial:
             self.comm = (
                 Served(*given, heard=self.heard) if isinstance(self.links, Coordinator) else Communicator(*given)
             )
-            self.held = plan.allocation.allocation(config.workers, config.seed) if plan.algorithm.coded else None
+            self.held = make_held(plan) if plan.algorithm.coded else None
             rows = self.comm.worker_ids if self.held is None else self.held.here(self.comm.worker_ids)
             self.parts = config.workers if self.held is None else self.held.subsets  # of the data
             self.problem = build_problem(
@@ -125,12 +126,19 @@ class Trial:
     def _redundancy(self, held: Held, rows: Sequence[int]) -> Redundancy:
         plan, clock = self.plan, self.books.clock
         workers, seed = plan.config.workers, plan.config.seed
+
+        def code() -> np.ndarray:
+            try:
+                return plan.allocation.code(workers, seed)
+            except ValueError as error:
+                raise ValueError(_keyed(str(error), "allocation", plan.allocation)) from error
+
         return Redundancy(
             held,
             rows,
             plan.straggler.share(workers),
             lambda t: clock.answered(t + 1, self.algorithm.gradients),
-            lambda: plan.allocation.code(workers, seed),
+            code,
         )
 
     def pause(self, number: int) -> float:
@@ -229,9 +237,21 @@ def make_mixer(plan: Plan) -> Mixer:
     try:
         return Mixer(plan.topology, plan.gossip, plan.config.workers, plan.config.seed)
     except ValueError as error:
-        text = str(error)
-        own = text.partition("=")[0] in {f.name for f in fields(plan.topology)}
-        raise UserError(f"topology.{text}" if own else text) from error
+        raise UserError(_keyed(str(error), "topology", plan.topology)) from error
+
+
+def make_held(plan: Plan) -> Held:
+    """Raises UserError for an allocation that does not fit."""
+    try:
+        return plan.allocation.allocation(plan.config.workers, plan.config.seed)
+    except ValueError as error:
+        raise UserError(_keyed(str(error), "allocation", plan.allocation)) from error
+
+
+def _keyed(text: str, group: str, part: Any) -> str:
+    """A part's complaint, with the key that the user knows where it is about one of the part's own fields."""
+    own = text.partition("=")[0] in {f.name for f in fields(part)}
+    return f"{group}.{text}" if own else text
 
 
 def check_gossiped(plan: Plan, dim: int) -> None:

@@ -1,7 +1,7 @@
 """make figures: every figure of the report, from finished runs where they exist.
 
 outputs/figures/  regtopk_linreg  regtopk_toy  digits_bytes  codec_study  dppf_small  twins  proxgt_logistic
-topology_independence  choco_digits   (png, pdf); the numbers of most in tables (md)
+topology_independence  choco_digits  onebit_small   (png, pdf); the numbers of most in tables (md)
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from commexp.report.curves import draw_line, dress
 from commexp.report.style import bytes_axis, figure, line_style, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.rundir import Run, write_atomic
+from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -100,8 +101,27 @@ def digits() -> None:
         save(made, OUT / "digits_bytes")
 
 
+def onebit() -> None:
+    """1-bit gradient coding beside real-valued, half of 100 peers late: excess loss by copies d, one seed and step."""
+    experiment, rows = ("+experiment=onebit_linreg", "algo.lr=0.005"), []
+    with figure(1, 1, 5.2, 3.2) as (made, axes):
+        for d, bits, real in ((1, 0, 7), (2, 1, 8), (5, 2, 9), (10, 3, 10)):
+            for name, style, words in (("1-bit", bits, ()), ("real", real, ("compress=none", "rounds=500"))):
+                (found,) = runs(*experiment, *words, f"allocation.d={d}", seeds=1)
+                draw_line(axes[0], [found.metrics], "bytes_sent", "excess_loss", style, f"{name}, d = {d}")
+                end = found.metrics["excess_loss"].iloc[-len(found.metrics) // 10 :].mean()
+                rows.append([name, str(d), f"{end:.2g}", human_bytes(float(found.metrics["bytes_sent"].iloc[-1]))])
+        dress(axes[0], "bytes_sent", "excess_loss")
+        axes[0].set_ylabel("excess loss")
+        made.legend(loc="outside right center")
+        save(made, OUT / "onebit_small")
+    text = markdown(["messages", "d", "excess loss, last tenth", "sent"], rows) + "\n"
+    write_atomic(OUT / "onebit_small.md", text)
+    print(text)
+
+
 def main() -> None:
-    for draw in (linreg, toy, digits, study, local_methods, twins, logistic, independence, choco):
+    for draw in (linreg, toy, digits, study, local_methods, twins, logistic, independence, choco, onebit):
         print(f"{draw.__name__}: {(draw.__doc__ or '').splitlines()[0]}", file=sys.stderr)
         draw()
     print("\n".join(str(p) for p in sorted(OUT.glob("*.*"))))

@@ -39,7 +39,7 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("graph.txt", "weights.txt"):  # a reader's own files
+    for name in ("graph.txt", "weights.txt", "held.txt"):  # a reader's own files
         (tmp_path / name).write_text("0 1")
     words = [w for w in shlex.split(command, comments=True) if w != "-m"]
     parsed = OverridesParser.create().parse_overrides(words)

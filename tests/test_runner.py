@@ -9,7 +9,7 @@ import pytest
 from registry import options, untimed
 from torch import Tensor
 
-from commexp.algorithms import SGD
+from commexp.algorithms import SGD, Algorithm
 from commexp.comm import Communicator
 from commexp.compressors import Message
 from commexp.problems.classification import Classification
@@ -180,10 +180,10 @@ def test_a_checkpoint_without_its_tables_is_not_used(run: Callable[..., Run], mo
     assert list(again.metrics["round"]) == [0, 4, 8, 12]
 
 
-def dies_in_round(number: int) -> Callable[..., None]:
-    honest = SGD.round
+def dies_in_round(number: int, method: type[Algorithm] = SGD) -> Callable[..., None]:
+    honest = method.round
 
-    def dies(self: SGD, t: int) -> None:
+    def dies(self: Algorithm, t: int) -> None:
         if t == number:
             raise KeyboardInterrupt
         honest(self, t)

@@ -91,7 +91,8 @@ def test_a_diverged_run_is_a_row(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_job_that_would_be_refused_refuses_the_whole_sweep(cli: Cli, tmp_path: Path) -> None:
-    for args in (["workers=2,5000"], ["compress=topk", "comm.exchange=all_gather,all_reduce"]):
+    copies = ["algo=gradient_coding", "allocation=fractional", "allocation.d=2,3"]
+    for args in (["workers=2,5000"], ["compress=topk", "comm.exchange=all_gather,all_reduce"], copies):
         done = cli("-m", *args, *SHORT)
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1, done.stderr

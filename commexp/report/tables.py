@@ -15,6 +15,7 @@ METRICS = {
     "train_loss": "train loss",
     "test_loss": "test loss",
     "test_accuracy": "test accuracy",
+    "excess_loss": "excess loss",
     "dist_to_opt": "distance to optimum",
     "objective": "objective",
     "stationarity": "stationarity",

@@ -14,10 +14,10 @@ from commexp.seeding import generator
 N, J, D = 4, 12, 50
 
 
-def made() -> tuple[LeastSquares, list[np.ndarray], list[np.ndarray]]:
-    data = LinReg(dim=J, samples=D).load(N, 0, torch.float64)
+def made(dtype: torch.dtype = torch.float64) -> tuple[LeastSquares, list[np.ndarray], list[np.ndarray]]:
+    data = LinReg(dim=J, samples=D).load(N, 0, dtype)
     assert data.parts is not None
-    problem = LeastSquares(data, Setting(data.parts, range(N), None, 0, torch.device("cpu"), torch.float64))
+    problem = LeastSquares(data, Setting(data.parts, range(N), None, 0, torch.device("cpu"), dtype))
     return problem, [data.train_x[p].numpy() for p in data.parts], [data.train_y[p].numpy() for p in data.parts]
 
 
@@ -40,6 +40,25 @@ def test_optimum_is_pooled_least_squares() -> None:
     assert metrics["dist_to_opt"] < 1e-10
     error = np.concatenate([f @ pooled - t for f, t in zip(features, targets, strict=True)])
     np.testing.assert_allclose(metrics["train_loss"], np.mean(error**2), rtol=1e-9)
+
+
+def test_excess_loss_is_exact_where_the_difference_of_losses_is_not() -> None:
+    """Against the samples in float64; in float32 down to the rounding of x itself."""
+    problem, features, _ = made()
+    narrow, own, _ = made(torch.float32)
+    best, way = problem.optimum(), torch.randn(J, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for size in (1.0, 1e-3, 1e-6):
+        x = best + size * way
+        gap = np.mean([np.mean((rows @ (size * way.numpy())) ** 2) for rows in features])  # grad F(x*) = 0
+        assert problem.evaluate(x)["excess_loss"] == pytest.approx(gap, rel=1e-8)
+        if size > 1e-4:
+            loss = problem.evaluate(x)["train_loss"] - problem.evaluate(best)["train_loss"]
+            assert loss == pytest.approx(gap, rel=1e-6)
+        shifted = narrow.optimum() + size * way.float()
+        off = (shifted.double() - narrow.optimum().double()).numpy()
+        gap = np.mean([np.mean((rows @ off) ** 2) for rows in own])
+        assert narrow.evaluate(shifted)["excess_loss"] == pytest.approx(gap, rel=1e-4)
+    assert problem.evaluate(best)["excess_loss"] == 0
 
 
 def test_start_is_that_of_a_linear_layer() -> None:
