@@ -12,7 +12,7 @@ import torch
 
 from commexp.checkpoint import load_checkpoint, save_checkpoint
 from commexp.comm import Communicator, Entry, Ledger
-from commexp.network import Network, NoStragglers, VirtualClock
+from commexp.network import EventClock, Network, NoStragglers, VirtualClock
 from commexp.rundir import Run
 from commexp.state import under_prefix, with_prefix
 
@@ -38,7 +38,7 @@ class Books:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.clock = VirtualClock(Network(), NoStragglers(), 1, 0)
+        self.clock: VirtualClock | EventClock = VirtualClock(Network(), NoStragglers(), 1, 0)
         self.ledger = Ledger()
         self.rows: list[dict[str, Any]] = []
         self.planned = Planned()

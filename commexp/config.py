@@ -179,6 +179,8 @@ def _check_pairs(parts: dict[str, Any], names: dict[str, str], config: Config, a
         raise UserError(
             "launch.inject=true: with comm.exchange=all_gather processes wait for each other, late or not; give server"
         )
+    if algo.asynchronous and exchange not in ("auto", "server"):
+        raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with a server; give auto")
     if not algo.coded and parts["allocation"] != Single():
         raise UserError(
             f"allocation={names['allocation']}: algo={name} has no use for data that several workers hold; give "

@@ -39,6 +39,11 @@ class Replay:
         if missing:
             raise UserError(f"RUN={run.folder}: has no {missing[0]}; give the folder of a run that has ended")
         self.run, self.config = run, run.config
+        self.algorithm = build(dict(self.config["algo"]), "algo", Algorithm)
+        if self.algorithm.asynchronous:
+            raise UserError(
+                f"RUN={run.folder}: whose message came first depends on the network; run it on the other one"
+            )
         self.evaluated = [int(row["round"]) for row in run.rows("metrics")]
         self.gradients = {int(row["round"]): float(row["gradients"]) for row in run.rows("rounds")}
         self.bookings: dict[int, list[Booking]] = defaultdict(list)
@@ -64,7 +69,7 @@ class Replay:
         """Loads, and when rounds are closed. Raises UserError where others would have answered on this network."""
         if self.held is None:
             return None, None
-        closes = build(dict(self.config["algo"]), "algo", Algorithm).closes(self.held)
+        closes = self.algorithm.closes(self.held)
         own = build(dict(self.config["network"]), "network", Network)
         if closes not in (None, (None, None)) and network.compute != own.compute:
             raise UserError(

@@ -99,6 +99,8 @@ class Running(Trial):
                     if why:
                         print(f"commexp: {why['error']}", file=sys.stderr, flush=True)
                     books.flush()
+                    for name, rows in self.algorithm.tables().items():
+                        run.write_rows(name, rows)
                     write_json(run.folder / "summary.json", {"status": status, **self.costs(count), **valley})
                     if status != "interrupted":
                         books.drop_checkpoint()

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from commexp.algorithms import Context, Redundancy
+from commexp.asynchrony import independent
 from commexp.books import Books, Planned
 from commexp.comm import Communicator, Coordinator, Links, Remote, Served, choose, stretch_ends, stretch_of
 from commexp.compressors import Setup
 from commexp.config import Plan, short
 from commexp.network import Closing, VirtualClock
-from commexp.problems import Finite, NonFiniteError, Speed, build_problem
+from commexp.problems import Alternating, Finite, NonFiniteError, Speed, build_problem
 from commexp.provenance import describe
 from commexp.refusals import UserError
 from commexp.rundir import Run
@@ -38,6 +39,10 @@ class Trial:
         self.plan, self.run, self.device, config = plan, run, device, plan.config
         self.books = Books(run)
         self.links = links or Links()
+        if plan.algorithm.asynchronous and self.links.processes > 1:
+            raise UserError(
+                f"launch: algo={plan.name.split('-')[0]} goes on the virtual clock alone; give launch=single"
+            )
         try:
             mixer = make_mixer(plan) if plan.algorithm.decentralised else None
             deterministic = config.comm.deterministic
@@ -46,7 +51,7 @@ class Trial:
                 Served(*given, heard=self.heard) if isinstance(self.links, Coordinator) else Communicator(*given)
             )
             self.held = make_held(plan) if plan.algorithm.coded else None
-            rows = self.comm.worker_ids if self.held is None else self.held.here(self.comm.worker_ids)
+            rows: Sequence[int] = self.comm.worker_ids if self.held is None else self.held.here(self.comm.worker_ids)
             self.parts = config.workers if self.held is None else self.held.subsets  # of the data
             self.problem = build_problem(
                 plan.dataset,
@@ -61,6 +66,7 @@ class Trial:
                 config.comm.deterministic,
                 Speed(**vars(config.speed)),
                 plan.prox,
+                plan.algorithm.asynchronous,
             )
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
@@ -82,16 +88,19 @@ class Trial:
             raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * itemsize
         self.books.here = len(self.comm.worker_ids) if self.held is None else self.held.computed(self.links.processes)
+        rows = self.problem.ids if isinstance(self.problem, Alternating) else rows  # whose gradients they are
         self.checked = Finite(self.problem, rows, config.on_nonfinite, "worker" if self.held is None else "subset")
         self.algorithm = plan.algorithm
         steps = config.steps or config.rounds * self.algorithm.tau  # local steps of a worker in the whole run
         lengths = self.algorithm.lengths(steps)
         try:
-            self.books.clock = self._clock()
-            redundancy = None if self.held is None else self._redundancy(self.held, rows)
-            self.algorithm.setup(
-                Context(self.checked, self.comm, plan.compressor, steps, start, config.debug, redundancy)
-            )
+            context = Context(self.checked, self.comm, plan.compressor, steps, start, config.debug)
+            if isinstance(self.problem, Alternating):
+                self.books.clock, context.asynchrony = independent(plan, self.problem)
+            else:
+                clock = self.books.clock = self._clock()
+                context.redundancy = None if self.held is None else self._redundancy(self.held, rows, clock)
+            self.algorithm.setup(context)
         except ValueError as error:
             raise UserError(str(error)) from error
         batches, gradients = self.algorithm.batches_of(lengths), self.algorithm.gradients_of(lengths)
@@ -123,8 +132,8 @@ class Trial:
             return None
         return stretch_of(self.plan.compressor, self.comm.exchange, self.comm.deterministic)
 
-    def _redundancy(self, held: Held, rows: Sequence[int]) -> Redundancy:
-        plan, clock = self.plan, self.books.clock
+    def _redundancy(self, held: Held, rows: Sequence[int], clock: VirtualClock) -> Redundancy:
+        plan = self.plan
         workers, seed = plan.config.workers, plan.config.seed
 
         def code() -> np.ndarray:
@@ -147,6 +156,7 @@ class Trial:
         if not self.plan.config.launch.inject:
             return 0.0
         clock, own = self.books.clock, list(self.comm.worker_ids)
+        assert isinstance(clock, VirtualClock)
         gradients = self.books.planned.gradients
         each = gradients[number] - gradients[number - 1]
         seconds = clock.computing(number, each)[own]

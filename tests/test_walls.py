@@ -41,9 +41,10 @@ ALLOWED = {
         "algorithms", "allocations", "comm", "compressors", "network", "problems", "refusals", "schema", "topologies",
     },
     "trial": {
-        "algorithms", "books", "comm", "compressors", "config", "network", "problems", "provenance", "refusals",
-        "rundir", "topologies",
+        "algorithms", "asynchrony", "books", "comm", "compressors", "config", "network", "problems", "provenance",
+        "refusals", "rundir", "topologies",
     },
+    "asynchrony": {"algorithms", "compressors", "config", "network", "problems"},
     "inventory": {"trial"},
     "runner": {
         "books", "comm", "config", "flatness", "interrupts", "inventory", "problems", "progress", "provenance",

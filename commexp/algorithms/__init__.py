@@ -1,6 +1,8 @@
 """Algorithms, one file each."""
 
-from commexp.algorithms.base import Algorithm, Context, Redundancy
+from commexp.algorithms.async_ps import AsyncPS
+from commexp.algorithms.async_sgd import AsyncSGD
+from commexp.algorithms.base import Algorithm, Asynchrony, Context, Redundancy
 from commexp.algorithms.choco import Choco
 from commexp.algorithms.d2 import D2
 from commexp.algorithms.deepstorm import DeepStorm
@@ -22,6 +24,8 @@ from commexp.algorithms.proxgt_sr_o import ProxGTSRO
 from commexp.algorithms.qsr import QSR
 from commexp.algorithms.schedule import Schedule
 from commexp.algorithms.sgd import SGD
+from commexp.algorithms.ssp import SSP
+from commexp.algorithms.sync_ps import SyncPS
 
 __all__ = [
     "D2",
@@ -33,7 +37,11 @@ __all__ = [
     "MGRAWA",
     "QSR",
     "SGD",
+    "SSP",
     "Algorithm",
+    "AsyncPS",
+    "AsyncSGD",
+    "Asynchrony",
     "Choco",
     "Context",
     "DeepStorm",
@@ -48,4 +56,5 @@ __all__ = [
     "ProxGTSRO",
     "Redundancy",
     "Schedule",
+    "SyncPS",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -31,10 +31,38 @@ class Redundancy:
     code: Callable[[], np.ndarray]
 
 
+class Events(Protocol):
+    """The virtual clock of workers that wait for nobody, see network.EventClock."""
+
+    busy: np.ndarray
+    idle: np.ndarray
+
+    @property
+    def spans(self) -> Sequence[Any]: ...
+    def serve(self, worker: int, gradients: float, down: int, up: int) -> None: ...
+    def arrivals(self, every: Sequence[int] = ()) -> list[int]: ...
+
+
+@dataclass
+class Asynchrony:
+    """What methods need whose workers do not wait. ``turn``: makes the problem that of one worker, with W = 1.
+    ``codecs``: a compressor for each worker. ``samples``: of each worker. ``batches``: how many batches' gradients one
+    of all the samples of worker n costs. ``fit``: how many gradients worker n computes in so many seconds, 1 or more.
+    """
+
+    clock: Events
+    turn: Callable[[int], None]
+    codecs: Sequence[Compressor]
+    samples: Sequence[int]
+    batches: Callable[[int], float]
+    fit: Callable[[int, float], int]
+
+
 @dataclass
 class Context:
     """The world of one run: the problem, the exchange, the compressor, the local steps of a worker in the whole run,
-    the start x_0 [J]. ``debug``: what must hold in every round is asserted. ``redundancy``: of coded methods."""
+    the start x_0 [J]. ``debug``: what must hold in every round is asserted. ``redundancy``: of coded methods.
+    ``asynchrony``: of asynchronous ones."""
 
     problem: Problem
     comm: Communicator
@@ -43,6 +71,7 @@ class Context:
     start: Tensor
     debug: bool = False
     redundancy: Redundancy | None = None
+    asynchrony: Asynchrony | None = None
 
 
 class Algorithm(ABC):
@@ -61,6 +90,7 @@ class Algorithm(ABC):
     streams = False  # its exchange may begin while a gradient is still being computed
     decentralised = False  # exchanges with neighbours on a graph, not with all
     proximal = False  # minimises F + h, not F alone
+    asynchronous = False  # workers and a server exchange messages one by one, on a clock of events
     coded = False  # its problem's gradients are those of subsets that several workers hold, and nobody waits for all
 
     @abstractmethod
@@ -105,6 +135,10 @@ class Algorithm(ABC):
 
     def diagnostics(self) -> dict[str, float]:
         """Extra columns of metrics.csv."""
+        return {}
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """More tables of the run, by name, for its end."""
         return {}
 
     @abstractmethod

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from commexp.comm.cost import wire_share
 from commexp.comm.ledger import Ledger
+from commexp.comm.server import device_of
 from commexp.compressors import Compressor, Message
 
 #: from who has answered, bool [N], to each one's weight [N]; None where that is not enough
@@ -80,5 +81,4 @@ class Answering(ABC):
 
 def message_like(message: Message) -> Tensor:
     """Of the type and on the device of what the message decodes to."""
-    device = next(iter(message.buffers.values())).device
-    return torch.empty(0, dtype=message.dtype, device=device)
+    return torch.empty(0, dtype=message.dtype, device=device_of(message))

@@ -14,6 +14,7 @@ from commexp.comm.cost import check_exchange, choose, wire_share
 from commexp.comm.exchange import Exchange, stretch_of
 from commexp.comm.ledger import Entry, Ledger
 from commexp.comm.links import Handle, Links, Processes, Steps
+from commexp.comm.server import ToServer
 from commexp.comm.stopwatch import Stopwatch
 from commexp.comm.transport import Transport, stretches
 from commexp.comm.vectors import Vectors
@@ -24,7 +25,7 @@ from commexp.topologies.gossip import Mixer
 T = TypeVar("T")
 
 
-class Communicator(Answering, Vectors):
+class Communicator(Answering, ToServer, Vectors):
     """N workers over P processes, W = N/P in each; ``worker_ids`` are those of this process.
 
     With one process the exchanges are sums over the leading worker axis; with more they go over ``links``. What is

@@ -3,6 +3,7 @@
 from commexp.network.clock import Booked, VirtualClock
 from commexp.network.closing import Closing
 from commexp.network.compute import Compute
+from commexp.network.events import EventClock
 from commexp.network.link import Network
 from commexp.network.rates import Link
 from commexp.network.straggler import Bernoulli, Fixed, Markov, NoStragglers, Straggler
@@ -12,6 +13,7 @@ __all__ = [
     "Booked",
     "Closing",
     "Compute",
+    "EventClock",
     "Fixed",
     "Link",
     "Markov",

@@ -57,20 +57,21 @@ class Compute:
 
     def draw(self, rng: np.random.Generator, workers: int, count: int) -> np.ndarray:
         """Seconds of ``count`` gradients of each worker, [N, count]."""
-        shape = workers, count
+        return np.asarray(self.law(rng, (workers, count)) * self.factors(workers)[:, None])
+
+    def law(self, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+        """The same without the workers' factors, of the given shape."""
         if self.kind == "trace":
-            starts = rng.integers(len(self.recorded), size=workers)
-            times = self.recorded[(starts[:, None] + np.arange(count)) % len(self.recorded)]
-        elif self.kind == "constant" or not self.spread:
-            times = np.full(shape, self.seconds)
-        elif self.kind == "shifted_exponential":
-            times = self.seconds * (1 - self.spread + self.spread * rng.exponential(size=shape))
-        elif self.kind == "lognormal":
-            times = self.seconds * np.exp(self.spread * rng.standard_normal(shape) - self.spread**2 / 2)
-        else:
-            a = 1 + 1 / self.spread
-            times = self.seconds * (1 - 1 / a) * (1 + rng.pareto(a, size=shape))
-        return np.asarray(times * self.factors(workers)[:, None])
+            starts = rng.integers(len(self.recorded), size=shape[0])
+            return np.asarray(self.recorded[(starts[:, None] + np.arange(shape[1])) % len(self.recorded)])
+        if self.kind == "constant" or not self.spread:
+            return np.full(shape, self.seconds)
+        if self.kind == "shifted_exponential":
+            return self.seconds * (1 - self.spread + self.spread * rng.exponential(size=shape))
+        if self.kind == "lognormal":
+            return np.asarray(self.seconds * np.exp(self.spread * rng.standard_normal(shape) - self.spread**2 / 2))
+        a = 1 + 1 / self.spread
+        return self.seconds * (1 - 1 / a) * (1 + rng.pareto(a, size=shape))
 
 
 def read_trace(path: str) -> np.ndarray:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
+from commexp.problems.alternating import Alternating
 from commexp.problems.base import WAYS, Problem, Setting, Speed
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.partition import Partition
@@ -27,15 +29,21 @@ def build_problem(
     deterministic: bool = False,
     speed: Speed | None = None,
     prox: Prox | None = None,
+    one_by_one: bool = False,
 ) -> Problem:
-    """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``.
+    """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``; with
+    ``one_by_one`` an Alternating one.
 
     Raises ValueError or FileNotFoundError, in words for the user, if the parts do not fit together.
     """
     data = dataset.load(workers, seed, dtype)
     parts = partition.split(data, workers, seed)
     setting = Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed or Speed())
-    problem = model.problem(data, setting)
+    if one_by_one:
+        each = [model.problem(data, replace(setting, worker_ids=[n])) for n in worker_ids]
+        problem: Problem = Alternating(each, [len(parts[n]) for n in worker_ids])
+    else:
+        problem = model.problem(data, setting)
     problem.prox = prox or NoProx()
     return problem
 
@@ -43,6 +51,7 @@ def build_problem(
 __all__ = [
     "POLICIES",
     "WAYS",
+    "Alternating",
     "Data",
     "Dataset",
     "Finite",

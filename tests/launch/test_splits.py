@@ -62,13 +62,14 @@ def usual() -> list[list[str]]:
 
 
 def methods() -> list[list[str]]:
-    """Every algorithm; of those that gossip, two also with messages that are compressed; coded ones with workers that
-    are late, residuals that must wait with them, and codes."""
+    """Every algorithm that goes in rounds; of those that gossip, two also with messages that are compressed; coded ones
+    with workers that are late, residuals that must wait with them, and codes."""
     compressed, late = ["compress=topk", "compress.k=3"], ["straggler=bernoulli", "straggler.p=0.4"]
     coded = ["algo=gradient_coding", *late]
     more = [coded, [*coded, *compressed, "comm.exchange=all_gather"], ["algo=exact_coding", "allocation=cyclic", *late]]
     more += [["algo=" + n, *compressed] for n in ("choco", "dsgt")]
-    return [*(["algo=" + name] for name in options("algo")), *more]
+    every = [["algo=" + name] for name in options("algo") if not plan("algo=" + name).algorithm.asynchronous]
+    return [*every, *more]
 
 
 def unusual() -> list[list[str]]:

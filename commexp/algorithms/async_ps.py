@@ -1,0 +1,56 @@
+"""Asynchronous exchange of parameters through a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from commexp.algorithms.asynchronous import Asynchronous
+
+AGGREGATIONS = ("latest", "pairwise")
+
+
+@dataclass
+class AsyncPS(Asynchronous):
+    """Worker n, for ever: z <- ``iterations`` local steps on f_n from x_n, the x that it was sent last; it sends
+    x_n + C(z - x_n), C the compressor, and waits for nobody. The server, on each message, keeps the LAST parameter w_n
+    that it has had from each worker, so that a fast one cannot dominate and there is no delay to tune:
+
+        latest      x <- x + pi_n (z - w_n);   w_n <- z;   x goes back to worker n       x = sum_n pi_n w_n at all times
+        pairwise    x <- (x + z)/2;            w_n <- z;   x goes back to worker n
+
+    w_n = x_0 at first. ``disagreement``: max_n ||w_n - x||. The fields: see Asynchronous.
+    Source: Joshi, Iutzeler and Amini, arXiv 1705.07751. Raises ValueError for another ``aggregation``.
+    """
+
+    aggregation: str = "latest"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.aggregation not in AGGREGATIONS:
+            raise ValueError(f"aggregation={self.aggregation}: unknown; give latest or pairwise")
+
+    def begin(self) -> None:
+        self.last = self.sent.clone()
+
+    def work(self, n: int) -> Tensor:
+        return self.local(n, self.sent[n]) - self.sent[n]
+
+    def gradients_for(self, n: int) -> float:
+        return self.local_gradients(n)
+
+    def receive(self, n: int, moved: Tensor) -> None:
+        z = self.sent[n] + moved
+        self.x = self.x + self.pi[n] * (z - self.last[n]) if self.aggregation == "latest" else (self.x + z) / 2
+        self.last[n] = z
+
+    def disagreement(self) -> float:
+        return float((self.last - self.x).norm(dim=1).max())
+
+    def rows(self) -> dict[str, Tensor]:
+        return {"last": self.last}
+
+    def load_rows(self, rows: Mapping[str, Tensor]) -> None:
+        self.last = rows["last"]

@@ -1,0 +1,198 @@
+"""What methods have in common whose workers do not wait for each other: free workers, a server, and messages."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from commexp.algorithms.base import Algorithm, Context
+from commexp.algorithms.local_steps import check_solver, local_steps
+from commexp.state import under_prefix, with_prefix
+
+SHARES = ("equal", "samples")
+
+
+@dataclass
+class Asynchronous(Algorithm):
+    """A server keeps x, worker n the x_n that it was sent last. A round is what the server does next, on the virtual
+    clock: it takes the message that comes first (and all that come at that moment), and answers. A worker that has an
+    answer does its work and sends a message; nobody waits unless the method says so.
+
+    ``solver``: what a step of a worker is, see local_steps. Its rate is lr / (1 + decay c/N), c the messages that the
+    server had had when it sent x_n: one clock for all, because workers whose rates differ pull x towards their own
+    optimum. ``iterations``: p, steps between two messages; or as many as fit into ``slice`` seconds of computing at
+    the worker's speed. ``shares``: pi_n, 1/N each (equal) or by the workers' samples.
+    Diagnostics: ``calls``, messages to the server; ``staleness``, its mean: updates of x between the moment at which
+    worker n was sent x_n and its next message; ``disagreement``: see the methods. Raises ValueError for values out of
+    range.
+    """
+
+    asynchronous = True
+    lr: float = 0.1
+    decay: float = 0.0
+    solver: str = "sgd"
+    iterations: int = 10
+    slice: Optional[float] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
+    shares: str = "equal"
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ValueError(f"lr={self.lr}: must be positive; give a step size such as 0.1")
+        if not self.decay >= 0:
+            raise ValueError(f"decay={self.decay}: must not be negative; give 0 for a constant step")
+        check_solver(self.solver)
+        if self.iterations < 1:
+            raise ValueError(f"iterations={self.iterations}: must not be less than 1; give 1 or more")
+        if self.slice is not None and not self.slice > 0:
+            raise ValueError(f"slice={self.slice}: must be positive; give seconds, or null for iterations")
+        if self.shares not in SHARES:
+            raise ValueError(f"shares={self.shares}: unknown; give equal or samples")
+
+    @abstractmethod
+    def work(self, n: int) -> Tensor:
+        """What worker n sends after its work at x_n, [J], before compression."""
+
+    @abstractmethod
+    def receive(self, n: int, sent: Tensor) -> None:
+        """What the server does with the message of worker n, [J], as it comes out of the compressor."""
+
+    @abstractmethod
+    def gradients_for(self, n: int) -> float:
+        """How many gradients of a batch worker n computes for its next message."""
+
+    def setup(self, context: Context) -> None:
+        assert context.asynchrony is not None
+        self.context, self.world = context, context.asynchrony
+        workers = context.comm.size
+        self.x = context.start.clone()
+        self.sent = context.start.repeat(workers, 1)
+        self.steps = [self.world.fit(n, self.slice) if self.slice else self.iterations for n in range(workers)]
+        self.done, self.calls = [0] * workers, [0] * workers  # local steps, and messages, of each worker
+        self.version, self.had = 0, [0] * workers  # rounds: so far, and when worker n was sent x
+        self.heard = [0] * workers  # messages that the server had had then
+        self.stale: Counter[int] = Counter()
+        samples = torch.tensor(self.world.samples, dtype=torch.float64)
+        self.pi = (samples / samples.sum() if self.shares == "samples" else samples * 0 + 1 / workers).tolist()
+        self.begin()
+        for n in range(workers):
+            self.serve(n)
+
+    def begin(self) -> None:
+        """What a method needs besides."""
+
+    def rate(self, messages: int) -> float:
+        """After so many messages to the server."""
+        return self.lr / (1 + self.decay * messages / len(self.calls))
+
+    def local(self, n: int, x: Tensor) -> Tensor:
+        """x [J] after worker n's next local steps from there, [J]."""
+        self.world.turn(n)
+        rate = self.rate(self.heard[n])
+        found = local_steps(self.solver, self.context.problem, x, self.done[n], self.steps[n], rate)
+        self.done[n] += self.steps[n]
+        return found
+
+    def local_gradients(self, n: int) -> float:
+        """Gradients of a batch that ``local`` computes."""
+        if self.solver == "sgd":
+            return float(self.steps[n])
+        return 2.0 * self.steps[n] + self.world.batches(n)
+
+    def round(self, t: int) -> None:
+        came = self.expected()
+        for n in came:
+            self.stale[self.version - self.had[n]] += 1
+            self.calls[n] += 1
+            self.receive(n, self.passed(n, self.work(n)))
+        self.version += 1
+        for n in self.answered(came):
+            self.serve(n)
+
+    def expected(self) -> Sequence[int]:
+        """The workers whose messages are dealt with next."""
+        return self.world.clock.arrivals()
+
+    def answered(self, came: Sequence[int]) -> Sequence[int]:
+        """Who of those that came, or wait, is sent x now."""
+        return came
+
+    def passed(self, n: int, x: Tensor) -> Tensor:
+        """x [J] as the server has it from worker n."""
+        codec = self.world.codecs[n]
+        return self.context.comm.to_server(codec.encode(x[None]))
+
+    def serve(self, n: int) -> None:
+        """Sends x to worker n, which goes to work."""
+        self.sent[n], self.had[n], self.heard[n] = self.x, self.version, sum(self.calls)
+        if self.version:
+            self.context.comm.from_server(self.x)
+        size = self.x.numel() * self.x.element_size()
+        self.world.clock.serve(n, self.gradients_for(n), size if self.version else 0, self.payload)
+
+    @property
+    def payload(self) -> int:
+        return self.context.compressor.payload(self.x.numel(), self.x.element_size())
+
+    def batches_of(self, lengths: Sequence[int]) -> list[float]:
+        """Of a worker, on average over the workers."""
+        return [sum(self.steps) / len(self.steps) ** 2 * n for n in lengths]
+
+    def model(self) -> Tensor:
+        return self.x
+
+    def disagreement(self) -> float:
+        """The largest distance of a worker's x_n from x."""
+        return float((self.sent - self.x).norm(dim=1).max())
+
+    def diagnostics(self) -> dict[str, float]:
+        calls = sum(self.calls)
+        mean = sum(age * count for age, count in self.stale.items()) / max(1, calls)
+        return {"calls": calls, "staleness": mean, "disagreement": self.disagreement()}
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """staleness.csv: how many messages had which; workers.csv: what each did; gantt.csv: their first cycles."""
+        clock = self.world.clock
+        workers = [
+            {
+                "worker": n,
+                "calls": self.calls[n],
+                "iterations": done,
+                "busy_seconds": float(clock.busy[n]),
+                "idle_seconds": float(clock.idle[n]),
+            }
+            for n, done in enumerate(self.done)
+        ]
+        ages = [{"staleness": age, "messages": count} for age, count in sorted(self.stale.items())]
+        return {"staleness": ages, "workers": workers, "gantt": [span._asdict() for span in clock.spans]}
+
+    def rows(self) -> dict[str, Tensor]:
+        """What a method keeps besides."""
+        return {}
+
+    def load_rows(self, rows: Mapping[str, Tensor]) -> None:
+        """What ``rows`` gave."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        ages = torch.tensor(sorted(self.stale.items()), dtype=torch.int64).view(-1, 2)
+        kept = {"x": self.x, "sent": self.sent, "had": torch.tensor(self.had)}
+        kept["heard"] = torch.tensor(self.heard)
+        kept |= {"done": torch.tensor(self.done), "calls": torch.tensor(self.calls)}
+        kept |= {"version": torch.tensor(self.version), "stale": ages, **with_prefix("rows", self.rows())}
+        for n, codec in enumerate(self.world.codecs):
+            kept |= with_prefix(f"codec.{n}", codec.state_dict())
+        return kept
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.x, self.sent, self.version = state["x"], state["sent"], int(state["version"])
+        self.done, self.had, self.calls = (state[name].tolist() for name in ("done", "had", "calls"))
+        self.heard = state["heard"].tolist()
+        self.stale = Counter({int(age): int(count) for age, count in state["stale"].tolist()})
+        self.load_rows(under_prefix("rows", state))
+        for n, codec in enumerate(self.world.codecs):
+            codec.load_state_dict(under_prefix(f"codec.{n}", state))

@@ -1,0 +1,121 @@
+"""The virtual clock of workers that wait for nobody: whose message comes next, and when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from commexp.network.link import Network
+from commexp.network.straggler import Straggler
+from commexp.seeding import numpy_generator
+
+KEPT = 50  # cycles of each worker of which the picture of the first seconds is made
+
+
+class Span(NamedTuple):
+    """What worker ``worker`` did from ``start`` to ``end``, in seconds: compute, or send and receive, or wait."""
+
+    worker: int
+    kind: str
+    start: float
+    end: float
+
+
+class EventClock:
+    """A server and N workers with a link each; the server's link is one of the network's class.
+
+    A worker that has been served computes so many gradients, each as long as ``network.compute`` draws for this worker
+    and cycle, times the slowdown where the straggler model makes it late in that cycle; then its message goes to the
+    server, and when that has dealt with it, an answer comes back. With beta the slower of the two ends of a way in
+    bytes/s and alpha the worker's latency:
+
+        up      begins alpha after the worker is ready, or when the server has received what came before;  B / beta
+        down    begins when the server's own link is free;  alpha + B / beta
+
+    so the server's link is shared, in the order of arrival. ``now``: when the server dealt with what came last.
+    ``idle``, ``busy``: seconds of each worker, [N]. Everything is a function of the seed and what has been sent.
+    """
+
+    even = False
+
+    def __init__(self, network: Network, straggler: Straggler, workers: int, seed: int) -> None:
+        self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
+        self.factors = network.compute.factors(workers)
+        straggler.late(1, workers, seed)
+        rates = network.rates(workers)
+        own = network.rates(workers + 1)  # the server is like a worker that has no link of its own
+        down, up = own.down[workers], own.up[workers]
+        self.into, self.out = np.minimum(rates.up, down), np.minimum(rates.down, up)
+        self.latency = rates.latency / 1e3
+        self.now = self.received = self.answered = 0.0
+        self.ready = np.full(workers, math.inf)  # when its message sets out, of a worker that computes
+        self.cycles = np.zeros(workers)
+        self.sizes = np.zeros(workers)
+        self.since = np.zeros(workers)  # when it was last ready
+        self.busy, self.idle = np.zeros(workers), np.zeros(workers)
+        self.spans: list[Span] = []
+
+    def serve(self, worker: int, gradients: float, down: int, up: int) -> None:
+        """The worker gets ``down`` bytes, computes ``gradients`` of a batch, and will send ``up`` bytes."""
+        begun = max(self.now, self.answered)
+        self.answered = begun + down / self.out[worker]
+        start = self.answered + self.latency[worker]
+        cycle = int(self.cycles[worker]) + 1
+        seconds = self._computing(worker, cycle, gradients)
+        self.cycles[worker], self.sizes[worker], self.ready[worker] = cycle, up, start + seconds
+        self.idle[worker] += start - self.since[worker]
+        self.busy[worker] += seconds
+        if cycle <= KEPT:
+            self.spans.append(Span(worker, "wait", float(self.since[worker]), float(start)))
+            self.spans.append(Span(worker, "compute", float(start), float(start + seconds)))
+        self.since[worker] = start + seconds
+
+    def arrivals(self, every: Sequence[int] = ()) -> list[int]:
+        """The workers whose messages the server deals with next: the first to come, and all that come at the same
+        moment; or, where ``every`` is given, all of those when the last of them has come. Raises RuntimeError where
+        nobody is at work."""
+        came: list[int] = []
+        while np.isfinite(self.ready).any():
+            order = np.lexsort((np.arange(self.workers), self.ready + self.latency))
+            worker = int(order[0])
+            arrival = max(self.ready[worker] + self.latency[worker], self.received)
+            arrival = float(arrival + self.sizes[worker] / self.into[worker])
+            if came and not every and arrival > self.received:
+                break
+            self.received = arrival
+            self.ready[worker] = math.inf
+            came.append(worker)
+            if every and set(every) <= set(came):
+                break
+        if not came:
+            raise RuntimeError("no worker is at work")
+        self.now = max(self.now, self.received)
+        return sorted(came)
+
+    def _computing(self, worker: int, cycle: int, gradients: float) -> float:
+        compute, count = self.network.compute, math.ceil(gradients)
+        if not count:
+            return 0.0
+        rng = numpy_generator(self.seed, "compute", "worker", worker, cycle)
+        each = compute.law(rng, (1, count))[0]
+        each[-1] *= gradients - (count - 1)
+        late = self.straggler.late(cycle, self.workers, self.seed)[worker]
+        return float(each.sum() * self.factors[worker] * (self.straggler.slowdown if late else 1.0))
+
+    def round(self, number: int, gradients: float, booked: Sequence[object], measured: float = 0.0) -> None:
+        """Time has gone on already, with the messages themselves."""
+
+    @property
+    def times(self) -> np.ndarray:
+        """All that the clock knows, for a checkpoint."""
+        head = [self.now, self.received, self.answered]
+        return np.concatenate([head, self.ready, self.cycles, self.sizes, self.since, self.busy, self.idle])
+
+    @times.setter
+    def times(self, kept: np.ndarray) -> None:
+        self.now, self.received, self.answered = map(float, kept[:3])
+        rows = kept[3:].reshape(6, self.workers).copy()
+        self.ready, self.cycles, self.sizes, self.since, self.busy, self.idle = rows

@@ -1,0 +1,58 @@
+"""The problems of several workers, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from commexp.problems.base import Problem, Ready
+
+
+class Alternating(Problem):
+    """``problems``: each with one worker, W = 1. Gradients are those of the worker whose ``turn`` it is; ``ids`` holds
+    its number, for whoever wants to name it. What concerns all workers is the same whoever's turn it is.
+    ``own_samples``: of each worker."""
+
+    def __init__(self, problems: Sequence[Problem], own_samples: Sequence[int]) -> None:
+        self.problems, self.own_samples, self.ids = problems, own_samples, [0]
+        first = self.own = problems[0]
+        self.dim, self.shapes = first.dim, first.shapes
+        self.samples, self.samples_per_step = first.samples, first.samples_per_step
+
+    def turn(self, worker: int) -> None:
+        self.own, self.ids[0] = self.problems[worker], worker
+
+    def init(self, generator: torch.Generator) -> Tensor:
+        return self.own.init(generator)
+
+    def batch(self, step: int) -> object:
+        return self.own.batch(step)
+
+    def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
+        return self.own.loss_and_grad(x, batch, ready)
+
+    def fresh(self, step: int, size: int) -> object:
+        return self.own.fresh(step, size)
+
+    def fresh_samples(self, size: int) -> float:
+        return self.own.fresh_samples(size)
+
+    def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.own.local_gradient(x)
+
+    def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        return self.own.common_gradient(x, step)
+
+    def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        return self.problems[0].training_gradient(x)
+
+    def evaluate(self, x: Tensor) -> dict[str, float]:
+        return self.problems[0].evaluate(x)
+
+    def classes_per_worker(self) -> Tensor | None:
+        return self.problems[0].classes_per_worker()
+
+    def optimum(self) -> Tensor | None:
+        return self.problems[0].optimum()
