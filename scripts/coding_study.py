@@ -1,11 +1,14 @@
-"""1-bit gradient coding beside its rivals, in tables and figures: python scripts/coding_study.py
+"""1-bit gradient coding beside its rivals, in tables and figures: python scripts/coding_study.py [WORD ...]
 
 onebit_linreg         excess loss against bytes and against time, by copies d and share p of late workers
 onebit_images_small   accuracy of a classifier against bytes and against time
+
+WORDs such as dataset.condition=1 go to every run of the regression.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -35,6 +38,7 @@ ROUNDS, MESSAGE, WORKERS = 3000, 17, 100
 TARGET, ACCURACY = 0.1, 0.9
 Cell = TypeVar("Cell")
 Words = tuple[str, ...]
+more: list[str] = []  # words for every run of the regression
 
 
 def linreg_methods(share: float = 1.0) -> dict[str, Words]:
@@ -57,7 +61,7 @@ def budget(p: float) -> float:
 
 def words(method: str, p: float, step: float, seed: int, share: float = 1.0) -> Words:
     given = linreg_methods(share)[method]
-    return "+experiment=onebit_linreg", *given, f"straggler.p={p}", f"algo.lr={step:g}", f"seed={seed}"
+    return "+experiment=onebit_linreg", *more, *given, f"straggler.p={p}", f"algo.lr={step:g}", f"seed={seed}"
 
 
 @cache
@@ -308,6 +312,9 @@ def images() -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="1-bit gradient coding: tables and figures in outputs/figures.")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="for every run of the regression")
+    more.extend(parser.parse_args().words)
     for draw in (linreg, images):
         print(f"{draw.__name__}: {(draw.__doc__ or '').splitlines()[0]}", file=sys.stderr)
         draw()
