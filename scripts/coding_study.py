@@ -1,11 +1,14 @@
-"""1-bit gradient coding beside its rivals, in tables and figures: python scripts/coding_study.py
+"""1-bit gradient coding beside its rivals, in tables and figures: python scripts/coding_study.py [WORD ...]
 
 onebit_linreg         excess loss against bytes and against time, by copies d and share p of late workers
 onebit_images_small   accuracy of a classifier against bytes and against time
+
+WORDs such as dataset.condition=1 go to every run of the regression.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -15,24 +18,27 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 from batch import result, run_all
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from commexp.report.curves import draw_line, dress
-from commexp.report.style import figure, save
+from commexp.report.style import compact, figure, save
 from commexp.report.tables import markdown
 from commexp.rundir import write_atomic
 from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")
-SEEDS = range(3)
+SEEDS = range(5)
 LATE = (0.1, 0.3, 0.5, 0.8)
 COPIES = (1, 2, 5, 10)
 #: steps; those beside the best so far are tried until it has a worse one on each side
-GRID = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+GRID = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 EQUAL = 0.005  # one step for all, where floors are compared at an equal one
 ROUNDS, MESSAGE, WORKERS = 3000, 17, 100
 TARGET, ACCURACY = 0.1, 0.9
 Cell = TypeVar("Cell")
 Words = tuple[str, ...]
+more: list[str] = []  # words for every run of the regression
 
 
 def linreg_methods(share: float = 1.0) -> dict[str, Words]:
@@ -55,7 +61,7 @@ def budget(p: float) -> float:
 
 def words(method: str, p: float, step: float, seed: int, share: float = 1.0) -> Words:
     given = linreg_methods(share)[method]
-    return "+experiment=onebit_linreg", *given, f"straggler.p={p}", f"algo.lr={step:g}", f"seed={seed}"
+    return "+experiment=onebit_linreg", *more, *given, f"straggler.p={p}", f"algo.lr={step:g}", f"seed={seed}"
 
 
 @cache
@@ -102,6 +108,11 @@ def excess(cell: tuple[str, float], step: float, share: float = 1.0, seeds: Iter
     return mean_curve([words(method, p, step, seed, share) for seed in seeds], "excess_loss", share * budget(p))
 
 
+def ending(frame: pd.DataFrame | None, column: str) -> float:
+    """The mean over a run's last tenth."""
+    return float("nan") if frame is None else float(frame[column].iloc[-len(frame) // 10 :].mean())
+
+
 def mean_log(values: np.ndarray) -> float:
     return float(np.log10(values).mean())
 
@@ -127,36 +138,38 @@ def linreg() -> None:
     run_all(words(*cell, found[cell], seed, 0.1) for found in (steps, early) for cell in coded for seed in SEEDS)
     run_all(words(*cell, EQUAL, 0) for cell in coded)
     floor = {cell: excess(cell, step)[-40:].mean() for cell, step in steps.items()}
-    equal = {cell: excess(cell, EQUAL, 1.0, [0])[-40:].mean() for cell in coded}
-    texts = {
-        "floor": (
+    equal = {cell: ending(metrics(words(*cell, EQUAL, 0)), "excess_loss") for cell in coded}
+    texts = [
+        (
             f"Excess loss, mean of the last tenth of the budget and of {len(SEEDS)} seeds; in brackets the step",
             ["method", *(f"p = {p}" for p in LATE)],
             [[m, *(f"{floor[m, p]:.2g} ({steps[m, p]:g})" for p in LATE)] for m in methods],
         ),
-        "equal": (
-            f"The same for the step {EQUAL} throughout, seed 0",
+        (
+            f"Excess loss, mean of the last tenth of the run, step {EQUAL} throughout, seed 0",
             ["method", *(f"p = {p}" for p in LATE)],
             [[m, *(f"{equal[m, p]:.2g}" for p in LATE)] for m in methods if "d =" in m],
         ),
-        "early": (
-            "The first tenth of the budget: geometric mean of the excess loss, 1-bit / real-valued; "
-            "steps tuned for the whole budget, then for its first tenth",
-            ["d", *(f"p = {p}" for p in LATE), *(f"p = {p}" for p in LATE)],
-            [[str(d), *(against(d, p, s) for s in (steps, early) for p in LATE)] for d in COPIES],
+        *(
+            (
+                f"Geometric mean of the excess loss over the first tenth of the budget, 1-bit / real-valued, {what}",
+                ["d", *(f"p = {p}" for p in LATE)],
+                [[str(d), *(against(d, p, found) for p in LATE)] for d in COPIES],
+            )
+            for what, found in (("steps as above", steps), ("steps tuned for this tenth", early))
         ),
-        "until": (
+        (
             "The share of the budget up to which 1-bit stays below real-valued, steps tuned for the whole budget",
             ["d", *(f"p = {p}" for p in LATE)],
             [[str(d), *(f"{below(d, p, steps):.0%}" for p in LATE)] for d in COPIES],
         ),
-        "target": (
+        (
             f"To a mean excess loss of {TARGET}: bytes sent, seconds on the virtual clock",
             ["method", *(f"p = {p}" for p in LATE)],
             [[m, *(to_target(m, p, steps[m, p]) for p in LATE)] for m in methods],
         ),
-    }
-    text = "\n".join(f"{title}:\n\n{markdown(heads, rows)}\n" for title, heads, rows in texts.values())
+    ]
+    text = "\n".join(f"{title}:\n\n{markdown(heads, rows)}\n" for title, heads, rows in texts)
     write_atomic(OUT / "onebit_linreg.md", text)
     print(text)
     for x, name in (("bytes_sent", "onebit_linreg"), ("sim_seconds", "onebit_linreg_time")):
@@ -207,22 +220,33 @@ DRAWN = {
 }
 
 
+def log_time(axis: Axes, least: float, most: float) -> None:
+    axis.set_xscale("log")
+    axis.set_xlim(least, most)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+
+
+def thinned(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every evaluation of the first 20 rounds but the start's, then one in ten rounds: a line, not a hedge."""
+    kept = (frame["round"] > 0) & ((frame["round"] <= 20) | (frame["round"] % 10 == 0))
+    return frame[kept].reset_index(drop=True)
+
+
 def draw_linreg(steps: dict[tuple[str, float], float], x: str, path: Path) -> None:
     with figure(2, 2, 3.7, 2.7) as (made, axes):
         for i, (axis, p) in enumerate(zip(axes, LATE, strict=True)):
             for method, style in DRAWN.items():
                 frames = [metrics(words(method, p, steps[method, p], seed)) for seed in SEEDS]
-                drawn = [frame for frame in frames if frame is not None]
+                drawn = [thinned(frame) for frame in frames if frame is not None]
                 draw_line(axis, drawn, x, "excess_loss", style, method if i == 0 else "")
-            if x == "bytes_sent":
-                axis.axvline(budget(p), color="grey", linewidth=0.8, linestyle=":")
             dress(axis, x, "excess_loss", last_row=i > 1, first_column=False)
             axis.set_ylim(1e-4, 10)
             axis.set_title(f"late with probability {p}")
             if x == "bytes_sent":
-                axis.set_xlim(1e3, 2e7)
+                axis.axvline(budget(p), color="grey", linewidth=0.8, linestyle=":")
+                axis.set_xlim(5e3, 2e7)
             else:
-                axis.set_xlim(0, 20)
+                log_time(axis, 0.02, 150)
             if i % 2 == 0:
                 axis.set_ylabel("excess loss")
         made.legend(loc="outside right center")
@@ -265,10 +289,11 @@ def images() -> None:
         for method, (style, _) in methods.items():
             commands = [command(method, steps[method], seed) for seed in range(3)]
             frames = [frame for each in commands if (frame := metrics(each)) is not None]
+            drawn = [frame[frame["round"] > 0].reset_index(drop=True) for frame in frames]
             for axis, x in zip(axes, ("bytes_sent", "sim_seconds"), strict=True):
-                draw_line(axis, frames, x, "test_accuracy", style, method if axis is axes[0] else "")
+                draw_line(axis, drawn, x, "test_accuracy", style, method if axis is axes[0] else "")
             reached = where(commands, "test_accuracy", lambda mean: mean >= ACCURACY)
-            last = [frame["test_accuracy"].iloc[-len(frame) // 10 :].mean() for frame in frames]
+            last = [ending(frame, "test_accuracy") for frame in frames]
             within = mean_curve(commands, "test_accuracy", shortest)[-40:].mean()
             sent = human_bytes(float(np.mean([frame["bytes_sent"].iloc[-1] for frame in frames])))
             there = ["-", "-"] if reached is None else [human_bytes(reached[0]), f"{reached[1]:.3g} s"]
@@ -276,6 +301,7 @@ def images() -> None:
         for axis, x in zip(axes, ("bytes_sent", "sim_seconds"), strict=True):
             dress(axis, x, "test_accuracy", first_column=axis is axes[0])
             axis.set_ylim(0, 1)
+        log_time(axes[1], 0.01, 20)
         axes[0].axvline(shortest, color="grey", linewidth=0.8, linestyle=":")
         made.legend(loc="outside right center")
         save(made, OUT / "onebit_images_small")
@@ -286,6 +312,9 @@ def images() -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="1-bit gradient coding: tables and figures in outputs/figures.")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="for every run of the regression")
+    more.extend(parser.parse_args().words)
     for draw in (linreg, images):
         print(f"{draw.__name__}: {(draw.__doc__ or '').splitlines()[0]}", file=sys.stderr)
         draw()

@@ -103,7 +103,7 @@ def digits() -> None:
 
 def onebit() -> None:
     """1-bit gradient coding beside real-valued, half of 100 peers late: excess loss by copies d, one seed and step."""
-    experiment, rows = ("+experiment=onebit_linreg", "algo.lr=0.005"), []
+    experiment, rows = ("+experiment=onebit_linreg", "algo.lr=0.05"), []
     with figure(1, 1, 5.2, 3.2) as (made, axes):
         for d, bits, real in ((1, 0, 7), (2, 1, 8), (5, 2, 9), (10, 3, 10)):
             for name, style, words in (("1-bit", bits, ()), ("real", real, ("compress=none", "rounds=500"))):
