@@ -12,6 +12,7 @@ from commexp.network.closing import Closing
 from commexp.network.link import Network
 from commexp.network.overlap import overlapped
 from commexp.network.straggler import NoStragglers, Straggler
+from commexp.seeding import numpy_generator
 
 Links = tuple[Sequence[int], Sequence[int]]  # receivers, senders
 
@@ -99,11 +100,11 @@ class VirtualClock:
 
     def _closed(self, number: int, gradients: float, measured: float) -> tuple[np.ndarray, float]:
         assert self.closing is not None
-        seconds, late = (
-            self.computing(number, gradients, measured),
-            self.straggler.late(number, self.workers, self.seed),
-        )
-        return self.closing.closed(seconds, late, float(seconds.max()) / self.straggler.slowdown)
+        seconds = self.computing(number, gradients, measured)
+        late = self.straggler.late(number, self.workers, self.seed)
+        usual = float(seconds.max()) / self.straggler.slowdown
+        turn = numpy_generator(self.seed, "turn", number).permutation(self.workers)
+        return self.closing.closed(np.where(self.loads > 0, seconds, np.inf), late, usual, turn)
 
     def round(self, number: int, gradients: float, booked: Sequence[Booked], measured: float = 0.0) -> None:
         """Round ``number`` = 1, 2, ...: every worker computes ``gradients`` of a batch of each subset that it holds,
