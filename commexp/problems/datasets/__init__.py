@@ -14,6 +14,8 @@ from commexp.problems.datasets.linreg import LinReg
 from commexp.problems.datasets.mnist import MNIST
 from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Natural, Partition, RandomShares
 from commexp.problems.datasets.photos import Photos
+from commexp.problems.datasets.rating_partition import Blocks, ByUser
+from commexp.problems.datasets.ratings import LowRank
 from commexp.problems.datasets.toy import Toy
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "CIFAR10",
     "CIFAR100",
     "MNIST",
+    "Blocks",
     "BreastCancer",
     "ByClass",
+    "ByUser",
     "Digits",
     "Dirichlet",
     "FashionMNIST",
@@ -32,6 +36,7 @@ __all__ = [
     "Imagenette",
     "LibSVM",
     "LinReg",
+    "LowRank",
     "Natural",
     "Partition",
     "Photos",
