@@ -12,6 +12,8 @@ from commexp.problems.datasets.images import ImageSet
 from commexp.problems.datasets.libsvm import LibSVM
 from commexp.problems.datasets.linreg import LinReg
 from commexp.problems.datasets.mnist import MNIST
+from commexp.problems.datasets.movielens import MovieLens
+from commexp.problems.datasets.netflix import Netflix
 from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Natural, Partition, RandomShares
 from commexp.problems.datasets.photos import Photos
 from commexp.problems.datasets.rating_partition import Blocks, ByUser
@@ -37,7 +39,9 @@ __all__ = [
     "LibSVM",
     "LinReg",
     "LowRank",
+    "MovieLens",
     "Natural",
+    "Netflix",
     "Partition",
     "Photos",
     "RandomShares",
