@@ -17,7 +17,9 @@ from commexp.rundir import Run
 from commexp.state import under_prefix, with_prefix
 
 State = dict[str, torch.Tensor]
-SMALL = ("train_loss", "test_loss", "excess_loss", "dist_to_opt", "objective", "stationarity")
+SMALL = (
+    "train_loss", "test_loss", "train_rmse", "test_rmse", "excess_loss", "dist_to_opt", "objective", "stationarity",
+)  # fmt: skip
 BEST = {"test_accuracy": max, **dict.fromkeys(SMALL, min)}
 
 

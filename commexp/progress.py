@@ -57,6 +57,8 @@ def _values(row: Mapping[str, Any]) -> str:
     parts = [f"loss {row['train_loss']:.3g}"]
     if "test_accuracy" in row:
         parts.append(f"accuracy {row['test_accuracy']:.1%}")
+    if "test_rmse" in row:
+        parts.append(f"RMSE {row['test_rmse']:.4f}")
     if "dist_to_opt" in row:
         parts.append(f"distance {row['dist_to_opt']:.1e}")
     parts.append(f"sent {human_bytes(row['bytes_sent'])}")

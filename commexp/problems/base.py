@@ -134,7 +134,7 @@ class Problem(ABC):
     @abstractmethod
     def evaluate(self, x: Tensor) -> dict[str, float]:
         """Metrics of one model, x [J]: ``train_loss`` and, where there is such a thing, ``test_loss``,
-        ``test_accuracy``, ``excess_loss``, ``dist_to_opt``."""
+        ``test_accuracy``, ``train_rmse``, ``test_rmse``, ``excess_loss``, ``dist_to_opt``."""
 
     def optimum(self) -> Tensor | None:
         """The minimiser [J] where it is known in closed form."""

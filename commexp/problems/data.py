@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from commexp.problems.augment import Augment
+from commexp.problems.ratings import Ratings
 from commexp.problems.rows import SparseRows
 
 
@@ -19,12 +20,13 @@ class Data:
 
     ``train_x``, ``test_x``: floats [m, ...], already normalised; or uint8 images [m, C, H, W], which are normalised to
     (x / 255 - mean) / std by ``mean`` and ``std`` [C], on the 0..1 scale; or Photos, normalised in the same way; or
-    SparseRows [m, d], which are taken as they are. For floats mean and std only say how they were normalised, if known.
+    SparseRows [m, d] or Ratings, which are taken as they are. For floats mean and std only say how they were
+    normalised, if known.
     ``augment``: what batches of tensors [m, C, H, W] go through; Photos have their own.
     Raises ValueError for uint8 or Photos without mean and std, and for ``augment`` of what is no image tensor.
     """
 
-    train_x: Any  # Tensor, Photos or SparseRows; a model that needs one of them looks at ndim and shape
+    train_x: Any  # Tensor, Photos, SparseRows or Ratings; a model that needs one of them looks at ndim and shape
     train_y: Tensor
     test_x: Any = None
     test_y: Tensor | None = None
@@ -36,7 +38,7 @@ class Data:
 
     def __post_init__(self) -> None:
         tensor = isinstance(self.train_x, Tensor)
-        raw = self.train_x.dtype == torch.uint8 if tensor else not isinstance(self.train_x, SparseRows)
+        raw = self.train_x.dtype == torch.uint8 if tensor else not isinstance(self.train_x, SparseRows | Ratings)
         if raw and (self.mean is None or self.std is None):
             raise ValueError("train_x: uint8 images or Photos without mean and std; give both, [C] each")
         if self.augment is not None and not (tensor and self.train_x.ndim == 4):

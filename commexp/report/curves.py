@@ -1,4 +1,4 @@
-"""Curves of runs: loss and accuracy (or distance to the optimum) against round, bytes and time."""
+"""Curves of runs: loss and accuracy (or test RMSE, distance to the optimum) against round, bytes and time."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ X_AXES = {
 ROWS = {
     "train_loss": "train loss",
     "test_accuracy": "test accuracy",
+    "test_rmse": "test RMSE",
     "dist_to_opt": "squared distance to optimum",
     "stationarity": "stationarity",
 }

@@ -15,6 +15,8 @@ METRICS = {
     "train_loss": "train loss",
     "test_loss": "test loss",
     "test_accuracy": "test accuracy",
+    "train_rmse": "train RMSE",
+    "test_rmse": "test RMSE",
     "excess_loss": "excess loss",
     "dist_to_opt": "distance to optimum",
     "objective": "objective",

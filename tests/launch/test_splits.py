@@ -37,6 +37,7 @@ LINEAR = [
 ]
 LINEAR += ["debug=true", "dtype=float64", "rounds=5", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
 DIGITS = ["rounds=4", "eval_every=2", "model.width=8", "batch_size=2", "dtype=float64"]
+FACTORS = ["dataset=ratings", "dataset.users=60", "dataset.items=40", "rounds=4", "eval_every=2"]
 
 
 @cache
@@ -57,6 +58,7 @@ def usual() -> list[list[str]]:
     every = [[f"compress={codec}", *LINEAR] for codec in options("compress")]
     every.append(["compress=topk", "compress.scope=layer", "compress.whole_below=50", *DIGITS])
     every += [[f"compress={codec}", *DIGITS] for codec in ("none", "bf16", "powersgd")]
+    every += [["model.travels=items", *FACTORS], ["model.travels=all", "partition=blocks", *FACTORS]]
     every += [[*case, *LINEAR] for case in methods()]
     return [[*case, "comm.deterministic=true"] for case in every]
 
@@ -92,7 +94,7 @@ def unusual() -> list[list[str]]:
 
 
 def label(case: list[str]) -> str:
-    return " ".join(word for word in case if word not in LINEAR + DIGITS)
+    return " ".join(word for word in case if word not in LINEAR + DIGITS + FACTORS)
 
 
 def tables(folder: Path, name: str) -> list[list[dict[str, str]]]:

@@ -12,8 +12,12 @@ from commexp.problems.datasets.images import ImageSet
 from commexp.problems.datasets.libsvm import LibSVM
 from commexp.problems.datasets.linreg import LinReg
 from commexp.problems.datasets.mnist import MNIST
+from commexp.problems.datasets.movielens import MovieLens
+from commexp.problems.datasets.netflix import Netflix
 from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Natural, Partition, RandomShares
 from commexp.problems.datasets.photos import Photos
+from commexp.problems.datasets.rating_partition import Blocks, ByUser
+from commexp.problems.datasets.ratings import LowRank
 from commexp.problems.datasets.toy import Toy
 
 __all__ = [
@@ -21,8 +25,10 @@ __all__ = [
     "CIFAR10",
     "CIFAR100",
     "MNIST",
+    "Blocks",
     "BreastCancer",
     "ByClass",
+    "ByUser",
     "Digits",
     "Dirichlet",
     "FashionMNIST",
@@ -32,7 +38,10 @@ __all__ = [
     "Imagenette",
     "LibSVM",
     "LinReg",
+    "LowRank",
+    "MovieLens",
     "Natural",
+    "Netflix",
     "Partition",
     "Photos",
     "RandomShares",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from commexp.problems.data import Data, Dataset
+from commexp.problems.datasets.files import content_sum
 from commexp.problems.datasets.svmlight import PAGE, Samples, labelled, read
 
 CLASSES = 1000  # at most
@@ -77,18 +77,7 @@ class LibSVM(Dataset):
         return {f"dataset.{name}={path}": Path(self.root or "", path) for name, path in given.items() if path}
 
     def _sum(self) -> str:
-        """Nothing where a file cannot be read."""
-        whole = hashlib.blake2b()
-        for path in self._files().values():
-            one = hashlib.blake2b()
-            try:
-                with open(path, "rb") as file:
-                    while block := file.read(2**20):
-                        one.update(block)
-            except OSError:
-                return ""
-            whole.update(one.digest())
-        return whole.hexdigest()[:16]
+        return content_sum(self._files().values())
 
     def _check(self) -> None:
         if self._sum() not in (self.digest, ""):

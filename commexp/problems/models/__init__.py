@@ -3,6 +3,7 @@
 from commexp.problems.models.base import ImageModel, Model
 from commexp.problems.models.cnn import CNN
 from commexp.problems.models.linear import LinearRegression, LogisticRegression
+from commexp.problems.models.matrix_factorisation import MatrixFactorisation
 from commexp.problems.models.mlp import MLP
 from commexp.problems.models.pretrained import Pretrained
 from commexp.problems.models.pyramidnet import PyramidNet
@@ -18,6 +19,7 @@ __all__ = [
     "ImageModel",
     "LinearRegression",
     "LogisticRegression",
+    "MatrixFactorisation",
     "Model",
     "Pretrained",
     "PyramidNet",

@@ -1,0 +1,153 @@
+"""Files of ratings: where they lie, what is in them, which line is at fault."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import pandas as pd
+import torch
+
+from commexp.problems.data import Data, Dataset
+from commexp.problems.datasets.files import content_sum
+from commexp.problems.datasets.triples import SPLITS, Triples, divided
+
+Line = tuple[str, list[bytes]]  # where it stands; user, item, rating, time
+INTEGER = re.compile(rb"[+-]?[0-9]{1,18}")
+CODES: dict[str, type[np.generic]] = {"user": np.int64, "item": np.int64, "rating": np.float64, "time": np.int64}
+
+
+@dataclass
+class RatingFiles(Dataset):
+    """``path``: a file, or a folder of such; ``root``: the folder from which it counts; null for the working directory.
+    ``test``: the share held out. ``split``: random, of all ratings by the seed, or time, the last of each user's.
+    ``digest``: the first 16 hex digits of blake2b over the blake2b sums of the files, which stands for what is in them;
+    it is filled in where they can be read. Ids are any integers; in ascending order they become 0, 1, ....
+
+    Raises FileNotFoundError for a file that is not there, and ValueError, with the number of the line, for what is not
+    of the format, ids or ratings that are no numbers, and pairs that come twice; and for a digest that is not the
+    files'."""
+
+    path: str = field(default="", metadata={"location": True})
+    test: float = 0.2
+    split: str = "random"
+    root: Optional[str] = field(default=None, metadata={"location": True})  # noqa: UP045
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError(f"path=: empty; give {self.wanted()}")
+        if not 0.01 <= self.test <= 0.99:
+            raise ValueError(f"test={self.test}: out of range; give the share of the test set, such as 0.2")
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split}: unknown; give {' or '.join(SPLITS)}")
+        if self.digest:
+            self._check()
+        else:
+            self.digest = content_sum(self.files())
+
+    @abstractmethod
+    def wanted(self) -> str:
+        """What ``path`` should be, and where to get it."""
+
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """Those that are there."""
+
+    @abstractmethod
+    def read(self, paths: Sequence[Path]) -> Triples:
+        """Quickly. Raises ValueError, in whatever words, for what is not of the format."""
+
+    @abstractmethod
+    def lines(self, paths: Sequence[Path]) -> Iterator[Line]:
+        """Every rating, one at a time, in the order of ``read``. Raises ValueError, with the line, for one that cannot
+        be told apart."""
+
+    @property
+    def place(self) -> Path:
+        return Path(self.root or "", self.path)
+
+    def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
+        key, paths = f"dataset.path={self.path}", self.files()
+        if not paths:
+            raise FileNotFoundError(f"{key}: {self.place} is missing or holds no such file; give {self.wanted()}")
+        try:
+            self._check()
+        except ValueError as error:
+            raise ValueError(f"dataset.{error}") from error
+        try:
+            triples = self.read(paths)
+            sound = bool(np.isfinite(triples.ratings).all())
+        except (ValueError, OverflowError) as error:
+            fault = self._first_fault(paths) or f"is not of the format ({' '.join(str(error).split())})"
+            raise ValueError(f"{key}: {_with_advice(fault, self.wanted())}") from error
+        if not len(triples):
+            raise ValueError(f"{key}: holds no rating; give {self.wanted()}")
+        if not sound:
+            raise ValueError(f"{key}: {_with_advice(self._first_fault(paths), self.wanted())}")
+        again = triples.repeated()
+        if again is not None:
+            where, (user, item, *_) = next(islice(self.lines(paths), again, None))
+            pair = f"user {user.decode()} has rated item {item.decode()} before"
+            raise ValueError(f"{key}: {where}: {pair}; give each pair once")
+        return divided(triples, self.test, self.split, seed, dtype)
+
+    def _check(self) -> None:
+        if content_sum(self.files()) not in (self.digest, ""):
+            raise ValueError(
+                f"digest={self.digest}: the files have changed since; leave it out to take them as they are now"
+            )
+
+    def _first_fault(self, paths: Sequence[Path]) -> str:
+        """``line 17: what is wrong``, or nothing."""
+        try:
+            return next((f"{where}: {fault}" for where, row in self.lines(paths) if (fault := _fault(row))), "")
+        except ValueError as error:
+            return str(error)
+
+
+def _with_advice(fault: str, wanted: str) -> str:
+    return fault if "; " in fault else f"{fault}; give {wanted}"
+
+
+def _fault(row: Sequence[bytes]) -> str:
+    user, item, rating, time = row
+    for name, word in (("user", user), ("item", item), ("time", time)):
+        if not INTEGER.fullmatch(word.strip()):
+            return f"the {name} {shown(word)} is no integer; give a number such as 17"
+    try:
+        finite = math.isfinite(float(rating))
+    except ValueError:
+        finite = False
+    return "" if finite else f"the rating {shown(rating)} is no finite number; give one such as 3.5"
+
+
+def shown(word: bytes) -> str:
+    """For a message, which is one line."""
+    return ascii(word[:20].decode("latin-1"))
+
+
+def table(text: bytes, separator: bytes, columns: dict[str, type[np.generic]]) -> dict[str, np.ndarray]:
+    """Columns of numbers; empty lines, and those of blanks, are passed over. Raises ValueError for anything else, and
+    for lines with more or fewer words than ``columns``."""
+    if not text.strip():
+        return {name: np.empty(0, kind) for name, kind in columns.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of more words, which are found below
+        frame = pd.read_csv(
+            io.BytesIO(text), sep=separator.decode(), names=list(columns), dtype=columns, index_col=False,
+            quoting=csv.QUOTE_NONE,
+        )  # fmt: skip
+    if text.count(separator) != len(frame) * (len(columns) - 1):
+        raise ValueError(f"lines do not have {len(columns)} words each")
+    return {name: frame[name].to_numpy() for name in columns}

@@ -1,0 +1,46 @@
+"""Matrix factorisation of ratings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from commexp.problems.all_factors import AllFactors
+from commexp.problems.base import Problem, Setting
+from commexp.problems.data import Data
+from commexp.problems.factorisation import Factorisation
+from commexp.problems.item_factors import ItemFactors
+from commexp.problems.models.base import Model
+from commexp.problems.ratings import Ratings
+
+FORMS: dict[str, type[Factorisation]] = {"items": ItemFactors, "all": AllFactors}
+
+
+@dataclass
+class MatrixFactorisation(Model):
+    """Ratings as mean + biases + inner products of ``rank`` factors. ``travels``: items, x is the items' factors, users
+    are solved for and belong to one worker each; or all, x is the factors of users and items. ``lam``: the weight of
+    the squared factors, against squared errors of ratings. ``bias``: of users and of items, too. ``start``: standard
+    deviation of the first factors. See Factorisation. Raises ValueError for a value out of range."""
+
+    rank: int = 16
+    lam: float = 5.0
+    bias: bool = True
+    travels: str = "items"
+    start: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank={self.rank}: must not be less than 1; give the number of factors, such as 16")
+        if self.travels not in FORMS:
+            raise ValueError(f"travels={self.travels}: unknown; give {' or '.join(FORMS)}")
+        if not self.lam >= 0:
+            raise ValueError(f"lam={self.lam}: must not be negative; give 0 or more, such as 5")
+        if self.lam == 0 and self.travels == "items":
+            raise ValueError("lam=0.0: users with few ratings would have no one best fit; give a positive number")
+        if not self.start > 0:
+            raise ValueError(f"start={self.start}: must be positive, since no step leads away from zero; give 0.1")
+
+    def problem(self, data: Data, setting: Setting) -> Problem:
+        if not isinstance(data.train_x, Ratings):
+            raise ValueError("model=matrix_factorisation: needs ratings; give dataset=ratings, movielens or netflix")
+        return FORMS[self.travels](data, setting, self.rank, self.lam, self.bias, self.start)

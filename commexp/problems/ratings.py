@@ -1,0 +1,34 @@
+"""Who rated what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Ratings:
+    """m pairs of a user and an item; the ratings themselves are the targets beside them.
+
+    ``users``, ``items``: int64 [m], on the CPU, numbers below ``n_users`` and ``n_items``, which count those of the
+    test set, too.
+    """
+
+    users: Tensor
+    items: Tensor
+    n_users: int
+    n_items: int
+    ndim = 1
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.users.shape
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, indices: Tensor) -> Ratings:
+        """``indices``: [k], in any order and with repetitions."""
+        return Ratings(self.users[indices], self.items[indices], self.n_users, self.n_items)
