@@ -33,7 +33,7 @@ LATE = (0.1, 0.3, 0.5, 0.8)
 COPIES = (1, 2, 5, 10)
 #: steps; those beside the best so far are tried until it has a worse one on each side
 GRID = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-EQUAL = 0.005  # one step for all, where floors are compared at an equal one
+EQUAL = 0.05  # one step for all, where floors are compared at an equal one
 ROUNDS, MESSAGE, WORKERS = 3000, 17, 100
 TARGET, ACCURACY = 0.1, 0.9
 Cell = TypeVar("Cell")
