@@ -26,6 +26,8 @@ def main() -> None:
     from commexp.rundir import write_atomic
 
     path = Path(sys.argv[1])
+    if not path.is_file():
+        sys.exit(1)  # the launcher was interrupted, and has gone
     task = json.loads(path.read_text(encoding="utf-8"))
     try:
         plan = prepare(OmegaConf.create(task["config"]))

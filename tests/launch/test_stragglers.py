@@ -19,7 +19,14 @@ from commexp.rundir import Run
 __all__ = ["started"]  # a fixture
 
 SERVER = Path(__file__).with_name("server.py")
-CODED = ["algo=gradient_coding", "comm.deterministic=true", "model.width=8", "batch_size=2", "eval_every=5"]
+CODED = [
+    "algo=gradient_coding",
+    "allocation=cyclic",
+    "comm.deterministic=true",
+    "model.width=8",
+    "batch_size=2",
+    "eval_every=5",
+]
 CODED += ["workers=4", "network.compute.seconds=0.02", "save_every=5", "launch=torchrun", "launch.nproc=4"]
 SLEEPER = ["straggler=fixed", "straggler.workers=[3]", "straggler.slowdown=100", "launch.inject=true"]
 

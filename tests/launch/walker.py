@@ -21,10 +21,9 @@ from commexp.launch.member import _join
 from commexp.runner import execute
 from commexp.topologies import Exponential, Gossip, Ladder, Mixer, OnePeer
 
-exchange.STRETCH = 500  # a small model's gradient, too, is sent in several stretches
-
 
 def main() -> None:
+    exchange.STRETCH = 500  # a small model's gradient, too, is sent in several stretches
     torch.set_num_threads(1)
     _join("gloo", 60)
     links = Processes(timedelta(seconds=60))
