@@ -32,7 +32,9 @@ def draw_gantt(run: Run, path: Path) -> list[Path]:
     spans = spans[spans["worker"].isin(shown)]
     seconds = until(spans)
     with figure(1, 2, 4.1, 0.95 + 0.17 * max(5, len(shown))) as (made, (axis, ages)):
-        axis.get_gridspec().set_width_ratios([2.2, 1])
+        grid = axis.get_gridspec()
+        assert grid is not None
+        grid.set_width_ratios([2.2, 1])
         for kind, (colour, _) in KINDS.items():
             drawn = spans[(spans["kind"] == kind) & (spans["start"] < seconds) & (spans["end"] > spans["start"])]
             rows = drawn["worker"].map({worker: row for row, worker in enumerate(shown)})
