@@ -173,7 +173,7 @@ def logistic(root: str, seeds: int) -> None:
         "seconds",
         f"calls to {GOAL:g}",
         "seconds",
-        "/ sync_ps svrg",
+        "of sync_ps svrg",
         "end",
     ]
     text = f"F* = {best:.8f}\n\n{markdown(heads, rows)}\n"
