@@ -158,7 +158,7 @@ def test_partitions_of_every_size(workers: int, classes: int, tmp_path: Path, la
         str(c) for c in range(classes) if classes <= 10
     ]
     held = sum((7 * w + 3 * c) % 11 > 0 for w in range(min(workers, 64)) for c in range(classes))
-    assert len(axis.collections[0].get_paths()) == held  # type: ignore[attr-defined]
+    assert len(axis.collections[0].get_paths()) == held
 
 
 def test_class_names_may_be_words(tmp_path: Path, laid_out: list[Figure]) -> None:
