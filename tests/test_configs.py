@@ -60,7 +60,8 @@ INSTEAD = {
     "regtopk_cifar10": ["dataset=digits", "model=resnet_small"],
     "qsr_imagenet": ["dataset=digits", "model.image_size=8", "model.patch=4", "model.layers=1", "model.heads=2"],
 }
-INSTEAD["proxgt_a9a"] = ["dataset=breast_cancer"]
+INSTEAD["proxgt_a9a"] = INSTEAD["async_logistic"] = ["dataset=breast_cancer"]
+INSTEAD["async_ratings"] = ["dataset=ratings"]
 INSTEAD["ring_10000"] = ["workers=300"]
 INSTEAD["qsr_imagenet"] += ["model.hidden=16", "model.mlp=16"]
 FILES = {"dppf_small": "Fashion-MNIST", "regtopk_imagenette": "Imagenette and published weights"}

@@ -14,6 +14,7 @@ FIGURES = {
     "plane": ("plane.csv", "plane_models.csv"),
     "partition": ("partition.csv",),
     "topology": ("topology.csv",),
+    "gantt": ("gantt.csv", "staleness.csv"),
 }
 
 
@@ -49,6 +50,10 @@ def _draw(run: Run, name: str, path: Path) -> None:
         from commexp.report.topology import draw_topology
 
         draw_topology(run, path)
+    elif name == "gantt":
+        from commexp.report.gantt import draw_gantt
+
+        draw_gantt(run, path)
     else:
         from commexp.report.landscape import draw_line, draw_plane
 

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from commexp.report import FIGURES, finish, where_to_look
+from commexp.report.gantt import draw_gantt
 from commexp.report.landscape import _levels, draw_line, draw_plane
 from commexp.report.partition import draw_partition
 from commexp.rundir import Run
@@ -33,6 +34,18 @@ def write_partition(run: Run, workers: int = 4, classes: int = 10) -> None:
     run.write_rows("partition", [{"worker": w, "class": c, "samples": n} for w, c, n in held])
 
 
+def write_gantt(run: Run, workers: int = 10, cycles: int = 12) -> None:
+    """Worker n takes n + 1 seconds to compute and one to wait."""
+    rows = []
+    for n in range(workers):
+        for c in range(cycles):
+            start, middle, end = c * (n + 2), c * (n + 2) + 1, (c + 1) * (n + 2)
+            rows.append({"worker": n, "kind": "wait", "start": start, "end": middle})
+            rows.append({"worker": n, "kind": "compute", "start": middle, "end": end})
+    run.write_rows("gantt", rows)
+    run.write_rows("staleness", [{"staleness": age, "messages": 100 - age} for age in range(0, 90, 3)])
+
+
 @pytest.fixture
 def laid_out(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that were drawn, laid out but not written: writing is most of the time."""
@@ -43,7 +56,7 @@ def laid_out(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         made.append(figure)
         return []
 
-    for module in ("landscape", "partition"):
+    for module in ("gantt", "landscape", "partition"):
         monkeypatch.setattr(f"commexp.report.{module}.save", keep)
     return made
 
@@ -61,13 +74,22 @@ def check(written: list[Path], name: str) -> None:
     assert float(matplotlib.image.imread(written[0])[..., :3].std()) > 0.03, "the picture is blank"
 
 
-@pytest.mark.parametrize(("name", "draw"), [("line", draw_line), ("plane", draw_plane), ("partition", draw_partition)])
+PICTURES: list[tuple[str, Draw]] = [
+    ("line", draw_line),
+    ("plane", draw_plane),
+    ("partition", draw_partition),
+    ("gantt", draw_gantt),
+]
+
+
+@pytest.mark.parametrize(("name", "draw"), PICTURES)
 def test_each_picture_from_its_files_alone(name: str, draw: Draw, tmp_path: Path) -> None:
     run = Run(tmp_path)
     write_landscape(run)
     write_partition(run)
+    write_gantt(run)
     check(draw(run, tmp_path / "figures" / name), name)
-    if name != "line":
+    if name in ("plane", "partition"):
         assert colours(tmp_path / "figures" / f"{name}.png") > 10
 
 
@@ -136,7 +158,7 @@ def test_partitions_of_every_size(workers: int, classes: int, tmp_path: Path, la
         str(c) for c in range(classes) if classes <= 10
     ]
     held = sum((7 * w + 3 * c) % 11 > 0 for w in range(min(workers, 64)) for c in range(classes))
-    assert len(axis.collections[0].get_paths()) == held  # type: ignore[attr-defined]
+    assert len(axis.collections[0].get_paths()) == held
 
 
 def test_class_names_may_be_words(tmp_path: Path, laid_out: list[Figure]) -> None:
@@ -144,6 +166,23 @@ def test_class_names_may_be_words(tmp_path: Path, laid_out: list[Figure]) -> Non
     Run(tmp_path).write_rows("partition", rows)
     draw_partition(Run(tmp_path), tmp_path / "partition")
     assert [t.get_text() for t in laid_out[0].legends[0].texts] == ["cat", "dog", "snowy owl"]
+
+
+@pytest.mark.parametrize("workers", [1, 10, 24, 25])
+def test_first_seconds_of_few_and_of_many(workers: int, tmp_path: Path, laid_out: list[Figure]) -> None:
+    write_gantt(Run(tmp_path), workers)
+    draw_gantt(Run(tmp_path), tmp_path / "gantt")
+    axis, ages = laid_out[0].axes
+    assert axis.get_title() == ("the first 24 of 25 workers" if workers > 24 else "")
+    assert len(axis.get_yticks()) == min(workers, 24)
+    assert axis.get_xlim() == (0, min(4 * (min(workers, 24) + 1), 12 * 2)), "four cycles of the slowest"
+    assert sum(bar.get_height() for bar in ages.patches) == sum(100 - age for age in range(0, 90, 3))  # type: ignore[attr-defined]
+
+
+def test_of_seconds_that_were_not_kept_there_is_no_picture(tmp_path: Path) -> None:
+    write_gantt(Run(tmp_path))
+    Run(tmp_path).write_rows("gantt", [])
+    assert draw_gantt(Run(tmp_path), tmp_path / "gantt") == []
 
 
 def test_finish_draws_what_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +209,11 @@ def test_finish_draws_what_is_there_once(tmp_path: Path, monkeypatch: pytest.Mon
     write_partition(run)
     links = [(0, 1), (1, 0), (1, 2), (2, 1)]
     run.write_rows("topology", [{"worker": n, "neighbour": m, "weight": 1 / 3} for n, m in links])
+    write_gantt(run)
     finish(run)
     before = drawn()
     assert before.keys() == FIGURES.keys()
-    assert where_to_look(run).endswith("figures: figures/{curves,line,plane,partition,topology}.{png,pdf}")
+    assert where_to_look(run).endswith("figures: figures/{curves,line,plane,partition,topology,gantt}.{png,pdf}")
     finish(run)
     assert drawn() == before
     newer = before["plane"] + 5
