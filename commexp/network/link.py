@@ -19,6 +19,7 @@ class Network:
     that they compute.
 
     ``bandwidth``: Mbit/s per link, down, and up too unless ``up`` is given. ``latency``: milliseconds per message.
+    ``headers``: bytes that travel with a byte of ours, such as 0.046 for TCP over Ethernet (66 with 1,448).
     ``links``: by worker number; what a Link does not say is the class's.
     ``overlap``: a gradient's all-reduce begins while it is still computed, wherever one worker a process would do so,
     see ``overlapped``; else exchanges follow the computing.
@@ -44,7 +45,7 @@ class Network:
 
     Of r exchanges one after the other, with B bytes in all, r latencies.
     Source: Thakur, Rabenseifner and Gropp, Optimization of Collective Communication Operations in MPICH, 2005.
-    Raises ValueError if a bandwidth is not positive, a latency is negative, or a link has no worker.
+    Raises ValueError if a bandwidth is not positive, a latency or headers negative, or a link without a worker.
     """
 
     bandwidth: float = 1000.0
@@ -52,6 +53,7 @@ class Network:
     up: Optional[float] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
     links: Optional[dict[int, Link]] = None  # noqa: UP045
     overlap: bool = False
+    headers: float = 0.0
     compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:
@@ -61,6 +63,8 @@ class Network:
                 raise ValueError(f"{name}={value}: must be positive; give Mbit/s, such as 100")
         if not self.latency >= 0:
             raise ValueError(f"latency={self.latency}: must not be negative; give 0 or more")
+        if not self.headers >= 0:
+            raise ValueError(f"headers={self.headers}: must not be negative; give 0 or more")
         check_links(self.links or {})
 
     def rates(self, workers: int) -> Rates:
@@ -72,7 +76,8 @@ class Network:
                 given = f"network.links={{{worker}:{written(link)}}}"
                 raise ValueError(f"{given}: there is no worker {worker} of {workers}; give 0 to {workers - 1}")
             table[worker] = link.beside(self.bandwidth, up, self.latency)
-        return Rates(table[:, 0] * 1e6 / 8, table[:, 1] * 1e6 / 8, table[:, 2])
+        ours = 1 + self.headers  # of 1 byte at beta
+        return Rates(table[:, 0] * 1e6 / 8 / ours, table[:, 1] * 1e6 / 8 / ours, table[:, 2])
 
     def seconds(
         self,

@@ -53,3 +53,11 @@ def test_a_slow_way_up_by_hand() -> None:
 def test_the_hub_of_a_star_is_what_everybody_waits_for() -> None:
     link = Network(bandwidth=8.0, latency=0.0)
     assert link.seconds("gossip", 5, 8_000_000, share=0.5) == pytest.approx(4.0)
+
+
+def test_headers_travel_with_every_byte() -> None:
+    bare, whole = Network(bandwidth=8.0, latency=0.0), Network(bandwidth=8.0, latency=0.0, headers=0.25)
+    for exchange in ("all_reduce", "server", "gossip", "broadcast"):
+        assert whole.seconds(exchange, 4, 4_000_000) == pytest.approx(1.25 * bare.seconds(exchange, 4, 4_000_000))
+    with pytest.raises(ValueError, match=r"^headers=-0.1: must not be negative"):
+        Network(headers=-0.1)
