@@ -175,6 +175,8 @@ def _check_pairs(parts: dict[str, Any], names: dict[str, str], config: Config, a
         raise UserError(
             "launch.inject=true: network.compute.kind=measured has no seconds to sleep; give constant, lognormal, ..."
         )
+    if config.launch.inject and algo.asynchronous:
+        raise UserError(f"launch.inject=true: algo={name} goes on the virtual clock alone; give false")
     if config.launch.inject and algo.coded and exchange == "all_gather":
         raise UserError(
             "launch.inject=true: with comm.exchange=all_gather processes wait for each other, late or not; give server"

@@ -190,6 +190,7 @@ def test_workers_agree_as_steps_decrease() -> None:
     [
         (["network.compute.seconds=0"], "network.compute.seconds=0: algo=async_ps runs on the virtual clock"),
         (["network.compute.kind=measured"], "network.compute.kind=measured: whose message comes first"),
+        (["launch.inject=true"], "launch.inject=true: algo=async_ps goes on the virtual clock alone; give false"),
         (["compress=powersgd"], "compress: PowerSGD takes a sum over all workers"),
         (["comm.exchange=all_reduce"], "comm.exchange=all_reduce: algo=async_ps exchanges with a server; give auto"),
         (["algo.aggregation=mean"], "algo.aggregation=mean: unknown; give latest or pairwise"),
