@@ -15,16 +15,16 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation, Single
+from commexp.bounds import check_bounds
 from commexp.comm import check_carrier
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise, NoCompression
 from commexp.network import Network, Straggler
-from commexp.problems import POLICIES, WAYS, Dataset, Model, NoProx, Partition, Prox
+from commexp.problems import Dataset, Model, NoProx, Partition, Prox
 from commexp.refusals import UserError
 from commexp.schema import COMPONENTS, UNHASHED, Config
 from commexp.topologies import Complete, Gossip, Topology
 
 T = TypeVar("T")
-DTYPES = ("float32", "float64")
 KINDS: dict[str, type[Any]] = {
     "dataset": Dataset,
     "partition": Partition,
@@ -85,7 +85,7 @@ def prepare(composed: DictConfig) -> Plan:
     for key in map(str, composed):
         if key not in Config.__dataclass_fields__:
             raise UserError(f"{key}={composed[key]}: no such key; leave it out, or see commexp --help")
-    _check(config)
+    check_bounds(config)
     nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
     around = around_codec(nodes["compress"])
     gossip = typed("gossip", config.gossip, Gossip)
@@ -293,45 +293,3 @@ def short(target: str) -> str:
     """commexp.compressors.topk.TopK -> topk (its file, as design has one component a file); else the class."""
     module = get_class(target).__module__
     return module.rsplit(".", 1)[-1] if module.startswith("commexp.") else target.rsplit(".", 1)[-1].lower()
-
-
-def _check(c: Config) -> None:
-    for key in ("workers", "rounds", "eval_every"):
-        if getattr(c, key) < 1:
-            raise UserError(f"{key}={getattr(c, key)}: must not be less than 1; give 1 or more")
-    if c.steps is not None and c.steps < 1:
-        raise UserError(f"steps={c.steps}: must not be less than 1; give 1 or more, or null for a number of rounds")
-    if c.flatness not in ("none", "valley", "landscape"):
-        raise UserError(f"flatness={c.flatness}: unknown; give none, valley or landscape")
-    if c.speed.workers not in WAYS:
-        raise UserError(f"speed.workers={c.speed.workers}: unknown; give one of {', '.join(WAYS)}")
-    if c.speed.compile and c.speed.workers not in ("auto", "loop"):
-        raise UserError(f"speed.workers={c.speed.workers}: torch.compile goes worker by worker; give auto or loop")
-    if c.save_every is not None and c.save_every < 1:
-        raise UserError(f"save_every={c.save_every}: must not be less than 1; give rounds, or null for every 10 s")
-    if c.batch_size is not None and c.batch_size < 1:
-        raise UserError(
-            f"batch_size={c.batch_size}: must not be less than 1; give 1 or more, or null for the full batch"
-        )
-    if not c.outputs:
-        raise UserError("outputs=: empty; give a folder such as outputs")
-    if c.seed < 0:
-        raise UserError(f"seed={c.seed}: must not be negative; give 0 or more")
-    if c.dtype not in DTYPES:
-        raise UserError(f"dtype={c.dtype}: unknown; give {' or '.join(DTYPES)}")
-    if c.on_nonfinite not in POLICIES:
-        raise UserError(f"on_nonfinite={c.on_nonfinite}: unknown; give stop, skip or zero")
-    if c.target_accuracy is not None and not 0 < c.target_accuracy <= 1:
-        raise UserError(f"target_accuracy={c.target_accuracy}: out of range; give a share in (0, 1] such as 0.95")
-    if c.launch.kind not in ("single", "torchrun"):
-        raise UserError(f"launch.kind={c.launch.kind}: unknown; give single or torchrun")
-    if c.launch.nproc < 1:
-        raise UserError(f"launch.nproc={c.launch.nproc}: must not be less than 1; give a number of processes")
-    if not 0 <= c.launch.port < 65536:
-        raise UserError(f"launch.port={c.launch.port}: out of range; give a port below 65536, or 0 for a free one")
-    if not c.launch.timeout > 0:
-        raise UserError(f"launch.timeout={c.launch.timeout}: must be positive; give seconds")
-    if c.launch.max_restarts < 0:
-        raise UserError(f"launch.max_restarts={c.launch.max_restarts}: must not be negative; give 0 or more")
-    if c.launch.threads is not None and c.launch.threads < 1:
-        raise UserError(f"launch.threads={c.launch.threads}: must not be less than 1; give 1 or more, or null")

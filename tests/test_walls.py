@@ -37,8 +37,10 @@ ALLOWED = {
     "provenance": set(),
     "schema": set(),
     "refusals": {"schema"},
+    "bounds": {"problems", "refusals", "schema"},
     "config": {
-        "algorithms", "allocations", "comm", "compressors", "network", "problems", "refusals", "schema", "topologies",
+        "algorithms", "allocations", "bounds", "comm", "compressors", "network", "problems", "refusals", "schema",
+        "topologies",
     },
     "trial": {
         "algorithms", "asynchrony", "books", "comm", "compressors", "config", "network", "problems", "provenance",
