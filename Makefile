@@ -27,7 +27,7 @@ demo: $(SETUP)  ## install, run the main experiment, name its tables and picture
 	$(BIN)/commexp algo=regtopk compress.k=0.01
 
 test: $(SETUP)  ## install if need be, run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(SETUP)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -58,7 +58,7 @@ test-floors:  ## the tests with the oldest dependencies that pyproject.toml admi
 	.venv-floors/bin/pip install --quiet --upgrade pip tomli
 	.venv-floors/bin/python scripts/floors.py > .venv-floors/floors.txt
 	.venv-floors/bin/pip install --quiet -c .venv-floors/floors.txt -e '.[dev]'
-	.venv-floors/bin/python -m pytest -n 2
+	.venv-floors/bin/python -m pytest -n 2 --dist worksteal
 
 clean:  ## remove the environments and caches, not the results
 	rm -rf .venv .venv-floors .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -28,6 +28,11 @@ Graphs = dict[str, Callable[..., Topology]]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no process of two is left with it alone in the end."""
+    items.sort(key=lambda item: "test_splits" not in item.nodeid)
+
+
 def pytest_collection_finish() -> None:
     """What importing and collecting left behind need not be looked through again and again."""
     gc.collect()

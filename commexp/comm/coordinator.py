@@ -56,12 +56,14 @@ class Coordinator(Links):
         self.lost: dict[int, int] = {}
         self.round = 0
         self._heard: queue.SimpleQueue[Heard] = queue.SimpleQueue()
+        self._threads: dict[int, threading.Thread] = {}
         self._sent: dict[int, list[object]] = defaultdict(list)  # a transfer under way must be kept
 
     def listen(self) -> None:
         """To be called once it is certain that there will be calls."""
         for rank in range(1, self.processes):
-            threading.Thread(target=self._listen, args=(rank,), daemon=True).start()
+            self._threads[rank] = threading.Thread(target=self._listen, args=(rank,), daemon=True)
+            self._threads[rank].start()
 
     @property
     def living(self) -> list[int]:
@@ -107,6 +109,8 @@ class Coordinator(Links):
             heard = self.hear(until - time.monotonic())
             if heard is not None and heard.number == STOP:
                 left.add(heard.rank)
+        for rank in left:
+            self._threads[rank].join(1.0)  # one that ends while the interpreter does would end it badly
 
     def _lose(self, rank: int) -> None:
         if rank not in self.lost:
