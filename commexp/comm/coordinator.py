@@ -144,7 +144,8 @@ class Remote(Links):
 
     def listen(self) -> None:
         """To be called once it is certain that there will be calls."""
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
 
     def next(self) -> tuple[int, Tensor] | None:
         """The newest order: round and x as bytes, uint8; None at the end. Raises LostProcessError if the first process
@@ -158,6 +159,7 @@ class Remote(Links):
         assert order is not None
         if order[0] == STOP:
             self.answer(STOP)
+            self._thread.join(1.0)
             return None
         return order
 
