@@ -12,7 +12,7 @@ import torch
 
 from commexp.checkpoint import load_checkpoint, save_checkpoint
 from commexp.comm import Communicator, Entry, Ledger
-from commexp.network import EventClock, Network, NoStragglers, VirtualClock
+from commexp.network import EventClock, Network, NoStragglers, VirtualClock, WallClock
 from commexp.rundir import Run
 from commexp.state import under_prefix, with_prefix
 
@@ -40,7 +40,7 @@ class Books:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.clock: VirtualClock | EventClock = VirtualClock(Network(), NoStragglers(), 1, 0)
+        self.clock: VirtualClock | EventClock | WallClock = VirtualClock(Network(), NoStragglers(), 1, 0)
         self.ledger = Ledger()
         self.rows: list[dict[str, Any]] = []
         self.planned = Planned()
@@ -111,15 +111,14 @@ class Books:
         """A run that has come to its end needs none."""
         shutil.rmtree(self.run.folder / "checkpoints", ignore_errors=True)
 
-    def summary(self, dense_per_step: int) -> dict[str, Any]:
-        """The last evaluation, the best values, and the costs up to the last round beside those of dense messages."""
+    def summary(self, dense: int) -> dict[str, Any]:
+        """The last evaluation, the best values, and the costs up to the last round beside those of ``dense`` bytes."""
         last = self.rows[-1]
         best = {
             f"best_{key}": pick(values)
             for key, pick in BEST.items()
             if key in last and (values := [r[key] for r in self.rows if math.isfinite(r[key])])
         }
-        dense = dense_per_step * self.steps
         return {
             **last,
             "round": self.done,

@@ -20,6 +20,7 @@ from commexp.comm import check_carrier
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise, NoCompression
 from commexp.network import Network, Straggler
 from commexp.problems import Dataset, Model, NoProx, Partition, Prox
+from commexp.ranks import joins
 from commexp.refusals import UserError
 from commexp.schema import COMPONENTS, UNHASHED, Config
 from commexp.topologies import Complete, Gossip, Topology
@@ -64,14 +65,25 @@ class Plan:
 
     @property
     def goes_on(self) -> bool:
-        """Whether real processes need not wait for each other: a server takes what comes, see comm.Served."""
-        return self.algorithm.coded and self.exchange == "server"
+        """Whether real processes need not wait for each other: a server takes what comes, see comm.Served, comm.Hub."""
+        return self.algorithm.asynchronous or (self.algorithm.coded and self.exchange == "server")
+
+    def spread(self, processes: int) -> str:
+        """What is wrong with so many processes for the workers; empty where nothing is."""
+        workers = self.config.workers
+        if self.algorithm.asynchronous:
+            name = self.name.split("-")[0]
+            right = f"algo={name} has a server and {workers} workers, each in a process; give {workers + 1}"
+            return "" if processes == workers + 1 else right
+        return f"{workers} workers cannot be spread evenly over it; give a divisor of workers" * (
+            workers % processes > 0
+        )
 
     @property
     def exchange(self) -> str:
         """``auto`` is a server where rounds go on without those who are late."""
-        wanted = self.config.comm.exchange
-        return "server" if self.algorithm.coded and wanted == "auto" else wanted
+        served = self.algorithm.coded or self.algorithm.asynchronous
+        return "server" if served and self.config.comm.exchange == "auto" else self.config.comm.exchange
 
 
 def prepare(composed: DictConfig) -> Plan:
@@ -175,8 +187,6 @@ def _check_pairs(parts: dict[str, Any], names: dict[str, str], config: Config, a
         raise UserError(
             "launch.inject=true: network.compute.kind=measured has no seconds to sleep; give constant, lognormal, ..."
         )
-    if config.launch.inject and algo.asynchronous:
-        raise UserError(f"launch.inject=true: algo={name} goes on the virtual clock alone; give false")
     if config.launch.inject and algo.coded and exchange == "all_gather":
         raise UserError(
             "launch.inject=true: with comm.exchange=all_gather processes wait for each other, late or not; give server"
@@ -275,8 +285,10 @@ def _check_finite(key: str, value: Any) -> None:
 
 def fingerprint(resolved: dict[str, Any], parts: dict[str, Any]) -> str:
     """8 hex digits over what changes the result: not launch, outputs, ..., nor a field that only says where a file
-    lies (metadata ``location``)."""
+    lies (metadata ``location``). Where real processes decide whose message comes first, that is another result."""
     kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
+    if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
+        kept["inject"] = resolved["launch"]["inject"]
     for name, part in parts.items():
         if dataclasses.is_dataclass(part):
             where = {f.name for f in dataclasses.fields(part) if "location" in f.metadata}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+REVIVED = "COMMEXP_REVIVED"  # set where a process takes the place of one that has died
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 

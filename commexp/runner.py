@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from commexp.books import State
-from commexp.comm import Coordinator, Links, Processes, Remote, apart, bundle, pack_frames
+from commexp.comm import Coordinator, Hub, Links, Processes, Remote, Spoke
 from commexp.config import Plan
 from commexp.flatness import measure, write_landscape
+from commexp.following import follow
 from commexp.interrupts import Interrupts
 from commexp.inventory import write_inventory
 from commexp.problems import NonFiniteError
@@ -38,17 +39,30 @@ def execute(plan: Plan, device: torch.device, links: Links | None = None) -> Run
     links, run = links or Links(), folder_of(plan)
     if links.first_says(run.finished and not plan.config.rerun):
         return run
-    side = apart(links) if isinstance(links, Processes) and plan.goes_on else links
+    side = apart(links, plan.algorithm.asynchronous) if isinstance(links, Processes) and plan.goes_on else links
     running = Running(plan, device, run, side)
+    if isinstance(links, Spoke):  # one that comes back, where all is settled
+        follow(running, links)
+        return run
     refusal = "" if links.rank else _cannot_write(run, plan)
     if refusal := links.tell(refusal)[0]:
         raise UserError(refusal)
     with run.locked() if links.rank == 0 else nullcontext():
         if links.first_says(not run.finished or plan.config.rerun):
-            if isinstance(side, Coordinator | Remote):
-                side.listen()
-            running.answer_calls(side) if isinstance(side, Remote) else running.run_to_end()
+            if isinstance(side, Remote | Spoke):
+                follow(running, side)
+            else:
+                if isinstance(side, Coordinator | Hub):
+                    side.listen()
+                running.run_to_end()
     return run
+
+
+def apart(links: Processes, asynchronous: bool) -> Links:
+    """This process's side where processes need not wait for each other. All of them call this together."""
+    if asynchronous:
+        return Spoke(links.rank - 1, links.timeout) if links.rank else Hub(links)
+    return Remote(links) if links.rank else Coordinator(links)
 
 
 def folder_of(plan: Plan) -> Run:
@@ -70,7 +84,7 @@ class Running(Trial):
         super().__init__(plan, device, run, links)
         self.interrupts = Interrupts()
         self._saved, self._cost = time.monotonic(), 0.0
-        self._lost: dict[int, str] = {}
+        self._named = 0  # losses
 
     def run_to_end(self) -> None:
         run, books, first = self.run, self.books, self.links.rank == 0
@@ -102,6 +116,8 @@ class Running(Trial):
                     for name, rows in self.algorithm.tables().items():
                         run.write_rows(name, rows)
                     write_json(run.folder / "summary.json", {"status": status, **self.costs(count), **valley})
+                    if isinstance(self.links, Coordinator | Hub):
+                        self.links.end()  # nobody writes any more
                     if status != "interrupted":
                         books.drop_checkpoint()
                     run.set_meta(status=status, ended=now(), **why)
@@ -116,26 +132,8 @@ class Running(Trial):
                     run.set_meta(status="failed", ended=now(), error=reason)
                 raise
             finally:
-                if isinstance(self.links, Coordinator):
+                if isinstance(self.links, Coordinator | Hub):
                     self.links.end()
-
-    def answer_calls(self, links: Remote) -> None:
-        """All that another process than the first does where nobody waits for it: works on the newest call, until
-        there are no more."""
-        dtype, call = getattr(torch, self.plan.config.dtype), links.next()
-        with self.interrupts, self.run.logging(log, links.rank):  # the first call says that the folder is ready
-            while call is not None:
-                t, body = call
-                self.checked.round, counted = t + 1, self.checked.count
-                message = self.algorithm.respond(t, body.view(dtype).to(self.device))
-                fault, bad = self.checked.fault, self.checked.count - counted
-                if links.wait(self.pause(t + 1)):
-                    links.answer(t, bad=bad)  # too late: there is a newer one
-                elif fault is not None:
-                    links.answer(t, torch.frombuffer(bytearray(fault.text().encode()), dtype=torch.uint8), bad, True)
-                else:
-                    links.answer(t, bundle(pack_frames(message, torch.ones(message.workers))), bad)
-                call = links.next()
 
     def _valley(self) -> dict[str, float]:
         model, workers = self.algorithm.model(), self.algorithm.apart()
@@ -160,8 +158,10 @@ class Running(Trial):
         with self.interrupts, Progress(rounds, books.done, self.links.rank == 0) as progress:
             if state is None:
                 self._evaluate(progress)
+            begin = time.perf_counter()
             for t in range(books.done, rounds):
-                begin = time.perf_counter()
+                if not isinstance(self.links, Hub):  # whose workers go on while the server evaluates
+                    begin = time.perf_counter()
                 shown = clock[t] // every < clock[t + 1] // every or t + 1 == rounds
                 kept = (t + 1) % (save_every or rounds) == 0
                 comm.begin_round(t + 1, shown or kept, self.pause(t + 1))
@@ -170,7 +170,9 @@ class Running(Trial):
                 stop, save, faults = comm.end_round() or (0, 0, 0)
                 if faults:
                     raise self._fault()
-                books.round_took(time.perf_counter() - begin)
+                end = time.perf_counter()
+                books.round_took(end - begin)
+                begin = end
                 self._name_the_lost()
                 if shown and self._evaluate(progress):
                     return "diverged"
@@ -181,18 +183,18 @@ class Running(Trial):
         return "completed"
 
     def _name_the_lost(self) -> None:
-        """In meta.json, as soon as it is known, who has died."""
-        lost = self.links.lost if isinstance(self.links, Coordinator) else {}
-        if len(lost) > len(self._lost):
-            here = len(self.comm.worker_ids)
-            for rank, t in lost.items():
-                if rank not in self._lost:
-                    workers = ", ".join(str(rank * here + w) for w in range(here))
-                    self._lost[rank] = f"rank {rank} (worker {workers}) in round {t + 1}"
-                    text = f"lost {self._lost[rank]}; it counts as late from here on"
-                    log.warning(text)
-                    print(f"commexp: note: {text}", file=sys.stderr, flush=True)
-            self.run.set_meta(lost=list(self._lost.values()))
+        """In meta.json, as soon as it is known, who has died, and who has come back."""
+        losses, here = self.links.losses if isinstance(self.links, Coordinator | Hub) else [], len(self.comm.worker_ids)
+        for rank, number, back in losses[self._named :]:
+            whose = [rank - 1] if isinstance(self.links, Hub) else range(rank * here, rank * here + here)
+            text = f"rank {rank} (worker {', '.join(map(str, whose))}) in round {number}"
+            key, note = "lost", f"lost {text}; the others go on without it"
+            if back:
+                key, note = "back", f"{text} is back"
+            self._named += 1
+            self.run.set_meta(**{key: [*self.run.meta.get(key, []), text]})
+            log.warning(note)
+            print(f"commexp: note: {note}", file=sys.stderr, flush=True)
 
     def concerns(self) -> tuple[int, ...]:
         """What all processes must know of this one: is there a wish to stop, is it time for a checkpoint, was a
@@ -213,6 +215,8 @@ class Running(Trial):
         begin = time.monotonic()
         count = {COUNT: torch.tensor(self._count())}
         self.books.save({**self.algorithm.state_dict(), **count}, self.comm)
+        if isinstance(self.links, Hub):
+            self.links.save()
         self._saved, self._cost = time.monotonic(), time.monotonic() - begin
 
     def _count(self) -> int:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from commexp.algorithms import Context, Redundancy
-from commexp.asynchrony import independent
+from commexp.asynchrony import asynchrony
 from commexp.books import Books, Planned
-from commexp.comm import Communicator, Coordinator, Links, Remote, Served, choose, stretch_ends, stretch_of
+from commexp.comm import Communicator, Coordinator, Hub, Links, Remote, Served, choose, stretch_ends, stretch_of
 from commexp.compressors import Setup
 from commexp.config import Plan, short
-from commexp.network import Closing, VirtualClock
+from commexp.network import Closing, VirtualClock, WallClock
 from commexp.problems import Alternating, Finite, NonFiniteError, Speed, build_problem
 from commexp.provenance import describe
 from commexp.refusals import UserError
@@ -39,10 +39,6 @@ class Trial:
         self.plan, self.run, self.device, config = plan, run, device, plan.config
         self.books = Books(run)
         self.links = links or Links()
-        if plan.algorithm.asynchronous and self.links.processes > 1:
-            raise UserError(
-                f"launch: algo={plan.name.split('-')[0]} goes on the virtual clock alone; give launch=single"
-            )
         try:
             mixer = make_mixer(plan) if plan.algorithm.decentralised else None
             deterministic = config.comm.deterministic
@@ -96,7 +92,8 @@ class Trial:
         try:
             context = Context(self.checked, self.comm, plan.compressor, steps, start, config.debug)
             if isinstance(self.problem, Alternating):
-                self.books.clock, context.asynchrony = independent(plan, self.problem)
+                self.books.clock, self.world = asynchrony(plan, self.problem, self.links, self.heard)
+                context.asynchrony = self.world
             else:
                 clock = self.books.clock = self._clock()
                 context.redundancy = None if self.held is None else self._redundancy(self.held, rows, clock)
@@ -152,11 +149,11 @@ class Trial:
 
     def pause(self, number: int) -> float:
         """For how many seconds this process is to sleep in round ``number`` = 1, 2, ..., as long as the slowest of its
-        workers computes; where it is known who will answer, the slowest of those, if there are any."""
-        if not self.plan.config.launch.inject:
-            return 0.0
+        workers computes; where it is known who will answer, the slowest of those, if there are any. The server of
+        asynchronous methods does not sleep."""
         clock, own = self.books.clock, list(self.comm.worker_ids)
-        assert isinstance(clock, VirtualClock)
+        if not self.plan.config.launch.inject or not isinstance(clock, VirtualClock):
+            return 0.0
         gradients = self.books.planned.gradients
         each = gradients[number] - gradients[number - 1]
         seconds = clock.computing(number, each)[own]
@@ -178,8 +175,10 @@ class Trial:
         """What summary.json says; the baseline sends dense messages after every local step; over a server they come
         down as well as go up."""
         ways = 2 if self.choice.exchange == "server" else 1
+        done = self.algorithm.steps_done()
+        steps = self.plan.config.workers * self.books.steps if done is None else done
         return {
-            **self.books.summary(ways * self.plan.config.workers * self.dense_payload),
+            **self.books.summary(ways * steps * self.dense_payload),
             "exchange": ", ".join(dict.fromkeys(e.exchange for e in self.books.ledger.entries)),
             **self.graph(),
             **self.redundancy(),
@@ -217,8 +216,10 @@ class Trial:
     def about(self) -> dict[str, Any]:
         config = self.plan.config
         where = describe(self.device)
-        sizes = {"parameters": self.problem.dim, "samples": self.problem.samples, "stretch": self.stretch}
-        return {"seed": config.seed, "workers": config.workers, "processes": self.links.processes, **sizes, **where}
+        processes = 1 + self.links.workers if isinstance(self.links, Hub) else self.links.processes
+        sizes: dict[str, Any] = {"clock": "wall"} if isinstance(self.books.clock, WallClock) else {}
+        sizes |= {"parameters": self.problem.dim, "samples": self.problem.samples, "stretch": self.stretch}
+        return {"seed": config.seed, "workers": config.workers, "processes": processes, **sizes, **where}
 
     def say_what_it_costs(self) -> None:
         """Which exchange was chosen where there was a choice, and what is dearer than dense."""

@@ -21,10 +21,13 @@ class AsyncPS(Asynchronous):
         latest      x <- x + pi_n (z - w_n);   w_n <- z;   x goes back to worker n       x = sum_n pi_n w_n at all times
         pairwise    x <- (x + z)/2;            w_n <- z;   x goes back to worker n
 
-    w_n = x_0 at first. ``disagreement``: max_n ||w_n - x||. The fields: see Asynchronous.
+    w_n = x_0 at first. A worker that is lost (ours): x is the mean of the others, their weights scaled to 1, for a w_n
+    that stood still would draw x to itself as steps decrease; one that comes back begins with w_n = x.
+    ``disagreement``: max_n ||w_n - x||. The fields: see Asynchronous.
     Source: Joshi, Iutzeler and Amini, arXiv 1705.07751. Raises ValueError for another ``aggregation``.
     """
 
+    overwrites = True
     aggregation: str = "latest"
 
     def __post_init__(self) -> None:
@@ -35,19 +38,28 @@ class AsyncPS(Asynchronous):
     def begin(self) -> None:
         self.last = self.sent.clone()
 
-    def work(self, n: int) -> Tensor:
-        return self.local(n, self.sent[n]) - self.sent[n]
-
-    def gradients_for(self, n: int) -> float:
-        return self.local_gradients(n)
+    def share(self, n: int) -> float:
+        """Weight of worker n among those that are there."""
+        return float(self.pi[n] / sum(self.pi[m] for m in self.living())) if self.away else self.pi[n]
 
     def receive(self, n: int, moved: Tensor) -> None:
         z = self.sent[n] + moved
-        self.x = self.x + self.pi[n] * (z - self.last[n]) if self.aggregation == "latest" else (self.x + z) / 2
+        self.x = self.x + self.share(n) * (z - self.last[n]) if self.aggregation == "latest" else (self.x + z) / 2
         self.last[n] = z
 
+    def lost(self, n: int) -> None:
+        share = self.share(n)
+        if self.aggregation == "latest" and share < 1:
+            self.x = (self.x - share * self.last[n]) / (1 - share)
+        super().lost(n)
+
+    def joined(self, n: int) -> None:
+        if n in self.away:
+            self.last[n] = self.x
+        super().joined(n)
+
     def disagreement(self) -> float:
-        return float((self.last - self.x).norm(dim=1).max())
+        return float((self.last - self.x)[self.living()].norm(dim=1).max())
 
     def rows(self) -> dict[str, Tensor]:
         return {"last": self.last}

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.asynchronous import Asynchronous
+from commexp.algorithms.base import Order
+
+SNAPSHOT, FULL, ALL = 1, 2, 3  # what an order's body is: x as a snapshot; its full gradient; x, snapshot, full gradient
 
 
 @dataclass
@@ -46,8 +49,39 @@ class AsyncSGD(Asynchronous):
         self.snapshot, self.full = self.x.clone(), torch.zeros_like(self.x)
         self.collecting = self.solver == "svrg"  # full gradients at the snapshot
         self.asked = [self.collecting] * workers  # for its full gradient
-        self.waiting: list[int] = []
+        self.collected: set[int] = set()  # those that have sent it, and wait
+        self.fresh = set(range(workers))  # those that may know neither snapshot nor full gradient
         self.length = self.epoch or max(1, round(sum(self.world.batches(n) for n in range(workers))))
+
+    def order(self, n: int) -> Order:
+        """x; or what n does not know and cannot infer: x has not moved since the snapshot was taken where n is asked
+        for its full gradient, or is sent the sum of all."""
+        order = super().order(n)
+        if self.solver == "sgd":
+            return order
+        if self.asked[n]:
+            return order._replace(kind=SNAPSHOT)
+        if n in self.fresh:
+            return order._replace(kind=ALL, body=torch.cat([self.x, self.snapshot, self.full]))
+        if n in self.collected:
+            return order._replace(kind=FULL, body=self.full)
+        return order
+
+    def take(self, n: int, order: Order) -> None:
+        x = order.body
+        if order.kind == SNAPSHOT:
+            self.snapshot = x
+        elif order.kind == FULL:
+            self.full, x = x, self.snapshot
+        elif order.kind == ALL:
+            x, self.snapshot, self.full = x.chunk(3)
+        self.asked[n] = order.kind == SNAPSHOT
+        super().take(n, order._replace(body=x))
+
+    def serve(self, n: int) -> None:
+        super().serve(n)
+        self.fresh.discard(n)
+        self.collected.discard(n)
 
     def gradients_for(self, n: int) -> float:
         if self.solver == "sgd":
@@ -69,6 +103,7 @@ class AsyncSGD(Asynchronous):
     def receive(self, n: int, gradient: Tensor) -> None:
         if self.asked[n]:
             self.full = self.full + self.pi[n] * gradient
+            self.collected.add(n)
             return
         age = self.version - self.had[n]
         if self.collecting or (self.bound is not None and age > self.bound):
@@ -82,33 +117,38 @@ class AsyncSGD(Asynchronous):
     def answered(self, came: Sequence[int]) -> Sequence[int]:
         if self.solver == "sgd":
             return came
-        if self.collecting:
-            self.waiting += [n for n in came if self.asked[n]]
-            fresh = [n for n in came if not self.asked[n]]
-            for n in fresh:
-                self.asked[n] = True
-            if len(self.waiting) < len(self.asked):
-                return fresh
-            free, self.waiting, self.collecting = sorted(self.waiting), [], False
-            self.asked = [False] * len(self.asked)
-            return free
-        if self.pushed >= self.length:
+        if not self.collecting and self.pushed >= self.length:
             self.pushed, self.collecting = 0, True
             self.snapshot, self.full = self.x.clone(), torch.zeros_like(self.x)
-            for n in came:
-                self.asked[n] = True
-        return came
+        if not self.collecting:
+            return came
+        if self.collected.issuperset(self.living()):
+            self.collecting = False
+            self.full = self.full / sum(self.pi[n] for n in self.collected) if self.away else self.full
+            self.asked = [False] * len(self.asked)
+            self.collected -= self.away
+            return sorted(self.collected)
+        asked = [n for n in came if n not in self.collected]
+        for n in asked:
+            self.asked[n] = True
+        return asked
+
+    def joined(self, n: int) -> None:
+        self.fresh.add(n)
+        super().joined(n)
 
     def diagnostics(self) -> dict[str, float]:
         return {**super().diagnostics(), "dropped": self.dropped}
 
     def rows(self) -> dict[str, Tensor]:
         counts = torch.tensor([self.dropped, self.updates, self.pushed, int(self.collecting)])
-        kept = {"snapshot": self.snapshot, "full": self.full, "counts": counts, "asked": torch.tensor(self.asked)}
-        return {**kept, "waiting": torch.tensor(self.waiting, dtype=torch.int64)}
+        kept = {"snapshot": self.snapshot.clone(), "full": self.full.clone()}  # they may be x, or a part of an order
+        kept |= {"counts": counts, "asked": torch.tensor(self.asked)}
+        return {**kept, "collected": torch.tensor(sorted(self.collected), dtype=torch.int64)}
 
     def load_rows(self, rows: Mapping[str, Tensor]) -> None:
         self.snapshot, self.full = rows["snapshot"], rows["full"]
         self.dropped, self.updates, self.pushed, collecting = rows["counts"].tolist()
         self.collecting, self.asked = bool(collecting), rows["asked"].tolist()
-        self.waiting = rows["waiting"].tolist()
+        self.collected = set(rows["collected"].tolist())
+        self.fresh = set()

@@ -11,8 +11,9 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import Algorithm, Context
+from commexp.algorithms.base import Algorithm, Context, Order
 from commexp.algorithms.local_steps import check_solver, local_steps
+from commexp.compressors import Message
 from commexp.state import under_prefix, with_prefix
 
 SHARES = ("equal", "samples")
@@ -20,9 +21,10 @@ SHARES = ("equal", "samples")
 
 @dataclass
 class Asynchronous(Algorithm):
-    """A server keeps x, worker n the x_n that it was sent last. A round is what the server does next, on the virtual
-    clock: it takes the message that comes first (and all that come at that moment), and answers. A worker that has an
-    answer does its work and sends a message; nobody waits unless the method says so.
+    """A server keeps x, worker n the x_n that it was sent last. A round is what the server does next: on the virtual
+    clock it takes the message that comes first (and all that come at that moment), among real processes the one that
+    has waited longest, and answers. A worker that has an answer does its work and sends a message; nobody waits unless
+    the method says so.
 
     ``solver``: what a step of a worker is, see local_steps. Its rate is lr / (1 + decay c/N), c the messages that the
     server had had when it sent x_n: one clock for all, because workers whose rates differ pull x towards their own
@@ -34,6 +36,7 @@ class Asynchronous(Algorithm):
     """
 
     asynchronous = True
+    overwrites = False  # whether a worker whose message has not been read goes on, and sends another in its place
     lr: float = 0.1
     decay: float = 0.0
     solver: str = "sgd"
@@ -54,18 +57,6 @@ class Asynchronous(Algorithm):
         if self.shares not in SHARES:
             raise ValueError(f"shares={self.shares}: unknown; give equal or samples")
 
-    @abstractmethod
-    def work(self, n: int) -> Tensor:
-        """What worker n sends after its work at x_n, [J], before compression."""
-
-    @abstractmethod
-    def receive(self, n: int, sent: Tensor) -> None:
-        """What the server does with the message of worker n, [J], as it comes out of the compressor."""
-
-    @abstractmethod
-    def gradients_for(self, n: int) -> float:
-        """How many gradients of a batch worker n computes for its next message."""
-
     def setup(self, context: Context) -> None:
         assert context.asynchrony is not None
         self.context, self.world = context, context.asynchrony
@@ -76,6 +67,7 @@ class Asynchronous(Algorithm):
         self.done, self.calls = [0] * workers, [0] * workers  # local steps, and messages, of each worker
         self.version, self.had = 0, [0] * workers  # rounds: so far, and when worker n was sent x
         self.heard = [0] * workers  # messages that the server had had then
+        self.away: set[int] = set()  # workers that are lost
         self.stale: Counter[int] = Counter()
         samples = torch.tensor(self.world.samples, dtype=torch.float64)
         self.pi = (samples / samples.sum() if self.shares == "samples" else samples * 0 + 1 / workers).tolist()
@@ -85,6 +77,21 @@ class Asynchronous(Algorithm):
 
     def begin(self) -> None:
         """What a method needs besides."""
+
+    # -- a worker
+
+    def take(self, n: int, order: Order) -> None:
+        """Worker n has an order."""
+        self.sent[n], self.had[n], self.heard[n] = order.body, order.version, order.heard
+        self.done[n] = max(self.done[n], order.done)
+
+    def work(self, n: int) -> Tensor:
+        """What worker n sends after its work at x_n, [J], before compression."""
+        return self.local(n, self.sent[n]) - self.sent[n]
+
+    def message(self, n: int) -> Message:
+        """The same as a message."""
+        return self.world.codecs[n].encode(self.work(n)[None])
 
     def rate(self, messages: int) -> float:
         """After so many messages to the server."""
@@ -98,57 +105,83 @@ class Asynchronous(Algorithm):
         self.done[n] += self.steps[n]
         return found
 
-    def local_gradients(self, n: int) -> float:
-        """Gradients of a batch that ``local`` computes."""
+    def gradients_for(self, n: int) -> float:
+        """How many gradients of a batch worker n computes for its next message."""
         if self.solver == "sgd":
             return float(self.steps[n])
         return 2.0 * self.steps[n] + self.world.batches(n)
 
+    # -- the server
+
     def round(self, t: int) -> None:
         came = self.expected()
         for n in came:
+            letter = self.world.letter(n)
+            if letter.base is not None:
+                self.sent[n], self.had[n] = letter.base.body, letter.base.version
+            self.done[n] = letter.done
             self.stale[self.version - self.had[n]] += 1
             self.calls[n] += 1
-            self.receive(n, self.passed(n, self.work(n)))
+            self.receive(n, self.context.comm.to_server(letter.message))
         self.version += 1
         for n in self.answered(came):
             self.serve(n)
 
     def expected(self) -> Sequence[int]:
         """The workers whose messages are dealt with next."""
-        return self.world.clock.arrivals()
+        return self.world.arrivals()
+
+    @abstractmethod
+    def receive(self, n: int, sent: Tensor) -> None:
+        """What the server does with the message of worker n, [J], as it comes out of the compressor."""
 
     def answered(self, came: Sequence[int]) -> Sequence[int]:
         """Who of those that came, or wait, is sent x now."""
         return came
 
-    def passed(self, n: int, x: Tensor) -> Tensor:
-        """x [J] as the server has it from worker n."""
-        codec = self.world.codecs[n]
-        return self.context.comm.to_server(codec.encode(x[None]))
+    def order(self, n: int) -> Order:
+        """What worker n is sent now."""
+        return Order(self.x, self.version, sum(self.calls), self.done[n])
 
     def serve(self, n: int) -> None:
-        """Sends x to worker n, which goes to work."""
-        self.sent[n], self.had[n], self.heard[n] = self.x, self.version, sum(self.calls)
-        if self.version:
-            self.context.comm.from_server(self.x)
-        size = self.x.numel() * self.x.element_size()
-        self.world.clock.serve(n, self.gradients_for(n), size if self.version else 0, self.payload)
+        """Sends worker n its order; it goes to work."""
+        order = self.order(n)
+        self.take(n, order)
+        up = self.context.compressor.payload(self.x.numel(), self.x.element_size())
+        if self.world.serve(n, order, self.gradients_for(n), up) and self.version:
+            self.context.comm.from_server(order.body)
 
-    @property
-    def payload(self) -> int:
-        return self.context.compressor.payload(self.x.numel(), self.x.element_size())
+    def lost(self, n: int) -> None:
+        """Worker n is gone, or has not spoken for too long; others may have waited for it."""
+        self.away.add(n)
+        if self.living():
+            for m in self.answered([]):
+                self.serve(m)
+
+    def joined(self, n: int) -> None:
+        """Worker n is there: for the first time since this process began, or again."""
+        self.away.discard(n)
+        for m in self.answered([n]):
+            self.serve(m)
+
+    def living(self) -> list[int]:
+        return [n for n in range(len(self.calls)) if n not in self.away]
+
+    # -- its books
 
     def batches_of(self, lengths: Sequence[int]) -> list[float]:
         """Of a worker, on average over the workers."""
         return [sum(self.steps) / len(self.steps) ** 2 * n for n in lengths]
+
+    def steps_done(self) -> int:
+        return sum(self.done)
 
     def model(self) -> Tensor:
         return self.x
 
     def disagreement(self) -> float:
         """The largest distance of a worker's x_n from x."""
-        return float((self.sent - self.x).norm(dim=1).max())
+        return float((self.sent - self.x)[self.living()].norm(dim=1).max())
 
     def diagnostics(self) -> dict[str, float]:
         calls = sum(self.calls)
@@ -163,6 +196,7 @@ class Asynchronous(Algorithm):
                 "worker": n,
                 "calls": self.calls[n],
                 "iterations": done,
+                "overwritten": int(clock.overwritten[n]),
                 "busy_seconds": float(clock.busy[n]),
                 "idle_seconds": float(clock.idle[n]),
             }
@@ -180,19 +214,19 @@ class Asynchronous(Algorithm):
 
     def state_dict(self) -> dict[str, Tensor]:
         ages = torch.tensor(sorted(self.stale.items()), dtype=torch.int64).view(-1, 2)
-        kept = {"x": self.x, "sent": self.sent, "had": torch.tensor(self.had)}
-        kept["heard"] = torch.tensor(self.heard)
-        kept |= {"done": torch.tensor(self.done), "calls": torch.tensor(self.calls)}
-        kept |= {"version": torch.tensor(self.version), "stale": ages, **with_prefix("rows", self.rows())}
+        counts = {name: torch.tensor(getattr(self, name)) for name in ("had", "heard", "done", "calls", "version")}
+        kept = {"x": self.x, "sent": self.sent, **counts, "stale": ages, **with_prefix("rows", self.rows())}
+        kept["away"] = torch.tensor(sorted(self.away), dtype=torch.int64)
         for n, codec in enumerate(self.world.codecs):
             kept |= with_prefix(f"codec.{n}", codec.state_dict())
         return kept
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.x, self.sent, self.version = state["x"], state["sent"], int(state["version"])
-        self.done, self.had, self.calls = (state[name].tolist() for name in ("done", "had", "calls"))
-        self.heard = state["heard"].tolist()
+        self.had, self.heard = state["had"].tolist(), state["heard"].tolist()
+        self.done, self.calls = state["done"].tolist(), state["calls"].tolist()
         self.stale = Counter({int(age): int(count) for age, count in state["stale"].tolist()})
+        self.away = set(state["away"].tolist())
         self.load_rows(under_prefix("rows", state))
         for n, codec in enumerate(self.world.codecs):
             codec.load_state_dict(under_prefix(f"codec.{n}", state))

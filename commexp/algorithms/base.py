@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -31,31 +31,67 @@ class Redundancy:
     code: Callable[[], np.ndarray]
 
 
-class Events(Protocol):
-    """The virtual clock of workers that wait for nobody, see network.EventClock."""
+class Order(NamedTuple):
+    """What the server sends a worker. ``body``: x [J], or what the method makes of ``kind``. ``version``: updates of x
+    so far. ``heard``: messages that the server has had. ``done``: local steps that the worker is known to have done.
+    """
+
+    body: Tensor
+    version: int = 0
+    heard: int = 0
+    done: int = 0
+    kind: int = 0
+
+
+class Letter(NamedTuple):
+    """What comes from a worker. ``base``: the order on which its work was done, if that was not the last one that it
+    has been sent. ``done``: local steps that it has done in all."""
+
+    message: Message
+    done: int
+    base: Order | None = None
+
+
+class Clock(Protocol):
+    """Of workers that do not wait: seconds of each, [N], and what they did in their first cycles. ``overwritten``:
+    messages [N] whose place a newer one of the same worker took before the server had read them."""
 
     busy: np.ndarray
     idle: np.ndarray
+    overwritten: np.ndarray
 
     @property
     def spans(self) -> Sequence[Any]: ...
-    def serve(self, worker: int, gradients: float, down: int, up: int) -> None: ...
-    def arrivals(self, every: Sequence[int] = ()) -> list[int]: ...
 
 
-@dataclass
-class Asynchrony:
-    """What methods need whose workers do not wait. ``turn``: makes the problem that of one worker, with W = 1.
-    ``codecs``: a compressor for each worker. ``samples``: of each worker. ``batches``: how many batches' gradients one
-    of all the samples of worker n costs. ``fit``: how many gradients worker n computes in so many seconds, 1 or more.
-    """
+class Asynchrony(Protocol):
+    """Where the workers of methods that do not wait are, see asynchrony.py: on a virtual clock, or in processes.
+    ``codecs``: a compressor for each worker. ``samples``: of each worker."""
 
-    clock: Events
-    turn: Callable[[int], None]
     codecs: Sequence[Compressor]
     samples: Sequence[int]
-    batches: Callable[[int], float]
-    fit: Callable[[int, float], int]
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def turn(self, worker: int) -> None:
+        """Makes the problem that of this worker, with W = 1."""
+
+    def batches(self, worker: int) -> float:
+        """How many batches' gradients one of all the samples of the worker costs."""
+
+    def fit(self, worker: int, seconds: float) -> int:
+        """How many gradients the worker computes in so many seconds, 1 or more."""
+
+    def serve(self, worker: int, order: Order, gradients: float, up: int) -> bool:
+        """Sends the order; the worker computes ``gradients`` of a batch, and will send ``up`` bytes. False where it is
+        not there."""
+
+    def arrivals(self, every: Sequence[int] = ()) -> list[int]:
+        """The workers whose messages are dealt with next; where ``every`` is given, all of those that are there."""
+
+    def letter(self, worker: int) -> Letter:
+        """Of one of the last ``arrivals``."""
 
 
 @dataclass
@@ -122,6 +158,10 @@ class Algorithm(ABC):
     def gradients_of(self, lengths: Sequence[int]) -> list[float]:
         """Gradients of a batch that a worker computes in each round; called after ``setup``."""
         return [float(self.gradients * n + self.more_gradients) for n in lengths]
+
+    def steps_done(self) -> int | None:
+        """Local steps of all workers so far, where they do not all do as many."""
+        return None
 
     def closes(self, held: Held) -> tuple[int | None, float | None] | None:
         """Of coded methods: after how many answers, and how many seconds, a round is closed; None: not by their number,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,24 +33,24 @@ class SSP(Asynchronous):
         self.given = [0] * len(self.steps)  # messages of each worker that the server has had
         self.waiting: list[int] = []
 
-    def work(self, n: int) -> Tensor:
-        return self.local(n, self.sent[n]) - self.sent[n]
-
-    def gradients_for(self, n: int) -> float:
-        return self.local_gradients(n)
-
     def receive(self, n: int, moved: Tensor) -> None:
         self.x = self.x + self.pi[n] * moved
         self.given[n] += 1
 
     def answered(self, came: Sequence[int]) -> Sequence[int]:
-        free = sorted([*self.waiting, *came])
-        slowest = min(self.given)
+        free = [n for n in sorted({*self.waiting, *came}) if n not in self.away]
+        slowest = min(self.given[n] for n in self.living())
         self.waiting = [n for n in free if self.given[n] - slowest > self.bound]
         return [n for n in free if n not in self.waiting]
+
+    def joined(self, n: int) -> None:
+        """One that comes back begins with the slowest."""
+        if n in self.away:
+            self.given[n] = max(self.given[n], min((self.given[m] for m in self.living()), default=0))
+        super().joined(n)
 
     def rows(self) -> dict[str, Tensor]:
         return {"given": torch.tensor(self.given), "waiting": torch.tensor(self.waiting, dtype=torch.int64)}
 
-    def load_rows(self, rows: dict[str, Tensor]) -> None:  # type: ignore[override]
+    def load_rows(self, rows: Mapping[str, Tensor]) -> None:
         self.given, self.waiting = rows["given"].tolist(), rows["waiting"].tolist()

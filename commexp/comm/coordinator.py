@@ -8,27 +8,22 @@ listens to the other, so that losing one process is noticed at once and concerns
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
 from collections import defaultdict
-from datetime import timedelta
 from typing import NamedTuple
 
-import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from commexp.comm.links import Links, LostProcessError, Processes
-
-log = logging.getLogger("commexp")
+from commexp.comm.lines import NOTHING, Line, as_bytes, group_of_all
+from commexp.comm.links import Links, Loss, LostProcessError, Processes
 
 AHEAD = 8  # orders that a process may leave unacknowledged before it gets no more
-EVER = timedelta(days=365)  # a listener is not to give up
 PATIENCE = 30.0  # seconds in which the others are to end
 LONGER = 3  # than it waits for others, others wait for the first process
 STOP = -1  # in the place of a round
+ORDER, ANSWER = 1, 3  # numbers in the heads of messages
 
 
 class Heard(NamedTuple):
@@ -40,7 +35,7 @@ class Heard(NamedTuple):
     number: int = STOP
     bad: int = 0
     fault: bool = False
-    body: Tensor = torch.empty(0, dtype=torch.uint8)
+    body: Tensor = NOTHING
     lost: bool = False
 
 
@@ -52,7 +47,8 @@ class Coordinator(Links):
 
     def __init__(self, links: Processes) -> None:
         self.processes, self.timeout = links.processes, links.timeout.total_seconds()
-        self.group = _group()
+        group = group_of_all()
+        self._lines = {rank: Line(group, rank, ORDER, ANSWER) for rank in range(1, self.processes)}
         self.lost: dict[int, int] = {}
         self.round = 0
         self._heard: queue.SimpleQueue[Heard] = queue.SimpleQueue()
@@ -69,21 +65,21 @@ class Coordinator(Links):
     def living(self) -> list[int]:
         return [rank for rank in range(1, self.processes) if rank not in self.lost]
 
+    @property
+    def losses(self) -> list[Loss]:
+        return [Loss(rank, t + 1) for rank, t in self.lost.items()]
+
     def order(self, number: int, x: Tensor | None = None) -> None:
         """Round ``number`` at x [J], to all living; without x the end."""
         self.round = max(number, self.round)
-        body = _bytes(x) if x is not None else torch.empty(0, dtype=torch.uint8)
-        head = torch.tensor([number, len(body)])
+        body = NOTHING if x is None else as_bytes(x)
         for rank in self.living:
             if len(self._sent[rank]) >= AHEAD and x is not None:
                 continue
             try:
-                works = [dist.isend(head, rank, group=self.group)]
-                if len(body):
-                    works.append(dist.isend(body, rank, group=self.group))
-                self._sent[rank].append((works, head, body))
+                self._sent[rank].append(self._lines[rank].send([number], body))
             except RuntimeError:
-                self._lose(rank)
+                self.lose(rank)
 
     def hear(self, seconds: float) -> Heard | None:
         """The next word of any process, within so many seconds."""
@@ -92,14 +88,16 @@ class Coordinator(Links):
         except queue.Empty:
             return None
         if heard.lost:
-            self._lose(heard.rank)
+            self.lose(heard.rank)
         elif self._sent[heard.rank]:
             self._sent[heard.rank].pop(0)
         return heard
 
-    def give_up(self, rank: int) -> None:
-        """A process that does not answer in launch.timeout is as good as gone."""
-        self._lose(rank)
+    def lose(self, rank: int) -> None:
+        """It is gone, or as good as gone: it has not answered in launch.timeout."""
+        if rank not in self.lost:
+            self.lost[rank] = self.round
+            self._sent.pop(rank, None)
 
     def end(self) -> None:
         """Tells all living that it is over, and waits until they have heard so, or for a while."""
@@ -112,24 +110,13 @@ class Coordinator(Links):
         for rank in left:
             self._threads[rank].join(1.0)  # one that ends while the interpreter does would end it badly
 
-    def _lose(self, rank: int) -> None:
-        if rank not in self.lost:
-            self.lost[rank] = self.round
-            self._sent.pop(rank, None)
-
     def _listen(self, rank: int) -> None:
         try:
-            while True:
-                head = torch.empty(4, dtype=torch.int64)
-                dist.recv(head, rank, group=self.group)
-                number, size, bad, fault = head.tolist()
-                body = torch.empty(size, dtype=torch.uint8)
-                if size:
-                    dist.recv(body, rank, group=self.group)
+            number = 0
+            while number != STOP:
+                (number, bad, fault), body = self._lines[rank].listen()
                 self._heard.put(Heard(rank, number, bad, bool(fault), body))
-                if number == STOP:
-                    return
-        except (RuntimeError, ValueError):
+        except RuntimeError:
             self._heard.put(Heard(rank, lost=True))
 
 
@@ -138,7 +125,7 @@ class Remote(Links):
 
     def __init__(self, links: Processes) -> None:
         self.rank, self.processes, self.timeout = links.rank, links.processes, LONGER * links.timeout.total_seconds()
-        self.group = _group()
+        self._line = Line(group_of_all(), 0, ANSWER, ORDER)
         self._orders: queue.SimpleQueue[tuple[int, Tensor] | None] = queue.SimpleQueue()
         self._next: tuple[int, Tensor] | None = None
 
@@ -177,13 +164,10 @@ class Remote(Links):
         self._next = newer
         return True
 
-    def answer(self, number: int, body: Tensor | None = None, bad: int = 0, fault: bool = False) -> None:
+    def answer(self, number: int, body: Tensor = NOTHING, bad: int = 0, fault: bool = False) -> None:
         """What this process has to say of round ``number``, see Heard."""
-        size = 0 if body is None else len(body)
         try:
-            dist.send(torch.tensor([number, size, bad, int(fault)]), 0, group=self.group)
-            if body is not None and size:
-                dist.send(body.cpu(), 0, group=self.group)
+            self._line.tell([number, bad, int(fault)], body)
         except RuntimeError as error:
             raise self._gone() from error
 
@@ -194,28 +178,7 @@ class Remote(Links):
         number = 0
         try:
             while number != STOP:
-                head = torch.empty(2, dtype=torch.int64)
-                dist.recv(head, 0, group=self.group)
-                number, size = head.tolist()
-                body = torch.empty(size, dtype=torch.uint8)
-                if size:
-                    dist.recv(body, 0, group=self.group)
+                (number,), body = self._line.listen()
                 self._orders.put((number, body))
-        except (RuntimeError, ValueError):
+        except RuntimeError:
             self._orders.put(None)
-
-
-def apart(links: Processes) -> Coordinator | Remote:
-    """This process's side. All processes call this together."""
-    return Remote(links) if links.rank else Coordinator(links)
-
-
-def _group() -> dist.ProcessGroup:
-    """For messages between two processes, which may take as long as they like. All processes call it together."""
-    group = dist.new_group(backend="gloo", timeout=EVER)
-    assert isinstance(group, dist.ProcessGroup)
-    return group
-
-
-def _bytes(x: Tensor) -> Tensor:
-    return x.detach().cpu().contiguous().view(torch.uint8).clone()

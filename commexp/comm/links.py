@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Mapping, Sequence
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -47,6 +47,14 @@ class LostProcessError(RuntimeError):
     def __init__(self, text: str, how: str) -> None:
         super().__init__(text)
         self.how = how
+
+
+class Loss(NamedTuple):
+    """Process ``rank`` was lost, or came ``back``, in round ``round`` = 1, 2, ..."""
+
+    rank: int
+    round: int
+    back: bool = False
 
 
 class Links:

@@ -96,7 +96,7 @@ class Served(Communicator):
                 break
             if now >= ends:
                 for rank in missing - {0}:
-                    links.give_up(rank)
+                    links.lose(rank)
                 ends = math.inf
                 continue
             heard = links.hear(min(ends, ready if 0 in missing else ends) - now)

@@ -11,17 +11,21 @@ from typing import Any
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import LogsSpecs
+from torch.distributed.elastic.multiprocessing.subprocess_handler import get_subprocess_handler
+
+from commexp.ranks import REVIVED
 
 GRACE = 5.0  # seconds for the others to end once the first process has
 
 
 class Agent(LocalElasticAgent):
     """``forgives``: the death of another process than the first is no failure, because the run goes on without it; and
-    when the first one has come to its end, those that hang are ended, too."""
+    when the first one has come to its end, those that hang are ended, too. ``revives``: as long as there are restarts
+    left, another takes the place of the one that died."""
 
-    def __init__(self, spec: WorkerSpec, logs: LogsSpecs, forgives: bool = False) -> None:
+    def __init__(self, spec: WorkerSpec, logs: LogsSpecs, forgives: bool, revives: bool) -> None:
         super().__init__(spec, logs)
-        self.forgives = forgives
+        self.forgives, self.revives = forgives, revives
         self._over: float | None = None
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
@@ -39,10 +43,26 @@ class Agent(LocalElasticAgent):
                 for rank in hung:
                     with suppress(ProcessLookupError):
                         os.killpg(context.subprocess_handlers[rank].proc.pid, signal.SIGKILL)
-            dead = {rank for rank, code in codes.items() if rank and code is not None and code < 0}
-            context._running_local_ranks -= dead  # what has ended well, the agent takes for gone
+            for rank, code in codes.items():
+                if rank and code is not None and code < 0:
+                    if self.revives and self._remaining_restarts > 0 and codes[0] is None:
+                        self._remaining_restarts -= 1
+                        self._revive(context, worker_group, rank)
+                    else:
+                        context._running_local_ranks.discard(rank)  # what has ended well, the agent takes for gone
         found: RunResult = super()._monitor_workers(worker_group)
         return found
+
+    def _revive(self, context: Any, worker_group: WorkerGroup, rank: int) -> None:
+        handler = get_subprocess_handler(
+            context.entrypoint,
+            context.args[rank],
+            {**context.envs[rank], REVIVED: "1"},
+            context.stdouts[rank],
+            context.stderrs[rank],
+            rank,
+        )
+        context.subprocess_handlers[rank], worker_group.workers[rank].id = handler, handler.proc.pid
 
     def _late(self) -> bool:
         return self._over is not None and time.monotonic() - self._over > GRACE

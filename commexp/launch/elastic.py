@@ -37,11 +37,8 @@ def run_in_processes(plan: Plan) -> Run:
     launch.max_restarts have been used up.
     """
     wanted, run = plan.config.launch, folder_of(plan)
-    if plan.config.workers % wanted.nproc:
-        raise UserError(
-            f"launch.nproc={wanted.nproc}: {plan.config.workers} workers cannot be spread evenly over it; "
-            "give a divisor of workers"
-        )
+    if wrong := plan.spread(wanted.nproc):
+        raise UserError(f"launch.nproc={wanted.nproc}: {wrong}")
     if run.finished and not plan.config.rerun:
         return run
     for name in logging.root.manager.loggerDict:
@@ -65,7 +62,7 @@ def run_in_processes(plan: Plan) -> Run:
                 monitor_interval=MONITOR,
                 local_addr=HOST,
             )
-            ended = Agent(spec, DefaultLogsSpecs(log_dir=scratch), forgives=plan.goes_on).run()
+            ended = Agent(spec, DefaultLogsSpecs(log_dir=scratch), plan.goes_on, plan.algorithm.asynchronous).run()
             if ended.is_failed():
                 raise ChildFailedError(sys.executable, ended.failures)
         except ChildFailedError as error:

@@ -12,10 +12,10 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from commexp.comm import LostProcessError, Processes
+from commexp.comm import Links, LostProcessError, Processes, Spoke
 from commexp.config import Plan
 from commexp.launch.single import keep_memory, set_threads, usable
-from commexp.ranks import local
+from commexp.ranks import REVIVED, local, rank
 from commexp.refusals import LaunchError, UserError
 from commexp.rundir import Run
 from commexp.runner import execute
@@ -27,18 +27,20 @@ def run_as_member(plan: Plan) -> Run:
     """Raises UserError, and LaunchError naming this rank and the cause."""
     _die_with_launcher()
     world, here = int(os.environ["WORLD_SIZE"]), local("LOCAL_WORLD_SIZE", "WORLD_SIZE")
-    if plan.config.workers % world:
-        raise UserError(
-            f"workers={plan.config.workers}: cannot be spread evenly over {world} processes; give a multiple"
-        )
+    if wrong := plan.spread(world):
+        raise UserError(f"{world} processes: {wrong}")
     device, backend = _place(plan.config.launch.device, here)
     set_threads(plan, max(1, torch.get_num_threads() // here))
     keep_memory()
     timeout = plan.config.launch.timeout
-    _join(backend, timeout)
-    links = Processes(timedelta(seconds=timeout))
-    pids = links.counts(torch.tensor([os.getpid()]))[:, 0].tolist()
+    _stay_here()
+    pids: list[int] = []
+    links: Links = Spoke(rank() - 1, timedelta(seconds=timeout))
     try:
+        if REVIVED not in os.environ:
+            _join(backend, timeout)
+            links = Processes(timedelta(seconds=timeout))
+            pids = links.counts(torch.tensor([os.getpid()]))[:, 0].tolist()
         return execute(plan, device, links)
     except RuntimeError as error:
         cause = links.explain(error)
@@ -46,7 +48,8 @@ def run_as_member(plan: Plan) -> Run:
             raise LaunchError(str(cause), cause.how, [pid for pid in pids if pid != os.getpid()]) from error
         raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _me() -> str:
@@ -64,12 +67,8 @@ def _place(wanted: str, here: int) -> tuple[torch.device, str]:
 
 
 def _join(backend: str, timeout: float) -> None:
-    """Meets the other processes. On one host everything listens on the loopback interface alone."""
+    """Meets the other processes."""
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-    if address in ("localhost", "::1") or address.startswith("127.") or _said_to_be_one_host():
-        loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     except (RuntimeError, ValueError, OSError) as error:
@@ -79,6 +78,15 @@ def _join(backend: str, timeout: float) -> None:
             f"{_me()}: did not meet the {os.environ['WORLD_SIZE']} processes at {address}:{port} within "
             f"launch.timeout={timeout:g} s; see that all are started and can reach that address"
         ) from error
+
+
+def _stay_here() -> None:
+    """On one host everything listens on the loopback interface alone."""
+    address = os.environ["MASTER_ADDR"]
+    if address in ("localhost", "::1") or address.startswith("127.") or _said_to_be_one_host():
+        loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
 
 
 def _said_to_be_one_host() -> bool:

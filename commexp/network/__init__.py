@@ -7,6 +7,7 @@ from commexp.network.events import EventClock
 from commexp.network.link import Network
 from commexp.network.rates import Link
 from commexp.network.straggler import Bernoulli, Fixed, Markov, NoStragglers, Straggler
+from commexp.network.wall import WallClock
 
 __all__ = [
     "Bernoulli",
@@ -21,4 +22,5 @@ __all__ = [
     "NoStragglers",
     "Straggler",
     "VirtualClock",
+    "WallClock",
 ]

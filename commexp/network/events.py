@@ -36,10 +36,9 @@ class EventClock:
         down    begins when the server's own link is free;  alpha + B / beta
 
     so the server's link is shared, in the order of arrival. ``now``: when the server dealt with what came last.
-    ``idle``, ``busy``: seconds of each worker, [N]. Everything is a function of the seed and what has been sent.
+    ``idle``, ``busy``: seconds of each worker, [N]. Everything is a function of the seed and what has been sent; no
+    message is ``overwritten``.
     """
-
-    even = False
 
     def __init__(self, network: Network, straggler: Straggler, workers: int, seed: int) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
@@ -55,7 +54,7 @@ class EventClock:
         self.cycles = np.zeros(workers)
         self.sizes = np.zeros(workers)
         self.since = np.zeros(workers)  # when it was last ready
-        self.busy, self.idle = np.zeros(workers), np.zeros(workers)
+        self.busy, self.idle, self.overwritten = (np.zeros(workers) for _ in range(3))
         self.spans: list[Span] = []
 
     def serve(self, worker: int, gradients: float, down: int, up: int) -> None:
@@ -64,7 +63,7 @@ class EventClock:
         self.answered = begun + down / self.out[worker]
         start = self.answered + self.latency[worker]
         cycle = int(self.cycles[worker]) + 1
-        seconds = self._computing(worker, cycle, gradients)
+        seconds = self.computing(worker, cycle, gradients)
         self.cycles[worker], self.sizes[worker], self.ready[worker] = cycle, up, start + seconds
         self.idle[worker] += start - self.since[worker]
         self.busy[worker] += seconds
@@ -95,7 +94,8 @@ class EventClock:
         self.now = max(self.now, self.received)
         return sorted(came)
 
-    def _computing(self, worker: int, cycle: int, gradients: float) -> float:
+    def computing(self, worker: int, cycle: int, gradients: float) -> float:
+        """Seconds that so many gradients of a batch take the worker in cycle 1, 2, ..."""
         compute, count = self.network.compute, math.ceil(gradients)
         if not count:
             return 0.0

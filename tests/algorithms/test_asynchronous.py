@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from test_runner import Stops
 from commexp.algorithms import AsyncPS
 from commexp.algorithms.asynchronous import Asynchronous
 from commexp.algorithms.local_steps import local_steps
+from commexp.comm import Spoke
 from commexp.problems import Alternating
 from commexp.refusals import UserError
 from commexp.rundir import Run
@@ -176,6 +179,49 @@ def test_it_comes_to_the_optimum() -> None:
     assert problem.training_loss(algorithm.x) == pytest.approx(optimum, rel=1e-6)
 
 
+LEFT = [(name, solver) for name in ("async_ps", "ssp", "async_sgd") for solver in ("sgd", "svrg")]
+
+
+@pytest.mark.parametrize(("name", "solver"), LEFT)
+def test_the_others_go_on_without_a_lost_one_which_may_come_back(name: str, solver: str) -> None:
+    made = trial(f"algo={name}", f"algo.solver={solver}", *UNEVEN, *["algo.epoch=12"] * (name == "async_sgd"))
+    algorithm, clock = method(made), made.books.clock
+    for t in range(15):
+        algorithm.round(t)
+    clock.ready[1] = math.inf  # type: ignore[union-attr]
+    algorithm.lost(1)
+    calls = algorithm.calls[1]
+    for t in range(15, 100):
+        algorithm.round(t)
+    assert algorithm.calls[1] == calls
+    assert min(algorithm.calls[n] for n in (0, 2, 3)) > 5, "nobody waits for it"
+    assert math.isfinite(algorithm.disagreement())
+    before = algorithm.x.clone()
+    algorithm.joined(1)
+    assert torch.equal(algorithm.x, before)
+    for t in range(100, 160):
+        algorithm.round(t)
+    assert algorithm.calls[1] > calls + 5
+    assert made.problem.training_loss(algorithm.x) < 0.3  # type: ignore[attr-defined]
+
+
+def test_the_mean_is_that_of_those_who_are_there() -> None:
+    made = trial("algo=async_ps", "algo.shares=samples", *UNEVEN)
+    algorithm = method(made)
+    for t in range(20):
+        algorithm.round(t)
+    pi, last = torch.tensor(algorithm.pi, dtype=torch.float64), algorithm.last
+    assert torch.allclose(algorithm.x, pi @ last, rtol=1e-10)
+    algorithm.lost(2)
+    there = [0, 1, 3]
+    assert torch.allclose(algorithm.x, pi[there] @ last[there] / pi[there].sum(), rtol=1e-10)
+    algorithm.receive(0, torch.ones_like(algorithm.x))
+    assert torch.allclose(algorithm.x, pi[there] @ last[there] / pi[there].sum(), rtol=1e-10)
+    algorithm.joined(2)
+    assert torch.equal(last[2], algorithm.x)
+    assert torch.allclose(algorithm.x, pi @ last, rtol=1e-10)
+
+
 def test_workers_agree_as_steps_decrease() -> None:
     algorithm = method(trial("algo=async_ps", "algo.solver=svrg", "algo.decay=5", "model.l2=1", *UNEVEN))
     apart = []
@@ -188,9 +234,9 @@ def test_workers_agree_as_steps_decrease() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["network.compute.seconds=0"], "network.compute.seconds=0: algo=async_ps runs on the virtual clock"),
+        (["network.compute.seconds=0"], "network.compute.seconds=0: algo=async_ps on the virtual clock needs to know"),
         (["network.compute.kind=measured"], "network.compute.kind=measured: whose message comes first"),
-        (["launch.inject=true"], "launch.inject=true: algo=async_ps goes on the virtual clock alone; give false"),
+        (["launch.inject=true"], "launch.inject=true: there is no process to sleep; give launch=torchrun, or false"),
         (["compress=powersgd"], "compress: PowerSGD takes a sum over all workers"),
         (["comm.exchange=all_reduce"], "comm.exchange=all_reduce: algo=async_ps exchanges with a server; give auto"),
         (["algo.aggregation=mean"], "algo.aggregation=mean: unknown; give latest or pairwise"),
@@ -205,6 +251,21 @@ def test_workers_agree_as_steps_decrease() -> None:
 def test_mistakes(words: list[str], says: str) -> None:
     with pytest.raises(UserError) as refused:
         trial("algo=async_ps", *words)
+    assert str(refused.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["launch.inject=true"], "network.compute.seconds=0: launch.inject=true needs to know what a gradient takes"),
+        (["algo.slice=0.1"], "network.compute.seconds=0: algo.slice=0.1 needs to know what a gradient takes"),
+        (["compress=powersgd"], "compress: PowerSGD takes a sum over all workers"),
+    ],
+)
+def test_mistakes_in_a_process(words: list[str], says: str) -> None:
+    made = plan(*CANCER, "algo=async_ps", "network.compute.seconds=0", *words)
+    with pytest.raises(UserError) as refused:
+        Trial(made, torch.device("cpu"), Run(Path("none")), Spoke(0, timedelta(seconds=1)))
     assert str(refused.value).startswith(says)
 
 

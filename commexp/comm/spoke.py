@@ -1,0 +1,106 @@
+"""A worker's end of its line to the server, see hub.py."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import NamedTuple
+
+from torch import Tensor
+
+from commexp.comm.hub import ANSWER, FAREWELL, ORDER, STOP, _place
+from commexp.comm.lines import NOTHING, Line, group_of_two, meeting_place
+from commexp.comm.links import Links, LostProcessError
+
+LONGER = 3  # than the server waits for a worker, a worker waits for the server
+
+
+class Given(NamedTuple):
+    """An order: see algorithms.Order; ``body`` as bytes, uint8. ``life``: this worker's, as the server counts.
+    ``save``: whether it is to keep what its codec remembers."""
+
+    version: int
+    heard: int
+    done: int
+    kind: int
+    life: int
+    save: bool
+    body: Tensor
+
+
+class Spoke(Links):
+    """The process of worker ``worker``. Nobody but the server is there for it."""
+
+    def __init__(self, worker: int, timeout: timedelta) -> None:
+        self.worker, self.timeout = worker, timeout
+        self._changed = threading.Condition()
+        self._newest: Given | None = None
+        self._stopped = self._gone = False
+
+    def listen(self) -> None:
+        """Meets the server. Raises LostProcessError if that is gone."""
+        try:
+            store, place = meeting_place(self.timeout), _place(self.worker)
+            group = group_of_two(store, f"{place}/{store.add(place, 1)}", 1, self.timeout)
+        except RuntimeError as error:
+            raise self._lost() from error
+        self._line = Line(group, 0, ANSWER, ORDER)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def next(self, seconds: float | None = None) -> Given | None:
+        """The newest order, once there is one that has not been given out; None after so many seconds, or at the end.
+        Raises LostProcessError if the server is gone, or has been silent for several times launch.timeout."""
+        patience = LONGER * self.timeout.total_seconds()
+        with self._changed:
+            self._changed.wait_for(self._is_news, patience if seconds is None else seconds)
+            if self._gone:
+                raise self._lost()
+            found, self._newest = self._newest, None
+            if found is None and seconds is None and not self._stopped:
+                text = f"rank {self.worker + 1}: no word from rank 0 in {LONGER} times launch.timeout"
+                raise LostProcessError(text, "silent")
+            return found
+
+    def sleep(self, seconds: float) -> None:
+        """Until so much time has passed, or it is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.over, max(0.0, seconds))
+
+    @property
+    def over(self) -> bool:
+        return self._stopped or self._gone
+
+    def say(self, kind: int, given: Given, done: int, busy: float, bad: int, body: Tensor = NOTHING) -> None:
+        """See hub.Said; ``busy`` in seconds."""
+        self._tell([kind, given.version, done, given.life, int(1e6 * busy), bad], body)
+
+    def end(self) -> None:
+        """Takes leave."""
+        self._tell([FAREWELL, 0, 0, 0, 0, 0], NOTHING)
+        self._thread.join(1.0)  # one that ends while the interpreter does would end it badly
+
+    def _is_news(self) -> bool:
+        return self._newest is not None or self.over
+
+    def _tell(self, head: list[int], body: Tensor) -> None:
+        try:
+            self._line.tell(head, body)
+        except RuntimeError as error:
+            raise self._lost() from error
+
+    def _lost(self) -> LostProcessError:
+        return LostProcessError(f"rank {self.worker + 1}: lost its connection to rank 0", "gone")
+
+    def _listen(self) -> None:
+        try:
+            while not self._stopped:
+                (version, heard, done, kind, life, save), body = self._line.listen()
+                with self._changed:
+                    self._stopped = version == STOP
+                    self._newest = None if self._stopped else Given(version, heard, done, kind, life, bool(save), body)
+                    self._changed.notify()
+        except RuntimeError:
+            with self._changed:
+                self._gone = True
+                self._changed.notify()

@@ -1,0 +1,144 @@
+"""Workers and a server in processes: nobody waits, who dies is named, who comes back is welcome."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from launch.test_failures import alive, check_listening, meta, saved, started, until, workers_of
+from launch.test_stragglers import finished
+from registry import untimed
+
+from commexp.api import run_experiment
+from commexp.rundir import Run
+
+__all__ = ["started"]  # a fixture
+
+WORLD = ["dataset=breast_cancer", "model=logistic_regression", "model.l2=0.01", "dtype=float64", "partition=iid"]
+WORLD += ["workers=3", "batch_size=8", "algo.lr=0.05", "network.compute.seconds=0.002"]
+FIVE = "algo.iterations=5"
+REAL = ["launch=torchrun", "launch.nproc=4"]
+SLEEPING = [*REAL, "launch.inject=true", "network.compute.slow=[10]"]  # 10 ms for a message, 100 ms for worker 0's
+
+
+def table(run: Run, name: str) -> list[dict[str, str]]:
+    with open(run.folder / f"{name}.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def rounds(folder: Path) -> int:
+    """So far."""
+    (path,) = folder.glob("outputs/runs/*/metrics.csv")
+    return int(path.read_text().splitlines()[-1].split(",")[0])
+
+
+def lost(folder: Path) -> list[str]:
+    return [text.rpartition(" in ")[0] for text in meta(folder).get("lost", [])]
+
+
+def back(folder: Path) -> list[str]:
+    return [text.rpartition(" in ")[0] for text in meta(folder).get("back", [])]
+
+
+def test_behind_a_barrier_the_curve_is_that_of_the_virtual_clock(started: Callable[..., Any], tmp_path: Path) -> None:
+    """With a codec whose memory is in the workers' processes, and with samples in unequal shares."""
+    words = [*WORLD, "algo=sync_ps", FIVE, "algo.solver=svrg", "compress=topk", "compress.k=5", "algo.shares=samples"]
+    words += ["compress.error_feedback=true", "rounds=20", "eval_every=5"]
+    launcher = started(*words, *REAL)
+    _, err = launcher.communicate(timeout=120)
+    assert launcher.returncode == 0, err
+    real, alone = finished(tmp_path), run_experiment([*words, f"outputs={tmp_path}/alone"], figures=False)
+    assert real.name != alone.name, "whose message comes first is decided elsewhere"
+    for name in ("metrics", "traffic"):
+        times = {"sim_seconds"}
+        found, expected = (
+            [{k: v for k, v in row.items() if k not in times} for row in untimed(run.folder / f"{name}.csv")]
+            for run in (real, alone)
+        )
+        assert found == expected
+        assert found
+    assert (real.meta["processes"], real.meta["clock"]) == (4, "wall")
+    assert "clock" not in alone.meta
+
+
+def test_the_others_go_on_without_the_dead_and_unread_messages_are_overwritten(
+    started: Callable[..., Any], tmp_path: Path
+) -> None:
+    launcher = started(*WORLD, *SLEEPING, "algo=async_ps", FIVE, "rounds=400", "eval_every=10", "save_every=10")
+    until(lambda: saved(tmp_path) >= 20)
+    pids = workers_of(launcher.pid)
+    check_listening([launcher.pid, *pids])
+    os.kill(pids[0], signal.SIGSTOP)
+    time.sleep(1)  # in which the workers do not stand still
+    os.kill(pids[0], signal.SIGCONT)
+    os.kill(pids[1], signal.SIGKILL)
+    _, err = launcher.communicate(timeout=120)
+    assert launcher.returncode == 0, err
+    run = finished(tmp_path)
+    assert (run.status, lost(tmp_path)) == ("completed", ["rank 1 (worker 0)"])
+    assert f"commexp: note: lost {run.meta['lost'][0]}; the others go on without it" in err
+    until(lambda: not any(map(alive, pids)), seconds=10)
+    workers = table(run, "workers")
+    assert [int(w["calls"]) > 100 for w in workers] == [False, True, True]
+    assert all(int(w["overwritten"]) >= 2 for w in workers[1:])
+    assert sum(int(w["calls"]) for w in workers) == 400
+    assert all(int(w["iterations"]) >= 5 * (int(w["calls"]) + int(w["overwritten"])) for w in workers[1:])
+    assert run.metrics["train_loss"].iloc[-1] < 0.2
+    assert {span["worker"] for span in table(run, "gantt")} == {"0", "1", "2"}
+
+
+def test_who_hangs_or_dies_may_come_back(started: Callable[..., Any], tmp_path: Path) -> None:
+    """Where others wait for it they do so for launch.timeout; the dead one is started anew."""
+    words = ["algo=ssp", FIVE, "algo.bound=2", "rounds=1000", "eval_every=5", "save_every=5", "launch.timeout=3"]
+    launcher = started(*WORLD, *SLEEPING, *words, "launch.max_restarts=1")
+    until(lambda: saved(tmp_path) >= 10)
+    pids = workers_of(launcher.pid)
+    os.kill(pids[2], signal.SIGSTOP)
+    until(lambda: lost(tmp_path) == ["rank 2 (worker 1)"])
+    os.kill(pids[2], signal.SIGCONT)
+    until(lambda: back(tmp_path) == ["rank 2 (worker 1)"])
+    os.kill(pids[3], signal.SIGKILL)
+    until(lambda: lost(tmp_path)[1:] == ["rank 3 (worker 2)"])
+    until(lambda: back(tmp_path)[1:] == ["rank 3 (worker 2)"])
+    before = saved(tmp_path)
+    until(lambda: saved(tmp_path) >= before + 30)
+    launcher.send_signal(signal.SIGINT)
+    _, err = launcher.communicate(timeout=60)
+    assert launcher.returncode == 130, err
+    assert meta(tmp_path)["status"] == "interrupted"
+    assert "rank 3 (worker 2) in round" in err
+    assert "is back" in err
+
+
+def test_the_server_dies_and_is_started_anew(started: Callable[..., Any], tmp_path: Path) -> None:
+    """async_sgd: its workers must be told the snapshot again, and what their codecs remember is on disk."""
+    words = ["algo=async_sgd", "algo.solver=svrg", "algo.epoch=40", "compress=topk", "compress.k=0.5"]
+    words += ["compress.error_feedback=true", "rounds=400", "eval_every=10", "save_every=10", "launch.max_restarts=1"]
+    launcher = started(*WORLD, *SLEEPING, *words, "network.compute.slow=[2]")
+    until(lambda: saved(tmp_path) >= 100)
+    assert list(tmp_path.glob("outputs/runs/*/checkpoints/worker-*.safetensors"))
+    os.kill(workers_of(launcher.pid)[0], signal.SIGKILL)
+    _, err = launcher.communicate(timeout=120)
+    assert launcher.returncode == 0, err
+    run = finished(tmp_path)
+    assert (run.status, "lost" in run.meta) == ("completed", False)
+    assert not (run.folder / "checkpoints").exists()
+    resumed = [line for line in (run.folder / "run.log").read_text().splitlines() if "resumed after round" in line]
+    assert int(resumed[0].split()[-1]) >= 100
+    assert run.metrics["round"].tolist() == list(range(0, 401, 10))
+    assert run.metrics["calls"].is_monotonic_increasing
+    assert run.metrics["wall_seconds"].is_monotonic_increasing
+    assert run.metrics["train_loss"].iloc[-1] < 0.3
+
+
+def test_a_process_is_missing(started: Callable[..., Any], tmp_path: Path) -> None:
+    launcher = started(*WORLD, "algo=async_ps", *REAL, "launch.nproc=2")
+    out, err = launcher.communicate(timeout=60)
+    says = "launch.nproc=2: algo=async_ps has a server and 3 workers, each in a process; give 4"
+    assert (launcher.returncode, out, err) == (2, "", f"commexp: error: {says}\n")
+    assert not (tmp_path / "outputs").exists()
