@@ -1,4 +1,4 @@
-"""Curves of runs: loss and accuracy (or test RMSE, distance to the optimum) against round, bytes and time."""
+"""Curves of runs: what is minimised, accuracy (or test RMSE, distance to the optimum) against work, bytes and time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from commexp.rundir import Run
 X_AXES = {
     "step": "local steps",
     "samples_per_node": "sample gradients of a node",
+    "calls": "messages to the server",
     "bytes_sent": "bytes sent, all workers",
     "sim_seconds": "time on the virtual clock (s)",
+    "wall_seconds": "time computing here (s)",
 }
-
+WORK = ("samples_per_node", "calls", "step")  # of these, the first that all runs have
 
 ROWS = {
     "train_loss": "train loss",
+    "objective": "objective",
     "test_accuracy": "test accuracy",
     "test_rmse": "test RMSE",
     "dist_to_opt": "squared distance to optimum",
@@ -31,13 +34,16 @@ ROWS = {
 
 
 def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | None = None) -> list[Path]:
-    """One line per entry of ``groups``: the mean over its runs (seeds), with their range as a band."""
+    """One line per entry of ``groups``: the mean over its runs (seeds), with their range as a band. Where all runs have
+    an objective, it stands in for the train loss; time on this machine is drawn beside the virtual clock where there
+    are calls to a server."""
     frames = {name: [r.metrics for r in runs if not r.metrics.empty] for name, runs in groups.items()}
     frames = {name: f for name, f in frames.items() if f}
     columns = {name for found in frames.values() for f in found for name in f.columns}
-    rows = [m for m in ROWS if m in columns]
-    everywhere = all("samples_per_node" in f for found in frames.values() for f in found)
-    across = [x for x in X_AXES if x != ("step" if everywhere and frames else "samples_per_node")]
+    everywhere = set.intersection(*(set(f.columns) for found in frames.values() for f in found)) if frames else columns
+    rows = [m for m in ROWS if m in columns and not (m == "train_loss" and "objective" in everywhere)]
+    across = [next((x for x in WORK if x in everywhere), "step"), "bytes_sent", "sim_seconds"]
+    across += ["wall_seconds"] if "calls" in columns else []
     with figure(len(rows), len(across), 3.1, 2.4) as (made, axes):
         for i, metric in enumerate(rows):
             for j, x in enumerate(across):
@@ -81,7 +87,7 @@ def dress(axis: Axes, x: str, metric: str, last_row: bool = True, first_column: 
         return
     if x == "bytes_sent":
         bytes_axis(axis.xaxis)
-    elif x == "samples_per_node":
+    elif x in ("samples_per_node", "calls"):
         count_axis(axis.xaxis)
     else:
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
