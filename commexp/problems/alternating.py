@@ -18,7 +18,7 @@ class Alternating(Problem):
     def __init__(self, problems: Sequence[Problem], own_samples: Sequence[int]) -> None:
         self.problems, self.own_samples, self.ids = problems, own_samples, [0]
         first = self.own = problems[0]
-        self.dim, self.shapes = first.dim, first.shapes
+        self.dim, self.shapes, self.penalised = first.dim, first.shapes, first.penalised
         self.samples, self.samples_per_step = first.samples, first.samples_per_step
 
     def turn(self, worker: int) -> None:

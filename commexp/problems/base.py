@@ -64,9 +64,11 @@ class Problem(ABC):
     ``dim``: J, the number of parameters. ``samples``: training samples over all workers.
     ``samples_per_step``: samples that one worker's batch holds, on average over the workers.
     ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h beside F.
+    ``penalised``: whether F holds more than the loss on the samples, such as an l2 term.
     """
 
     prox: Prox = NoProx()
+    penalised = False
     dim: int
     samples: int
     samples_per_step: float
@@ -116,16 +118,20 @@ class Problem(ABC):
 
     def composite(self, x: Tensor) -> dict[str, float]:
         """Of the composite problem min F + h at x [J], h = ``prox``: ``stationarity``
-        ||x - prox_h(x - grad F(x))||^2, zero at a stationary point and nowhere else; where there is an h, ``objective``
-        F(x) + h(x) and ``nonzero``, the share of entries beyond 1e-6. F and its gradient as by ``training_gradient``.
-        """
+        ||x - prox_h(x - grad F(x))||^2, zero at a stationary point and nowhere else; ``objective``; where there is an
+        h, ``nonzero``, the share of entries beyond 1e-6. F and its gradient as by ``training_gradient``."""
         loss, gradient = self.training_gradient(x)
         moved = x - self.prox.prox((x - gradient)[None], 1.0)[0]
-        found = {"stationarity": float(moved.double().square().sum())}
-        if isinstance(self.prox, NoProx):
-            return found
-        share = float((x.abs() > NONZERO).double().mean())
-        return {"objective": loss + self.prox.value(x), **found, "nonzero": share}
+        found = {**self.objective(loss, x), "stationarity": float(moved.double().square().sum())}
+        if not isinstance(self.prox, NoProx):
+            found["nonzero"] = float((x.abs() > NONZERO).double().mean())
+        return found
+
+    def objective(self, loss: float, x: Tensor) -> dict[str, float]:
+        """``objective``, the whole of what is minimised, F(x) + h(x), where F(x) is ``loss``; nothing where that is the
+        loss on the samples alone, which ``train_loss`` says."""
+        plain = isinstance(self.prox, NoProx) and not self.penalised
+        return {} if plain else {"objective": loss + self.prox.value(x)}
 
     def classes_per_worker(self) -> Tensor | None:
         """How many samples of each class each of all N workers has, [N, classes]; None where there are no classes."""
@@ -133,8 +139,9 @@ class Problem(ABC):
 
     @abstractmethod
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        """Metrics of one model, x [J]: ``train_loss`` and, where there is such a thing, ``test_loss``,
-        ``test_accuracy``, ``train_rmse``, ``test_rmse``, ``excess_loss``, ``dist_to_opt``."""
+        """Metrics of one model, x [J]: ``train_loss``, on the samples alone, and, where there is such a thing,
+        ``objective``, ``test_loss``, ``test_accuracy``, ``train_rmse``, ``test_rmse``, ``excess_loss``,
+        ``dist_to_opt``."""
 
     def optimum(self) -> Tensor | None:
         """The minimiser [J] where it is known in closed form."""

@@ -22,6 +22,7 @@ class Data:
     (x / 255 - mean) / std by ``mean`` and ``std`` [C], on the 0..1 scale; or Photos, normalised in the same way; or
     SparseRows [m, d] or Ratings, which are taken as they are. For floats mean and std only say how they were
     normalised, if known.
+    ``third_class``: in which line of the user's file there first is a third label, for models that take two.
     ``augment``: what batches of tensors [m, C, H, W] go through; Photos have their own.
     Raises ValueError for uint8 or Photos without mean and std, and for ``augment`` of what is no image tensor.
     """
@@ -35,6 +36,7 @@ class Data:
     mean: Tensor | None = None
     std: Tensor | None = None
     augment: Augment | None = None
+    third_class: str = ""
 
     def __post_init__(self) -> None:
         tensor = isinstance(self.train_x, Tensor)

@@ -46,7 +46,8 @@ class Factorisation(Problem):
     however the ratings are split, and per rating. Users and items without training ratings have no part in it; for
     them factors and bias are taken to be zero. ``bias``: whether there are b and c. A row is (u_u, c_u) or (v_i, b_i),
     ``rank`` + ``bias`` entries. Factors start normal with standard deviation ``start``, biases at zero.
-    Metrics: train_loss = F, train_rmse, test_rmse in the ratings' unit, predictions not clipped.
+    Metrics: train_loss = the mean squared error, objective = F where lam > 0, train_rmse and test_rmse in the ratings'
+    unit, predictions not clipped.
     Source: Koren, Bell and Volinsky, Matrix factorization techniques for recommender systems, Computer 42(8), 2009.
     """
 
@@ -56,7 +57,7 @@ class Factorisation(Problem):
         train: Ratings = data.train_x
         self.rank, self.lam, self.bias, self.start = rank, lam, bias, start
         self.setting, self.device, self.dtype = setting, setting.device, setting.dtype
-        self.width = rank + bias
+        self.width, self.penalised = rank + bias, lam > 0
         self.count, self.workers = len(train), len(setting.parts)
         self.mean = float(data.train_y.double().mean())
         self.train = self._here(train), (data.train_y.double() - self.mean).to(self.device, self.dtype)
@@ -139,7 +140,7 @@ class Factorisation(Problem):
         return float(losses[0]), grads[0]
 
     def training_loss(self, x: Tensor) -> float:
-        return self.evaluate(x)["train_loss"]
+        return sum(self._terms(*self._all_factors(x)))
 
     def inner(self, users: Tensor, items: Tensor) -> Tensor:
         """Rows [n, width] of each -> what they predict beyond the mean, [n]."""
@@ -147,13 +148,21 @@ class Factorisation(Problem):
         return factors + users[:, self.rank] + items[:, self.rank] if self.bias else factors
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        users, items = self.factors(x.reshape(-1, self.width) * self.rated[:, None])
-        error = self._squares(users, items, *self.train)
-        penalty = self.lam * float(users.double().square().sum() + items.double().square().sum())
-        found = {"train_loss": (error + penalty) / self.count, "train_rmse": (error / self.count) ** 0.5}
+        users, items = self._all_factors(x)
+        loss, penalty = self._terms(users, items)
+        found = {"train_loss": loss, **self.objective(loss + penalty, x), "train_rmse": loss**0.5}
         if self.test is not None:
             found["test_rmse"] = (self._squares(users, items, *self.test) / len(self.test[1])) ** 0.5
         return found
+
+    def _all_factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``factors`` of x [J], zero where there are no training ratings."""
+        return self.factors(x.reshape(-1, self.width) * self.rated[:, None])
+
+    def _terms(self, users: Tensor, items: Tensor) -> tuple[float, float]:
+        """The two that F is the sum of: errors and regulariser."""
+        squares = float(users.double().square().sum() + items.double().square().sum())
+        return self._squares(users, items, *self.train) / self.count, self.lam * squares / self.count
 
     def _squares(self, users: Tensor, items: Tensor, ratings: Ratings, targets: Tensor) -> float:
         """The sum of squared errors."""

@@ -45,7 +45,7 @@ class Finite(Problem):
 
     def __init__(self, problem: Problem, worker_ids: Sequence[int], policy: str, owner: str = "worker") -> None:
         self.problem, self.worker_ids, self.policy, self.owner = problem, worker_ids, policy, owner
-        self.prox = problem.prox
+        self.prox, self.penalised = problem.prox, problem.penalised
         self.dim, self.shapes = problem.dim, problem.shapes
         self.samples, self.samples_per_step = problem.samples, problem.samples_per_step
         self.count = 0

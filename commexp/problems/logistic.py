@@ -23,13 +23,15 @@ class Logistic(Problem):
     The last term is the usual non-convex regulariser of decentralised methods (arXiv 2110.01594, section 5).
     ``l2``, ``nonconvex``: their weights. Batches of ``batch_size`` samples, or all of a worker's. Features may be
     sparse; they are never unpacked. Starts at ``start`` [J], or at zero.
-    Metrics: train_loss = mean_n of the first term alone; with a test set train_accuracy, test_loss, test_accuracy.
+    Metrics: train_loss = mean_n of the first term alone; objective with the others, where these have weights; with a
+    test set train_accuracy, test_loss, test_accuracy.
     """
 
     def __init__(
         self, data: Data, setting: Setting, start: Sequence[float] | None, l2: float = 0.0, nonconvex: float = 0.0
     ) -> None:
         self.l2, self.nonconvex = l2, nonconvex
+        self.penalised = bool(l2 or nonconvex)
         self.margins = make_margins(data.train_x, signs(data.train_y, data.classes), setting)
         self.test: Margins | None = None
         if data.test_x is not None and data.test_y is not None:
@@ -76,9 +78,13 @@ class Logistic(Problem):
         return torch.stack([x.new_tensor(loss) for loss, _ in each]), torch.stack([grad for _, grad in each])
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
-        loss, grad = self.margins.weighted(self.shares, x)
-        losses, grads = self._regularised(loss[None], grad[None], x[None])
+        _, losses, grads = self._whole(x)
         return float(losses[0]), grads[0]
+
+    def _whole(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Over all samples at x [J]: the mean loss alone, F [1] and its gradient [1, J]."""
+        loss, grad = self.margins.weighted(self.shares, x)
+        return loss, *self._regularised(loss[None], grad[None], x[None])
 
     def _regularised(self, losses: Tensor, grads: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.l2:
@@ -93,17 +99,13 @@ class Logistic(Problem):
         return self.counts
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        loss, _ = self.margins.weighted(self.shares, x)
+        loss, whole, _ = self._whole(x)
+        found = {"train_loss": float(loss), **self.objective(float(whole), x)}
         if self.test is None:
-            return {"train_loss": float(loss)}
+            return found
         _, train_accuracy = self.margins.score(x)
         test_loss, test_accuracy = self.test.score(x)
-        return {
-            "train_loss": float(loss),
-            "train_accuracy": train_accuracy,
-            "test_loss": test_loss,
-            "test_accuracy": test_accuracy,
-        }
+        return {**found, "train_accuracy": train_accuracy, "test_loss": test_loss, "test_accuracy": test_accuracy}
 
 
 def signs(labels: Tensor, classes: int | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Curves of runs: loss and accuracy (or test RMSE, distance to the optimum) against round, bytes and time."""
+"""Curves of runs: what is minimised, accuracy (or test RMSE, distance to the optimum) against work, bytes and time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ from commexp.rundir import Run
 X_AXES = {
     "step": "local steps",
     "samples_per_node": "sample gradients of a node",
+    "calls": "messages to the server",
     "bytes_sent": "bytes sent, all workers",
     "sim_seconds": "time on the virtual clock (s)",
+    "wall_seconds": "time computing here (s)",
 }
-
+COUNTS = ("samples_per_node", "calls")
+FAR = 5  # times as far as the shortest line goes the longest: where that is more, both are seen on a log scale
+WORK = ("samples_per_node", "calls", "step")  # of these, the first that all runs have
 
 ROWS = {
     "train_loss": "train loss",
+    "objective": "objective",
     "test_accuracy": "test accuracy",
     "test_rmse": "test RMSE",
     "dist_to_opt": "squared distance to optimum",
@@ -31,22 +36,29 @@ ROWS = {
 
 
 def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | None = None) -> list[Path]:
-    """One line per entry of ``groups``: the mean over its runs (seeds), with their range as a band."""
+    """One line per entry of ``groups``: the mean over its runs (seeds), with their range as a band. Where all runs have
+    an objective, it stands in for the train loss; time on this machine is drawn beside the virtual clock where there
+    are calls to a server."""
     frames = {name: [r.metrics for r in runs if not r.metrics.empty] for name, runs in groups.items()}
     frames = {name: f for name, f in frames.items() if f}
     columns = {name for found in frames.values() for f in found for name in f.columns}
-    rows = [m for m in ROWS if m in columns]
-    everywhere = all("samples_per_node" in f for found in frames.values() for f in found)
-    across = [x for x in X_AXES if x != ("step" if everywhere and frames else "samples_per_node")]
+    everywhere = set.intersection(*(set(f.columns) for found in frames.values() for f in found)) if frames else columns
+    rows = [m for m in ROWS if m in columns and not (m == "train_loss" and "objective" in everywhere)]
+    across = [next((x for x in WORK if x in everywhere), "step"), "bytes_sent", "sim_seconds"]
+    across += ["wall_seconds"] if "calls" in columns else []
+    log = {x: x == "bytes_sent" or _far_apart(frames, x) for x in across}
     with figure(len(rows), len(across), 3.1, 2.4) as (made, axes):
         for i, metric in enumerate(rows):
-            for j, x in enumerate(across):
-                axis = axes[i * len(across) + j]
+            row = dict(zip(across, axes[i * len(across) :], strict=False))
+            for x, axis in row.items():
                 for k, found in enumerate(frames.values()):
                     having = [f for f in found if metric in f]
                     if having:
-                        draw_line(axis, having, x, metric, k)
-                dress(axis, x, metric, last_row=i == len(rows) - 1, first_column=j == 0)
+                        draw_line(axis, having, x, metric, k, log=log[x])
+            spans = [axis.yaxis.get_data_interval() for axis in row.values()]
+            least = 1 if any(0 < 5 * low < high for low, high in spans) else 5  # all of a row have the same scale
+            for x, axis in row.items():
+                dress(axis, x, metric, i == len(rows) - 1, x == across[0], log[x], least)
         if len(frames) > 1:
             handles = [axes[0].plot([], [], label=name, **line_style(k))[0] for k, name in enumerate(frames)]  # type: ignore[arg-type]
             columns_that_fit = max(1, 120 // (8 + max(map(len, frames))))
@@ -56,15 +68,23 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
         return save(made, path)
 
 
-def draw_line(axis: Axes, frames: Sequence[pd.DataFrame], x: str, metric: str, number: int, name: str = "") -> None:
-    """Mean and range over ``frames`` of one method; squared where the metric is a distance."""
+def _far_apart(frames: Mapping[str, Sequence[pd.DataFrame]], x: str) -> bool:
+    """Whether one line ends much further on than another."""
+    ends = [max(float(f[x].iloc[-1]) for f in found) for found in frames.values()]
+    return bool(ends) and 0 < FAR * min(ends) < max(ends)
+
+
+def draw_line(
+    axis: Axes, frames: Sequence[pd.DataFrame], x: str, metric: str, number: int, name: str = "", log: bool = False
+) -> None:
+    """Mean and range over ``frames`` of one method; squared where the metric is a distance. ``log``: of x."""
     power = 2 if metric == "dist_to_opt" else 1
     shortest = min(len(f) for f in frames)
     values = pd.concat([f[metric].iloc[:shortest] ** power for f in frames], axis=1)
     at = pd.concat([f[x].iloc[:shortest] for f in frames], axis=1).mean(axis=1)
     style = line_style(number)
     mean = values.mean(axis=1)
-    keep = (at > 0 if x == "bytes_sent" else at >= 0) & mean.abs().lt(math.inf)  # a diverged run ends in NaN
+    keep = (at > 0 if log or x == "bytes_sent" else at >= 0) & mean.abs().lt(math.inf)  # a diverged run ends in NaN
     mean = mean[keep]
     axis.plot(at[keep], mean, label=name or None, marker="." if keep.sum() == 1 else "", **style)  # type: ignore[arg-type]
     if len(frames) > 1:
@@ -73,16 +93,26 @@ def draw_line(axis: Axes, frames: Sequence[pd.DataFrame], x: str, metric: str, n
         )
 
 
-def dress(axis: Axes, x: str, metric: str, last_row: bool = True, first_column: bool = True) -> None:
-    """Scales and labels."""
+def dress(
+    axis: Axes,
+    x: str,
+    metric: str,
+    last_row: bool = True,
+    first_column: bool = True,
+    log: bool = False,
+    least: float = 5,
+) -> None:
+    """Scales and labels. ``log``: of x. ``least``: see log_scale, for the metric."""
     if not any(len(line.get_xdata()) for line in axis.get_lines()):  # type: ignore[arg-type]
         axis.set(xticks=[], yticks=[])
         axis.text(0.5, 0.5, "no finite value", ha="center", transform=axis.transAxes)
         return
     if x == "bytes_sent":
         bytes_axis(axis.xaxis)
-    elif x == "samples_per_node":
-        count_axis(axis.xaxis)
+    elif x in COUNTS:
+        count_axis(axis.xaxis, log)
+    elif log:
+        log_scale(axis.xaxis)
     else:
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     if last_row:
@@ -91,6 +121,6 @@ def dress(axis: Axes, x: str, metric: str, last_row: bool = True, first_column: 
         percent_axis(axis, "test accuracy" if first_column else "")
         return
     if all((line.get_ydata() > 0).all() for line in axis.get_lines()):  # type: ignore[operator,union-attr]
-        log_scale(axis.yaxis)
+        log_scale(axis.yaxis, least=least)
     if first_column:
         axis.set_ylabel(ROWS.get(metric, metric))

@@ -72,8 +72,8 @@ def draw_ages(axis: Axes, table: pd.DataFrame) -> None:
     wide = 1 + int(table["staleness"].max()) // AGES
     counts = table.groupby(table["staleness"] // wide)["messages"].sum()
     axis.bar(counts.index * wide + (wide - 1) / 2, counts, width=0.85 * wide, color=COLOURS[1])
-    axis.set(xlabel="staleness of a message", ylabel="messages", xlim=(-0.6, wide * max(1, counts.index[-1] + 1)))
-    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.set(xlabel="staleness of a message", ylabel="messages", xlim=(-0.6, wide * (counts.index[-1] + 1) - 0.4))
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axis.yaxis.set_major_formatter(EngFormatter(sep="\N{THIN SPACE}"))
     axis.grid(False, axis="x")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from commexp.report.style import figure, line_style, log_scale, percent_axis, save
-from commexp.report.tables import markdown, to_target
+from commexp.report.tables import METRICS, markdown, to_target
 from commexp.units import human_bytes
 
 SHOWN = (10.0, 100.0, 1000.0, 10000.0)  # Mbit/s
@@ -88,9 +88,10 @@ def _below(bandwidth: float | None) -> str:
 
 
 def draw_replay(runs: Mapping[str, Sequence[Priced]], target: float | None, path: Path) -> list[Path]:
-    """Accuracy (or loss) against time at four bandwidths, and below the time to the goal against bandwidth."""
+    """Accuracy (or objective, or loss) against time at four bandwidths, and the time to the goal against bandwidth."""
     some = next(iter(runs.values()))[0]
-    metric = "test_accuracy" if "test_accuracy" in some.metrics else "train_loss"
+    metrics = [priced.metrics for found in runs.values() for priced in found]
+    metric = next(m for m in ("test_accuracy", "objective", "train_loss") if all(m in table for table in metrics))
     bandwidths = sorted(some.seconds)
     with figure(1, len(SHOWN) + 1, 2.5, 2.6) as (made, axes):
         for axis, bandwidth in zip(axes, SHOWN, strict=False):
@@ -106,7 +107,7 @@ def draw_replay(runs: Mapping[str, Sequence[Priced]], target: float | None, path
                 percent_axis(axis, "test accuracy" if axis is axes[0] else "")
             else:
                 log_scale(axis.yaxis)
-                axis.set_ylabel("train loss" if axis is axes[0] else "")
+                axis.set_ylabel(METRICS[metric] if axis is axes[0] else "")
         last = axes[-1]
         for k, found in enumerate(runs.values()):
             last.plot(bandwidths, mean_goals(found, bandwidths, target), **line_style(k))  # type: ignore[arg-type]

@@ -79,13 +79,13 @@ def compact(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
-def log_scale(axis: Axis, show: Callable[[float], str] = compact) -> None:
-    """A log scale with plain labels where the data span a factor of five, else a linear one; labels between powers of
-    ten where fewer than two of these are in sight."""
+def log_scale(axis: Axis, show: Callable[[float], str] = compact, least: float = 5) -> None:
+    """A log scale with plain labels where the data span a factor of ``least``, else a linear one; labels between powers
+    of ten where fewer than two of these are in sight."""
     formatter = FuncFormatter(lambda value, _: show(value))
     low, high = axis.get_data_interval()
     axis.set_major_formatter(formatter)
-    if not 0 < low * 5 < high < math.inf:
+    if not 0 < low * least < high < math.inf:
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         return
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
@@ -97,10 +97,14 @@ def log_scale(axis: Axis, show: Callable[[float], str] = compact) -> None:
     axis.set_minor_formatter(formatter)
 
 
-def count_axis(axis: Axis) -> None:
-    """A linear scale of counts: 500 k, 1.5 M."""
+def count_axis(axis: Axis, log: bool = False) -> None:
+    """A scale of counts: 500 k, 1.5 M."""
+    formatter = EngFormatter(sep="\N{THIN SPACE}")
+    if log:
+        log_scale(axis, formatter)
+        return
     axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(EngFormatter(sep="\N{THIN SPACE}"))
+    axis.set_major_formatter(formatter)
 
 
 def bytes_axis(axis: Axis) -> None:

@@ -134,7 +134,7 @@ def _abscissa(done: pd.DataFrame, settings: Sequence[str]) -> Against | None:
 
 
 def _draw_final(folder: Path, done: pd.DataFrame, against: Against) -> None:
-    metric = next(m for m in ("test_accuracy", "test_rmse", "dist_to_opt", "train_loss") if m in done)
+    metric = next(m for m in ("test_accuracy", "test_rmse", "dist_to_opt", "objective", "train_loss") if m in done)
     with figure(1, 1, 4.6, 3.2) as (made, axes):
         _lines(axes[0], done, against, metric)
         if metric == "test_accuracy":

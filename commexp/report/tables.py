@@ -13,13 +13,13 @@ from commexp.units import human_bytes
 
 METRICS = {
     "train_loss": "train loss",
+    "objective": "objective",
     "test_loss": "test loss",
     "test_accuracy": "test accuracy",
     "train_rmse": "train RMSE",
     "test_rmse": "test RMSE",
     "excess_loss": "excess loss",
     "dist_to_opt": "distance to optimum",
-    "objective": "objective",
     "stationarity": "stationarity",
     "consensus": "consensus",
     "nonzero": "nonzero entries",

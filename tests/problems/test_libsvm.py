@@ -14,8 +14,9 @@ import pytest
 import torch
 from registry import plan
 
-from commexp.problems import Data
+from commexp.problems import Data, Setting
 from commexp.problems.datasets import A9A, BreastCancer, LibSVM
+from commexp.problems.models import LogisticRegression
 from commexp.problems.rows import SparseRows
 from commexp.refusals import UserError
 from commexp.rundir import Run
@@ -135,8 +136,8 @@ FILES = {
     "# nothing\n\n": "holds no sample; ",
     "1\n-1\n": "no sample has a feature; ",
     "1 1:1\n1 2:1\n": "every label is 1; ",
-    "1 1:1\n2 2:1\n2.5 2:1\n": "3 different labels such as 2.5; labels must be classes",
-    "".join(f"{i} 1:1\n" for i in range(1001)): "1001 different labels; labels must be classes",
+    "1 1:1\n\n2 2:1\n2.5 2:1\n": "line 4: the label 2.5 is number 3 of 3 different ones; labels must be classes",
+    "".join(f"{i} 1:1\n" for i in range(1002)): "line 1001: the label 1000 is number 1001 of 1002 different ones; ",
 }
 
 
@@ -163,8 +164,24 @@ def test_damaged_archives_are_refused(suffix: str, damage: str, tmp_path: Path) 
 
 
 def test_too_few_of_a_class_to_hold_some_out(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^dataset.test=0.2: too few samples of a class .*; give dataset.test_path"):
-        load(write(tmp_path, "1 1:1\n2 1:1\n2 2:1\n2 3:1\n"))
+    with pytest.raises(
+        ValueError, match=r"^dataset.path=.*: line 4: the label 1 is the only one of its class, .*; rem"
+    ):
+        load(write(tmp_path, "2 1:1\n2 2:1\n\n1 1:1\n2 3:1\n"))
+    with pytest.raises(ValueError, match=r"^dataset.test=0.9: too few samples of a class .*; give dataset.test_path"):
+        load(write(tmp_path, many(("1", "2"), 4)), test=0.9)
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_third_label_is_named_by_its_line_where_two_are_wanted(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "# none\n" + many(("5", "-1")) + "\n" + many(("5", "2")), suffix=suffix)
+    wrong = "line 54: the label 2 is the third, and model=logistic_regression tells two apart; give a file with two lab"
+    for test in (None, path):
+        data = load(path, test_path=test)
+        assert data.classes == 3
+        with pytest.raises(ValueError, match=rf"^dataset.path={path}: {wrong}"):
+            LogisticRegression().problem(data, Setting([], [], None, 0, torch.device("cpu"), torch.float64))
+    assert load(write(tmp_path, many(("5", "-1")))).third_class == ""
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from pathlib import Path
 import matplotlib.image
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from commexp.report.curves import draw_curves
+from commexp.report.curves import X_AXES, draw_curves
 from commexp.report.phases import draw_phases
 from commexp.report.style import compact
 from commexp.report.sweep import latex
@@ -26,6 +27,21 @@ from commexp.report.tables import (
 )
 from commexp.rundir import Run
 from commexp.units import human_bytes
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures of curves, laid out but not written."""
+    made: list[Figure] = []
+
+    def keep(figure: Figure, path: Path) -> list[Path]:
+        figure.draw_without_rendering()
+        made.append(figure)
+        return []
+
+    monkeypatch.setattr("commexp.report.curves.save", keep)
+    return made
+
 
 SHORT = ("rounds=10", "eval_every=5", "model.width=8", "batch_size=2")
 
@@ -88,6 +104,39 @@ def test_comparison_has_a_row_per_run_and_readable_pictures(run: Callable[..., R
     image = matplotlib.image.imread(written[0])
     assert image.shape[1] >= 1200
     assert float(image[..., :3].std()) > 0.05, "the picture is blank"
+
+
+def write_metrics(run: Run, last: int, **columns: float) -> Run:
+    """A row for each of rounds 0, ..., 10; every count grows by ``last``, times what ``columns`` say, in each."""
+    scale = {"step": 1.0, "bytes_sent": 1.0, "sim_seconds": 1.0, "wall_seconds": 1.0, **columns}
+    loss = [{"train_loss": 0.9**r, "objective": 0.1 + 0.9**r} for r in range(11)]
+    run.write_rows("metrics", [{**{k: v * r * last for k, v in scale.items()}, **loss[r]} for r in range(11)])
+    return run
+
+
+@pytest.mark.parametrize("work", ["step", "samples_per_node", "calls"])
+def test_curves_are_drawn_against_what_all_runs_count(work: str, tmp_path: Path, drawn: list[Figure]) -> None:
+    one, two = (write_metrics(Run(tmp_path / name), 10, **{work: 2.0}) for name in ("one", "two"))
+    draw_curves({"one": [one], "two": [two]}, tmp_path / "curves")
+    columns = [work, "bytes_sent", "sim_seconds", *(["wall_seconds"] if work == "calls" else [])]
+    assert [axis.get_xlabel() for axis in drawn[-1].axes] == [X_AXES[x] for x in columns]
+    assert [axis.get_ylabel() for axis in drawn[-1].axes] == ["objective"] + [""] * (len(columns) - 1)
+    assert {axis.get_yscale() for axis in drawn[-1].axes} == {"linear"}
+    plain = Run(tmp_path / "plain")
+    plain.write_rows("metrics", one.metrics.drop(columns=["objective", work]).assign(step=1).to_dict("records"))
+    two.write_rows("metrics", two.metrics.assign(step=range(11)).to_dict("records"))
+    draw_curves({"two": [two], "plain": [plain]}, tmp_path / "curves")
+    labels = {axis.get_xlabel() for axis in drawn[-1].axes}, {axis.get_ylabel() for axis in drawn[-1].axes}
+    assert X_AXES["step"] in labels[0]
+    assert labels[1] == {"train loss", "objective", ""}
+
+
+def test_lines_that_end_far_apart_are_both_seen(tmp_path: Path, drawn: list[Figure]) -> None:
+    runs = {name: [write_metrics(Run(tmp_path / name), last)] for name, last in (("one", 10), ("two", 100))}
+    draw_curves(runs, tmp_path / "curves")
+    assert [axis.get_xscale() for axis in drawn[-1].axes] == ["log"] * 3
+    draw_curves({"one": runs["one"]}, tmp_path / "curves")
+    assert [axis.get_xscale() for axis in drawn[-1].axes] == ["linear", "log", "linear"]
 
 
 def test_runs_are_named_by_what_tells_them_apart(run: Callable[..., Run]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.files import content_sum
-from commexp.problems.datasets.svmlight import PAGE, Samples, labelled, read
+from commexp.problems.datasets.svmlight import PAGE, Samples, labelled, line_of, read
 
 CLASSES = 1000  # at most
 
@@ -64,12 +64,13 @@ class LibSVM(Dataset):
             raise ValueError(f"dataset.{error}") from error
         (key, path), *more = self._files().items()
         train = read(key, path, dtype, self.features)
-        labels = _classes(key, train.labels)
+        labels = Labels(key, path, train.labels)
+        third = labels.new(2) if len(labels.values) > 2 else ""
         if more:
-            test = read(*more[0], dtype, self.features, labels)
+            test = read(*more[0], dtype, self.features, labels.values)
         else:
-            train, test = self._split(train)
-        return labelled(train, test, self.features, labels)
+            train, test = self._split(train, labels)
+        return labelled(train, test, self.features, labels.values, third)
 
     def _files(self) -> dict[str, Path]:
         """By the names under which errors name them."""
@@ -85,13 +86,16 @@ class LibSVM(Dataset):
                 f"digest={self.digest}: the files have changed since; leave it out to take them as they are now"
             )
 
-    def _split(self, samples: Samples) -> tuple[Samples, Samples]:
+    def _split(self, samples: Samples, labels: Labels) -> tuple[Samples, Samples]:
         from sklearn.model_selection import train_test_split
 
         rows = np.arange(len(samples.labels))
         try:
             parts = train_test_split(rows, test_size=self.test, random_state=0, stratify=samples.labels)
         except ValueError as error:
+            if single := labels.alone():
+                wrong = f"{single} is the only one of its class, which cannot be in both sets"
+                raise ValueError(f"{wrong}; remove that line, or give dataset.test_path") from error
             raise ValueError(
                 f"dataset.test={self.test}: too few samples of a class to be in both sets; give dataset.test_path, or "
                 "a share that leaves one of each on both sides"
@@ -100,16 +104,36 @@ class LibSVM(Dataset):
         return train, test
 
 
-def _classes(key: str, labels: np.ndarray) -> np.ndarray:
-    """The different ones, ascending. Raises ValueError where they are no classes."""
-    values = np.unique(labels)
-    if len(values) == 1:
-        raise ValueError(f"{key}: every label is {values[0]:g}; give a file with two labels or more")
-    broken = values[values != np.round(values)]
-    if len(values) > CLASSES or (len(values) > 2 and len(broken)):
-        such = f" such as {broken[0]:g}" if len(broken) else ""
-        raise ValueError(
-            f"{key}: {len(values)} different labels{such}; labels must be classes: any two numbers, or at most "
-            f"{CLASSES} integers"
-        )
-    return values
+@dataclass
+class Labels:
+    """``of``: those of all samples, in a file that errors call ``key``. ``values``: the different ones, ascending.
+    Raises ValueError where they are no classes."""
+
+    key: str
+    path: Path
+    of: np.ndarray
+
+    def __post_init__(self) -> None:
+        self.values, self.first = np.unique(self.of, return_index=True)
+        if len(self.values) == 1:
+            raise ValueError(f"{self.key}: every label is {self.values[0]:g}; give a file with two labels or more")
+        whole = bool((self.values == np.round(self.values)).all())
+        if len(self.values) > (CLASSES if whole else 2):
+            number = CLASSES if whole else 2
+            raise ValueError(
+                f"{self.new(number)} is number {number + 1} of {len(self.values)} different ones; labels must be "
+                f"classes: any two numbers, or at most {CLASSES} integers"
+            )
+
+    def at(self, row: int) -> str:
+        """Which label the ``row``-th sample has, and where that stands."""
+        return f"{self.key}: line {line_of(self.key, self.path, row)}: the label {self.of[row]:g}"
+
+    def new(self, number: int) -> str:
+        """The same of the first sample after ``number`` different labels."""
+        return self.at(int(np.sort(self.first)[number]))
+
+    def alone(self) -> str:
+        """The same of a sample that has its label for itself, or nothing."""
+        rows = self.first[[np.count_nonzero(self.of == value) == 1 for value in self.values]]
+        return self.at(int(rows.min())) if len(rows) else ""

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Optional
 
-from commexp.problems.datasets.rating_files import CODES, Line, RatingFiles, shown, table
+from commexp.problems.datasets.rating_bounds import Bounds, shown
+from commexp.problems.datasets.rating_files import CODES, Line, RatingFiles, table
 from commexp.problems.datasets.triples import Triples
 
 NAMES = ("ratings.csv", "ratings.dat", "u.data")  # what a folder is searched for
 HEADER = b"userId,movieId,rating,timestamp"
+COUNTS = re.compile(r"([0-9]{1,9}) (users|items)")
 
 
 @dataclass
 class MovieLens(RatingFiles):
     """``path``: u.data (100K: tabs), ratings.dat (1M, 10M: ``::``), ratings.csv (latest, 20M and later: commas below a
-    header), or the folder that holds one of them; which format it is, the first line says. Fields and errors: see
-    RatingFiles. Source: Harper and Konstan, ACM TiiS 5(4), 2015; grouplens.org/datasets/movielens.
+    header), or the folder that holds one of them; which format it is, the first line says. Where u.info (100K) lies
+    beside the file, ids go up to the numbers of users and items there. Fields and errors: see RatingFiles. Source:
+    Harper and Konstan, ACM TiiS 5(4), 2015; grouplens.org/datasets/movielens.
     """
 
     path: str = field(default="data/ml-latest-small", metadata={"location": True})
+    scale: Optional[list[float]] = field(default_factory=lambda: [0.5, 5.0])  # noqa: UP045
 
     def wanted(self) -> str:
         return f"a folder with {NAMES[0]}, {NAMES[1]} or {NAMES[2]} from https://grouplens.org/datasets/movielens"
@@ -28,6 +35,13 @@ class MovieLens(RatingFiles):
     def files(self) -> list[Path]:
         places = [self.place / name for name in NAMES] if self.place.is_dir() else [self.place]
         return [place for place in places if place.is_file()][:1]
+
+    def bounds(self, paths: Sequence[Path]) -> Bounds:
+        info = paths[0].with_name("u.info")
+        counts = COUNTS.findall(info.read_text(encoding="latin-1")) if info.is_file() else []
+        most = {name: float(count) for count, name in counts}
+        users, items = most.get("users", math.inf), most.get("items", math.inf)
+        return replace(super().bounds(paths), users=users, items=items, stated="u.info says")
 
     def read(self, paths: Sequence[Path]) -> Triples:
         text = paths[0].read_bytes()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
-from commexp.problems.datasets.rating_files import Line, RatingFiles, shown, table
+from commexp.problems.datasets.rating_bounds import Bounds, shown
+from commexp.problems.datasets.rating_files import Line, RatingFiles, table
 from commexp.problems.datasets.triples import Triples
 
 NAMES = ("combined_data_*.txt", "mv_*.txt", "training_set/mv_*.txt")  # what a folder is searched for
+CUSTOMERS, MOVIES = 2_649_429, 17_770  # the largest ids, which the Prize's README states
 GROUP = 2**27  # bytes read in one go, at least a file
 COLUMNS: dict[str, type[np.generic]] = {
     "user": np.int32,
@@ -33,6 +36,7 @@ class Netflix(RatingFiles):
     """
 
     path: str = field(default="data/netflix", metadata={"location": True})
+    scale: Optional[list[float]] = field(default_factory=lambda: [1.0, 5.0])  # noqa: UP045
 
     def wanted(self) -> str:
         return "a folder with combined_data_*.txt or mv_*.txt, such as those of the Netflix Prize"
@@ -43,12 +47,16 @@ class Netflix(RatingFiles):
         found = (sorted(p for p in self.place.glob(name) if p.is_file()) for name in NAMES)
         return next((paths for paths in found if paths), [])
 
+    def bounds(self, paths: Sequence[Path]) -> Bounds:
+        return replace(super().bounds(paths), users=CUSTOMERS, items=MOVIES, stated="the Prize's go")
+
     def read(self, paths: Sequence[Path]) -> Triples:
         parts = [_parsed(text) for text in _groups(paths)]
         users, items, ratings, times = (np.concatenate(column) for column in zip(*parts, strict=True))
         return Triples(users, items, ratings, times)
 
     def lines(self, paths: Sequence[Path]) -> Iterator[Line]:
+        bounds = self.bounds(paths)
         for path in paths:
             within, movie = f"{path.name}: " if self.place.is_dir() else "", None
             number, empty = 0, False  # empty: no rating since the last movie
@@ -62,6 +70,8 @@ class Netflix(RatingFiles):
                         if empty:
                             raise ValueError(f"{within}line {number}: no rating stands above it; remove that movie")
                         movie, empty = start[1], True
+                        if fault := bounds.id_fault("item", movie):
+                            raise ValueError(f"{within}line {number}: {fault}")
                         continue
                     where = f"{within}line {number}"
                     if movie is None:

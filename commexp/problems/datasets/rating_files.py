@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-import re
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -20,10 +18,10 @@ import torch
 
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.files import content_sum
+from commexp.problems.datasets.rating_bounds import Bounds
 from commexp.problems.datasets.triples import SPLITS, Triples, divided
 
 Line = tuple[str, list[bytes]]  # where it stands; user, item, rating, time
-INTEGER = re.compile(rb"[+-]?[0-9]{1,18}")
 CODES: dict[str, type[np.generic]] = {"user": np.int64, "item": np.int64, "rating": np.float64, "time": np.int64}
 
 
@@ -32,17 +30,19 @@ class RatingFiles(Dataset):
     """``path``: a file, or a folder of such; ``root``: the folder from which it counts; null for the working directory.
     ``test``: the share held out. ``split``: random, of all ratings by the seed, or time, the last of each user's.
     ``digest``: the first 16 hex digits of blake2b over the blake2b sums of the files, which stands for what is in them;
-    it is filled in where they can be read. Ids are any integers; in ascending order they become 0, 1, ....
+    it is filled in where they can be read. ``scale``: the lowest and the highest rating; null for any. Ids are integers
+    from 1 on; in ascending order they become 0, 1, ....
 
     Raises FileNotFoundError for a file that is not there, and ValueError, with the number of the line, for what is not
-    of the format, ids or ratings that are no numbers, and pairs that come twice; and for a digest that is not the
-    files'."""
+    of the format, ids or ratings that are no numbers or out of range, and pairs that come twice; and for a digest that
+    is not the files'."""
 
     path: str = field(default="", metadata={"location": True})
     test: float = 0.2
     split: str = "random"
     root: Optional[str] = field(default=None, metadata={"location": True})  # noqa: UP045
     digest: str = ""
+    scale: Optional[list[float]] = None  # noqa: UP045
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -51,6 +51,11 @@ class RatingFiles(Dataset):
             raise ValueError(f"test={self.test}: out of range; give the share of the test set, such as 0.2")
         if self.split not in SPLITS:
             raise ValueError(f"split={self.split}: unknown; give {' or '.join(SPLITS)}")
+        if self.scale is not None and not (len(self.scale) == 2 and self.scale[0] < self.scale[1]):
+            raise ValueError(
+                f"scale={list(self.scale)}: is no range; give the lowest and the highest rating, such as [0.5,5], or "
+                "null"
+            )
         if self.digest:
             self._check()
         else:
@@ -73,6 +78,10 @@ class RatingFiles(Dataset):
         """Every rating, one at a time, in the order of ``read``. Raises ValueError, with the line, for one that cannot
         be told apart."""
 
+    def bounds(self, paths: Sequence[Path]) -> Bounds:
+        """Of what a line holds."""
+        return Bounds(scale=(self.scale[0], self.scale[1]) if self.scale else None)
+
     @property
     def place(self) -> Path:
         return Path(self.root or "", self.path)
@@ -87,7 +96,7 @@ class RatingFiles(Dataset):
             raise ValueError(f"dataset.{error}") from error
         try:
             triples = self.read(paths)
-            sound = bool(np.isfinite(triples.ratings).all())
+            sound = self.bounds(paths).hold(triples)
         except (ValueError, OverflowError) as error:
             fault = self._first_fault(paths) or f"is not of the format ({' '.join(str(error).split())})"
             raise ValueError(f"{key}: {_with_advice(fault, self.wanted())}") from error
@@ -110,31 +119,15 @@ class RatingFiles(Dataset):
 
     def _first_fault(self, paths: Sequence[Path]) -> str:
         """``line 17: what is wrong``, or nothing."""
+        bounds = self.bounds(paths)
         try:
-            return next((f"{where}: {fault}" for where, row in self.lines(paths) if (fault := _fault(row))), "")
+            return next((f"{where}: {fault}" for where, row in self.lines(paths) if (fault := bounds.fault(row))), "")
         except ValueError as error:
             return str(error)
 
 
 def _with_advice(fault: str, wanted: str) -> str:
     return fault if "; " in fault else f"{fault}; give {wanted}"
-
-
-def _fault(row: Sequence[bytes]) -> str:
-    user, item, rating, time = row
-    for name, word in (("user", user), ("item", item), ("time", time)):
-        if not INTEGER.fullmatch(word.strip()):
-            return f"the {name} {shown(word)} is no integer; give a number such as 17"
-    try:
-        finite = math.isfinite(float(rating))
-    except ValueError:
-        finite = False
-    return "" if finite else f"the rating {shown(rating)} is no finite number; give one such as 3.5"
-
-
-def shown(word: bytes) -> str:
-    """For a message, which is one line."""
-    return ascii(word[:20].decode("latin-1"))
 
 
 def table(text: bytes, separator: bytes, columns: dict[str, type[np.generic]]) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,6 +70,13 @@ def read(
     return Samples(x, labels)
 
 
+def line_of(key: str, path: Path, row: int) -> int:
+    """The line in which the ``row``-th sample stands, from 0 on."""
+    with unpacked(key, path) as file:
+        samples = (i for i, line in enumerate(file, 1) if line.partition(b"#")[0].split())
+        return next(islice(samples, row, None))
+
+
 def _first_fault(key: str, path: Path, dtype: torch.dtype, features: int | None, known: np.ndarray | None) -> str:
     """``line 17: what is wrong; what would be right``, or nothing."""
     with unpacked(key, path) as file:
@@ -115,7 +123,7 @@ def _number(word: str) -> float | None:
         return None
 
 
-def labelled(train: Samples, test: Samples, features: int | None, labels: np.ndarray) -> Data:
+def labelled(train: Samples, test: Samples, features: int | None, labels: np.ndarray, third_class: str = "") -> Data:
     """The samples, kept sparse; labels are numbered by their place in ``labels``, which ascend.
 
     J is ``features``, or the larger of what the two have.
@@ -126,4 +134,4 @@ def labelled(train: Samples, test: Samples, features: int | None, labels: np.nda
         part.x.resize(part.x.shape[0], width)
         x.append(SparseRows(part.x))
         y.append(torch.from_numpy(np.searchsorted(labels, part.labels)).long())
-    return Data(x[0], y[0], x[1], y[1], classes=len(labels))
+    return Data(x[0], y[0], x[1], y[1], classes=len(labels), third_class=third_class)

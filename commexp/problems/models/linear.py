@@ -38,6 +38,9 @@ class LogisticRegression(Model):
 
     def problem(self, data: Data, setting: Setting) -> Problem:
         two = data.classes == 2 or (data.classes is None and bool((data.train_y.abs() == 1).all()))
+        if data.third_class and data.train_x.ndim == 2:
+            wrong = f"{data.third_class} is the third, and model=logistic_regression tells two apart"
+            raise ValueError(f"{wrong}; give a file with two labels, or model=mlp")
         if data.train_x.ndim != 2 or not two:
             raise ValueError("model=logistic_regression: needs feature vectors and two classes; give dataset=a9a")
         return Logistic(data, setting, self.start, self.l2, self.nonconvex)
