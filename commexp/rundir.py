@@ -87,6 +87,11 @@ class Run:
         return read_json(self.folder / "meta.json")
 
     @property
+    def on_wall_clock(self) -> bool:
+        """Whether ``sim_seconds`` are real ones: where real processes decide whose message comes first."""
+        return self.meta.get("clock") == "wall"
+
+    @property
     def summary(self) -> dict[str, Any]:
         return read_json(self.folder / "summary.json")
 

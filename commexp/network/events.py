@@ -24,6 +24,16 @@ class Span(NamedTuple):
     end: float
 
 
+def packed(spans: Sequence[Span]) -> np.ndarray:
+    """Spans as numbers, four each."""
+    return np.array([(s.worker, s.kind == "compute", s.start, s.end) for s in spans], dtype=np.float64).ravel()
+
+
+def unpacked(numbers: np.ndarray) -> list[Span]:
+    rows = numbers.reshape(-1, 4).tolist()
+    return [Span(int(worker), "compute" if computes else "wait", start, end) for worker, computes, start, end in rows]
+
+
 class EventClock:
     """A server and N workers with a link each; the server's link is one of the network's class.
 
@@ -112,10 +122,13 @@ class EventClock:
     def times(self) -> np.ndarray:
         """All that the clock knows, for a checkpoint."""
         head = [self.now, self.received, self.answered]
-        return np.concatenate([head, self.ready, self.cycles, self.sizes, self.since, self.busy, self.idle])
+        rows = [self.ready, self.cycles, self.sizes, self.since, self.busy, self.idle]
+        return np.concatenate([head, *rows, packed(self.spans)])
 
     @times.setter
     def times(self, kept: np.ndarray) -> None:
         self.now, self.received, self.answered = map(float, kept[:3])
-        rows = kept[3:].reshape(6, self.workers).copy()
+        end = 3 + 6 * self.workers
+        rows = kept[3:end].reshape(6, self.workers).copy()
         self.ready, self.cycles, self.sizes, self.since, self.busy, self.idle = rows
+        self.spans = unpacked(kept[end:])

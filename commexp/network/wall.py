@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from commexp.network.events import KEPT, Span
+from commexp.network.events import KEPT, Span, packed, unpacked
 
 
 class WallClock:
@@ -51,9 +51,11 @@ class WallClock:
     @property
     def times(self) -> np.ndarray:
         """All that the clock knows, for a checkpoint."""
-        return np.concatenate([[self.now], self.busy, self.idle, self.overwritten, self.cycles])
+        return np.concatenate([[self.now], self.busy, self.idle, self.overwritten, self.cycles, packed(self.spans)])
 
     @times.setter
     def times(self, kept: np.ndarray) -> None:
         self._origin = time.monotonic() - float(kept[0])
-        self.busy, self.idle, self.overwritten, self.cycles = kept[1:].reshape(4, self.workers).copy()
+        end = 1 + 4 * self.workers
+        self.busy, self.idle, self.overwritten, self.cycles = kept[1:end].reshape(4, self.workers).copy()
+        self.spans = unpacked(kept[end:])

@@ -38,14 +38,15 @@ ROWS = {
 def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | None = None) -> list[Path]:
     """One line per entry of ``groups``: the mean over its runs (seeds), with their range as a band. Where all runs have
     an objective, it stands in for the train loss; time on this machine is drawn beside the virtual clock where there
-    are calls to a server."""
+    are calls to a server. Runs of real processes have no other clock: beside simulated ones both share an axis."""
     frames = {name: [r.metrics for r in runs if not r.metrics.empty] for name, runs in groups.items()}
     frames = {name: f for name, f in frames.items() if f}
     columns = {name for found in frames.values() for f in found for name in f.columns}
     everywhere = set.intersection(*(set(f.columns) for found in frames.values() for f in found)) if frames else columns
     rows = [m for m in ROWS if m in columns and not (m == "train_loss" and "objective" in everywhere)]
     across = [next((x for x in WORK if x in everywhere), "step"), "bytes_sent", "sim_seconds"]
-    across += ["wall_seconds"] if "calls" in columns else []
+    real = {run.on_wall_clock for runs in groups.values() for run in runs}
+    across += ["wall_seconds"] if "calls" in columns and real == {False} else []
     log = {x: x == "bytes_sent" or _far_apart(frames, x) for x in across}
     with figure(len(rows), len(across), 3.1, 2.4) as (made, axes):
         for i, metric in enumerate(rows):
@@ -59,6 +60,8 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
             least = 1 if any(0 < 5 * low < high for low, high in spans) else 5  # all of a row have the same scale
             for x, axis in row.items():
                 dress(axis, x, metric, i == len(rows) - 1, x == across[0], log[x], least)
+                if x == "sim_seconds" and True in real and i == len(rows) - 1:
+                    axis.set_xlabel("time (s)" if real == {True} else "time, virtual or real (s)")
         if len(frames) > 1:
             handles = [axes[0].plot([], [], label=name, **line_style(k))[0] for k, name in enumerate(frames)]  # type: ignore[arg-type]
             columns_that_fit = max(1, 120 // (8 + max(map(len, frames))))

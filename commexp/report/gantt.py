@@ -48,7 +48,7 @@ def draw_gantt(run: Run, path: Path) -> list[Path]:
         axis.set_yticks(range(len(shown)), [str(worker) for worker in shown])
         axis.tick_params(axis="y", length=0, labelsize=8 if len(shown) <= 16 else 7)
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axis.set_xlabel("time on the virtual clock (s)")
+        axis.set_xlabel("time (s)" if run.on_wall_clock else "time on the virtual clock (s)")
         axis.grid(False, axis="y")
         axis.set_axisbelow(True)
         if len(workers) > len(shown):

@@ -71,17 +71,21 @@ def to_target(metrics: pd.DataFrame, target: float | None) -> pd.Series | None:
 def labels(runs: Sequence[Run]) -> list[str]:
     """What each run is called beside the others: its compressor, k, and whatever else of the config differs between
     runs with this compressor; the algorithm before it where there are several. Runs that differ by nothing but the
-    seed have the same name."""
+    seed have the same name; real processes and the virtual clock are told apart where a method has runs of both."""
     flat = [_flatten({k: v for k, v in run.config.items() if k not in NOT_IN_LABELS}) for run in runs]
     words = [run.name.split("-")[:2] for run in runs]
     several = len({algo for algo, _ in words}) > 1
     codecs = [codec if not several else algo if codec == "none" else f"{algo} {codec}" for algo, codec in words]
+    clocks = {True: "in processes", False: "simulated"}
+    real = [run.on_wall_clock for run in runs]
     names = []
-    for codec, mine in zip(codecs, flat, strict=True):
+    for codec, mine, here in zip(codecs, flat, real, strict=True):
         alike = [f for f, other in zip(flat, codecs, strict=True) if other == codec]
         told = [key for key, value in mine.items() if any(f.get(key) != value for f in alike)]
         k = [f"k={mine['compress.k']:g}"] if "compress.k" in mine else []
         rest = [f"{key.removeprefix('algo.')}={mine[key]}" for key in told if key != "compress.k"]
+        if len({r for r, other in zip(real, codecs, strict=True) if other == codec}) > 1:
+            rest.append(clocks[here])
         names.append(" ".join([codec, *k, *rest]))
     return names
 
@@ -158,7 +162,7 @@ def summary_markdown(run: Run, target: float | None = None) -> str:
         blocks.append(markdown(["redundancy", ""], _redundancy(run)))
     clock = [
         ["computing here", f"{number(s['wall_seconds']):.2f} s"],
-        ["virtual clock", f"{number(s['sim_seconds']):.4g} s"],
+        ["wall clock" if run.on_wall_clock else "virtual clock", f"{number(s['sim_seconds']):.4g} s"],
     ]
     if phases := phase_seconds(run):
         shown = ", ".join(f"{PHASES[phase]} {1e3 * s:.3g}" for phase, s in phases.items())

@@ -144,7 +144,7 @@ def test_a_run_that_was_interrupted_goes_on_bit_for_bit(
 ) -> None:
     words = [*CANCER, f"algo={name}", *UNEVEN, "network.compute.kind=lognormal", "compress=topk", "rounds=12"]
     whole = run(*words)
-    names = ("metrics", "traffic", "staleness", "workers")
+    names = ("metrics", "traffic", "staleness", "workers", "gantt")
     tables = [untimed(whole.folder / f"{name}.csv") for name in names]
     with monkeypatch.context() as patch:
         patch.setattr("commexp.runner.Interrupts", Stops)
