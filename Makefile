@@ -43,6 +43,7 @@ study: $(SETUP)  ## local, decentralised, coded and asynchronous methods compare
 	$(BIN)/python scripts/gossip_study.py
 	$(BIN)/python scripts/coding_study.py
 	$(BIN)/python scripts/async_study.py
+	$(BIN)/python scripts/async_processes.py
 
 bench: $(SETUP)  ## speed and memory, as ratios measured side by side
 	$(BIN)/python scripts/bench_core.py
