@@ -81,8 +81,8 @@ class Running(Trial):
     """A run on its way, in one of its processes."""
 
     def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links) -> None:
-        super().__init__(plan, device, run, links)
         self.interrupts = Interrupts()
+        super().__init__(plan, device, run, links)
         self._saved, self._cost = time.monotonic(), 0.0
         self._named = 0  # losses
 
@@ -116,11 +116,11 @@ class Running(Trial):
                     for name, rows in self.algorithm.tables().items():
                         run.write_rows(name, rows)
                     write_json(run.folder / "summary.json", {"status": status, **self.costs(count), **valley})
+                    run.set_meta(status=status, ended=now(), **why)
                     if isinstance(self.links, Coordinator | Hub):
-                        self.links.end()  # nobody writes any more
+                        self.links.end()  # nobody writes any more, and all have seen how it ended
                     if status != "interrupted":
                         books.drop_checkpoint()
-                    run.set_meta(status=status, ended=now(), **why)
                 log.info("%s after round %d", status, books.done)
                 self.links.tell("")  # nobody leaves before the books are closed
             except Exception as error:
@@ -196,12 +196,15 @@ class Running(Trial):
             log.warning(note)
             print(f"commexp: note: {note}", file=sys.stderr, flush=True)
 
+    def stops(self) -> bool:
+        return self.interrupts.seen
+
     def concerns(self) -> tuple[int, ...]:
         """What all processes must know of this one: is there a wish to stop, is it time for a checkpoint, was a
         gradient not finite?"""
         late = time.monotonic() - self._saved > max(SAVE_SECONDS, SAVE_SHARE * self._cost)
         due = late and self.plan.config.save_every is None and self.links.rank == 0
-        return int(self.interrupts.seen), int(due), int(self.checked.fault is not None)
+        return int(self.stops()), int(due), int(self.checked.fault is not None)
 
     def _fault(self) -> NonFiniteError:
         """The first one, of the first worker that had it; and the books as they were before its round."""

@@ -92,7 +92,7 @@ class Trial:
         try:
             context = Context(self.checked, self.comm, plan.compressor, steps, start, config.debug)
             if isinstance(self.problem, Alternating):
-                self.books.clock, self.world = asynchrony(plan, self.problem, self.links, self.heard)
+                self.books.clock, self.world = asynchrony(plan, self.problem, self.links, self.heard, self.stops)
                 context.asynchrony = self.world
             else:
                 clock = self.books.clock = self._clock()
@@ -166,6 +166,10 @@ class Trial:
         self.checked.count += bad
         if fault:
             self.checked.fault = NonFiniteError.read(fault)
+
+    def stops(self) -> bool:
+        """Whether there is a wish to stop."""
+        return False
 
     def concerns(self) -> tuple[int, ...]:
         """What this process has to tell the others, see comm.Agreement."""

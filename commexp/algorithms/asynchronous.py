@@ -11,10 +11,10 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from commexp.algorithms.async_books import load_state, state_of, tables_of
 from commexp.algorithms.base import Algorithm, Context, Order
 from commexp.algorithms.local_steps import check_solver, local_steps
 from commexp.compressors import Message
-from commexp.state import under_prefix, with_prefix
 
 SHARES = ("equal", "samples")
 
@@ -188,23 +188,6 @@ class Asynchronous(Algorithm):
         mean = sum(age * count for age, count in self.stale.items()) / max(1, calls)
         return {"calls": calls, "staleness": mean, "disagreement": self.disagreement()}
 
-    def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """staleness.csv: how many messages had which; workers.csv: what each did; gantt.csv: their first cycles."""
-        clock = self.world.clock
-        workers = [
-            {
-                "worker": n,
-                "calls": self.calls[n],
-                "iterations": done,
-                "overwritten": int(clock.overwritten[n]),
-                "busy_seconds": float(clock.busy[n]),
-                "idle_seconds": float(clock.idle[n]),
-            }
-            for n, done in enumerate(self.done)
-        ]
-        ages = [{"staleness": age, "messages": count} for age, count in sorted(self.stale.items())]
-        return {"staleness": ages, "workers": workers, "gantt": [span._asdict() for span in clock.spans]}
-
     def rows(self) -> dict[str, Tensor]:
         """What a method keeps besides."""
         return {}
@@ -212,21 +195,11 @@ class Asynchronous(Algorithm):
     def load_rows(self, rows: Mapping[str, Tensor]) -> None:
         """What ``rows`` gave."""
 
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        return tables_of(self)
+
     def state_dict(self) -> dict[str, Tensor]:
-        ages = torch.tensor(sorted(self.stale.items()), dtype=torch.int64).view(-1, 2)
-        counts = {name: torch.tensor(getattr(self, name)) for name in ("had", "heard", "done", "calls", "version")}
-        kept = {"x": self.x, "sent": self.sent, **counts, "stale": ages, **with_prefix("rows", self.rows())}
-        kept["away"] = torch.tensor(sorted(self.away), dtype=torch.int64)
-        for n, codec in enumerate(self.world.codecs):
-            kept |= with_prefix(f"codec.{n}", codec.state_dict())
-        return kept
+        return state_of(self)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.x, self.sent, self.version = state["x"], state["sent"], int(state["version"])
-        self.had, self.heard = state["had"].tolist(), state["heard"].tolist()
-        self.done, self.calls = state["done"].tolist(), state["calls"].tolist()
-        self.stale = Counter({int(age): int(count) for age, count in state["stale"].tolist()})
-        self.away = set(state["away"].tolist())
-        self.load_rows(under_prefix("rows", state))
-        for n, codec in enumerate(self.world.codecs):
-            codec.load_state_dict(under_prefix(f"codec.{n}", state))
+        load_state(self, state)

@@ -24,8 +24,8 @@ MESSAGE, FAULT, FAREWELL, JOINED, LOST = range(5)
 ORDER, ANSWER = 6, 6  # numbers in the heads of messages
 STOP = -1  # in the place of a version
 LOOK = 0.1  # seconds between two looks at who has come back
-PATIENCE = 30.0  # seconds in which workers are to end
-KEPT = 2  # transfers to a worker that may be under way: it gets one answer to a message
+PATIENCE = 30.0  # seconds in which workers are to end ...
+COMING = 10.0  # ... and for which it is waited for some that have not come yet
 
 
 class Said(NamedTuple):
@@ -63,7 +63,9 @@ class Hub(Links):
         self._unread: dict[int, Said] = {}
         self._events: deque[Said] = deque()
         self._lines: dict[int, Line] = {}
-        self._sent: dict[int, deque[object]] = {n: deque(maxlen=KEPT) for n in range(self.workers)}
+        self._sent: list[dict[int, object]] = [
+            {} for _ in range(self.workers)
+        ]  # by version; a transfer under way is to be kept
         self._threads: list[threading.Thread] = []
         self._over = threading.Event()
 
@@ -106,6 +108,8 @@ class Hub(Links):
             return Said(n, JOINED)
         if said.life != self.lives[n]:
             return None
+        for version in [v for v in self._sent[n] if v <= said.version]:
+            del self._sent[n][version]
         self._awaited.pop(n, None)
         return said
 
@@ -136,17 +140,19 @@ class Hub(Links):
         """Tells all that it is over, and waits until they have heard so, or for a while."""
         if self._over.is_set():
             return
+        begun, awaited = time.monotonic(), set(range(self.workers)) - self._gone
+        while awaited - self._lines.keys() and time.monotonic() < begun + COMING:
+            time.sleep(LOOK)
         self._over.set()
-        for n in self.there:
+        for n in list(self._lines):
             self._send(n, [STOP, 0, 0, 0, 0, 0], NOTHING)
-        until = time.monotonic() + PATIENCE
         for n, thread in enumerate(self._threads):
             # one that ends while the interpreter does would end it badly
-            thread.join(max(0.0, until - time.monotonic()) if n in self.there else 2 * LOOK)
+            thread.join(max(0.0, begun + PATIENCE - time.monotonic()) if n in awaited else 2 * LOOK)
 
     def _send(self, worker: int, head: list[int], body: Tensor) -> None:
-        with suppress(RuntimeError):  # whoever listens to it will notice
-            self._sent[worker].append(self._lines[worker].send(head, body))
+        with suppress(RuntimeError, KeyError):  # whoever listens to it notices, or has noticed
+            self._sent[worker][head[0]] = self._lines[worker].send(head, body)
 
     def _attend(self, n: int) -> None:
         """Waits for worker n to come, and listens to it; and again when it is gone."""
@@ -170,6 +176,7 @@ class Hub(Links):
                         return
                     self._put(Said(n, kind, version, done, life, busy, bad, body, time.monotonic()))
             except RuntimeError:
+                self._lines.pop(n, None)
                 self._tell(Said(n, LOST))
 
     def _tell(self, said: Said) -> None:

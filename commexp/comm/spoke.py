@@ -87,6 +87,7 @@ class Spoke(Links):
         try:
             self._line.tell(head, body)
         except RuntimeError as error:
+            print("TELL", head, error, flush=True)
             raise self._lost() from error
 
     def _lost(self) -> LostProcessError:
@@ -100,7 +101,8 @@ class Spoke(Links):
                     self._stopped = version == STOP
                     self._newest = None if self._stopped else Given(version, heard, done, kind, life, bool(save), body)
                     self._changed.notify()
-        except RuntimeError:
+        except RuntimeError as error:
+            print("LISTEN", error, flush=True)
             with self._changed:
                 self._gone = True
                 self._changed.notify()

@@ -44,8 +44,9 @@ class Agent(LocalElasticAgent):
                     with suppress(ProcessLookupError):
                         os.killpg(context.subprocess_handlers[rank].proc.pid, signal.SIGKILL)
             for rank, code in codes.items():
-                if rank and code is not None and code < 0:
-                    if self.revives and self._remaining_restarts > 0 and codes[0] is None:
+                ended = codes[0] == 0  # what becomes of the others then is of no account
+                if rank and code is not None and (code < 0 or (code and ended)):
+                    if self.revives and self._remaining_restarts > 0 and not ended:
                         self._remaining_restarts -= 1
                         self._revive(context, worker_group, rank)
                     else:

@@ -1,0 +1,69 @@
+"""A worker that has a process of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from commexp.algorithms.base import Letter, Order
+from commexp.asynchrony.apart import Apart
+from commexp.comm import FAULT, MESSAGE, Given, Spoke, pack_frames
+from commexp.network import EventClock
+from commexp.problems import Finite
+from commexp.rundir import Run, write_atomic
+
+
+class AtWorker(Apart):
+    """A worker's process."""
+
+    clock: EventClock
+
+    def serve(self, worker: int, order: Order, gradients: float, up: int) -> bool:
+        return False
+
+    def arrivals(self, every: Sequence[int] = ()) -> list[int]:
+        raise RuntimeError("the server is elsewhere")
+
+    def letter(self, worker: int) -> Letter:
+        raise RuntimeError("the server is elsewhere")
+
+    def work(self, spoke: Spoke, given: Given | None, checked: Finite, inject: bool, run: Run) -> None:
+        """Works on the newest order, the first of which is ``given``, until it is over. A method whose messages may be
+        overwritten does not wait for an answer longer than its own work took, and goes on from what it has. ``inject``:
+        every message takes as long as on the virtual clock. What the codec remembers is kept beside the server's
+        checkpoints."""
+        kept = run.folder / "checkpoints" / f"worker-{spoke.worker}.safetensors"
+        method, n, dtype = self.method, spoke.worker, self.method.x.dtype
+        codec, cycle, busy = self.codecs[n], 0, 0.0
+        if kept.is_file():
+            codec.load_state_dict(load(kept.read_bytes()))
+        while given is not None:
+            begun, counted, cycle = time.monotonic(), checked.count, cycle + 1
+            checked.round = given.version + 1
+            body = given.body.view(dtype).to(method.x.device)
+            method.take(n, Order(body, given.version, given.heard, given.done, given.kind))
+            seconds = self.clock.computing(n, cycle, method.gradients_for(n)) if inject else 0.0
+            message = method.message(n)
+            spoke.sleep(begun + seconds - time.monotonic())
+            if spoke.over:
+                break
+            took = time.monotonic() - begun
+            busy += took
+            bad, said = checked.count - counted, (given, method.done[n], busy)
+            if checked.fault is not None:
+                spoke.say(FAULT, *said, bad, as_text(checked.fault.text()))
+            else:
+                spoke.say(MESSAGE, *said, bad, pack_frames(message, torch.ones(1))[0])
+            if given.save and codec.state_dict():
+                write_atomic(kept, save({k: v.cpu().contiguous() for k, v in codec.state_dict().items()}))
+            given = spoke.next(took) or given if method.overwrites and not spoke.over else spoke.next()
+        spoke.end()
+
+
+def as_text(text: str) -> Tensor:
+    """For a message."""
+    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
