@@ -37,12 +37,13 @@ lint: $(SETUP)  ## ruff and mypy
 figures: $(SETUP)  ## every figure of the report, in outputs/figures; finished runs are used again
 	$(BIN)/python scripts/figures.py
 
-study: $(SETUP)  ## local, decentralised, coded and asynchronous methods compared: 110 minutes on two cores, into outputs/figures
+study: $(SETUP)  ## local, decentralised, coded and asynchronous methods compared: 140 minutes on two cores, into outputs/figures
 	$(BIN)/python scripts/dppf_study.py --tune
 	$(BIN)/python scripts/valley_study.py
 	$(BIN)/python scripts/gossip_study.py
 	$(BIN)/python scripts/coding_study.py
 	$(BIN)/python scripts/async_study.py
+	$(BIN)/python scripts/async_ratings.py
 	$(BIN)/python scripts/async_processes.py
 
 bench: $(SETUP)  ## speed and memory, as ratios measured side by side

@@ -1,7 +1,7 @@
-"""Methods that do not wait, in tables and a picture: python scripts/async_study.py [--root FOLDER] [--ratings FOLDER]
+"""Methods that do not wait, on a9a, in two tables and a picture: python scripts/async_study.py [--root FOLDER]
 
-async_logistic   a9a, 10 workers 1 to 10 times as slow as the first: time and messages to a small F - F*
-async_ratings    MovieLens, one worker of 8 ten times slower: test RMSE, and time to it
+async_logistic   10 workers, the last ten times as slow as the first: time and messages to a small F - F*, and how the
+                 gain over a barrier depends on the spread of the speeds
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from batch import result, run_all
 from sklearn.linear_model import LogisticRegression
 
 from commexp.algorithms.asynchronous import Asynchronous
@@ -31,8 +30,10 @@ from commexp.rundir import Run, write_atomic
 from commexp.trial import Trial
 
 OUT = Path("outputs/figures")
-STEPS = (0.1, 0.4, 1.0, 2.0)
-TRIED, ALLOWED = 15_000, 400_000  # gradients of a batch, of all workers: of a run for tuning, and of the others
+STEPS = (0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+DECAYS = (0.0, 1e-4, 1e-3)  # of the step, for each local step of a worker; 10 workers
+LOCAL = 100  # local steps, where nothing else is said
+TRIED, ALLOWED = 15_000, 400_000  # gradients of a batch, of all workers: of a first trial, and of all other runs
 NEAR, GOAL = 1e-3, 1e-4
 METHODS: dict[str, tuple[str, ...]] = {
     "sync_ps, sgd": ("algo=sync_ps",),
@@ -44,13 +45,33 @@ METHODS: dict[str, tuple[str, ...]] = {
     "async_sgd, sgd": ("algo=async_sgd",),
     "async_sgd, svrg": ("algo=async_sgd", "algo.solver=svrg"),
 }
-ONE_SLOW = "async_ps, svrg, one slow"  # nine alike, and one ten times slower: sync_ps takes as long as before
+BARRIER, FREE = "sync_ps, svrg", "async_ps, svrg"
+#: factors of the workers' times; all others are 1
+SPEEDS: dict[str, tuple[float, ...]] = {
+    "times 1, 2, ..., 10": tuple(range(1, 11)),
+    "times 1 to 10, logarithms evenly": tuple(round(10 ** (n / 9), 4) for n in range(10)),
+    "times 10, 10, and eight 1": (10, 10),
+    "times 10, and nine 1": (10,),
+}
+COUNTS = (25, 50, 200, 400)  # p, and LOCAL
+#: what else is changed; with times 1, 2, ..., 10 where nothing is said
+CHANGED: dict[str, tuple[str, ...]] = {
+    "steps that fit into 0.25 s": ("algo.slice=0.25",),
+    "50 and 10 Mbit/s, 30 ms": ("network=mobile",),
+    "times 1; 10 in a tenth of the cycles": ("network.compute.slow=[]", "straggler=bernoulli"),
+    "times drawn, lognormal": ("network.compute={slow: [], kind: lognormal, spread: 2}",),
+}
 
 
 class Point(NamedTuple):
     gap: float
     seconds: float
     calls: int
+
+
+class Tuned(NamedTuple):
+    step: float
+    decay: float
 
 
 def words_of(words: Sequence[str]) -> list[str]:
@@ -111,19 +132,38 @@ def measured(words: Sequence[str], best: float, gradients: float) -> list[Point]
     return points
 
 
-def words(name: str, step: float, seed: int, root: str) -> tuple[str, ...]:
-    given = (*METHODS["async_ps, svrg"], "network.compute.slow=[10]") if name == ONE_SLOW else METHODS[name]
-    return (*given, f"algo.lr={step:g}", f"seed={seed}", f"dataset.root={root}")
+class Study:
+    """Curves by method, step, seed and what is changed."""
 
+    def __init__(self, root: str) -> None:
+        self.root, self.best = root, least(root)
 
-def curves(commands: Sequence[tuple[str, ...]], best: float, gradients: float) -> list[list[Point]]:
-    found = []
-    with get_context("spawn").Pool(2) as pool:
-        for points in pool.imap(partial(curve, best=best, gradients=gradients), commands):
-            found.append(points)
-            print(f"\r{len(found)} of {len(commands)} runs", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    return found
+    def words(self, name: str, tuned: Tuned, seed: int, local: int = LOCAL, *more: str) -> tuple[str, ...]:
+        steps = 1 if "async_sgd" in name else local
+        given = () if steps in (1, LOCAL) else (f"algo.iterations={steps}",)
+        rate = (f"algo.lr={tuned.step:g}", f"algo.decay={tuned.decay * steps:g}")
+        return *METHODS[name], *rate, *given, *more, f"seed={seed}", f"dataset.root={self.root}"
+
+    def curves(self, commands: Sequence[tuple[str, ...]], gradients: float = ALLOWED) -> list[list[Point]]:
+        found = []
+        with get_context("spawn").Pool(2) as pool:
+            for points in pool.imap(partial(curve, best=self.best, gradients=gradients), commands):
+                found.append(points)
+                print(f"\r{len(found)} of {len(commands)} runs", end="", file=sys.stderr)
+        print(file=sys.stderr)
+        return found
+
+    def tune(self) -> dict[str, Tuned]:
+        """Seed 0: for each decay the best step after a few gradients, then the best of these to the end."""
+        tried = [(name, Tuned(step, decay)) for name in METHODS for decay in DECAYS for step in STEPS]
+        early = dict(zip(tried, self.curves([self.words(*each, 0) for each in tried], TRIED), strict=True))
+
+        def first_best(name: str, decay: float) -> Tuned:
+            return min((Tuned(step, decay) for step in STEPS), key=lambda tuned: cost(early[name, tuned]))
+
+        left = [(name, first_best(name, decay)) for name in METHODS for decay in DECAYS]
+        late = dict(zip(left, self.curves([self.words(*each, 0) for each in left]), strict=True))
+        return {name: min((t for n, t in left if n == name), key=lambda t: cost(late[name, t])) for name in METHODS}
 
 
 def first(points: Iterable[Point], gap: float) -> Point | None:
@@ -137,48 +177,45 @@ def cost(points: Sequence[Point]) -> tuple[float, float]:
     return (there.seconds, 0.0) if there else (np.inf, worst)
 
 
-def reached(found: Sequence[Sequence[Point]], gap: float) -> tuple[float, float] | None:
-    """Mean seconds and messages, where all seeds get there."""
-    there = [point for points in found if (point := first(points, gap))]
-    if len(there) < len(found):
-        return None
-    return float(np.mean([point.seconds for point in there])), float(np.mean([point.calls for point in there]))
+def cells(runs: Sequence[Sequence[Point]], gap: float) -> list[str]:
+    """Mean messages and seconds of those seeds that get there."""
+    there = [point for points in runs if (point := first(points, gap))]
+    if not there:
+        return ["-", "-"]
+    few = f" ({len(there)} of {len(runs)} seeds)" if len(there) < len(runs) else ""
+    return [f"{np.mean([p.calls for p in there]):,.0f}{few}", f"{np.mean([p.seconds for p in there]):.1f}"]
 
 
-def logistic(root: str, seeds: int) -> None:
-    """a9a: seconds on the virtual clock and messages to F - F* <= 1e-3 and 1e-4, and the way there."""
-    best = least(root)
-    tried = [(name, step) for name in METHODS for step in STEPS]
-    tuning = dict(zip(tried, curves([words(*each, 0, root) for each in tried], best, TRIED), strict=True))
-    steps = {name: min(STEPS, key=lambda step: cost(tuning[name, step])) for name in METHODS}
-    steps[ONE_SLOW] = steps["async_ps, svrg"]
-    asked = [(name, seed) for name in steps for seed in range(seeds)]
-    all_points = curves([words(name, steps[name], seed, root) for name, seed in asked], best, ALLOWED)
-    found: dict[str, list[list[Point]]] = {name: [] for name in steps}
-    for (name, _), points in zip(asked, all_points, strict=True):
-        found[name].append(points)
-    barrier = reached(found["sync_ps, svrg"], GOAL)
+def seconds(runs: Sequence[Sequence[Point]]) -> float:
+    """Mean seconds to the goal, infinite where a seed does not get there."""
+    return float(np.mean([point.seconds if (point := first(points, GOAL)) else np.inf for points in runs]))
+
+
+def end(runs: Sequence[Sequence[Point]]) -> str:
+    """Seconds to the goal, or where it ends."""
+    if np.isfinite(seconds(runs)):
+        return f"{seconds(runs):.1f}"
+    return f"ends at {np.mean([points[-1].gap for points in runs]):.1e}"
+
+
+def methods(study: Study, tuned: dict[str, Tuned], seeds: int) -> str:
+    """Messages and seconds to F - F* <= 1e-3 and 1e-4; and the picture."""
+    asked = [(name, seed) for name in METHODS for seed in range(seeds)]
+    all_points = study.curves([study.words(name, tuned[name], seed) for name, seed in asked])
+    found = {name: [p for (n, _), p in zip(asked, all_points, strict=True) if n == name] for name in METHODS}
+    barrier = seconds(found[BARRIER])
     rows = []
     for name, runs in found.items():
-        cells = []
-        for gap in (NEAR, GOAL):
-            at = reached(runs, gap)
-            cells += [f"{at[1]:,.0f}", f"{at[0]:.1f}"] if at else ["-", "-"]
-        ratio = f"{at[0] / barrier[0]:.2f}" if at and barrier else "-"
-        rows.append([name, f"{steps[name]:g}", *cells, ratio, f"{np.mean([points[-1].gap for points in runs]):.1e}"])
-    heads = [
-        "method",
-        "step",
-        f"calls to {NEAR:g}",
-        "seconds",
-        f"calls to {GOAL:g}",
-        "seconds",
-        "of sync_ps svrg",
-        "end",
-    ]
-    text = f"F* = {best:.8f}\n\n{markdown(heads, rows)}\n"
-    write_atomic(OUT / "async_logistic.md", text)
-    print(text)
+        ratio = f"{seconds(runs) / barrier:.2f}" if np.isfinite(seconds(runs)) else "-"
+        last = f"{np.mean([points[-1].gap for points in runs]):.1e}"
+        rate = [f"{tuned[name].step:g}", f"{tuned[name].decay:g}"]
+        rows.append([name, *rate, *cells(runs, NEAR), *cells(runs, GOAL), ratio, last])
+    draw(found)
+    goals = [head for gap in (NEAR, GOAL) for head in (f"calls to {gap:g}", "seconds")]
+    return markdown(["method", "step", "decay", *goals, f"of {BARRIER.replace(',', '')}", "end"], rows)
+
+
+def draw(found: dict[str, list[list[Point]]]) -> None:
     with figure(1, 2, 3.4, 2.8) as (made, axes):
         for number, (name, runs) in enumerate(found.items()):
             points = [point for point in runs[0][1:] if np.isfinite(point.gap)]
@@ -198,56 +235,40 @@ def logistic(root: str, seeds: int) -> None:
         save(made, OUT / "async_logistic")
 
 
-RATINGS = {
-    "async_ps": ("algo=async_ps", "rounds=480", "eval_every=16"),
-    "sync_ps": ("algo=sync_ps", "rounds=60", "eval_every=2"),
-    "one machine, sgd": ("algo=sgd", "workers=1", "rounds=500", "eval_every=10", "network.compute.slow=[]"),
-}
-RATES = (30.0, 100.0)
-
-
-def ratings(root: str, seeds: int) -> None:
-    """MovieLens: test RMSE, and when it is within 1 % of one machine's."""
-
-    def command(name: str, step: float, seed: int) -> tuple[str, ...]:
-        given = RATINGS[name]
-        return "+experiment=async_ratings", *given, f"algo.lr={step:g}", f"seed={seed}", f"dataset.root={root}"
-
-    run_all(command(name, step, 0) for name in RATINGS for step in RATES)
-    runs = {(name, step): result(command(name, step, 0)) for name in RATINGS for step in RATES}
-
-    def error(run: Run) -> float:
-        return float(run.metrics["test_rmse"].iloc[-1]) if run.status == "completed" else np.inf
-
-    steps = {name: min(RATES, key=lambda step: error(runs[name, step])) for name in RATINGS}
-    run_all(command(name, step, seed) for name, step in steps.items() for seed in range(seeds))
-    frames = {n: [result(command(n, step, seed)).metrics for seed in range(seeds)] for n, step in steps.items()}
-    goal = 1.01 * float(np.mean([frame["test_rmse"].iloc[-1] for frame in frames["one machine, sgd"]]))
+def speeds(study: Study, tuned: dict[str, Tuned], seeds: int) -> str:
+    """SVRG with and without a barrier, by the speeds; and by what else may matter, seed 0. Twice as far as the others,
+    if need be."""
+    both = (BARRIER, FREE)
+    asked: dict[str, list[tuple[Any, ...]]] = {
+        name: [(seed, LOCAL, f"network.compute.slow={list(factors)}") for seed in range(seeds)]
+        for name, factors in SPEEDS.items()
+    }
+    asked |= {f"p = {p}": [(0, p)] for p in COUNTS} | {name: [(0, LOCAL, *CHANGED[name])] for name in CHANGED}
+    runs = [(name, method, each) for name in asked for each in asked[name] for method in both]
+    found = study.curves([study.words(method, tuned[method], *each) for _, method, each in runs], 2 * ALLOWED)
     rows = []
-    for name, found in frames.items():
-        ends = [frame["test_rmse"].iloc[-1] for frame in found]
-        times = [frame["sim_seconds"][frame["test_rmse"] <= goal].min() for frame in found]
-        last = np.mean([frame["sim_seconds"].iloc[-1] for frame in found])
-        cells = [f"{np.mean(ends):.4f}", f"{min(ends):.4f} to {max(ends):.4f}"]
-        there = "-" if np.isnan(times).any() else f"{np.mean(times):.1f}"
-        rows.append([name, f"{steps[name]:g}", *cells, there, f"{last:.1f}"])
-    heads = ["method", "step", "test RMSE", "least and most", f"seconds to {goal:.4f}", "seconds in all"]
-    text = markdown(heads, rows) + "\n"
-    write_atomic(OUT / "async_ratings.md", text)
-    print(text)
+    for name in asked:
+        waits, free = ([p for r, p in zip(runs, found, strict=True) if r[:2] == (name, method)] for method in both)
+        ratio = f"{seconds(waits) / seconds(free):.2f}" if np.isfinite(seconds(waits) + seconds(free)) else "-"
+        factors = SPEEDS.get(name, ())
+        theory = f"{10 * max(factors) / (1.5 * (sum(factors) + 10 - len(factors))):.2f}" if factors else "-"
+        rows.append([name, end(waits), end(free), ratio, theory])
+    return markdown(["", BARRIER, FREE, "times faster", "theory"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Methods that do not wait: tables and a picture in outputs/figures.")
     parser.add_argument("--root", default="data", help="where a9a and a9a.t lie")
-    parser.add_argument("--ratings", default=".", help="the folder that holds data/ml-latest-small")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args()
-    for study, root in ((logistic, given.root), (ratings, given.ratings)):
-        try:
-            study(root, given.seeds)
-        except UserError as error:
-            print(f"{study.__name__} is left out: {error}", file=sys.stderr)
+    try:
+        study = Study(given.root)
+    except UserError as error:
+        sys.exit(f"It is left out: {error}")
+    tuned = study.tune()
+    text = f"F* = {study.best:.8f}\n\n{methods(study, tuned, given.seeds)}\n\n{speeds(study, tuned, 3)}\n"
+    write_atomic(OUT / "async_logistic.md", text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -63,9 +63,7 @@ class Hub(Links):
         self._unread: dict[int, Said] = {}
         self._events: deque[Said] = deque()
         self._lines: dict[int, Line] = {}
-        self._sent: list[dict[int, object]] = [
-            {} for _ in range(self.workers)
-        ]  # by version; a transfer under way is to be kept
+        self._sent: list[list[tuple[int, object]]] = [[] for _ in range(self.workers)]  # kept, with their versions, ...
         self._threads: list[threading.Thread] = []
         self._over = threading.Event()
 
@@ -108,8 +106,7 @@ class Hub(Links):
             return Said(n, JOINED)
         if said.life != self.lives[n]:
             return None
-        for version in [v for v in self._sent[n] if v <= said.version]:
-            del self._sent[n][version]
+        self._sent[n] = [sent for sent in self._sent[n] if sent[0] > said.version]  # ... until they have arrived
         self._awaited.pop(n, None)
         return said
 
@@ -152,7 +149,7 @@ class Hub(Links):
 
     def _send(self, worker: int, head: list[int], body: Tensor) -> None:
         with suppress(RuntimeError, KeyError):  # whoever listens to it notices, or has noticed
-            self._sent[worker][head[0]] = self._lines[worker].send(head, body)
+            self._sent[worker].append((head[0], self._lines[worker].send(head, body)))
 
     def _attend(self, n: int) -> None:
         """Waits for worker n to come, and listens to it; and again when it is gone."""
