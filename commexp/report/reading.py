@@ -17,6 +17,7 @@ from commexp.report.tables import METRICS, number, phase_seconds
 from commexp.report.topology import read_weights
 from commexp.rundir import Run, read_json
 
+COUNTED = ("step", "bytes_sent", "wall_seconds", "sim_seconds")  # columns of every metrics.csv
 BEGUN = ("config.yaml", "meta.json", "metrics.csv")  # a folder with one of them is a run
 
 
@@ -78,7 +79,7 @@ class ReadRun(Run):
             if missing := {"seed", "compress", "algo"} - self.config.keys():
                 return f"{name} lacks {', '.join(sorted(missing))}"
             name = "metrics.csv"
-            if wrong := _not_numbers(self.metrics):
+            if wrong := _not_numbers(self.metrics, *COUNTED):
                 return f"{name} cannot be read: {wrong}"
             name = "traffic.csv"
             if wrong := _not_numbers(self.traffic.drop(columns=["exchange", "direction"], errors="ignore")):
@@ -92,12 +93,12 @@ class ReadRun(Run):
         return ""
 
 
-def _not_numbers(table: pd.DataFrame) -> str:
-    """What is wrong with a table that is to hold numbers only, in columns of which one is ``round``."""
+def _not_numbers(table: pd.DataFrame, *columns: str) -> str:
+    """What is wrong with a table that is to hold numbers only, ``round`` and ``columns`` among them."""
     if table.empty:
         return ""
-    if "round" not in table:
-        return "there is no column round"
+    if missing := [c for c in ("round", *columns) if c not in table]:
+        return f"there is no column {missing[0]}"
     for column in table:
         if not pd.api.types.is_numeric_dtype(table[column]):
             lines = pd.to_numeric(table[column], errors="coerce").isna() & table[column].notna()

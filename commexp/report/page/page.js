@@ -85,10 +85,11 @@ function axis(id, made) {
   const log = byId(`log${id}`).checked;
   let [low, high] = [Infinity, 0];
   if (log) for (const trace of made) trace[id].forEach((v) => { if (v > 0) [low, high] = [Math.min(low, v), Math.max(high, v)]; });
-  const decades = Math.log10(high / low);
-  const ticks = log ? { dtick: decades < 1.5 ? "D2" : Math.ceil(decades / 7) } : { nticks: byId("plot").clientWidth < 500 ? 5 : 8 };
+  const decades = high > 0 ? Math.log10(high / low) : 1;
+  const narrow = byId("plot").clientWidth < 500;
+  const ticks = log ? { dtick: decades < (narrow ? 1.3 : 2.5) ? "D2" : Math.ceil(decades / (narrow ? 4 : 7)) } : { nticks: narrow ? 5 : 8 };
   return {
-    ...scale(key), ...(decades !== -Infinity && ticks), type: log ? "log" : "linear", title: { text: label(id, key), standoff: 8 },
+    ...scale(key), ...ticks, type: log ? "log" : "linear", title: { text: label(id, key), standoff: 8 },
     automargin: true, gridcolor: color("--line"), linecolor: color("--line"), zeroline: false,
   };
 }
