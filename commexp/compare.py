@@ -59,6 +59,7 @@ def compare(folders: Sequence[Path], out: Path, words: Sequence[str], target: fl
     from commexp.report.graphs import draw_graphs
     from commexp.report.page import write_page
     from commexp.report.phases import draw_phases
+    from commexp.report.style import STYLES
 
     compared = Comparison(runs, left, target)
     if words:
@@ -67,10 +68,15 @@ def compare(folders: Sequence[Path], out: Path, words: Sequence[str], target: fl
     write_atomic(out / "comparison.md", as_markdown(compared))
     write_atomic(out / "comparison.tex", as_latex(compared))
     written = [write_page(compared, out / "index.html"), out / "comparison.md", out / "comparison.tex"]
-    if compared.groups:
+    few = len(compared.groups) <= STYLES
+    if compared.groups and few:
         written += draw_curves(compared.groups, out / "comparison") + draw_phases(compared.groups, out / "phases")
-        written += draw_graphs(compared.groups, out / "topology")
+    written += draw_graphs(compared.groups, out / "topology")
     print(in_brief(compared))
+    if not few:
+        print(
+            f"\nNo figures: {STYLES} lines at most can be told apart, of {len(compared.groups)} methods; see the page"
+        )
     print("\n".join(str(p) for p in ["", *written]))
 
 

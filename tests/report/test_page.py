@@ -255,6 +255,16 @@ def test_papers_get_tables_and_figures(report: Path) -> None:
     assert as_latex(Comparison([])) == ""
 
 
+def test_more_methods_than_lines_can_tell_apart_get_no_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(29):
+        make(tmp_path / "runs" / str(n), 0, (n + 1) / 1000, rows=2)
+    compare([tmp_path / "runs"], tmp_path, [], None)
+    assert "No figures: 28 lines at most can be told apart, of 29 methods" in capsys.readouterr().out
+    assert "comparison.png" not in {path.name for path in tmp_path.iterdir()}
+
+
 def test_folders_of_runs_and_sweeps_are_looked_through(zoo: Path, tmp_path: Path) -> None:
     runs, left = read_runs([zoo.parent])
     assert {run.folder for run in runs} >= {path for path in zoo.iterdir() if path.name != "empty"}
@@ -360,6 +370,8 @@ def test_a_method_is_switched_off_and_on(browser: Any) -> None:
     assert drawn(browser) == {0, 2}
     assert browser.locator("#count").text_content() == "2 of 3 methods"
     assert [bar.is_visible() for bar in browser.locator(".bar").all()] == [True, False, True]
+    beside = "t => t.lastChild.getBoundingClientRect().right - t.getBoundingClientRect().right"
+    assert browser.locator(".track").first.evaluate(beside) == pytest.approx(0, abs=1), "the longest fills the width"
     browser.click("#none")
     assert drawn(browser) == set()
     browser.click("#all")

@@ -140,7 +140,10 @@ function show() {
   byId("count").textContent = `${on.size} of ${data.methods.length} methods`;
   document.querySelectorAll("#list input").forEach((box, k) => { box.checked = on.has(k); });
   const names = new Set([...on].map((k) => data.methods[k].name));
-  document.querySelectorAll(".bar").forEach((bar) => { bar.hidden = !names.has(bar.dataset.method); });
+  const bars = [...document.querySelectorAll(".bar")];
+  bars.forEach((bar) => { bar.hidden = !names.has(bar.dataset.method); });
+  const longest = Math.max(...bars.filter((bar) => !bar.hidden).map((bar) => Number(bar.dataset.ms)), 1e-9);
+  if (bars.length) bars[0].parentElement.style.setProperty("--longest", longest);
   draw();
 }
 
