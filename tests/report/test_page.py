@@ -168,7 +168,7 @@ def test_methods_have_a_mean_and_a_spread_over_seeds(parsed: Parsed) -> None:
 
 
 def test_nothing_is_fetched_and_nothing_a_run_says_is_markup(parsed: Parsed, report: Path) -> None:
-    assert len(parsed.scripts) == 3
+    assert len(parsed.scripts) == 4
     assert parsed.fetched == ["#unfinished"]
     assert parsed.policy.startswith("default-src 'none'; script-src 'sha256-")
     ours = (report / "index.html").read_text(encoding="utf-8").replace(parsed.scripts[1], "")
@@ -183,7 +183,7 @@ def test_a_runs_name_cannot_end_the_script(tmp_path: Path) -> None:
     run.set_meta(name=f"gossip-{NASTY.replace('-', '')}-digits")
     found, _ = read_runs([run.folder])
     page = Parsed(write_page(Comparison(found), tmp_path / "index.html").read_text(encoding="utf-8"))
-    assert len(page.scripts) == 3
+    assert len(page.scripts) == 4
     (method,) = json.loads(page.scripts[0])["methods"]
     assert NASTY in method["name"]
     assert NASTY in page.tables["methods"][1][0]

@@ -24,13 +24,12 @@ def write_page(compared: Comparison, path: Path) -> Path:
     from plotly.offline import get_plotlyjs  # a third of a second that others need not wait
 
     data = json.dumps(embedded(compared), allow_nan=False, separators=(",", ":"))
-    scripts = [get_plotlyjs(), _file("page.js")]
+    scripts = [get_plotlyjs(), _file("tables.js"), _file("page.js")]
     parts = {
         "policy": " ".join(f"'sha256-{_digest(script)}'" for script in scripts),
         "style": _file("page.css"),
         "data": data.replace("<", "\\u003c"),  # no run's name can end the script
-        "library": scripts[0],
-        "script": scripts[1],
+        "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
         "facts": _facts(compared),
         "sections": "\n".join(_sections(compared)),
     }

@@ -21,8 +21,9 @@ def _bar(name: str, ms: Mapping[str, float]) -> str:
     parts = "".join(
         f'<i class="phase {phase}" style="--ms:{ms[phase]:.6g}" title="{text}"></i>' for phase, text in told.items()
     )
+    name, total = escape(name), sum(ms.values())
     return (
-        f'<div class="bar" data-method="{escape(name)}" data-ms="{sum(ms.values()):.6g}"><span class="name">{escape(name)}</span>'
+        f'<div class="bar" data-method="{name}" data-ms="{total:.6g}"><span class="name">{name}</span>'
         f'<span class="track" role="img" aria-label="{"; ".join(told.values())}">{parts}</span>'
-        f'<span class="total">{sum(ms.values()):.3g} ms</span></div>'
+        f'<span class="total">{total:.3g} ms</span></div>'
     )

@@ -178,30 +178,6 @@ function makeAxes() {
   byId("lines").addEventListener("change", () => draw());
 }
 
-// A click sorts upwards, another one downwards; what has no value stays below.
-function makeSortable(table) {
-  const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, i) => head.addEventListener("click", () => {
-    const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-    heads.forEach((h) => h.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
-    const numeric = head.classList.contains("num");
-    const value = (row) => (numeric ? parseFloat(row.cells[i].dataset.value) : row.cells[i].textContent);
-    const missing = (v) => (numeric ? Number.isNaN(v) : v === "-" || v === "");
-    const rows = [...table.tBodies[0].rows].map((row) => [value(row), row]);
-    rows.sort(([a], [b]) => missing(a) - missing(b) || (missing(a) ? 0 : sign * (numeric ? a - b : a.localeCompare(b, "en", { numeric: true }))));
-    table.tBodies[0].append(...rows.map(([, row]) => row));
-  }));
-}
-
-function makeNear(worker) {
-  const links = [...worker.ownerSVGElement.querySelectorAll(".link")].filter((l) => l.dataset.ends.split(" ").includes(worker.dataset.worker));
-  for (const [event, near] of [["mouseenter", true], ["mouseleave", false]])
-    worker.addEventListener(event, () => links.forEach((l) => l.classList.toggle("near", near)));
-}
-
-document.querySelectorAll("table").forEach(makeSortable);
-document.querySelectorAll(".worker").forEach(makeNear);
 byId("nothing").hidden = Boolean(data.first);
 document.querySelector(".panel").hidden = byId("axes").hidden = !data.first;
 if (data.first) {
