@@ -44,7 +44,8 @@ function lines(method, x, y, each) {
   const over = (columns, take) => rows.map((i) => take(columns.map((v) => v[i])));
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const line = { x: over(xs, mean), y: over(ys, mean), seed: runs.map((run) => run.seed).join(", ") };
-  if (runs.length > 1) Object.assign(line, { low: over(ys, (v) => Math.min(...v)), high: over(ys, (v) => Math.max(...v)) });
+  const range = { low: over(ys, (v) => Math.min(...v)), high: over(ys, (v) => Math.max(...v)) };
+  if (runs.length > 1) Object.assign(line, range);
   return [line];
 }
 
@@ -80,14 +81,22 @@ function traces(x, y, each) {
   return made;
 }
 
+// Least and greatest of the positive values.
+function extent(columns) {
+  let [low, high] = [Infinity, 0];
+  for (const values of columns)
+    for (const v of values) if (v > 0 && v < Infinity) [low, high] = [Math.min(low, v), Math.max(high, v)];
+  return [low, high];
+}
+
 function axis(id, made) {
   const key = byId(id).value;
   const log = byId(`log${id}`).checked;
-  let [low, high] = [Infinity, 0];
-  if (log) for (const trace of made) trace[id].forEach((v) => { if (v > 0) [low, high] = [Math.min(low, v), Math.max(high, v)]; });
+  const [low, high] = extent(log ? made.map((trace) => trace[id]) : []);
   const decades = high > 0 ? Math.log10(high / low) : 1;
   const narrow = byId("plot").clientWidth < 500;
-  const ticks = log ? { dtick: decades < (narrow ? 1.3 : 2.5) ? "D2" : Math.ceil(decades / (narrow ? 4 : 7)) } : { nticks: narrow ? 5 : 8 };
+  const powers = decades < (narrow ? 1.3 : 2.5) ? "D2" : Math.ceil(decades / (narrow ? 4 : 7));
+  const ticks = log ? { dtick: powers } : { nticks: narrow ? 5 : 8 };
   return {
     ...scale(key), ...ticks, type: log ? "log" : "linear", title: { text: label(id, key), standoff: 8 },
     automargin: true, gridcolor: color("--line"), linecolor: color("--line"), zeroline: false,
@@ -103,26 +112,28 @@ function draw(width) {
     xaxis: axis("x", made), yaxis: axis("y", made),
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: color("--soft") },
-    hoverlabel: { bgcolor: color("--paper"), bordercolor: color("--line"), font: { color: color("--ink") }, align: "left" },
+    hoverlabel: { bgcolor: color("--paper"), bordercolor: color("--line"), font: { color: color("--ink") } },
     margin: { l: 56, r: 12, t: 12, b: 46 }, dragmode: touch ? false : "zoom", width,
   };
   const image = { format: "svg", filename: `${y}-${x}` };
-  const bar = { displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"], ...(touch && { displayModeBar: false }) };
-  Plotly.react("plot", made, layout, { responsive: true, toImageButtonOptions: image, ...bar });
+  const bar = touch ? { displayModeBar: false } : { modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  Plotly.react("plot", made, layout, { responsive: true, displaylogo: false, toImageButtonOptions: image, ...bar });
 }
 
 // Log scales to begin with: of x where one line ends much further on than another, of y where it spans as much.
 function suggestLog(changed) {
   const [x, y] = [byId("x").value, byId("y").value];
-  const runs = data.methods.filter((_, k) => on.has(k)).flatMap((m) => m.runs).filter((run) => column(run, x) && column(run, y));
+  const shown = data.methods.filter((_, k) => on.has(k)).flatMap((method) => method.runs);
+  const runs = shown.filter((run) => column(run, x) && column(run, y));
   if (changed !== "y") {
     const ends = runs.map((run) => column(run, x).at(-1));
     byId("logx").checked = Math.min(...ends) > 0 && Math.max(...ends) > FAR * Math.min(...ends);
   }
   if (changed !== "x") {
-    let [low, high] = [Infinity, 0];
-    for (const run of runs) for (const v of column(run, y)) if (Number.isFinite(v)) [low, high] = [Math.min(low, v), Math.max(high, v)];
-    byId("logy").checked = !y.endsWith("accuracy") && low > 0 && high > FAR * low;
+    const columns = runs.map((run) => column(run, y));
+    const [low, high] = extent(columns);
+    const positive = columns.every((values) => values.every((v) => !(v <= 0)));
+    byId("logy").checked = !y.endsWith("accuracy") && positive && high > FAR * low;
   }
 }
 
