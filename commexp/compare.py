@@ -1,4 +1,4 @@
-"""``commexp-report RUN...``: compare finished runs, also as another network would have had them."""
+"""``commexp-report RUN...``: a page, tables and figures of runs, also as another network would have had them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ BANDWIDTHS = [10 ** (k / 4) for k in range(21)]  # 1 Mbit/s to 100 Gbit/s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="commexp-report", description="Compare finished runs: a table and curves.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders such as outputs/runs/...")
-    parser.add_argument("--out", type=Path, default=Path("outputs/report"), help="where the table and figures go")
+    parser = argparse.ArgumentParser(prog="commexp-report", description="Compare runs: a page, tables and figures.")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or that hold runs or a sweep"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/report"), help="where index.html, tables and figures go"
+    )
     parser.add_argument(
         "--replay",
         action="append",
@@ -33,33 +37,47 @@ def main() -> None:
     parser.add_argument("--target", type=float, help="accuracy to reach; that of the runs' config if not given")
     given = parser.parse_args()
     try:
-        compare([Run(folder) for folder in given.runs], given.out, given.replay, given.target)
+        compare(given.runs, given.out, given.replay, given.target)
     except UserError as error:
         print(f"commexp: error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def compare(runs: Sequence[Run], out: Path, words: Sequence[str], target: float | None) -> None:
-    """Raises UserError, before anything is written, for a folder that holds no run."""
-    for run in runs:
-        if not all((run.folder / name).is_file() for name in ("meta.json", "config.yaml", "metrics.csv")):
-            raise UserError(f"RUN={run.folder}: no run with results; give folders such as outputs/runs/...")
+def compare(folders: Sequence[Path], out: Path, words: Sequence[str], target: float | None) -> None:
+    """Raises UserError, before anything is written, where no folder holds a run; for a network, where one does not."""
+    from commexp.report.reading import read_runs
 
+    runs, left = read_runs(folders)
+    wrong = [(run.folder, run.problem) for run in runs if run.problem] + [(one.folder, one.why) for one in left]
+    if wrong and (words or not runs):
+        raise UserError(
+            f"RUN={wrong[0][0]}: no run with results ({wrong[0][1]}); give folders such as outputs/runs/..."
+        )
+
+    from commexp.report.comparison import Comparison, as_latex, as_markdown, in_brief
     from commexp.report.curves import draw_curves
+    from commexp.report.graphs import draw_graphs
+    from commexp.report.page import write_page
     from commexp.report.phases import draw_phases
-    from commexp.report.tables import compare_markdown, labels
+    from commexp.report.style import STYLES
 
-    groups: dict[str, list[Run]] = {}
-    for name, run in zip(labels(runs), runs, strict=True):
-        groups.setdefault(name, []).append(run)
+    compared = Comparison(runs, left, target)
     if words:
-        replayed(groups, out, words, target)
+        replayed(compared.groups, out, words, target)
         return
-    text = compare_markdown(runs)
-    write_atomic(out / "comparison.md", text)
-    written = draw_curves(groups, out / "comparison") + draw_phases(groups, out / "phases")
-    print(text)
-    print("\n".join(str(p) for p in [out / "comparison.md", *written]))
+    write_atomic(out / "comparison.md", as_markdown(compared))
+    write_atomic(out / "comparison.tex", as_latex(compared))
+    written = [write_page(compared, out / "index.html"), out / "comparison.md", out / "comparison.tex"]
+    few = len(compared.groups) <= STYLES
+    if compared.groups and few:
+        written += draw_curves(compared.groups, out / "comparison") + draw_phases(compared.groups, out / "phases")
+    written += draw_graphs(compared.groups, out / "topology")
+    print(in_brief(compared))
+    if not few:
+        print(
+            f"\nNo figures: {STYLES} lines at most can be told apart, of {len(compared.groups)} methods; see the page"
+        )
+    print("\n".join(str(p) for p in ["", *written]))
 
 
 def replayed(groups: Mapping[str, Sequence[Run]], out: Path, words: Sequence[str], target: float | None) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED = ("completed", "diverged")
+SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it has been built
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -50,7 +51,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The file's object, or an empty one where there is no readable file."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
 
@@ -97,7 +98,7 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        loaded = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
+        loaded = yaml.load((self.folder / "config.yaml").read_text(encoding="utf-8"), Loader=SAFE)
         assert isinstance(loaded, dict)
         return loaded
 

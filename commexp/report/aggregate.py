@@ -42,12 +42,12 @@ def varied(jobs: Sequence[Job]) -> list[str]:
     return [k for k in keys if len({j.overrides.get(k) for j in jobs}) > 1] or keys
 
 
-def per_run(jobs: Sequence[Job]) -> pd.DataFrame:
-    """A row per job: what was varied, status, final and best metrics, bytes, seconds, bytes and time to target."""
+def per_run(jobs: Sequence[Job], keys: Sequence[str]) -> pd.DataFrame:
+    """A row per job: its ``keys``, status, final and best metrics, bytes, seconds, bytes and time to target."""
     rows = []
     for job in jobs:
         s = {} if job.error else job.run.summary
-        row: dict[str, Any] = {k: job.overrides.get(k, "") for k in varied(jobs)}
+        row: dict[str, Any] = {k: job.overrides.get(k, "") for k in keys}
         row["status"] = "refused" if job.error else job.run.status or "missing"
         for metric in METRICS:
             if metric in s:
@@ -92,4 +92,4 @@ def _compression(run: Run) -> float:
     k = 1.0 if compress["_target_"].endswith(".NoCompression") else compress.get("k")
     if k is None:
         return math.nan
-    return float(k) if isinstance(k, float) else k / run.summary["parameters"]
+    return float(k) if isinstance(k, float) else k / number(run.summary.get("parameters"))

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from commexp.report.style import bytes_axis, count_axis, figure, line_style, log_scale, percent_axis, save
+from commexp.report.thin import thinned
 from commexp.rundir import Run
 
 X_AXES = {
@@ -39,7 +40,7 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
     """One line per entry of ``groups``: the mean over its runs (seeds), with their range as a band. Where all runs have
     an objective, it stands in for the train loss; time on this machine is drawn beside the virtual clock where there
     are calls to a server. Runs of real processes have no other clock: beside simulated ones both share an axis."""
-    frames = {name: [r.metrics for r in runs if not r.metrics.empty] for name, runs in groups.items()}
+    frames = {name: thinned([f for r in runs if not (f := r.metrics).empty]) for name, runs in groups.items()}
     frames = {name: f for name, f in frames.items() if f}
     columns = {name for found in frames.values() for f in found for name in f.columns}
     everywhere = set.intersection(*(set(f.columns) for found in frames.values() for f in found)) if frames else columns

@@ -21,6 +21,7 @@ from commexp.units import human_bytes
 # Okabe and Ito, Color Universal Design, 2008; without its yellow, which is too pale for thin lines
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", "-.", ":")
+STYLES = len(COLOURS) * len(DASHES)  # lines that can be told apart
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 STYLE: dict[Any, Any] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,10 @@ def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job]]:
     returns the Markdown table and the jobs."""
     jobs = read_jobs(folder)[: count or None]
     keys = varied(jobs)
-    runs = per_run(jobs)
+    runs = per_run(jobs, keys)
     table = aggregate(runs, keys)
     settings = [k for k in keys if k != "seed"]
-    heads, cells = _readable(table, settings)
+    heads, cells = readable(table, settings)
     text = markdown(heads, cells) + "\n"
     write_atomic(folder / "runs.csv", runs.to_csv(index=False))
     write_atomic(folder / "sweep.csv", table.to_csv(index=False))
@@ -47,12 +47,21 @@ def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job]]:
     return text, jobs
 
 
+ESCAPED = str.maketrans(
+    {
+        **{c: f"\\{c}" for c in "%_&#${}"},
+        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+        **{c: f"${c}$" for c in "<>|"},
+        "±": r"$\pm$",
+    }
+)
+
+
 def latex(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A booktabs table."""
 
     def line(cells: Sequence[str]) -> str:
-        escaped = [c.replace("%", r"\%").replace("_", r"\_").replace("±", r"$\pm$") for c in cells]
-        return " & ".join(escaped) + r" \\"
+        return " & ".join(c.translate(ESCAPED) for c in cells) + r" \\"
 
     body = "\n".join(line(r) for r in rows)
     columns = "l" * len(heads)
@@ -60,36 +69,41 @@ def latex(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"{top}{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
 
-def _readable(table: pd.DataFrame, settings: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def readable(table: pd.DataFrame, settings: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Headers and cells for people: mean ± standard deviation; '-' in a row without a completed run."""
     wanted = [m for m in (*METRICS, "best_test_accuracy") if m in table]
     counts = [c for c in ("bytes_info", "bytes_sent", "bytes_wire") if c in table]
     heads = [*settings, "runs", *[METRICS.get(m, "best accuracy") for m in wanted]]
     heads += [c.removeprefix("bytes_") for c in counts] + (["sent / dense", "wall s"] if counts else [])
     if "reached_target" in table:
-        heads.append(f"sent to {table['target'].max():.4g} acc.")
+        to = f"to {table['target'].max():.4g}" if table["target"].nunique() == 1 else "to target"
+        heads += [f"sent {to} acc.", f"virtual s {to} acc."]
     cells = []
     for _, row in table.iterrows():
         line = [str(row[k]) for k in settings] + [row["status"]]
-        line += [_plus_minus(m, row[m], row[f"{m}_std"]) for m in wanted]
+        line += [plus_minus(m, row[m], row[f"{m}_std"]) for m in wanted]
         line += [human_bytes(row[c]) if row["count"] else "-" for c in counts]
         if counts:
-            line += [f"{row['bytes_against_dense']:.4g}", f"{row['wall_seconds']:.1f}"] if row["count"] else ["-", "-"]
+            line += (
+                [f"{row.get('bytes_against_dense', math.nan):.4g}", f"{row['wall_seconds']:.1f}"]
+                if row["count"]
+                else ["-", "-"]
+            )
         if "reached_target" in table:
-            line.append(_reached(row))
+            line += [reached(row, "bytes_to_target", human_bytes), reached(row, "seconds_to_target", "{:.4g}".format)]
         cells.append(line)
     return heads, cells
 
 
-def _reached(row: pd.Series) -> str:
-    """Mean bytes to the target over the seeds that reached it, and how many did where not all."""
+def reached(row: pd.Series, cost: str, say: Callable[[float], str]) -> str:
+    """Mean cost of the target over the seeds that reached it, and how many did where not all."""
     n, of = int(row["reached_target"]), int(row["count"])
     if n == 0:
-        return "not reached" if of else "-"
-    return human_bytes(row["bytes_to_target"]) + ("" if n == of else f" ({n} of {of})")
+        return "not reached" if of and not math.isnan(row["target"]) else "-"
+    return say(row[cost]) + ("" if n == of else f" ({n} of {of})")
 
 
-def _plus_minus(metric: str, mean: float, std: float) -> str:
+def plus_minus(metric: str, mean: float, std: float) -> str:
     text = show(metric, mean)
     if math.isnan(std):
         return text

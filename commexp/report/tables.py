@@ -72,37 +72,50 @@ def labels(runs: Sequence[Run]) -> list[str]:
     """What each run is called beside the others: its compressor, k, and whatever else of the config differs between
     runs with this compressor; the algorithm before it where there are several. Runs that differ by nothing but the
     seed have the same name; real processes and the virtual clock are told apart where a method has runs of both."""
-    flat = [_flatten({k: v for k, v in run.config.items() if k not in NOT_IN_LABELS}) for run in runs]
-    words = [run.name.split("-")[:2] for run in runs]
+    flat = [flatten({k: v for k, v in run.config.items() if k not in NOT_IN_LABELS}) for run in runs]
+    for each, run in zip(flat, runs, strict=True):
+        each["clock"] = "wall" if run.on_wall_clock else "virtual"
+    words = [(*str(run.meta.get("name", run.name)).split("-"), "none")[:2] for run in runs]
     several = len({algo for algo, _ in words}) > 1
     codecs = [codec if not several else algo if codec == "none" else f"{algo} {codec}" for algo, codec in words]
-    clocks = {True: "in processes", False: "simulated"}
-    real = [run.on_wall_clock for run in runs]
+    several_values = {
+        codec: _varied([f for f, c in zip(flat, codecs, strict=True) if c == codec]) for codec in {*codecs}
+    }
     names = []
-    for codec, mine, here in zip(codecs, flat, real, strict=True):
-        alike = [f for f, other in zip(flat, codecs, strict=True) if other == codec]
-        told = [key for key, value in mine.items() if any(f.get(key) != value for f in alike)]
+    for codec, mine in zip(codecs, flat, strict=True):
+        told = [key for key in mine if key in several_values[codec]]
         k = [f"k={mine['compress.k']:g}"] if "compress.k" in mine else []
-        rest = [f"{key.removeprefix('algo.')}={mine[key]}" for key in told if key != "compress.k"]
-        if len({r for r, other in zip(real, codecs, strict=True) if other == codec}) > 1:
-            rest.append(clocks[here])
+        rest = [_say(key, mine[key]) for key in told if key != "compress.k"]
         names.append(" ".join([codec, *k, *rest]))
     return names
+
+
+def _varied(configs: Sequence[dict[str, Any]]) -> set[str]:
+    """The keys of which flat configs have several values."""
+    first = configs[0]
+    return {key for config in configs for key in {*config, *first} if config.get(key) != first.get(key)}
+
+
+def _say(key: str, value: Any) -> str:
+    """lr=0.1; of a class its name alone, topology=Ring."""
+    if key.endswith("._target_"):
+        key, value = key.removesuffix("._target_"), str(value).rpartition(".")[2]
+    return f"{key.removeprefix('algo.')}={value}"
 
 
 NOT_IN_LABELS = ("seed", "debug", "preset", "launch", "target_accuracy", "outputs", "rerun", "save_every")
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, padded so that it reads well as plain text too."""
-    table = [list(headers), *[list(r) for r in rows]]
+    table = [[c.replace("|", r"\|") for c in r] for r in (headers, *rows)]
     widths = [max(len(r[i]) for r in table) for i in range(len(headers))]
 
     def line(cells: Sequence[str]) -> str:
@@ -187,7 +200,7 @@ def compare_markdown(runs: Sequence[Run]) -> str:
     for run, name in zip(runs, labels(runs), strict=True):
         s = run.summary
         counts = [human_bytes(s[c]) if c in s else "-" for c in ("bytes_info", "bytes_sent", "bytes_wire")]
-        seed = str(run.config["seed"])
+        seed = str(run.config.get("seed", "-"))
         rows.append([name, seed, str(run.status), *[show(k, s.get(k)) for k in keys], *counts, run.name])
     heads = ["method", "seed", "status", *[METRICS[k] for k in keys], "info", "sent", "wire", "run"]
     return markdown(heads, rows) + "\n"

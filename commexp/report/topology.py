@@ -38,22 +38,15 @@ def draw_topology(run: Run, path: Path) -> list[Path]:
     if all are the same, or in colours. Weights that differ by direction become arrows, and negative ones dashes. Draws
     nothing for more than 200 workers, or one alone.
     """
-    source = run.folder / "topology.csv"
-    if not source.read_text(encoding="utf-8").strip():
+    W = read_weights(run)
+    if W is None:
         return []
-    table = pd.read_csv(source)
-    size = int(table[["worker", "neighbour"]].to_numpy().max(initial=0)) + 1
-    if not 1 < size <= WORKERS:
-        return []
-    W = np.zeros((size, size))
-    W[table["worker"], table["neighbour"]] = table["weight"]
-    directed = not np.allclose(W, W.T, atol=1e-9)
-    graph = nx.from_numpy_array(W.T, create_using=nx.DiGraph if directed else nx.Graph)
-    ends = np.array(graph.edges(), dtype=int).reshape(-1, 2)
+    graph, ends = links(W)
+    directed = graph.is_directed()
     weights = W[ends[:, 1], ends[:, 0]]
     numbered = not directed and len(ends) <= LABELLED
-    places, around = _places(graph, ends)
-    places, dot = _in_inches(places, ends[~around], 0.85 if directed else 0.58, 0.92 if numbered else 0.0)
+    places, around = lay_out(graph, ends)
+    places, dot = in_inches(places, ends[~around], 0.85 if directed else 0.58, 0.92 if numbered else 0.0)
     one_weight = bool(np.ptp(weights) < 1e-9)
     coloured = not numbered and not one_weight
     scale = ScalarMappable(Normalize(weights.min(), weights.max()), SEQUENCE)
@@ -78,11 +71,32 @@ def draw_topology(run: Run, path: Path) -> list[Path]:
             bar = made.colorbar(scale, ax=axis, label="weight", pad=0.02, shrink=0.7)
             bar.ax.yaxis.set_major_locator(MaxNLocator(5))
         elif titled:
-            axis.set_title(_one_weight(weights[0], own))
+            axis.set_title(say_one_weight(weights[0], own))
         return save(made, path)
 
 
-def _places(graph: nx.Graph, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def read_weights(run: Run) -> np.ndarray | None:
+    """[N, N] of topology.csv, without what workers take of themselves; None for more than 200 of them, or one alone."""
+    source = run.folder / "topology.csv"
+    if not source.read_text(encoding="utf-8").strip():
+        return None
+    table = pd.read_csv(source)
+    size = int(table[["worker", "neighbour"]].to_numpy().max(initial=0)) + 1
+    if not 1 < size <= WORKERS:
+        return None
+    W = np.zeros((size, size))
+    W[table["worker"], table["neighbour"]] = table["weight"]
+    return W
+
+
+def links(W: np.ndarray) -> tuple[nx.Graph, np.ndarray]:
+    """The graph, directed if weights differ by direction, and the ends [L, 2] of its links, from sender to taker."""
+    directed = not np.allclose(W, W.T, atol=1e-9)
+    graph = nx.from_numpy_array(W.T, create_using=nx.DiGraph if directed else nx.Graph)
+    return graph, np.array(graph.edges(), dtype=int).reshape(-1, 2)
+
+
+def lay_out(graph: nx.Graph, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[N, 2], and which links leave the picture on one side and come back on the other: rows and columns if every link
     is a step in them, a circle if everyone is linked to the next number, or to the one in the middle, a cube; else so
     that distances on paper are like those in the graph, or a circle if that keeps few workers clearer of links."""
@@ -128,7 +142,7 @@ def _circle(size: int) -> np.ndarray:
     return np.stack([np.sin(turn), np.cos(turn)], axis=1)
 
 
-def _in_inches(places: np.ndarray, ends: np.ndarray, apart: float, length: float) -> tuple[np.ndarray, float]:
+def in_inches(places: np.ndarray, ends: np.ndarray, apart: float, length: float) -> tuple[np.ndarray, float]:
     """Scaled so that the nearest workers are ``apart`` and the shortest link has ``length``, at most to 7 inches; and
     the workers' diameter in points."""
     distances = np.linalg.norm(places[:, None] - places[None], axis=2)
@@ -184,7 +198,7 @@ def _write_workers(axis: Axes, places: np.ndarray, own: np.ndarray, dot: float) 
         if dot >= 23:
             size = dot / 30
             axis.annotate(str(n), place, (0, 4 * size), fontsize=9 * size, weight="bold", **text)
-            axis.annotate(_short(own[n]), place, (0, -6 * size), fontsize=6.5 * size, **text)
+            axis.annotate(short(own[n]), place, (0, -6 * size), fontsize=6.5 * size, **text)
         elif dot >= 5 * digits + 3:
             axis.annotate(str(n), place, (0, 0), fontsize=min(8.0, 1.2 * (dot - 2) / digits), **text)
 
@@ -197,7 +211,7 @@ def _write_weights(
     for (n, m), leaves, weight in zip(ends, around, weights, strict=True):
         if leaves:
             continue
-        text = _short(weight)
+        text = short(weight)
         box = np.array([0.03 + 0.032 * len(text), 0.07])  # half its width and height, inches
 
         def free(spot: np.ndarray, box: np.ndarray = box) -> float:
@@ -213,13 +227,13 @@ def _write_weights(
         axis.text(float(spot[0]), float(spot[1]), text, ha="center", va="center", fontsize=7, bbox=white, zorder=2)
 
 
-def _one_weight(weight: float, own: np.ndarray) -> str:
+def say_one_weight(weight: float, own: np.ndarray) -> str:
     if np.ptp(own) > 1e-9:
-        return f"the weight of every link is {_short(weight)}"
+        return f"the weight of every link is {short(weight)}"
     if abs(own[0] - weight) < 1e-9:
-        return f"every weight is {_short(weight)}"
-    return f"every link {_short(weight)}, oneself {_short(own[0])}"
+        return f"every weight is {short(weight)}"
+    return f"every link {short(weight)}, oneself {short(own[0])}"
 
 
-def _short(weight: float) -> str:
+def short(weight: float) -> str:
     return compact(float(f"{weight:.3g}")) if abs(weight) > 1e-9 else "0"

@@ -1,0 +1,132 @@
+"""Several runs side by side: by method, over seeds, with what their configs differ in and what did not finish."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from commexp.report.aggregate import Job, aggregate, per_run
+from commexp.report.reading import LeftOut, ReadRun
+from commexp.report.sweep import latex, readable
+from commexp.report.tables import PHASES, compare_markdown, flatten, labels, markdown
+
+Table = tuple[list[str], list[list[str]]]  # headers, rows
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``runs``: all, also those with a ``problem``, which have a row and nothing else. ``target``: the accuracy to
+    report the cost of reaching; that of each run's config if None."""
+
+    runs: Sequence[ReadRun]
+    left: Sequence[LeftOut] = ()
+    target: float | None = None
+
+    @cached_property
+    def groups(self) -> dict[str, list[ReadRun]]:
+        """The readable runs by method; those of a method differ by nothing but the seed."""
+        runs = [run for run in self.runs if not run.problem]
+        groups: dict[str, list[ReadRun]] = {}
+        for name, run in zip(labels(runs), runs, strict=True):
+            groups.setdefault(name, []).append(run)
+        return groups
+
+    @cached_property
+    def per_run(self) -> pd.DataFrame:
+        """A row per readable run, in the order of ``groups``."""
+        jobs = [
+            Job(
+                {"method": name, "seed": str(run.config["seed"])}, run, self.target or run.config.get("target_accuracy")
+            )
+            for name, runs in self.groups.items()
+            for run in runs
+        ]
+        return per_run(jobs, ["method", "seed"])
+
+    @cached_property
+    def methods(self) -> pd.DataFrame:
+        """A row per method: mean and standard deviation over its completed runs."""
+        return aggregate(self.per_run, ["method", "seed"]) if self.groups else pd.DataFrame()
+
+    @cached_property
+    def differences(self) -> Table:
+        """The configs' keys of which the runs have several values, and each method's; written with the longer side
+        down."""
+        flat = {name: [flatten(run.config) for run in runs] for name, runs in self.groups.items()}
+        configs = [config for found in flat.values() for config in found]
+        keys = dict.fromkeys(key for config in configs for key in config if not key.startswith("preset."))
+        told = [key for key in keys if len({str(config.get(key, "")) for config in configs}) > 1]
+        if not told:
+            return [], []
+        columns = [[_several(config.get(key, "") for config in found) for key in told] for found in flat.values()]
+        if len(flat) > len(told):
+            return ["method", *told], [[name, *values] for name, values in zip(flat, columns, strict=True)]
+        return ["key", *flat], [[key, *values] for key, *values in zip(told, *columns, strict=True)]
+
+    @cached_property
+    def phases(self) -> dict[str, dict[str, float]]:
+        """Milliseconds of a round by method and phase, means over the runs that measured them."""
+        measured = {name: [r.phases for r in runs if r.phases] for name, runs in self.groups.items()}
+        return {
+            name: {phase: 1e3 * sum(one[phase] for one in found) / len(found) for phase in PHASES}
+            for name, found in measured.items()
+            if found
+        }
+
+    @property
+    def unfinished(self) -> list[tuple[str, str, str]]:
+        """Name, status and reason of whatever is no completed run that could be read."""
+        unsound = [run for run in self.runs if run.problem or run.status != "completed"]
+        found = [(run.name, state(run), run.problem or reason(run)) for run in unsound]
+        return found + [(str(one.folder), "no run", one.why) for one in self.left]
+
+
+def state(run: ReadRun) -> str:
+    return f"{run.status or 'unknown'}{', unreadable' if run.problem else ''}"
+
+
+def reason(run: ReadRun) -> str:
+    """What a run's end left in meta.json, on one line."""
+    return " ".join(str(run.meta.get("error", "")).split())
+
+
+def _several(values: object) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values)) or "-"  # type: ignore[attr-defined]
+
+
+def as_markdown(compared: Comparison) -> str:
+    """The tables of the page, a row per run first."""
+    runs = [run for found in compared.groups.values() for run in found]
+    blocks = [compare_markdown(runs).rstrip()] if runs else []
+    if runs:
+        blocks += ["Mean and standard deviation over completed runs:", markdown(*methods_table(compared))]
+    if compared.phases:
+        rows = [[name, *[f"{ms[phase]:.3g}" for phase in PHASES]] for name, ms in compared.phases.items()]
+        blocks += ["Milliseconds of a round:", markdown(["method", *PHASES.values()], rows)]
+    if compared.differences[1]:
+        blocks += ["What the configs differ in:", markdown(*compared.differences)]
+    return "\n\n".join([*blocks, *_left_out(compared)]) + "\n"
+
+
+def in_brief(compared: Comparison) -> str:
+    """What the terminal shows."""
+    runs = [run for found in compared.groups.values() for run in found]
+    return "\n\n".join(([compare_markdown(runs).rstrip()] if runs else []) + _left_out(compared))
+
+
+def as_latex(compared: Comparison) -> str:
+    """The table of methods and that of differences, for a paper."""
+    tables = [methods_table(compared)] if compared.groups else []
+    return "\n".join(latex(*table) for table in (*tables, compared.differences) if table[1])
+
+
+def methods_table(compared: Comparison) -> Table:
+    return readable(compared.methods, ["method"])
+
+
+def _left_out(compared: Comparison) -> list[str]:
+    rows = [list(row) for row in compared.unfinished]
+    return ["Left out or not finished:", markdown(["run", "status", "why"], rows)] if rows else []
