@@ -114,7 +114,9 @@ class Asynchronous(Algorithm):
     # -- the server
 
     def round(self, t: int) -> None:
+        self.context.comm.watch.to("wait")
         came = self.expected()
+        self.context.comm.watch.to("compute")
         for n in came:
             letter = self.world.letter(n)
             if letter.base is not None:

@@ -10,7 +10,7 @@ class Stopwatch:
 
         compute     gradients, updates, and whatever is not below
         encode      from the gradient to the message
-        wait        from having a message ready until the slowest process has one, too
+        wait        from having a message ready until the slowest process has one, too; a server for messages
         transfer    the rest of the time in exchanges
         decode      from the messages to the aggregate
 
@@ -43,5 +43,6 @@ class Stopwatch:
         both = self.seconds.get("transfer", 0.0)
         if everyone_ready is not None and self._first_transfer is not None and both:
             self._share = min(max(0.0, everyone_ready - self._first_transfer), both) / both
-        self.seconds |= {"wait": self._share * both, "transfer": (1 - self._share) * both}
+        waited = self.seconds.get("wait", 0.0) + self._share * both
+        self.seconds |= {"wait": waited, "transfer": (1 - self._share) * both}
         return self.seconds
