@@ -46,6 +46,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     merging = re.search(r"Error merging override ([^\n]*)", text)
     if merging:
         cause = str(error.__cause__ or "it does not fit").splitlines()[0].strip()
+        if "is not a ListConfig" in cause:
+            return f"{merging[1]}: not a list; give {merging[1].replace('=', '=[')}]"
         return f"{merging[1].lstrip('+')}: {cause[0].lower()}{cause[1:]}; commexp --cfg job shows a value that fits"
     several = re.search(r"Ambiguous value for argument '([^\n]*)'", text)
     if several:
