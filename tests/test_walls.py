@@ -58,7 +58,7 @@ ALLOWED = {
     "launch": {"comm", "config", "refusals", "rundir", "runner"},
     "sweep": {"config", "refusals", "report", "rundir", "runner", "schema", "trial"},
     "api": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
-    "cli": {"config", "launch", "refusals", "report", "schema", "sweep"},
+    "cli": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api", "rundir"},
 }  # fmt: skip
