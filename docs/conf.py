@@ -17,6 +17,7 @@ highlight_language = "text"  # of indented blocks: commands, tables of output, f
 html_theme = "furo"
 html_title = "commexp"
 html_show_copyright = False
+smartquotes = False
 
 
 def setup(app: Sphinx) -> None:
