@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: help demo test lint figures study bench test-floors clean
+.PHONY: help demo test lint docs figures study bench test-floors clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,9 @@ lint: $(SETUP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(SETUP)  ## the documentation, into outputs/docs/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d outputs/docs/.doctrees docs outputs/docs
 
 figures: $(SETUP)  ## every figure of the report, in outputs/figures; finished runs are used again
 	$(BIN)/python scripts/figures.py

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from commexp.problems import POLICIES, WAYS
 from commexp.refusals import UserError
-from commexp.schema import Config
+from commexp.schema import TRACKERS, Config
 
 DTYPES = ("float32", "float64")
 
@@ -28,6 +28,9 @@ def check_bounds(c: Config) -> None:
         raise UserError(
             f"batch_size={c.batch_size}: must not be less than 1; give 1 or more, or null for the full batch"
         )
+    for name in c.track:
+        if name not in TRACKERS:
+            raise UserError(f"track=[{name}]: unknown; give some of {', '.join(TRACKERS)}")
     if not c.outputs:
         raise UserError("outputs=: empty; give a folder such as outputs")
     if c.seed < 0:

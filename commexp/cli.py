@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 
@@ -13,14 +14,15 @@ from omegaconf import DictConfig
 
 from commexp.ranks import rank
 from commexp.refusals import CONF, LaunchError, UserError, explain
+from commexp.rundir import Run
 from commexp.schema import register
-from commexp.sweep import for_each_job, record_job, register_resolvers
+from commexp.sweep import for_each_job, minimised, record_job, register_resolvers
 
 EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted": 130}
 
 
-def run_one(composed: DictConfig) -> str:
-    """Runs one composed experiment, shows its table, and says how it ended."""
+def run_one(composed: DictConfig) -> Run:
+    """Runs one composed experiment and shows its table."""
     from commexp.config import prepare
     from commexp.launch import launch
     from commexp.report import finish, where_to_look
@@ -40,14 +42,16 @@ def run_one(composed: DictConfig) -> str:
     if rank() == 0:  # of several processes the first one shows the results
         text = finish(run, plan.config.target_accuracy, figures=not sweep)
         print(f"{run.name}: {run.status}" if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
-    return str(run.status)
+    return run
 
 
-def guarded(composed: DictConfig) -> None:
-    """``run_one`` with every ending turned into its exit status; a sweep goes on after a run that ends badly."""
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+def guarded(composed: DictConfig) -> float:
+    """``run_one`` with every ending turned into its exit status; a sweep goes on after a run that ends badly. Returns
+    what a sweeper that searches makes small."""
+    sweep, small = HydraConfig.get().mode == RunMode.MULTIRUN, math.inf
     try:
-        status = run_one(composed)
+        run = run_one(composed)
+        status, small = str(run.status), minimised(run)
     except (UserError, LaunchError) as error:
         if rank() == 0 or isinstance(error, LaunchError):  # a mistake is the same for all processes
             complain(str(error))
@@ -62,6 +66,7 @@ def guarded(composed: DictConfig) -> None:
         status = "failed"
     if EXIT[status] and (not sweep or status == "interrupted"):
         sys.exit(EXIT[status])
+    return small
 
 
 def complain(text: str) -> None:

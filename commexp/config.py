@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -26,6 +27,7 @@ from commexp.schema import COMPONENTS, UNHASHED, Config
 from commexp.topologies import Complete, Gossip, Topology
 
 T = TypeVar("T")
+logging.getLogger("hydra.utils").addHandler(logging.NullHandler())  # else it prints what we say in one line
 KINDS: dict[str, type[Any]] = {
     "dataset": Dataset,
     "partition": Partition,

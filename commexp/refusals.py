@@ -46,6 +46,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     merging = re.search(r"Error merging override ([^\n]*)", text)
     if merging:
         cause = str(error.__cause__ or "it does not fit").splitlines()[0].strip()
+        if "is not a ListConfig" in cause:
+            return f"{merging[1]}: not a list; give {merging[1].replace('=', '=[')}]"
         return f"{merging[1].lstrip('+')}: {cause[0].lower()}{cause[1:]}; commexp --cfg job shows a value that fits"
     several = re.search(r"Ambiguous value for argument '([^\n]*)'", text)
     if several:
@@ -82,7 +84,7 @@ def known_keys() -> list[str]:
     keys = set(_flatten(OmegaConf.structured(Config)))
     for path in CONF.glob("*/*.yaml"):
         group = path.parent.name
-        keys |= {group, *_flatten(_node(path, group), group + ".")}
+        keys |= {group, *_flatten(node_of(path, group), group + ".")}
     return sorted(keys)
 
 
@@ -104,20 +106,20 @@ def _is_twin(name: str, names: Sequence[str]) -> bool:
     return name.endswith("_small") and name.removesuffix("_small") in names
 
 
-def _node(path: Path, group: str) -> DictConfig:
+def node_of(path: Path, group: str) -> DictConfig:
     """The part of a group's file that ends up under the group's own name, with what it has from files beside it."""
     loaded = OmegaConf.load(path)
     assert isinstance(loaded, DictConfig)
     beside = [path.with_name(f"{d.split('@')[0]}.yaml") for d in loaded.get("defaults", []) if isinstance(d, str)]
     if "@package _global_" in path.read_text(encoding="utf-8"):
         loaded = loaded.get(group) or OmegaConf.create()
-    merged = OmegaConf.merge(*(_node(p, group) for p in beside if p.is_file()), loaded)
+    merged = OmegaConf.merge(*(node_of(p, group) for p in beside if p.is_file()), loaded)
     assert isinstance(merged, DictConfig)
     return merged
 
 
 def _has(path: Path, group: str, leaf: str) -> bool:
-    return leaf in _flatten(_node(path, group))
+    return leaf in _flatten(node_of(path, group))
 
 
 def _flatten(node: DictConfig, prefix: str = "") -> Iterable[str]:

@@ -16,6 +16,7 @@ from commexp.comm import Coordinator, Hub, Links, Processes, Remote, Spoke
 from commexp.config import Plan
 from commexp.flatness import measure, write_landscape
 from commexp.following import follow
+from commexp.integrations.tracking import Tracking
 from commexp.interrupts import Interrupts
 from commexp.inventory import write_inventory
 from commexp.problems import NonFiniteError
@@ -85,6 +86,7 @@ class Running(Trial):
         super().__init__(plan, device, run, links)
         self._saved, self._cost = time.monotonic(), 0.0
         self._named = 0  # losses
+        self.tracking = Tracking(plan.config.track if self.links.rank == 0 else ())
 
     def run_to_end(self) -> None:
         run, books, first = self.run, self.books, self.links.rank == 0
@@ -100,6 +102,7 @@ class Running(Trial):
                     write_inventory(self)
                     run.set_meta(name=self.plan.name, status="running", **begun, **self.about())
                     self.say_what_it_costs()
+                    self.tracking.begin(self.plan.resolved, run.folder)
                 why = {}
                 try:
                     status = self._loop(state)
@@ -115,12 +118,14 @@ class Running(Trial):
                     books.flush()
                     for name, rows in self.algorithm.tables().items():
                         run.write_rows(name, rows)
-                    write_json(run.folder / "summary.json", {"status": status, **self.costs(count), **valley})
+                    summary = {"status": status, **self.costs(count), **valley}
+                    write_json(run.folder / "summary.json", summary)
                     run.set_meta(status=status, ended=now(), **why)
                     if isinstance(self.links, Coordinator | Hub):
                         self.links.end()  # nobody writes any more, and all have seen how it ended
                     if status != "interrupted":
                         books.drop_checkpoint()
+                    self.tracking.end(summary, status)
                 log.info("%s after round %d", status, books.done)
                 self.links.tell("")  # nobody leaves before the books are closed
             except Exception as error:
@@ -130,6 +135,7 @@ class Running(Trial):
                     cause = self.links.explain(error)
                     reason = str(cause) if cause is not error else f"{type(error).__name__}: {error}"
                     run.set_meta(status="failed", ended=now(), error=reason)
+                    self.tracking.end({}, "failed")
                 raise
             finally:
                 if isinstance(self.links, Coordinator | Hub):
@@ -256,6 +262,7 @@ class Running(Trial):
                 **diagnostics,
             }
             books.rows.append(row)
+            self.tracking.row(row)
             line = progress.show(books.done, row)
             if line:
                 log.info(line)

@@ -70,7 +70,8 @@ class Config:
     the round, zero only its bad entries. ``prox``: the convex term h beside the loss. ``allocation``: which subsets of
     the data the workers of coded methods hold. ``topology``, ``gossip``: who is whose neighbour, and how often
     decentralised methods mix. ``debug``: assert in every round what must hold in theory, such as equal means.
-    ``save_every``: rounds between checkpoints; null: one every ten seconds.
+    ``save_every``: rounds between checkpoints; null: one every ten seconds. ``track``: who else is told the rows:
+    tensorboard, mlflow, wandb, see integrations/tracking.py.
     """
 
     workers: int = 8
@@ -100,11 +101,13 @@ class Config:
     launch: Launch = field(default_factory=Launch)
     preset: dict[str, Any] = field(default_factory=dict)
     target_accuracy: Optional[float] = None  # noqa: UP045
+    track: list[str] = field(default_factory=list)
     outputs: str = "outputs"
     rerun: bool = False
 
 
-UNHASHED = ("preset", "save_every", "debug", "launch", "target_accuracy", "outputs", "rerun")
+UNHASHED = ("preset", "save_every", "debug", "launch", "target_accuracy", "track", "outputs", "rerun")
+TRACKERS = ("tensorboard", "mlflow", "wandb")  # modules of commexp.integrations, and extras of the package
 
 
 def register() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import sys
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from commexp.ranks import joins
 from commexp.refusals import UserError, choices, explain
-from commexp.rundir import write_json
+from commexp.rundir import Run, write_json
 from commexp.schema import COMPONENTS, UNHASHED
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from commexp.config import Plan
 
+SOUGHT = ("best_test_rmse", "best_objective", "best_train_loss")  # the first that a run has, or its test error
 NOT_SWEPT = (set(UNHASHED) | {"cluster"}) - {"preset"}  # overrides that do not tell one sweep from another
 GOSSIP_FITS = ("algo", "prox", "topology", "gossip", "seed")  # and, of decentralised methods, these ...
 CODED_FITS = ("algo", "allocation", "network", "straggler")  # ... and these of coded ones
@@ -84,6 +86,17 @@ def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:
     kept = {key: value for key, _, value in overrides}
     path = Path(hydra.sweep.dir) / "jobs" / f"{hydra.job.num}.json"
     write_json(path, {"overrides": kept, "run": plan.name, "target": plan.config.target_accuracy, "error": error})
+
+
+def minimised(run: Run) -> float:
+    """What hydra/sweeper=optuna makes small: the best test error, or RMSE, or training loss; infinity for a run that
+    did not complete."""
+    summary = run.summary
+    if run.status != "completed":
+        return math.inf
+    if "best_test_accuracy" in summary:
+        return 1.0 - float(summary["best_test_accuracy"])
+    return next((float(summary[key]) for key in SOUGHT if key in summary), math.inf)
 
 
 class SweepCallback(Callback):

@@ -85,6 +85,7 @@ def test_a_mistake_gets_one_line_and_exit_two(args: list[str], start: str, entry
         (["algo=regtopkk"], "algo=regtopkk: no such option; did you mean regtopk"),
         (["-m", "algo=topk,regtopk", "compress.k=0.1,0"], "compress.k=0:"),
         (["-m", "algo=topk,regtopkk"], "algo=regtopkk: no such option"),
+        (["compress._target_=commexp.Nothing"], "compress._target_=commexp.Nothing: cannot be imported"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -200,9 +201,12 @@ def test_two_identical_commands_at_once_leave_one_sound_folder(tmp_path: Path) -
     assert not [p for p in folder.rglob(".*") if p.name != ".lock"], "temporary files were left"
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--cfg", "job"], ["--info", "defaults"], ["-sc", "install=bash"]])
-def test_hydras_own_flags(args: list[str], cli: Cli) -> None:
-    done = cli(*args)
+@pytest.mark.parametrize(
+    "args",
+    ["--help", "--hydra-help", "--cfg job", "--cfg job --resolve", "--info", "--info defaults", "-sc install=bash"],
+)
+def test_hydras_own_flags(args: str, cli: Cli) -> None:
+    done = cli(*args.split())
     assert done.returncode == 0
     assert done.stdout
     assert done.stderr == ""

@@ -1,0 +1,79 @@
+"""Trackers: services that a run tells its rows. Whatever happens to them, the run goes on."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+log = logging.getLogger("commexp")
+
+
+class Tracker(Protocol):
+    """What ``commexp.integrations.<name>.Tracker`` offers. Its methods may raise whatever they like."""
+
+    def begin(self, config: Mapping[str, Any], folder: Path) -> None:
+        """Opens the tracker's run; where ``folder`` holds the traces of an earlier call, goes on with that one."""
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """A row of metrics.csv; its step is ``round``."""
+
+    def end(self, summary: Mapping[str, Any], status: str) -> None:
+        """summary.json, and how the run ended: completed, interrupted, diverged or failed."""
+
+
+class Tracking:
+    """All trackers of a run, in its first process. One that fails is named in a line and told nothing more."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names, self._told = names, dict[str, Tracker]()
+
+    def begin(self, config: Mapping[str, Any], folder: Path) -> None:
+        for name in self._names:
+            try:
+                tracker: Tracker = import_module(f"commexp.integrations.{name}").Tracker()
+                tracker.begin(config, folder)
+                self._told[name] = tracker
+            except ImportError as error:
+                self._note(name, f"cannot be imported ({error}); pip install 'commexp[{name}]'")
+            except Exception as error:
+                self._drop(name, error)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        self._tell("row", numbers(row))
+
+    def end(self, summary: Mapping[str, Any], status: str) -> None:
+        self._tell("end", summary, status)
+        self._told.clear()
+
+    def _tell(self, method: str, *given: object) -> None:
+        for name, tracker in list(self._told.items()):
+            try:
+                getattr(tracker, method)(*given)
+            except Exception as error:
+                self._drop(name, error)
+
+    def _drop(self, name: str, error: Exception) -> None:
+        self._told.pop(name, None)
+        self._note(name, f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
+
+    def _note(self, name: str, text: str) -> None:
+        line = f"track={name}: {text}; the run goes on without it"
+        log.warning(line)
+        print(f"commexp: note: {line}", file=sys.stderr, flush=True)
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {k: v for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"algo": {"lr": 0.1}} -> {"algo.lr": 0.1}"""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        inner = isinstance(value, Mapping) and bool(value)
+        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found

@@ -1,0 +1,37 @@
+"""Weights & Biases: project and mode are what its own environment variables say (WANDB_PROJECT, WANDB_MODE)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from commexp.rundir import read_json, write_json
+
+
+class Tracker:
+    """A metric for each column, against round; config and summary. wandb.json in the run's folder says which run it
+    is; wandb's own files lie below ``wandb/`` there."""
+
+    def begin(self, config: Mapping[str, Any], folder: Path) -> None:
+        import wandb
+
+        project = os.environ.get("WANDB_PROJECT", "commexp")
+        self.run = wandb.init(
+            project=project,
+            name=folder.name,
+            id=read_json(folder / "wandb.json").get("run"),
+            resume="allow",
+            dir=str(folder),
+            config=dict(config),
+            settings=wandb.Settings(console="off"),
+        )
+        write_json(folder / "wandb.json", {"run": self.run.id})
+
+    def row(self, row: Mapping[str, float]) -> None:
+        self.run.log(dict(row), step=int(row["round"]))
+
+    def end(self, summary: Mapping[str, Any], status: str) -> None:
+        self.run.summary.update({"status": status, **summary})
+        self.run.finish(exit_code=int(status != "completed"))

@@ -1,0 +1,151 @@
+"""The documentation: its commands and files work as they stand, its links lead somewhere, and it builds."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from conftest import environment
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from registry import plan
+
+from commexp import cli, compare
+from commexp.check import cli as checks
+from commexp.refusals import CONF
+from commexp.sweep import sweep_name
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+SMALLER = {f"rounds={n}": "rounds=10" for n in (20, 50, 100, 200, 1000)} | {"steps=80": "steps=16"}
+SMALLER |= {"compress.k=0.2,0.4,0.6,0.8": "compress.k=0.2,0.6", "compress.k=0.1,0.01": "compress.k=0.1"}
+SMALLER |= {"seed=0,1": "seed=0"}
+GIVEN = (
+    "make demo",
+    "source .venv/bin/activate",
+    "commexp --help",
+    'eval "$(commexp -sc install=bash)"',
+)  # see test_cli
+
+Shell = Callable[[str], None]
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """(language, text) of the page's fenced blocks, in order."""
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    return re.findall(r"^```(\w+)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def lines(text: str) -> Iterator[str]:
+    yield from (line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#"))
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """Carries out a line of a page in an empty folder; our own commands in this process, with little to do."""
+    ours = {"commexp": cli.main, "commexp-report": compare.main, "commexp-check": checks.main}
+    monkeypatch.chdir(tmp_path)
+
+    def call(line: str) -> None:
+        words = shlex.split(line)
+        if line == "export PYTHONPATH=.":
+            monkeypatch.syspath_prepend(str(tmp_path))
+        elif words[0] not in ours:
+            subprocess.run(["bash", "-c", line], check=True)
+        else:
+            words = [str(p) for w in words for p in (sorted(tmp_path.glob(w)) if "*" in w else [SMALLER.get(w, w)])]
+            monkeypatch.setattr(sys, "argv", words)
+            try:
+                with patch.dict(os.environ, environment(), clear=True):
+                    ours[words[0]]()
+                status: object = 0
+            except SystemExit as end:
+                status = end.code
+            finally:
+                gc.enable()
+            assert not status, line
+
+    return call
+
+
+def test_start_ends_with_a_figure_of_the_readers_own(
+    shell: Shell, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    commands = [line for kind, text in blocks("start") if kind == "sh" for line in lines(text)]
+    sweep = next(shlex.split(c)[2:] for c in commands if c.startswith("commexp -m +experiment"))
+    assert any(sweep_name(sweep) in c for c in commands), "the page says where the figure lies"
+    smaller = sweep_name([SMALLER.get(w, w) for w in sweep])
+    for command in commands:
+        if command not in GIVEN:
+            shell(command.replace(sweep_name(sweep), smaller))
+    assert "final_against_compression.png" in capfd.readouterr().out
+    assert (tmp_path / "outputs" / "sweeps" / smaller / "figures" / "final_against_compression.png").is_file()
+    assert (tmp_path / "outputs" / "report" / "comparison.png").is_file()
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert {"demo", "docs"} <= set(targets)
+
+
+def test_extensions_work_as_they_stand(shell: Shell, tmp_path: Path) -> None:
+    ran = 0
+    for kind, text in blocks("extending"):
+        if kind == "sh":
+            for line in lines(text):
+                shell(line)
+                ran += line.startswith("commexp ")
+        else:
+            name = re.findall(r"^# (\S+\.(?:py|yaml))$", text, flags=re.MULTILINE)[0]
+            assert len(text.splitlines()) <= 40
+            (tmp_path / name).write_text(text)
+    runs = {p.parent.name.rsplit("-", 1)[0] for p in tmp_path.glob("outputs/runs/*/summary.md")}
+    assert {"sgd-cyclic-digits", "slowmo-fp16-digits", "dpsgd-none-digits", "sgd-cyclic-moons"} <= runs
+    assert ran >= 6
+
+
+def test_every_command_for_a_cluster_composes() -> None:
+    found = [line for kind, text in blocks("cluster") if kind == "sh" for line in lines(text) if "commexp" in line]
+    assert len(found) >= 9
+    for line in found:
+        words = [w for w in shlex.split(line.partition("commexp ")[2]) if w != "-m" and "interval(" not in w]
+        if "hydra/launcher=ray" in words and not importlib.util.find_spec("hydra_plugins.hydra_ray_launcher"):
+            continue
+        for batch in BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words), max_batch_size=None):
+            for overrides in batch:
+                made = plan(*overrides)
+                if "launch=torchrun" in overrides:
+                    assert made.spread(made.config.launch.nproc) == "", line
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (*DOCS.glob("*.md"), ROOT / "README.md"):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).is_file(), f"{page.name}: {target}"
+
+
+def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+    for name in ("sphinx", "myst_parser", "furo"):
+        pytest.importorskip(name, reason=f"{name} is not installed: pip install -e '.[docs]'")
+    from sphinx.cmd.build import build_main
+
+    pages = tmp_path / "docs"
+    shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("reference", "conf.py"))
+    with patch.object(sys, "path", [*sys.path]):
+        status = build_main(["-W", "--keep-going", "-q", "-c", str(DOCS), str(pages), str(tmp_path / "html")])
+    assert status == 0
+    for path in CONF.glob("*/*.yaml"):
+        section = f"\n## {path.stem}\n"
+        assert section in (pages / "reference" / f"{path.parent.name}.md").read_text(encoding="utf-8")
+        assert (tmp_path / "html" / "reference" / f"{path.parent.name}.html").is_file()
+    made = (tmp_path / "html" / "reference" / "compress.html").read_text(encoding="utf-8")
+    assert "compress.mu" in made
+    assert "Delta[j]" in made
+    assert "commexp.compressors.RegTopK" in made
