@@ -12,7 +12,7 @@ from commexp.algorithms import Algorithm
 from commexp.allocations import Held
 from commexp.books import busy
 from commexp.comm import Entry, stretch_ends
-from commexp.config import build
+from commexp.components import build
 from commexp.network import Closing, Network, Straggler, VirtualClock
 from commexp.refusals import UserError
 from commexp.rundir import Run

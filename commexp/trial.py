@@ -16,8 +16,9 @@ from commexp.algorithms import Context, Redundancy
 from commexp.asynchrony import asynchrony
 from commexp.books import Books, Planned
 from commexp.comm import Communicator, Coordinator, Hub, Links, Remote, Served, choose, stretch_ends, stretch_of
+from commexp.components import short
 from commexp.compressors import Setup
-from commexp.config import Plan, short
+from commexp.config import Plan
 from commexp.network import Closing, VirtualClock, WallClock
 from commexp.problems import Alternating, Finite, NonFiniteError, Speed, build_problem
 from commexp.provenance import describe

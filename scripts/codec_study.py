@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from commexp.api import compose_config
+from commexp.components import around_codec, build
 from commexp.compressors import Compressor, Message, Setup
-from commexp.config import around_codec, build, prepare
+from commexp.config import prepare
 from commexp.problems.classification import Classification
 from commexp.refusals import CONF
 from commexp.report.style import COLOURS, MARKERS, figure, save

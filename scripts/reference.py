@@ -16,8 +16,8 @@ from typing import Any
 
 from hydra.utils import get_class
 
+from commexp.components import Around
 from commexp.compressors import Feedback
-from commexp.config import Around
 from commexp.refusals import CONF, node_of
 from commexp.schema import UNHASHED, Comm, Config, Launch, Speed
 from commexp.topologies import Gossip

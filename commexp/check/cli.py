@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 
 from commexp.api import compose_config
 from commexp.check.compressor import CHECKS, Result, one_line, run_checks
+from commexp.components import around_codec, build
 from commexp.compressors import Compressor
-from commexp.config import around_codec, build
 from commexp.refusals import CONF, UserError
 from commexp.report.tables import markdown
 
