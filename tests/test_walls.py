@@ -28,7 +28,8 @@ ALLOWED = {
     "allocations": set(),
     "report": {"rundir"},
     "integrations": {"comm", "compressors"},
-    "check": {"api", "compressors", "config", "refusals", "report"},
+    "batch": {"api", "rundir"},
+    "check": {"api", "batch", "compressors", "config", "refusals", "report", "rundir"},  # claims: runs, and their files
     "rundir": set(),
     "books": {"checkpoint", "comm", "network", "rundir"},
     "checkpoint": {"comm", "rundir"},
