@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from dppf_study import SEEDS as STUDIED
-from dppf_study import TAUS, TUNED, error
-from dppf_study import words as studied
 
-from commexp.batch import result, run_all
-from commexp.refusals import UserError
+from commexp.batch import result
 from commexp.report.curves import draw_line
-from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, percent_axis, save
+from commexp.report.style import bytes_axis, figure, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.rundir import Run, write_atomic
 from commexp.units import human_bytes
@@ -90,33 +84,4 @@ def numbers(found: list[Run]) -> list[str]:
     return [f"{accuracy.mean():.2%} ± {100 * accuracy.std():.2f}", human_bytes(sent), f"{sent / dense:.4g}"]
 
 
-def local_methods() -> None:
-    """Local methods on Fashion-MNIST, each as tuned by dppf_study.py: test error against bytes sent."""
-    tuned = json.loads(TUNED.read_text(encoding="utf-8"))
-    methods = (("sgd", (1,)), ("localsgd", TAUS), ("easgd", TAUS), ("dppf", TAUS))
-    names = {"sgd": "SGD", "localsgd": "LocalSGD", "easgd": "EASGD", "dppf": "DPPF"}
-    with figure(1, 1, 4.6, 3.2) as (made, (axis,)):
-        for i, (method, taus) in enumerate(methods):
-            sent, middle, spread = [], [], []
-            for tau in taus:
-                setting = tuned[f"{method} {tau}"]["setting"]
-                try:
-                    asked = [studied((method, tau), setting, seed) for seed in STUDIED]
-                    found = list(run_all(asked).values())
-                except UserError as missing:
-                    print(f"dppf_small: left out: {missing}", file=sys.stderr)
-                    return
-                errors = pd.Series([error(run) for run in found])
-                sent.append(float(found[0].summary["bytes_sent"]))
-                middle.append(errors.mean())
-                spread.append(errors.sem())
-            look = {"color": COLOURS[(6, 1, 2, 0)[i]], "marker": MARKERS[i], "capsize": 2.5}
-            axis.errorbar(sent, middle, spread, label=names[method], **look)
-        bytes_axis(axis.xaxis)
-        percent_axis(axis, f"test error (mean ± s.e. of {len(STUDIED)} seeds)")
-        axis.set_xlabel("bytes sent, all workers")
-        axis.legend()
-        save(made, OUT / "dppf_small")
-
-
-FIGURES = (regtopk_small, dppf_twins, local_methods)
+FIGURES = (regtopk_small, dppf_twins)

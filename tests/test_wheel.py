@@ -26,7 +26,7 @@ def test_an_installed_wheel_runs_from_another_folder(tmp_path: Path) -> None:
         assert f"commexp/conf/{path.relative_to(ROOT / 'conf')}" in names
     for path in (ROOT / "commexp").rglob("*.py"):
         assert str(path.relative_to(ROOT)) in names
-    assert "commexp/py.typed" in names
+    assert {"commexp/py.typed", "commexp/check/claims.yaml"} <= names
     assert not [n for n in names if n.startswith(("tests/", "outputs/", "scripts/"))]
 
     site = tmp_path / "site"

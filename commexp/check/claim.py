@@ -32,7 +32,9 @@ class Bound:
     def __str__(self) -> str:
         if math.isinf(self.at_least):
             return f"<= {self.at_most:.4g}"
-        return f">= {self.at_least:.4g}" + ("" if math.isinf(self.at_most) else f", <= {self.at_most:.4g}")
+        if math.isinf(self.at_most):
+            return f">= {self.at_least:.4g}"
+        return f"{self.at_least:.3g} to {self.at_most:.3g}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,9 @@ def _claim(node: Mapping[str, Any], systems: Mapping[str, System], path: Path) -
     given["bound"] = _made(Bound, {key: float(number) for key, number in given.get("bound", {}).items()}, path)
     claim: Claim = _made(Claim, given, path)
     where = f"--file={path}: {claim.id}"
+    for name in ("says", "source", "scale", "published", "data", "costs"):
+        if not isinstance(getattr(claim, name), str):
+            raise UserError(f"{where}: {name}={getattr(claim, name)}: not a text; put it in quotes")
     if claim.system not in systems:
         raise UserError(f"{where}: system={claim.system}: no such system; give one of {', '.join(systems)}")
     if claim.mean not in MEANS:

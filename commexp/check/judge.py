@@ -54,7 +54,7 @@ def judge(claims: Sequence[Claim], named: bool, outputs: str, roots: Mapping[str
     verdicts = []
     for claim in claims:
         if claim.id not in wanted:
-            reason = f"takes {claim.costs}: give its name, commexp-check claims {claim.id}"
+            reason = f"takes {claim.costs}; runs if it is named"
             verdicts.append(Verdict(claim, ELSEWHERE, reason=reason))
             continue
         outcomes = {label: [found[c] for c in each] for label, each in wanted[claim.id].items()}

@@ -18,7 +18,8 @@ def table(verdicts: Sequence[Verdict]) -> str:
     """A row per claim, then why some have no number."""
     rows = [[v.claim.id, v.ours, v.range, str(v.claim.bound), v.claim.published, v.verdict] for v in verdicts]
     text = markdown(["claim", "here", "seeds", "must be", "published", ""], rows)
-    notes = [f"- {v.claim.id}: {v.reason}" for v in verdicts if v.reason]
+    reasons = dict.fromkeys(v.reason for v in verdicts if v.reason)
+    notes = [f"- {', '.join(v.claim.id for v in verdicts if v.reason == reason)}: {reason}" for reason in reasons]
     counts = [f"{sum(v.verdict == kind for v in verdicts)} {kind}" for kind in (MET, NOT_MET, FAILED, ELSEWHERE)]
     return "\n".join([text, *([""] if notes else []), *notes, "", ", ".join(c for c in counts if c[0] != "0")]) + "\n"
 

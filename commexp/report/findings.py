@@ -90,7 +90,7 @@ def _section(section: Section) -> str:
 
 def _finding(f: Finding) -> str:
     numbers = {"here": f.ours, "seeds": f.seeds, "must be": f.bound, "published": f.published}
-    listed = "".join(f"<dt>{key}</dt><dd>{escape(text)}</dd>" for key, text in numbers.items() if text)
+    listed = "".join(f"<dt>{key}</dt><dd>{escape(text)}</dd>" for key, text in numbers.items() if text not in ("", "-"))
     kind = f.verdict.replace(" ", "")
     reason = f'<p class="soft">{escape(f.reason)}</p>' if f.reason else ""
     return (
