@@ -33,11 +33,11 @@ class Verdict:
 
     @property
     def ours(self) -> str:
-        return f"{self.number:.3g}" if self.numbers else "-"
+        return f"{self.number:.4g}" if self.numbers else "-"
 
     @property
     def range(self) -> str:
-        return f"{min(self.numbers):.3g} to {max(self.numbers):.3g}" if len(self.numbers) > 1 else ""
+        return f"{min(self.numbers):.4g} to {max(self.numbers):.4g}" if len(self.numbers) > 1 else ""
 
 
 def judge(claims: Sequence[Claim], named: bool, outputs: str, roots: Mapping[str, str], jobs: int) -> list[Verdict]:

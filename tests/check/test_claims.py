@@ -59,6 +59,11 @@ def test_every_system_is_claimed_something_of() -> None:
     assert len(SYSTEMS) == 5
 
 
+def test_every_figure_is_drawn_by_a_script() -> None:
+    scripts = "".join(path.read_text(encoding="utf-8") for path in (CLAIMS.parents[2] / "scripts").glob("*.py"))
+    assert [name for system in SYSTEMS.values() for name in system.figures if f'"{name}"' not in scripts] == []
+
+
 @pytest.mark.parametrize("words", sorted({w for c in PUBLISHED for w in c.runs.values()}))
 def test_every_command_composes(words: str) -> None:
     plan(*shlex.split(words))
