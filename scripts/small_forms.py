@@ -7,7 +7,7 @@ from pathlib import Path
 
 from commexp.batch import Command, result
 from commexp.report.curves import draw_line, dress
-from commexp.report.style import figure, save
+from commexp.report.style import figure, log_scale, save
 from commexp.rundir import Run
 
 OUT = Path("outputs/figures")
@@ -65,13 +65,17 @@ def runs(words: Words) -> list[Run]:
 
 
 def panels(table: Mapping[str, tuple[int, Words]], across: tuple[str, ...], metric: str, name: str) -> None:
-    """A metric of each method against each of ``across``."""
+    """A metric of each method against each of ``across``, on a log scale where one line goes far beyond another."""
     with figure(1, len(across), 3.3, 2.7) as (made, axes):
+        found = {
+            method: [r.metrics.iloc[1:].reset_index(drop=True) for r in runs(w)] for method, (_, w) in table.items()
+        }
         for number, (axis, x) in enumerate(zip(axes, across, strict=True)):
-            for method, (style, words) in table.items():
-                frames = [r.metrics.iloc[1:].reset_index(drop=True) for r in runs(words)]
-                draw_line(axis, frames, x, metric, style, method)
-            dress(axis, x, metric, first_column=number == 0, least=2)
+            ends = [float(frames[0][x].iloc[-1]) for frames in found.values()]
+            log = max(ends) > 4 * min(ends) or x == "bytes_sent"
+            for method, (style, _) in table.items():
+                draw_line(axis, found[method], x, metric, style, method, log)
+            dress(axis, x, metric, first_column=number == 0, log=log, least=2)
         axes[0].legend()
         save(made, OUT / name)
 
@@ -107,8 +111,8 @@ def dppf_width() -> None:
             limit = float(found[0].metrics["valley_limit"].iloc[-1])
             axis.axhline(limit, color="grey", linewidth=0.8, linestyle=":")
         axis.set_xlabel("round")
-        axis.set_ylabel("valley width (mean and range of 3 seeds)")
-        axis.set_yscale("log")
+        axis.set_ylabel("valley width")
+        log_scale(axis.yaxis)
         axis.legend()
         save(made, OUT / "dppf_width")
 
