@@ -160,9 +160,8 @@ def page(roots: Mapping[str, str]) -> None:
     systems, claims = load()
     verdicts = judge(claims, named=False, outputs="outputs", roots=roots, jobs=2)
     write(verdicts, PAGE.parent)
-    write_atomic(
-        PAGE, findings_page(sections(systems, verdicts, OUT), "What the papers say, run here: make reproduce.")
-    )
+    told = "What the papers of five systems say, and what came of it here, on two cores: make reproduce, make figures."
+    write_atomic(PAGE, findings_page(sections(systems, verdicts, OUT), told))
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ class Verdict:
 
     @property
     def range(self) -> str:
-        return f"{min(self.numbers):.4g} to {max(self.numbers):.4g}" if len(self.numbers) > 1 else ""
+        return f"{min(self.numbers):.3g} to {max(self.numbers):.3g}" if len(self.numbers) > 1 else ""
 
 
 def judge(claims: Sequence[Claim], named: bool, outputs: str, roots: Mapping[str, str], jobs: int) -> list[Verdict]:
