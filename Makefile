@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: help demo test lint docs figures study bench test-floors clean
+ARGS ?=
+PAGE := outputs/report/index.html
+
+.PHONY: help demo test lint docs reproduce figures study bench test-floors clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -37,8 +40,15 @@ lint: $(SETUP)  ## ruff and mypy
 docs: $(SETUP)  ## the documentation, into outputs/docs/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -d outputs/docs/.doctrees docs outputs/docs
 
-figures: $(SETUP)  ## every figure of the report, in outputs/figures; finished runs are used again
-	$(BIN)/python scripts/figures.py
+reproduce: $(SETUP)  ## the papers' claims, run and judged: a table; fails where one that ran is not met
+	$(BIN)/commexp-check claims $(ARGS)
+
+figures: $(PAGE)  ## every figure, in outputs/figures, and a page of claims and findings; finished runs are used again
+	@echo $(PAGE)
+
+# ARGS="--root a9a=FOLDER": where data lie; make -B figures: when data have come since
+$(PAGE): $(SETUP) $(shell find commexp conf scripts -name '*.py' -o -name '*.yaml' -o -name '*.json')
+	$(BIN)/python scripts/figures.py $(ARGS)
 
 study: $(SETUP)  ## local, decentralised, coded and asynchronous methods compared: 140 minutes on two cores, into outputs/figures
 	$(BIN)/python scripts/dppf_study.py --tune

@@ -25,7 +25,7 @@ def main() -> None:
         "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or that hold runs or a sweep"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/report"), help="where index.html, tables and figures go"
+        "--out", type=Path, default=Path("outputs/comparison"), help="where index.html, tables and figures go"
     )
     parser.add_argument(
         "--replay",

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from batch import result, run_all
 from scipy.optimize import minimize
 
 from commexp.api import compose_config
+from commexp.batch import result, run_all
 from commexp.config import prepare
 from commexp.report.style import figure, line_style, log_scale, save
 from commexp.report.tables import markdown

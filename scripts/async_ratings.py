@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from batch import result, run_all
 
+from commexp.batch import result, run_all
 from commexp.refusals import UserError
 from commexp.report.tables import markdown
 from commexp.rundir import Run, write_atomic

@@ -17,10 +17,10 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from batch import result, run_all
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from commexp.batch import result, run_all
 from commexp.report.curves import draw_line, dress
 from commexp.report.style import compact, figure, save
 from commexp.report.tables import markdown

@@ -1,4 +1,4 @@
-"""Local methods on Fashion-MNIST, a table: python scripts/dppf_study.py [--tune]
+"""Local methods on Fashion-MNIST, a table and a picture: python scripts/dppf_study.py [--tune]
 
 Test error and bytes of synchronous SGD, the same with SAM, and six local methods at tau = 4, 8 and 16. Every method
 is tuned at every tau over as many settings as any other, on validation images and with seeds of its own; the settings
@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from batch import result, run_all
 
+from commexp.batch import result, run_all
+from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.rundir import Run, write_atomic, write_json
 from commexp.units import human_bytes
@@ -107,6 +108,30 @@ def main() -> None:
     write_atomic(OUT / "dppf_small.md", text)
     write_atomic(OUT / "dppf_small.csv", pd.DataFrame(numbers).to_csv(index=False))
     print(text)
+    local_methods()
+
+
+def local_methods() -> None:
+    """Local methods on Fashion-MNIST, each as tuned by dppf_study.py: test error against bytes sent."""
+    tuned = json.loads(TUNED.read_text(encoding="utf-8"))
+    methods = (("sgd", (1,)), ("localsgd", TAUS), ("easgd", TAUS), ("dppf", TAUS))
+    with figure(1, 1, 4.6, 3.2) as (made, (axis,)):
+        for i, (method, taus) in enumerate(methods):
+            sent, middle, spread = [], [], []
+            for tau in taus:
+                setting = tuned[f"{method} {tau}"]["setting"]
+                found = [result(words((method, tau), setting, seed)) for seed in SEEDS]
+                errors = pd.Series([error(run) for run in found])
+                sent.append(float(found[0].summary["bytes_sent"]))
+                middle.append(errors.mean())
+                spread.append(errors.sem())
+            look = {"color": COLOURS[(6, 1, 2, 0)[i]], "marker": MARKERS[i], "capsize": 2.5}
+            axis.errorbar(sent, middle, spread, label=NAMES.get(method, method.upper()), **look)
+        bytes_axis(axis.xaxis)
+        percent_axis(axis, f"test error (mean ± s.e. of {len(SEEDS)} seeds)")
+        axis.set_xlabel("bytes sent, all workers")
+        axis.legend()
+        save(made, OUT / "dppf_small")
 
 
 if __name__ == "__main__":

@@ -1,34 +1,70 @@
-"""make figures: every figure of the report, from finished runs where they exist.
+"""make figures: every figure of the report, from finished runs where they exist, and a page with the papers' claims.
 
-outputs/figures/  regtopk_linreg  regtopk_toy  digits_bytes  codec_study  dppf_small  twins  proxgt_logistic
-topology_independence  choco_digits  onebit_small   (png, pdf); the numbers of most in tables (md)
+outputs/report/index.html   a section per system: what was claimed, what came out, our figure
+outputs/figures/            the figures (png, pdf), the numbers of most in tables (md)
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import gossip_study
 import pandas as pd
+import small_forms
+import twins
 from codec_study import study
-from gossip_study import choco, independence, logistic
-from twins import local_methods, twins
 
-from commexp.api import run_experiment
+from commexp.batch import result, run_all
+from commexp.check.claim import load
+from commexp.check.claims_cli import folders
+from commexp.check.judge import judge
+from commexp.check.show import sections, write
 from commexp.report.curves import draw_line, dress
+from commexp.report.findings import findings_page
 from commexp.report.style import bytes_axis, figure, line_style, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.rundir import Run, write_atomic
 from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")
+PAGE = Path("outputs/report/index.html")
+Words = tuple[str, ...]
+LINREG: Words = ("+experiment=regtopk_linreg",)
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+TOY: Words = ("+experiment=regtopk_toy",)
+METHODS = {"none": "dense", "topk": "Top-1", "regtopk": "RegTop-1"}
+#: 1-bit and real-valued messages
+ONEBIT: Words = ("+experiment=onebit_linreg", "algo.lr=0.05")
+MESSAGES: dict[str, Words] = {"1-bit": (), "real": ("compress=none", "rounds=500")}
+COPIES = (1, 2, 5, 10)
+KEPT = (0.1, 0.01, 0.001)  # k/J on digits
 
 
 def runs(*overrides: str, seeds: int) -> list[Run]:
-    return [run_experiment([*overrides, f"seed={seed}"], figures=False) for seed in range(seeds)]
+    return [result((*overrides, f"seed={seed}")) for seed in range(seeds)]
+
+
+def commands() -> list[Words]:
+    """Of all runs that are drawn here."""
+    fixed = {
+        5: [
+            (*LINREG, "compress=none"),
+            *((*LINREG, f"compress={c}", f"compress.k={k}") for c in ("topk", "regtopk") for k in SHARES),
+        ],
+        1: [
+            *((*TOY, f"compress={c}") for c in METHODS),
+            *((*ONEBIT, *words, f"allocation.d={d}") for words in MESSAGES.values() for d in COPIES),
+        ],
+        3: [
+            ("algo=sgd",),
+            *((f"algo={c}", f"compress.k={k}") for c in ("topk", "regtopk") for k in (0.1, 0.01, 0.001)),
+        ],
+    }
+    return [(*words, f"seed={seed}") for seeds, each in fixed.items() for words in each for seed in range(seeds)]
 
 
 def mean_log(found: Sequence[Run]) -> pd.Series:
@@ -39,14 +75,13 @@ def mean_log(found: Sequence[Run]) -> pd.Series:
 
 def linreg() -> None:
     """arXiv 2501.05633: squared distance to the optimum against round, by share S = k/J."""
-    experiment = "+experiment=regtopk_linreg"
-    dense = mean_log(runs(experiment, "compress=none", seeds=5))
+    dense = mean_log(runs(*LINREG, "compress=none", seeds=5))
     rows = [["dense", "1.0", *(f"{dense[t]:.1f}" for t in (500, 1000, 1500, 2500))]]
     with figure(1, 2, 3.6, 3.2) as (made, axes):
         for axis, method, title in zip(axes, ("topk", "regtopk"), ("Top-k", "RegTop-k"), strict=True):
             axis.plot(dense.index, 10**dense, color="black", linestyle=":", label="dense" if method == "topk" else None)
             for i, share in enumerate(SHARES):
-                mean = mean_log(runs(experiment, f"compress={method}", f"compress.k={share}", seeds=5))
+                mean = mean_log(runs(*LINREG, f"compress={method}", f"compress.k={share}", seeds=5))
                 axis.plot(mean.index, 10**mean, label=f"S = {share}" if method == "topk" else None, **line_style(i))
                 rows.append([method, str(share), *(f"{mean[t]:.1f}" for t in (500, 1000, 1500, 2500))])
             axis.set_title(title)
@@ -66,8 +101,8 @@ def toy() -> None:
     """arXiv 2501.05633: two workers whose large gradients cancel."""
     with figure(1, 1, 4.2, 3.0) as (made, axes):
         # black, orange, and blue in dashes, because the first and the last lie on each other
-        for method, name, style in (("none", "dense", 6), ("topk", "Top-1", 1), ("regtopk", "RegTop-1", 7)):
-            found = runs("+experiment=regtopk_toy", f"compress={method}", seeds=1)
+        for (method, name), style in zip(METHODS.items(), (6, 1, 7), strict=True):
+            found = runs(*TOY, f"compress={method}", seeds=1)
             draw_line(axes[0], [r.metrics for r in found], "step", "train_loss", style, name)
         dress(axes[0], "step", "train_loss")
         axes[0].set_xlabel("round")
@@ -88,7 +123,7 @@ def digits() -> None:
             return float(found[0]["bytes_sent"].iloc[-1])
 
         axis.annotate("k/J = 1", (line("dense", 6, "algo=sgd"), 1.0), ha="right", va="bottom")
-        for k in (0.1, 0.01, 0.001):
+        for k in KEPT:
             first = k == 0.1
             line("Top-k" if first else "", 1, "algo=topk", f"compress.k={k}")
             end = line("RegTop-k" if first else "", 0, "algo=regtopk", f"compress.k={k}")
@@ -103,11 +138,11 @@ def digits() -> None:
 
 def onebit() -> None:
     """1-bit gradient coding beside real-valued, half of 100 peers late: excess loss by copies d, one seed and step."""
-    experiment, rows = ("+experiment=onebit_linreg", "algo.lr=0.05"), []
+    rows = []
     with figure(1, 1, 5.2, 3.2) as (made, axes):
-        for d, bits, real in ((1, 0, 7), (2, 1, 8), (5, 2, 9), (10, 3, 10)):
-            for name, style, words in (("1-bit", bits, ()), ("real", real, ("compress=none", "rounds=500"))):
-                (found,) = runs(*experiment, *words, f"allocation.d={d}", seeds=1)
+        for i, d in enumerate(COPIES):
+            for style, (name, words) in zip((i, i + 7), MESSAGES.items(), strict=True):
+                (found,) = runs(*ONEBIT, *words, f"allocation.d={d}", seeds=1)
                 draw_line(axes[0], [found.metrics], "bytes_sent", "excess_loss", style, f"{name}, d = {d}")
                 end = found.metrics["excess_loss"].iloc[-len(found.metrics) // 10 :].mean()
                 rows.append([name, str(d), f"{end:.2g}", human_bytes(float(found.metrics["bytes_sent"].iloc[-1]))])
@@ -120,11 +155,27 @@ def onebit() -> None:
     print(text)
 
 
+def page(roots: Mapping[str, str]) -> None:
+    """The papers' claims, judged, with the figures."""
+    systems, claims = load()
+    verdicts = judge(claims, named=False, outputs="outputs", roots=roots, jobs=2)
+    write(verdicts, PAGE.parent)
+    told = "What the papers of five systems say, and what came of it here, on two cores: make reproduce, make figures."
+    write_atomic(PAGE, findings_page(sections(systems, verdicts, OUT), told))
+
+
 def main() -> None:
-    for draw in (linreg, toy, digits, study, local_methods, twins, logistic, independence, choco, onebit):
+    parser = argparse.ArgumentParser(description="Every figure, and a page with the papers' claims.")
+    parser.add_argument("--root", action="append", default=[], metavar="DATA=FOLDER", help="as of commexp-check claims")
+    roots = folders(parser.parse_args().root, load()[1])
+    run_all([*commands(), *small_forms.commands(), *twins.commands(), *gossip_study.commands()])
+    mine = (linreg, toy, digits, onebit, study)
+    others = (*small_forms.FIGURES, *twins.FIGURES, *gossip_study.FIGURES)
+    for draw in (*mine, *others):
         print(f"{draw.__name__}: {(draw.__doc__ or '').splitlines()[0]}", file=sys.stderr)
         draw()
-    print("\n".join(str(p) for p in sorted(OUT.glob("*.*"))))
+    page(roots)
+    print("\n".join(str(p) for p in [*sorted(OUT.glob("*.*")), PAGE]))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from batch import result, run_all
 from sklearn.linear_model import LogisticRegression
 
 from commexp.api import compose_config
+from commexp.batch import result, run_all
 from commexp.config import prepare
 from commexp.refusals import UserError
 from commexp.report.curves import draw_line, dress
@@ -43,6 +43,25 @@ QUOTED = {
     "third-party ProxGT-SR-E": ("0.3431", "84.20%", "2.2e-03", "90%"),
     "better methods": ("0.327", "85.1%", "1e-04", "2%"),
 }
+GRAPHS = ("complete", "ring", "ladder")
+MIXINGS = {"1 mixing": "null", "distances to 1/N": "0.03125"}
+LOGISTIC = [("+experiment=proxgt_logistic", f"seed={seed}") for seed in SEEDS]
+COMPRESSED = {"dpsgd": "D-PSGD, whole models", "choco": "CHOCO-SGD, Top-k 10 %"}
+
+
+def mixed(graph: str, contraction: str, seed: int) -> tuple[str, ...]:
+    given = f"gossip.contraction={contraction}"
+    return "+experiment=topology_independence", f"topology={graph}", given, f"seed={seed}"
+
+
+def compressed(method: str) -> list[tuple[str, ...]]:
+    return [("+experiment=choco_digits", f"algo={method}", f"seed={seed}") for seed in range(3)]
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Of all figures whose data need no download."""
+    independent = [mixed(graph, c, seed) for graph in GRAPHS for c in MIXINGS.values() for seed in SEEDS]
+    return [*LOGISTIC, *independent, *(each for method in COMPRESSED for each in compressed(method))]
 
 
 def final(run: Run, column: str) -> float:
@@ -99,18 +118,12 @@ def row(name: str, step: float, run: Run) -> list[str]:
 
 def independence() -> None:
     """Stationarity against samples on three graphs, with one mixing and with as many as shrink distances to 1/N."""
-    graphs, columns = ("complete", "ring", "ladder"), {"1 mixing": "null", "distances to 1/N": "0.03125"}
-
-    def words(graph: str, contraction: str, seed: int) -> tuple[str, ...]:
-        given = f"gossip.contraction={contraction}"
-        return "+experiment=topology_independence", f"topology={graph}", given, f"seed={seed}"
-
-    run_all(words(graph, c, seed) for graph in graphs for c in columns.values() for seed in SEEDS)
+    run_all(mixed(graph, c, seed) for graph in GRAPHS for c in MIXINGS.values() for seed in SEEDS)
     rows = []
     with figure(1, 2, 3.2, 2.8) as (made, axes):
-        for axis, (title, contraction) in zip(axes, columns.items(), strict=True):
-            for style, graph in zip((0, 8, 16), graphs, strict=True):  # dashes, because lines lie on each other
-                runs = [result(words(graph, contraction, seed)) for seed in SEEDS]
+        for axis, (title, contraction) in zip(axes, MIXINGS.items(), strict=True):
+            for style, graph in zip((0, 8, 16), GRAPHS, strict=True):  # dashes, because lines lie on each other
+                runs = [result(mixed(graph, contraction, seed)) for seed in SEEDS]
                 k = int(runs[0].summary["mixings"])
                 draw_line(
                     axis, [r.metrics for r in runs], "samples_per_node", "stationarity", style, f"{graph}, K = {k}"
@@ -140,13 +153,11 @@ def independence() -> None:
 
 def logistic() -> None:
     """l1 logistic regression: stationarity of five seeds, and objectives beside scikit-learn's."""
-    words = [("+experiment=proxgt_logistic", f"seed={seed}") for seed in SEEDS]
-    run_all(words)
-    runs = [result(each) for each in words]
+    runs = list(run_all(LOGISTIC).values())
     rows = []
     for seed, run in zip(SEEDS, runs, strict=True):
         reached = run.metrics[run.metrics["stationarity"] <= 1e-5]["round"].min()
-        best = solved(words[seed])
+        best = solved(LOGISTIC[seed])
         ours = final(run, "objective")
         rows.append(
             [
@@ -183,13 +194,11 @@ def solved(words: Sequence[str]) -> float:
 
 def choco() -> None:
     """Digits on a ring: train loss against bytes, whole models and Top-k at a tenth."""
-    names = {"dpsgd": "D-PSGD, whole models", "choco": "CHOCO-SGD, Top-k 10 %"}
-    words = {m: [("+experiment=choco_digits", f"algo={m}", f"seed={seed}") for seed in range(3)] for m in names}
-    run_all(each for found in words.values() for each in found)
+    run_all(each for method in COMPRESSED for each in compressed(method))
     rows = []
     with figure(1, 2, 3.2, 2.6) as (made, axes):
-        for style, (method, name) in enumerate(names.items()):
-            runs = [result(each) for each in words[method]]
+        for style, (method, name) in enumerate(COMPRESSED.items()):
+            runs = [result(each) for each in compressed(method)]
             for axis, metric in zip(axes, ("train_loss", "test_accuracy"), strict=True):
                 draw_line(axis, [r.metrics for r in runs], "bytes_sent", metric, style, name)
             means = [sum(final(r, c) for r in runs) / len(runs) for c in ("train_loss", "test_accuracy", "bytes_sent")]
@@ -203,11 +212,14 @@ def choco() -> None:
     print(text)
 
 
+FIGURES = (logistic, independence, choco)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Decentralised methods: tables and figures in outputs/figures.")
     parser.add_argument("--root", default="data", help="where a9a and a9a.t lie")
     root = parser.parse_args().root
-    for study in (logistic, independence, choco):
+    for study in FIGURES:
         study()
     try:
         a9a(root)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from batch import result
-from dppf_study import SEEDS as STUDIED
-from dppf_study import TAUS, TUNED, error, words
 
-from commexp.api import run_experiment
-from commexp.refusals import UserError
+from commexp.batch import result
 from commexp.report.curves import draw_line
-from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, percent_axis, save
+from commexp.report.style import bytes_axis, figure, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.rundir import Run, write_atomic
 from commexp.units import human_bytes
@@ -39,26 +34,46 @@ TWINS = {
 STYLES = (6, 1, 0)  # black, orange, blue
 
 
-def twins() -> None:
-    """The paper's experiments on small data: test accuracy against bytes sent."""
+def words(twin: str, choice: str) -> list[tuple[str, ...]]:
+    fixed = (f"+experiment={twin}", *([choice] if choice else []))
+    return [(*fixed, f"seed={seed}") for seed in range(SEEDS)]
+
+
+def commands() -> list[tuple[str, ...]]:
+    return [each for twin, (_, methods) in TWINS.items() for choice in methods.values() for each in words(twin, choice)]
+
+
+def regtopk_small() -> None:
+    """RegTop-k's deep-learning experiments on small data: test accuracy against bytes sent."""
+    draw([twin for twin in TWINS if twin.startswith("regtopk")], 2, "regtopk_small")
+
+
+def dppf_twins() -> None:
+    """DPPF's deep-learning experiments, and QSR's, on small data: test accuracy against bytes sent."""
+    draw([twin for twin in TWINS if not twin.startswith("regtopk")], 2, "dppf_twins")
+
+
+def draw(chosen: Sequence[str], columns: int, name: str) -> None:
+    """One picture and one table of these."""
     rows = []
-    with figure(2, 3, 2.9, 2.5) as (made, axes):
-        for number, (axis, (twin, (title, methods))) in enumerate(zip(axes, TWINS.items(), strict=True)):
-            for style, (name, choice) in zip(STYLES, methods.items(), strict=True):
-                fixed = [f"+experiment={twin}", *([choice] if choice else [])]
-                found = [run_experiment([*fixed, f"seed={seed}"], figures=False) for seed in range(SEEDS)]
-                draw_line(axis, [r.metrics for r in found], "bytes_sent", "test_accuracy", style, name)
-                rows.append([twin, name, *numbers(found)])
+    lines = len(chosen) // columns
+    with figure(lines, columns, 3.3, 2.7) as (made, axes):
+        for number, (axis, twin) in enumerate(zip(axes, chosen, strict=True)):
+            title, methods = TWINS[twin]
+            for style, (method, choice) in zip(STYLES, methods.items(), strict=True):
+                found = [result(each) for each in words(twin, choice)]
+                draw_line(axis, [r.metrics for r in found], "bytes_sent", "test_accuracy", style, method)
+                rows.append([twin, method, *numbers(found)])
             axis.set_title(title)
             axis.set_ylim(0.75, 1.0)
             bytes_axis(axis.xaxis)
-            percent_axis(axis, "test accuracy" if number % 3 == 0 else "")
-            axis.set_xlabel("bytes sent" if number >= 3 else "")
+            percent_axis(axis, "test accuracy" if number % columns == 0 else "")
+            axis.set_xlabel("bytes sent" if number >= columns * (lines - 1) else "")
             axis.legend(loc="best")
-        save(made, OUT / "twins")
+        save(made, OUT / name)
     heads = ["experiment", "method", f"test accuracy, {SEEDS} seeds", "sent", "sent / dense"]
     text = markdown(heads, rows) + "\n"
-    write_atomic(OUT / "twins.md", text)
+    write_atomic(OUT / f"{name}.md", text)
     print(text)
 
 
@@ -69,30 +84,4 @@ def numbers(found: list[Run]) -> list[str]:
     return [f"{accuracy.mean():.2%} ± {100 * accuracy.std():.2f}", human_bytes(sent), f"{sent / dense:.4g}"]
 
 
-def local_methods() -> None:
-    """Local methods on Fashion-MNIST, each as tuned by dppf_study.py: test error against bytes sent."""
-    tuned = json.loads(TUNED.read_text(encoding="utf-8"))
-    methods = (("sgd", (1,)), ("localsgd", TAUS), ("easgd", TAUS), ("dppf", TAUS))
-    names = {"sgd": "SGD", "localsgd": "LocalSGD", "easgd": "EASGD", "dppf": "DPPF"}
-    with figure(1, 1, 4.6, 3.2) as (made, (axis,)):
-        for i, (method, taus) in enumerate(methods):
-            sent, middle, spread = [], [], []
-            for tau in taus:
-                setting = tuned[f"{method} {tau}"]["setting"]
-                try:
-                    commands = [words((method, tau), setting, seed) for seed in STUDIED]
-                    found = [result(c) for c in commands]
-                except UserError as missing:
-                    print(f"dppf_small: left out: {missing}", file=sys.stderr)
-                    return
-                errors = pd.Series([error(run) for run in found])
-                sent.append(float(found[0].summary["bytes_sent"]))
-                middle.append(errors.mean())
-                spread.append(errors.sem())
-            look = {"color": COLOURS[(6, 1, 2, 0)[i]], "marker": MARKERS[i], "capsize": 2.5}
-            axis.errorbar(sent, middle, spread, label=names[method], **look)
-        bytes_axis(axis.xaxis)
-        percent_axis(axis, f"test error (mean ± s.e. of {len(STUDIED)} seeds)")
-        axis.set_xlabel("bytes sent, all workers")
-        axis.legend()
-        save(made, OUT / "dppf_small")
+FIGURES = (regtopk_small, dppf_twins)

@@ -28,7 +28,7 @@ def test_an_installed_wheel_runs_from_another_folder(tmp_path: Path) -> None:
         assert str(path.relative_to(ROOT)) in names
     for name in ("page.html", "page.css", "page.js", "tables.js"):
         assert f"commexp/report/page/{name}" in names
-    assert "commexp/py.typed" in names
+    assert {"commexp/py.typed", "commexp/check/claims.yaml"} <= names
     assert not [n for n in names if n.startswith(("tests/", "outputs/", "scripts/"))]
 
     site = tmp_path / "site"

@@ -1,4 +1,4 @@
-"""``commexp-check compressor SPEC``: does a compressor keep its promises?"""
+"""``commexp-check compressor SPEC``: does a compressor keep its promises? ``claims``: do the papers' hold here?"""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from commexp.api import compose_config
+from commexp.check.claims_cli import add_arguments, check_claims
 from commexp.check.compressor import CHECKS, Result, one_line, run_checks
 from commexp.components import around_codec, build
 from commexp.compressors import Compressor
@@ -22,17 +23,27 @@ from commexp.report.tables import markdown
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="commexp-check", description="Check that a component keeps its promises.")
-    parser.add_argument("kind", choices=["compressor"], help="what is checked")
-    parser.add_argument("spec", metavar="SPEC", help="my.module:MyCodec, a name of conf/compress, or all")
+    parser = argparse.ArgumentParser(prog="commexp-check", description="Check that promises are kept.")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    codec = kinds.add_parser("compressor", help="what a compressor must hold: sizes, bias, state ...")
+    codec.add_argument("spec", metavar="SPEC", help="my.module:MyCodec, a name of conf/compress, or all")
+    add_arguments(kinds.add_parser("claims", help="what the papers of the five systems say, run here"))
     given = parser.parse_args()
     try:
-        codecs = {name: registered(name) for name in names()} if given.spec == "all" else one(given.spec)
+        failed = check_claims(given) if given.kind == "claims" else check_compressors(given.spec)
     except UserError as error:
         print(f"commexp-check: error: {error}", file=sys.stderr)
         sys.exit(2)
-    failed = show_all(codecs) if given.spec == "all" else show(next(iter(codecs.values())))
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(1 if failed else 0)
+
+
+def check_compressors(spec: str) -> int:
+    """Shows the table of one or all; the number of failed checks. Raises UserError."""
+    if spec == "all":
+        return show_all({name: registered(name) for name in names()})
+    return show(next(iter(one(spec).values())))
 
 
 def names() -> list[str]:
