@@ -258,7 +258,7 @@ def test_report_compares_runs(run: Callable[..., Run], tmp_path: Path) -> None:
     done = subprocess.run([*program, *folders], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "topk k=0.01" in done.stdout
-    assert (tmp_path / "outputs" / "report" / "comparison.png").is_file()
+    assert (tmp_path / "outputs" / "comparison" / "comparison.png").is_file()
     wrong = subprocess.run([*program, "nowhere"], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("commexp: error: RUN=nowhere: no run")

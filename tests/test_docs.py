@@ -90,7 +90,7 @@ def test_start_ends_with_a_figure_of_the_readers_own(
             shell(command.replace(sweep_name(sweep), smaller))
     assert "final_against_compression.png" in capfd.readouterr().out
     assert (tmp_path / "outputs" / "sweeps" / smaller / "figures" / "final_against_compression.png").is_file()
-    assert (tmp_path / "outputs" / "report" / "comparison.png").is_file()
+    assert (tmp_path / "outputs" / "comparison" / "comparison.png").is_file()
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert {"demo", "docs"} <= set(targets)
 

@@ -50,7 +50,7 @@ class Coordinator(Links):
         group = group_of_all()
         self._lines = {rank: Line(group, rank, ORDER, ANSWER) for rank in range(1, self.processes)}
         self.lost: dict[int, int] = {}
-        self.round = 0
+        self.round, self._over = 0, False
         self._heard: queue.SimpleQueue[Heard] = queue.SimpleQueue()
         self._threads: dict[int, threading.Thread] = {}
         self._sent: dict[int, list[object]] = defaultdict(list)  # a transfer under way must be kept
@@ -101,6 +101,9 @@ class Coordinator(Links):
 
     def end(self) -> None:
         """Tells all living that it is over, and waits until they have heard so, or for a while."""
+        if self._over:
+            return
+        self._over = True
         self.order(STOP)
         left, until = set[int](), time.monotonic() + PATIENCE
         while not left.issuperset(self.living) and time.monotonic() < until:

@@ -8,9 +8,10 @@ from datetime import timedelta
 import numpy as np
 import torch
 
-from commexp.comm import Coordinator, Ledger, Processes, Served, apart, bundle, pack_frames
+from commexp.comm import Coordinator, Ledger, Processes, Remote, Served, bundle, pack_frames
 from commexp.compressors import Message, NoCompression
 from commexp.launch.member import _join
+from commexp.runner import apart
 
 CALLS = {0: "first", 1: "deadline", 2: "model", 3: "bad", 4: "lost"}  # one round each, and one between them
 
@@ -48,7 +49,8 @@ def serve(links: Coordinator) -> None:
 
 def main() -> None:
     _join("gloo", 60)
-    links = apart(Processes(timedelta(seconds=60)))
+    links = apart(Processes(timedelta(seconds=60)), asynchronous=False)
+    assert isinstance(links, Coordinator | Remote)
     links.listen()
     if isinstance(links, Coordinator):
         serve(links)
