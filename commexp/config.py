@@ -71,16 +71,21 @@ class Plan:
         """Whether real processes need not wait for each other: a server takes what comes, see comm.Served, comm.Hub."""
         return self.algorithm.asynchronous or (self.algorithm.coded and self.exchange == "server")
 
-    def spread(self, processes: int) -> str:
-        """What is wrong with so many processes for the workers; empty where nothing is."""
-        workers = self.config.workers
-        if self.algorithm.asynchronous:
-            name = self.name.split("-")[0]
-            right = f"algo={name} has a server and {workers} workers, each in a process; give {workers + 1}"
-            return "" if processes == workers + 1 else right
-        return f"{workers} workers cannot be spread evenly over it; give a divisor of workers" * (
-            workers % processes > 0
-        )
+    def check_processes(self, processes: int, said: str) -> None:
+        """Raises UserError for a number of processes, ``said`` to be so many, over which workers cannot be spread, and
+        for a compressor that cannot go with processes that nobody waits for."""
+        workers, name = self.config.workers, self.name.split("-")[0]
+        if self.algorithm.asynchronous and processes != workers + 1:
+            raise UserError(
+                f"{said}: algo={name} has a server and {workers} workers, each in a process; give {workers + 1}"
+            )
+        if not self.algorithm.asynchronous and workers % processes:
+            raise UserError(f"{said}: {workers} workers cannot be spread evenly over it; give a divisor of workers")
+        if self.algorithm.coded and self.goes_on and processes > 1 and self.compressor.remembers:
+            raise UserError(
+                f"compress={self.compressor.name}: what it keeps of a worker would be lost with its process; give "
+                "compress.error_feedback=false, a codec without memory, or comm.exchange=all_gather"
+            )
 
     @property
     def exchange(self) -> str:

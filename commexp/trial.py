@@ -15,7 +15,7 @@ import torch
 from commexp.algorithms import Context, Redundancy
 from commexp.asynchrony import asynchrony
 from commexp.books import Books, Planned
-from commexp.comm import Communicator, Coordinator, Hub, Links, Remote, Served, choose, stretch_ends, stretch_of
+from commexp.comm import Communicator, Coordinator, Hub, Links, Served, choose, stretch_ends, stretch_of
 from commexp.components import short
 from commexp.compressors import Setup
 from commexp.config import Plan
@@ -68,11 +68,6 @@ class Trial:
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
         ids = self.comm.worker_ids
-        if isinstance(self.links, Coordinator | Remote) and plan.compressor.remembers:
-            raise UserError(
-                f"compress={plan.compressor.name}: what it keeps of a worker would be lost with its process; give "
-                "compress.error_feedback=false, a codec without memory, or comm.exchange=all_gather"
-            )
         plan.compressor.setup(Setup(config.seed, ids, self.problem.shapes))
         start = self.problem.init(generator(config.seed, "start"))
         itemsize = start.element_size()

@@ -29,8 +29,8 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no process of two is left with it alone in the end."""
-    items.sort(key=lambda item: "test_splits" not in item.nodeid)
+    """The longest first, then all others that start processes: nobody is left with them alone in the end."""
+    items.sort(key=lambda item: ("test_splits" not in item.nodeid, "tests/launch" not in item.nodeid))
 
 
 def pytest_collection_finish() -> None:

@@ -122,7 +122,7 @@ def test_every_command_for_a_cluster_composes() -> None:
             for overrides in batch:
                 made = plan(*overrides)
                 if "launch=torchrun" in overrides:
-                    assert made.spread(made.config.launch.nproc) == "", line
+                    made.check_processes(made.config.launch.nproc, line)
 
 
 def test_links_lead_somewhere() -> None:

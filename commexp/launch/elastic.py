@@ -37,8 +37,7 @@ def run_in_processes(plan: Plan) -> Run:
     launch.max_restarts have been used up.
     """
     wanted, run = plan.config.launch, folder_of(plan)
-    if wrong := plan.spread(wanted.nproc):
-        raise UserError(f"launch.nproc={wanted.nproc}: {wrong}")
+    plan.check_processes(wanted.nproc, f"launch.nproc={wanted.nproc}")
     if run.finished and not plan.config.rerun:
         return run
     for name in logging.root.manager.loggerDict:

@@ -16,7 +16,7 @@ from commexp.comm import Links, LostProcessError, Processes, Spoke
 from commexp.config import Plan
 from commexp.launch.single import keep_memory, set_threads, usable
 from commexp.ranks import REVIVED, local, rank
-from commexp.refusals import LaunchError, UserError
+from commexp.refusals import LaunchError
 from commexp.rundir import Run
 from commexp.runner import execute
 
@@ -27,8 +27,7 @@ def run_as_member(plan: Plan) -> Run:
     """Raises UserError, and LaunchError naming this rank and the cause."""
     _die_with_launcher()
     world, here = int(os.environ["WORLD_SIZE"]), local("LOCAL_WORLD_SIZE", "WORLD_SIZE")
-    if wrong := plan.spread(world):
-        raise UserError(f"{world} processes: {wrong}")
+    plan.check_processes(world, f"{world} processes")
     device, backend = _place(plan.config.launch.device, here)
     set_threads(plan, max(1, torch.get_num_threads() // here))
     keep_memory()

@@ -66,7 +66,7 @@ def test_behind_a_barrier_the_curve_is_that_of_the_virtual_clock(started: Callab
     assert "clock" not in alone.meta
 
 
-def test_the_others_go_on_without_the_dead_and_unread_messages_are_overwritten(
+def test_a_server_that_was_stopped_goes_on_and_so_do_others_without_the_dead(
     started: Callable[..., Any], tmp_path: Path
 ) -> None:
     launcher = started(*WORLD, *SLEEPING, "algo=async_ps", FIVE, "rounds=400", "eval_every=10", "save_every=10")
@@ -74,7 +74,7 @@ def test_the_others_go_on_without_the_dead_and_unread_messages_are_overwritten(
     pids = workers_of(launcher.pid)
     check_listening([launcher.pid, *pids])
     os.kill(pids[0], signal.SIGSTOP)
-    time.sleep(1)  # in which the workers do not stand still
+    time.sleep(1)  # what workers send meanwhile may take each other's place: see test_hub.py
     os.kill(pids[0], signal.SIGCONT)
     os.kill(pids[1], signal.SIGKILL)
     _, err = launcher.communicate(timeout=120)
@@ -85,7 +85,6 @@ def test_the_others_go_on_without_the_dead_and_unread_messages_are_overwritten(
     until(lambda: not any(map(alive, pids)), seconds=10)
     workers = table(run, "workers")
     assert [int(w["calls"]) > 100 for w in workers] == [False, True, True]
-    assert all(int(w["overwritten"]) >= 2 for w in workers[1:])
     assert sum(int(w["calls"]) for w in workers) == 400
     assert all(int(w["iterations"]) >= 5 * (int(w["calls"]) + int(w["overwritten"])) for w in workers[1:])
     assert run.metrics["train_loss"].iloc[-1] < 0.2
