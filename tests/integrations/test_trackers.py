@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from registry import plan, untimed
+from test_runner import Stops
 
 from commexp.algorithms import SGD
 from commexp.integrations import tracking
@@ -20,23 +21,6 @@ from commexp.schema import TRACKERS
 
 SMALL = ("dataset=linreg", "dataset.dim=20", "dataset.samples=20", "workers=4", "rounds=12", "eval_every=2")
 Start = Callable[..., Run]
-
-
-class Stops:
-    """In the place of Interrupts: as if Ctrl-C had been pressed after the sixth round."""
-
-    rounds = 0
-
-    def __enter__(self) -> Stops:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        pass
-
-    @property
-    def seen(self) -> bool:
-        self.rounds += 1
-        return self.rounds == 6
 
 
 def halted_and_resumed(run: Start, track: str, monkeypatch: pytest.MonkeyPatch) -> Run:
