@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch.distributed as dist
 from torch import Tensor
 
-from commexp.comm.lines import NOTHING, Line, group_of_two, meeting_place
+from commexp.comm.lines import NOTHING, Line, group_of_two, meeting_place, name_of
 from commexp.comm.links import Links, Loss, Processes
 
 MESSAGE, FAULT, FAREWELL, JOINED, LOST = range(5)
@@ -156,12 +156,12 @@ class Hub(Links):
         store, lines = meeting_place(self.timeout), 0
         while not self._over.is_set():
             try:
-                come = store.add(_place(n), 0)
+                come = store.add(name_of(n), 0)
                 if come == lines:
                     self._over.wait(LOOK)
                     continue
                 lines = come
-                line = Line(group_of_two(store, f"{_place(n)}/{lines}", 0, self.timeout), 1, ORDER, ANSWER)
+                line = Line(group_of_two(store, f"{name_of(n)}/{lines}", 0, self.timeout), 1, ORDER, ANSWER)
             except (RuntimeError, dist.DistError):
                 continue  # gone before it was there
             self._lines[n] = line
@@ -186,8 +186,3 @@ class Hub(Links):
             unread = self._unread.get(said.worker)
             self._unread[said.worker] = said if unread is None else said._replace(skipped=unread.skipped + 1)
             self._changed.notify()
-
-
-def _place(worker: int) -> str:
-    """Where server and worker meet; how often the worker has come is counted there."""
-    return f"worker-{worker}"

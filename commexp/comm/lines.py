@@ -67,6 +67,11 @@ def meeting_place(timeout: timedelta) -> Store:
     return PrefixStore(f"commexp/{restarts}", store)
 
 
+def name_of(worker: int) -> str:
+    """Where the server and this worker meet; how often the worker has come is counted there."""
+    return f"worker-{worker}"
+
+
 def group_of_two(store: Store, name: str, rank: int, timeout: timedelta) -> Group:
     """Rank 0 or 1 of two processes that come to ``name`` within ``timeout``; RuntimeError where one does not."""
     there = PrefixStore(name, store)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from commexp.comm.hub import ANSWER, FAREWELL, ORDER, STOP, _place
-from commexp.comm.lines import NOTHING, Line, group_of_two, meeting_place
+from commexp.comm.hub import ANSWER, FAREWELL, ORDER, STOP
+from commexp.comm.lines import NOTHING, Line, group_of_two, meeting_place, name_of
 from commexp.comm.links import Links, LostProcessError
 
 LONGER = 3  # than the server waits for a worker, a worker waits for the server
@@ -40,8 +40,8 @@ class Spoke(Links):
     def listen(self) -> None:
         """Meets the server. Raises LostProcessError if that is gone."""
         try:
-            store, place = meeting_place(self.timeout), _place(self.worker)
-            group = group_of_two(store, f"{place}/{store.add(place, 1)}", 1, self.timeout)
+            store, name = meeting_place(self.timeout), name_of(self.worker)
+            group = group_of_two(store, f"{name}/{store.add(name, 1)}", 1, self.timeout)
         except RuntimeError as error:
             raise self._lost() from error
         self._line = Line(group, 0, ANSWER, ORDER)
@@ -87,7 +87,6 @@ class Spoke(Links):
         try:
             self._line.tell(head, body)
         except RuntimeError as error:
-            print("TELL", head, error, flush=True)
             raise self._lost() from error
 
     def _lost(self) -> LostProcessError:
@@ -101,8 +100,7 @@ class Spoke(Links):
                     self._stopped = version == STOP
                     self._newest = None if self._stopped else Given(version, heard, done, kind, life, bool(save), body)
                     self._changed.notify()
-        except RuntimeError as error:
-            print("LISTEN", error, flush=True)
+        except RuntimeError:
             with self._changed:
                 self._gone = True
                 self._changed.notify()
