@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
-import pandas as pd
 import torch
 
 from commexp.problems.data import Data, Dataset
@@ -135,6 +134,8 @@ def table(text: bytes, separator: bytes, columns: dict[str, type[np.generic]]) -
     for lines with more or fewer words than ``columns``."""
     if not text.strip():
         return {name: np.empty(0, kind) for name, kind in columns.items()}
+    import pandas as pd  # a third of a second that no other run needs
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of more words, which are found below
         frame = pd.read_csv(
