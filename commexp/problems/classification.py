@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from commexp.problems.base import Problem, Ready, Setting
 from commexp.problems.data import Data
-from commexp.problems.feed import make_feed
+from commexp.problems.feeds import make_feed
 from commexp.problems.folding import CannotFoldError
 from commexp.problems.gradients import ModuleGradients
 

@@ -22,7 +22,8 @@ from commexp.problems import Data
 from commexp.problems.augment import Augment
 from commexp.problems.base import Setting
 from commexp.problems.datasets.photos import MEAN, STD, Photos, window
-from commexp.problems.feed import CHUNK, CHUNK_BYTES, VECTORS, Feed, InMemory, Streamed, make_feed
+from commexp.problems.feeds import Feed, InMemory, Streamed, make_feed
+from commexp.problems.feeds.base import CHUNK, CHUNK_BYTES, VECTORS
 from commexp.problems.rows import SparseRows
 from commexp.problems.sampler import Sampler
 from commexp.seeding import derive, generator
@@ -130,14 +131,14 @@ def test_sparse_rows_give_the_same_batches_whether_unpacked_or_not(
     data, s = Data(x, y, x[y[:11]], y[:11]), setting(40, dtype=dtype)
     dense = make_feed(Data(x.dense(torch.float64), y, x.dense(torch.float64)[:11], y[:11]), s)
     few = make_feed(data, s)
-    monkeypatch.setattr("commexp.problems.feed.DENSE_BYTES", 40 * 9 * dtype.itemsize - 1)
+    monkeypatch.setattr("commexp.problems.feeds.memory.DENSE_BYTES", 40 * 9 * dtype.itemsize - 1)
     many = make_feed(data, s)
     assert isinstance(few, InMemory)
     assert isinstance(few.train_x, Tensor)
     assert isinstance(many, InMemory)
     assert isinstance(many.train_x, SparseRows)
     assert isinstance(many.test_x, Tensor), "the test set is small enough"
-    monkeypatch.setattr("commexp.problems.feed.CHUNK_BYTES", 16 * 9 * dtype.itemsize)
+    monkeypatch.setattr("commexp.problems.feeds.base.CHUNK_BYTES", 16 * 9 * dtype.itemsize)
     for feed in (few, many):
         for step in (0, 5, 2):
             assert equal(feed.batch(step), dense.batch(step))
@@ -411,7 +412,7 @@ import sys, torch
 from commexp.problems import Data
 from commexp.problems.base import Setting
 from commexp.problems.datasets.photos import MEAN, STD, Photos
-from commexp.problems.feed import make_feed
+from commexp.problems.feeds import make_feed
 y = torch.zeros(12, dtype=torch.long)
 data = Data(Photos([sys.argv[1]] * 12, y, 8, True, 2), y, mean=MEAN, std=STD)
 feed = make_feed(data, Setting([torch.arange(12)], [0], 4, 0, torch.device("cpu"), torch.float32))

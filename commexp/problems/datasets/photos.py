@@ -22,7 +22,7 @@ class Photos:
     """m colour images of ``image_size`` S pixels a side, each read from its file whenever it is asked for.
 
     ``labels``: int64 [m]. ``augment``: whether a reading with a seed takes a random window and side. ``loaders``:
-    processes that decode them, see feed.Streamed. ``shape``: (m, 3, S, S). ``ndim``: 4.
+    processes that decode them, see feeds.Streamed. ``shape``: (m, 3, S, S). ``ndim``: 4.
     """
 
     ndim = 4

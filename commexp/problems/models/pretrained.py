@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from commexp.problems.base import Problem, Setting
 from commexp.problems.classification import Classification
 from commexp.problems.data import Data
-from commexp.problems.feed import make_feed
+from commexp.problems.feeds import make_feed
 from commexp.problems.models.base import Model
 
 #: which attribute of torchvision's module is the classifier, and what stands there instead: pooled features come out

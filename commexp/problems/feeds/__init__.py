@@ -1,0 +1,18 @@
+"""Batches as a model takes them: picked, decoded, moved to the device, augmented, normalised."""
+
+from __future__ import annotations
+
+from commexp.problems.base import Setting
+from commexp.problems.data import Data
+from commexp.problems.datasets.photos import Photos
+from commexp.problems.feeds.base import Chunk, Feed
+from commexp.problems.feeds.memory import InMemory
+from commexp.problems.feeds.streamed import Streamed
+
+
+def make_feed(data: Data, setting: Setting) -> Feed:
+    """InMemory for tensors and SparseRows, Streamed for Photos. Raises ValueError for full batches."""
+    return Streamed(data, setting) if isinstance(data.train_x, Photos) else InMemory(data, setting)
+
+
+__all__ = ["Chunk", "Feed", "InMemory", "Streamed", "make_feed"]

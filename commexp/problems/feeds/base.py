@@ -1,0 +1,97 @@
+"""What all feeds share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from commexp.problems.base import Setting
+from commexp.problems.data import Data
+from commexp.problems.sampler import Sampler, with_replacement
+from commexp.seeding import generator
+
+CHUNK = 512  # samples that an evaluation takes at once, at most
+VECTORS = 8192  # of feature vectors
+CHUNK_BYTES = 2**26  # and bytes
+
+Chunk = tuple[Tensor, Tensor]
+
+
+class Feed(ABC):
+    """Samples of ``data`` for the workers of ``setting``; inputs have its dtype and lie, with targets, on its device.
+
+    ``samples``: m, the training samples over all workers. What is drawn depends on the seed, the worker and the step
+    alone: not on W or P, on what was asked for before, or on how many processes decode.
+    """
+
+    def __init__(self, data: Data, setting: Setting) -> None:
+        if setting.batch_size is None:
+            raise ValueError("batch_size=null: these data are fed in mini-batches; give a number such as 16")
+        self.samples = len(data.train_x)
+        self.setting, self.batch_size = setting, setting.batch_size
+        self.sampler = Sampler(setting.own, setting.worker_ids, self.batch_size, setting.seed)
+        self.train_y, self.test_y = data.train_y, data.test_y
+        self.scale = self.shift = None
+        if data.mean is not None and data.std is not None:  # (x / 255 - mean) / std = scale x + shift
+            mean, std = (t.to(torch.float64) for t in (data.mean, data.std))
+            place = {"device": setting.device, "dtype": setting.dtype}
+            self.scale, self.shift = (1 / (255 * std)).to(**place), (-mean / std).to(**place)  # type: ignore[call-overload]
+
+    @abstractmethod
+    def batch(self, step: int) -> Chunk:
+        """Inputs [W, b, ...] and targets [W, b] of local step 0, 1, ..., augmented."""
+
+    @abstractmethod
+    def common(self, step: int) -> Chunk:
+        """Inputs [b, ...] and targets [b] drawn with replacement from all m training samples, the same whoever asks;
+        not augmented."""
+
+    def train(self, at_most: int | None) -> Iterator[Chunk]:
+        """Inputs [c, ...], targets [c], ...: all training samples in order, or ``at_most`` of them, evenly spread and
+        always the same; not augmented. c is at most CHUNK, and its inputs take at most about CHUNK_BYTES."""
+        m = self.samples
+        few = at_most is not None and at_most < m
+        rows = torch.linspace(0, m - 1, at_most, dtype=torch.float64).long() if few else torch.arange(m)
+        return self._chunks(True, rows)
+
+    def test(self) -> Iterator[Chunk]:
+        """The same for the whole test set; nothing where there is none."""
+        return self._chunks(False, torch.arange(0 if self.test_y is None else len(self.test_y)))
+
+    def own(self, worker: int) -> Iterator[Chunk]:
+        """All training samples of the ``worker``-th worker here, chunk by chunk; not augmented."""
+        return self._chunks(True, self.setting.own[worker])
+
+    def fresh(self, step: int, size: int) -> Chunk:
+        """Inputs [W, size, ...] and targets [W, size], drawn with replacement from each worker's samples; not
+        augmented."""
+        setting = self.setting
+        rows = with_replacement(setting.own, setting.worker_ids, size, setting.seed, step)
+        x, y = (torch.cat(each) for each in zip(*self._chunks(True, rows.flatten()), strict=True))
+        return x.view(*rows.shape, *x.shape[1:]), y.view(rows.shape)
+
+    @abstractmethod
+    def _chunks(self, train: bool, rows: Tensor) -> Iterator[Chunk]:
+        """The samples ``rows`` of the training set or the test set, chunk by chunk."""
+
+    def _split(self, rows: Tensor, one: torch.Size | tuple[int, ...]) -> Iterable[Tensor]:
+        """``rows`` in chunks, for inputs of shape ``one`` each."""
+        each = max(1, torch.Size(one).numel() * self.setting.dtype.itemsize)
+        most = CHUNK if len(one) > 1 else VECTORS
+        return torch.split(rows, max(1, min(most, CHUNK_BYTES // each))) if len(rows) else ()
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        """uint8 [n, C, H, W] -> floats, by mean and std; floats pass."""
+        if x.dtype != torch.uint8:
+            return x.to(self.setting.dtype)
+        assert self.scale is not None
+        assert self.shift is not None
+        return x.to(self.setting.dtype).mul_(self.scale.view(-1, 1, 1)).add_(self.shift.view(-1, 1, 1))
+
+
+def common_rows(samples: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """The common batch of a step: indices [b] out of ``samples``."""
+    return torch.randint(samples, (batch_size,), generator=generator(seed, "common", step))

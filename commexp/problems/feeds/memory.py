@@ -1,0 +1,68 @@
+"""Samples that live on the device, or, sparse, in this process's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from commexp.problems.augment import Augment
+from commexp.problems.base import Setting
+from commexp.problems.data import Data
+from commexp.problems.feeds.base import Chunk, Feed, common_rows
+from commexp.problems.rows import SparseRows
+from commexp.seeding import generator
+
+DENSE_BYTES = 2**26  # sparse rows that take at most so many with their zeros are unpacked once for all
+
+
+class InMemory(Feed):
+    """All samples live on the device, images as uint8 where they come so; inputs may be feature vectors [d].
+
+    Sparse rows of more than DENSE_BYTES stay on the CPU as they are: those of a batch or chunk are unpacked for it.
+    """
+
+    def __init__(self, data: Data, setting: Setting) -> None:
+        super().__init__(data, setting)
+        self.train_x, self.train_y = self._place(data.train_x), data.train_y.to(setting.device)
+        self.test_x = None if data.test_x is None else self._place(data.test_x)
+        self.test_y = None if data.test_y is None else data.test_y.to(setting.device)
+        self.augment = None if data.augment == Augment() else data.augment
+
+    def _place(self, x: Tensor | SparseRows) -> Tensor | SparseRows:
+        dtype = self.setting.dtype
+        if isinstance(x, SparseRows):
+            if x.shape.numel() * dtype.itemsize > DENSE_BYTES:
+                return x
+            x = x.dense(dtype)
+        return x.to(self.setting.device, x.dtype if x.dtype == torch.uint8 else dtype)
+
+    def batch(self, step: int) -> Chunk:
+        rows = self.sampler.batch(step)
+        x, y = self._take(self.train_x, self.train_y, rows.flatten())
+        if self.augment is not None:
+            seed, (height, width) = self.setting.seed, x.shape[-2:]
+            streams = [generator(seed, "augment", n, step) for n in self.setting.worker_ids]
+            draws = torch.cat([self.augment.draw(g, self.batch_size, height, width) for g in streams])
+            x = self.augment.apply(x, draws, self.shift)
+        return x.view(*rows.shape, *x.shape[1:]), y.view(rows.shape)
+
+    def common(self, step: int) -> Chunk:
+        rows = common_rows(self.samples, self.batch_size, self.setting.seed, step)
+        return self._take(self.train_x, self.train_y, rows)
+
+    def _chunks(self, train: bool, rows: Tensor) -> Iterator[Chunk]:
+        x, y = (self.train_x, self.train_y) if train else (self.test_x, self.test_y)
+        if x is None or y is None:
+            return
+        for chunk in self._split(rows, x.shape[1:]):
+            yield self._take(x, y, chunk)
+
+    def _take(self, x: Tensor | SparseRows, y: Tensor, rows: Tensor) -> Chunk:
+        """The samples ``rows``, [k], which lie on the CPU."""
+        device = self.setting.device
+        here = rows.to(device)
+        if isinstance(x, SparseRows):
+            return x[rows].dense(self.setting.dtype).to(device), y[here]
+        return self._normalise(x[here]), y[here]

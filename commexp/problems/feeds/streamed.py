@@ -1,0 +1,69 @@
+"""Photos, decoded while the last ones are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from torch import Tensor
+
+from commexp.problems.base import Setting
+from commexp.problems.data import Data
+from commexp.problems.datasets.photos import Photos
+from commexp.problems.feeds.arriving import Arriving, Key
+from commexp.problems.feeds.base import Chunk, Feed, common_rows
+from commexp.problems.sampler import Sampler
+from commexp.seeding import derive
+
+
+class Streamed(Feed):
+    """Photos, decoded ahead of time by ``Photos.loaders`` processes (0: by this one, when asked for)."""
+
+    def __init__(self, data: Data, setting: Setting) -> None:
+        super().__init__(data, setting)
+        assert isinstance(data.train_x, Photos)
+        self.train_x: Photos = data.train_x
+        self.test_x: Photos | None = data.test_x
+        own = partial(_own_keys, self.sampler, setting, self.train_x.augment)
+        everyones = partial(_common_keys, self.samples, self.batch_size, setting.seed)
+        self._own, self._common = (Arriving(self.train_x, keys, setting.device) for keys in (own, everyones))
+
+    def batch(self, step: int) -> Chunk:
+        x, y = self._chunk(self.train_x, *self._own(step))
+        shape = len(self.setting.worker_ids), self.batch_size
+        return x.view(*shape, *x.shape[1:]), y.view(*shape)
+
+    def common(self, step: int) -> Chunk:
+        return self._chunk(self.train_x, *self._common(step))
+
+    def _chunks(self, train: bool, rows: Tensor) -> Iterator[Chunk]:
+        photos = self.train_x if train else self.test_x
+        if photos is None or not len(rows):
+            return
+        chunks = list(self._split(rows, photos.shape[1:]))
+        line = Arriving(
+            photos, lambda i: [(index, None) for index in chunks[i].tolist()], self.setting.device, len(chunks)
+        )
+        for i in range(len(chunks)):
+            yield self._chunk(photos, *line(i))
+
+    def _chunk(self, photos: Photos, pixels: Tensor, rows: Tensor) -> Chunk:
+        device = self.setting.device
+        x = self._normalise(pixels.to(device, non_blocking=True))
+        return x, photos.labels[rows].to(device)
+
+
+def _plain_keys(chunks: Sequence[Tensor], i: int) -> list[Key]:
+    return [(index, None) for index in chunks[i].tolist()]
+
+
+def _common_keys(samples: int, batch_size: int, seed: int, step: int) -> list[Key]:
+    return [(index, None) for index in common_rows(samples, batch_size, seed, step).tolist()]
+
+
+def _own_keys(sampler: Sampler, setting: Setting, augment: bool, step: int) -> list[Key]:
+    return [
+        (index, derive(setting.seed, "augment", worker, step, position) if augment else None)
+        for worker, rows in zip(setting.worker_ids, sampler.batch(step).tolist(), strict=True)
+        for position, index in enumerate(rows)
+    ]
