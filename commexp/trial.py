@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,22 +12,18 @@ import torch
 from commexp.algorithms import Context, Redundancy
 from commexp.asynchrony import asynchrony
 from commexp.books import Books, Planned
-from commexp.comm import Communicator, Coordinator, Hub, Links, Served, choose, stretch_ends, stretch_of
-from commexp.components import short
+from commexp.comm import Communicator, Coordinator, Links, Served, choose, stretch_ends, stretch_of
 from commexp.compressors import Setup
 from commexp.config import Plan
-from commexp.network import Closing, VirtualClock, WallClock
+from commexp.network import Closing, VirtualClock
+from commexp.parts import check_gossiped, keyed, make_held, make_mixer
 from commexp.problems import Alternating, Finite, NonFiniteError, Speed, build_problem
-from commexp.provenance import describe
 from commexp.refusals import UserError
 from commexp.rundir import Run
 from commexp.seeding import generator
-from commexp.topologies import Mixer
 
 if TYPE_CHECKING:
     from commexp.allocations import Held
-
-log = logging.getLogger("commexp")
 
 
 class Trial:
@@ -133,7 +126,7 @@ class Trial:
             try:
                 return plan.allocation.code(workers, seed)
             except ValueError as error:
-                raise ValueError(_keyed(str(error), "allocation", plan.allocation)) from error
+                raise ValueError(keyed(str(error), "allocation", plan.allocation)) from error
 
         return Redundancy(
             held,
@@ -170,104 +163,3 @@ class Trial:
     def concerns(self) -> tuple[int, ...]:
         """What this process has to tell the others, see comm.Agreement."""
         return ()
-
-    def costs(self, nonfinite: int) -> dict[str, Any]:
-        """What summary.json says; the baseline sends dense messages after every local step; over a server they come
-        down as well as go up."""
-        ways = 2 if self.choice.exchange == "server" else 1
-        done = self.algorithm.steps_done()
-        steps = self.plan.config.workers * self.books.steps if done is None else done
-        return {
-            **self.books.summary(ways * steps * self.dense_payload),
-            "exchange": ", ".join(dict.fromkeys(e.exchange for e in self.books.ledger.entries)),
-            **self.graph(),
-            **self.redundancy(),
-            "payload_bytes": self.payload,
-            "parameters": self.problem.dim,
-            "nonfinite_gradients": nonfinite,
-        }
-
-    def graph(self) -> dict[str, Any]:
-        """Of the topology, where there is one."""
-        mixer = self.comm.mixer
-        if mixer is None:
-            return {}
-        return {
-            "links": sum(len(m.edges()[0]) for m in mixer.mixings) / len(mixer.mixings) / 2,
-            "second_singular_value": mixer.second_singular_value,
-            "spectral_gap": 1 - mixer.second_singular_value,
-            "mixings": mixer.rounds,
-            "contraction": mixer.contraction,
-        }
-
-    def redundancy(self) -> dict[str, Any]:
-        """Of the allocation, where there is one."""
-        held = self.held
-        if held is None:
-            return {}
-        return {
-            "subsets": held.subsets,
-            "copies": float(held.copies.mean()),
-            "largest_load": int(held.loads.max()),
-            "off_balance": held.balance.largest,
-            "off_balance_rms": held.balance.rms,
-        }
-
-    def about(self) -> dict[str, Any]:
-        config = self.plan.config
-        where = describe(self.device)
-        processes = 1 + self.links.workers if isinstance(self.links, Hub) else self.links.processes
-        sizes: dict[str, Any] = {"clock": "wall"} if isinstance(self.books.clock, WallClock) else {}
-        sizes |= {"parameters": self.problem.dim, "samples": self.problem.samples, "stretch": self.stretch}
-        return {"seed": config.seed, "workers": config.workers, "processes": processes, **sizes, **where}
-
-    def say_what_it_costs(self) -> None:
-        """Which exchange was chosen where there was a choice, and what is dearer than dense."""
-        if self.algorithm.decentralised:
-            return
-        if self.plan.exchange == "auto" and len(self.choice.costs) > 1:
-            log.info("%s", self.choice)
-            if self.choice.exchange != next(iter(self.choice.costs)):
-                print(f"commexp: note: {self.choice}", file=sys.stderr, flush=True)
-        if self.plan.compressor.varies:
-            return  # what it will cost is not known before it has been
-        dense = 2 * (self.plan.config.workers - 1) * self.dense_payload
-        wire = self.choice.costs[self.choice.exchange]
-        if self.choice.exchange != "server" and wire > dense:
-            n = self.plan.config.workers
-            text = (
-                f"note: {n} messages of {self.payload:,} bytes by {self.choice.exchange} put {wire / dense:.3g} times "
-                f"as much on the links as a dense all-reduce"
-            )
-            log.warning(text)
-            print(f"commexp: {text}", file=sys.stderr)
-
-
-def make_mixer(plan: Plan) -> Mixer:
-    """Raises UserError for a graph that does not fit."""
-    try:
-        return Mixer(plan.topology, plan.gossip, plan.config.workers, plan.config.seed)
-    except ValueError as error:
-        raise UserError(_keyed(str(error), "topology", plan.topology)) from error
-
-
-def make_held(plan: Plan) -> Held:
-    """Raises UserError for an allocation that does not fit."""
-    try:
-        return plan.allocation.allocation(plan.config.workers, plan.config.seed)
-    except ValueError as error:
-        raise UserError(_keyed(str(error), "allocation", plan.allocation)) from error
-
-
-def _keyed(text: str, group: str, part: Any) -> str:
-    """A part's complaint, with the key that the user knows where it is about one of the part's own fields."""
-    own = text.partition("=")[0] in {f.name for f in fields(part)}
-    return f"{group}.{text}" if own else text
-
-
-def check_gossiped(plan: Plan, dim: int) -> None:
-    """Raises UserError for a codec whose messages neighbours cannot use: gossip takes what contracts."""
-    codec, name = plan.compressor, short(plan.resolved["compress"]["_target_"])
-    if codec.phases > 1 or codec.delta(dim) is None:
-        why = "its decoding takes a sum over all workers" if codec.phases > 1 else "it does not contract"
-        raise UserError(f"compress={name}: {why}, so it cannot go with gossip; give compress=topk, or sign")

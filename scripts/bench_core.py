@@ -17,8 +17,9 @@ from commexp.api import compose_config
 from commexp.config import prepare
 from commexp.problems.classification import Classification
 from commexp.report.tables import markdown
-from commexp.runner import Trial, folder_of
+from commexp.runner import folder_of
 from commexp.seeding import generator
+from commexp.trial import Trial
 
 PROGRAM = [sys.executable, "-m", "commexp"]
 

@@ -158,7 +158,7 @@ def test_ctrl_c_keeps_a_usable_folder(number: signal.Signals, tmp_path: Path) ->
     assert (folder / "summary.md").is_file()
 
 
-EAGER = "import commexp.runner as r; r.SAVE_SECONDS = r.SAVE_SHARE = 0; from commexp.cli import main; main()"
+EAGER = "import commexp.running as r; r.SAVE_SECONDS = r.SAVE_SHARE = 0; from commexp.cli import main; main()"
 
 
 def completed(tmp_path: Path) -> int:

@@ -151,7 +151,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     tables = [untimed(whole.folder / f"{name}.csv") for name in ("metrics", "traffic")]
     traffic = whole.traffic.copy()
     with monkeypatch.context() as patch:
-        patch.setattr("commexp.runner.Interrupts", Stops)
+        patch.setattr("commexp.running.Interrupts", Stops)
         halted = run(*overrides, "rerun=true")
     assert halted.status == "interrupted"
     assert halted.metrics["round"].max() == 4
@@ -171,7 +171,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 
 def test_a_checkpoint_without_its_tables_is_not_used(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("commexp.runner.Interrupts", Stops)
+        patch.setattr("commexp.running.Interrupts", Stops)
         halted = run(*SHORT)
     (halted.folder / "traffic.csv").unlink()
     again = run(*SHORT)
@@ -257,7 +257,7 @@ def test_a_run_may_go_on_without_what_is_not_finite(
     told = f"WARNING round 3, worker 3: the gradient of 0.weight holds NaN; {zeros} of its {summary['parameters']}"
     assert (result.folder / "run.log").read_text().count(told) == 1
     with monkeypatch.context() as patch:  # the count outlives the process
-        patch.setattr("commexp.runner.Interrupts", Stops)
+        patch.setattr("commexp.running.Interrupts", Stops)
         assert run(*SHORT, f"on_nonfinite={policy}", "rerun=true").status == "interrupted"
     resumed = run(*SHORT, f"on_nonfinite={policy}")
     assert "resumed after round 6" in (resumed.folder / "run.log").read_text()

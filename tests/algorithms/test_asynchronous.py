@@ -147,7 +147,7 @@ def test_a_run_that_was_interrupted_goes_on_bit_for_bit(
     names = ("metrics", "traffic", "staleness", "workers", "gantt")
     tables = [untimed(whole.folder / f"{name}.csv") for name in names]
     with monkeypatch.context() as patch:
-        patch.setattr("commexp.runner.Interrupts", Stops)
+        patch.setattr("commexp.running.Interrupts", Stops)
         assert run(*words, "rerun=true").status == "interrupted"
     resumed = run(*words)
     assert "resumed after round 6" in (resumed.folder / "run.log").read_text()

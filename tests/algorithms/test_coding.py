@@ -289,7 +289,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     whole = run(*overrides)
     tables = [untimed(whole.folder / f"{name}.csv") for name in ("metrics", "traffic")]
     with monkeypatch.context() as patch:
-        patch.setattr("commexp.runner.Interrupts", Stops)
+        patch.setattr("commexp.running.Interrupts", Stops)
         halted = run(*overrides, "rerun=true")
     assert (halted.status, halted.summary["round"]) == ("interrupted", 6)
     with monkeypatch.context() as patch:

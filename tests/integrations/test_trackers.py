@@ -25,7 +25,7 @@ Start = Callable[..., Run]
 
 def halted_and_resumed(run: Start, track: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     with monkeypatch.context() as patch:
-        patch.setattr("commexp.runner.Interrupts", Stops)
+        patch.setattr("commexp.running.Interrupts", Stops)
         assert run(*SMALL, track).status == "interrupted"
     done = run(*SMALL, track)
     assert done.status == "completed"
