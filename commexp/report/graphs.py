@@ -21,24 +21,29 @@ class Graph:
     methods: list[str] = field(default_factory=list)
 
 
-def distinct_graphs(groups: Mapping[str, Sequence[Run]]) -> list[Graph]:
-    """The first few graphs that differ, of those that can be drawn."""
+def distinct_graphs(groups: Mapping[str, Sequence[Run]]) -> tuple[list[Graph], int]:
+    """The first few graphs that differ, of those that can be drawn; and how many more there are."""
     graphs: dict[bytes, Graph] = {}
+    more: set[bytes] = set()
     for name, runs in groups.items():
         for run in runs:
             source = run.folder / "topology.csv"
             content = source.read_bytes() if source.is_file() else b""
-            if content not in graphs and (len(graphs) == MOST or not content or read_weights(run) is None):
-                continue
+            if content not in graphs:
+                if not content or content in more or read_weights(run) is None:
+                    continue
+                if len(graphs) == MOST:
+                    more.add(content)
+                    continue
             graph = graphs.setdefault(content, Graph(_call(run), run))
             if name not in graph.methods:
                 graph.methods.append(name)
-    return list(graphs.values())
+    return list(graphs.values()), len(more)
 
 
 def draw_graphs(groups: Mapping[str, Sequence[Run]], path: Path) -> list[Path]:
     """``path``.png and .pdf, from the second graph on with a number."""
-    graphs = enumerate(distinct_graphs(groups), start=1)
+    graphs = enumerate(distinct_graphs(groups)[0], start=1)
     return [p for n, g in graphs for p in draw_topology(g.run, path if n == 1 else path.with_name(f"{path.name}-{n}"))]
 
 

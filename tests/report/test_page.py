@@ -244,6 +244,17 @@ def test_the_graph_is_drawn_once(report: Path) -> None:
     assert "Ring, 4 workers; 4 links; every weight is 0.333" in page
 
 
+def test_how_many_graphs_are_not_drawn_is_said(tmp_path: Path) -> None:
+    """Eight random graphs of one method, two of them the same."""
+    for seed in range(8):
+        weight = 0.1 + max(seed, 1) / 100
+        run = make(tmp_path / str(seed), seed, 0.1)
+        run.write_rows("topology", [{"worker": n, "neighbour": 1 - n, "weight": weight} for n in (0, 1)])
+    page = write_page(Comparison(*read_runs([tmp_path])), tmp_path / "index.html").read_text(encoding="utf-8")
+    assert page.count('class="graph"') == 6
+    assert " 1 more graph is not drawn." in page
+
+
 def test_papers_get_tables_and_figures(report: Path) -> None:
     names = {path.name for path in report.iterdir()}
     assert names == {"index.html", "comparison.md", "comparison.tex"} | {

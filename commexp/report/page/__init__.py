@@ -71,7 +71,8 @@ def _listed(values: Sequence[str], most: int = 8) -> str:
 def _sections(compared: Comparison) -> list[str]:
     """Those that have something to show, after the curves."""
     many = len(compared.runs) > 12
-    graphs = "".join(graph_figure(graph) for graph in distinct_graphs(compared.groups))
+    drawn, more = distinct_graphs(compared.groups)
+    graphs = "".join(graph_figure(graph) for graph in drawn)
     left = "".join(
         f"<li><b>{escape(name)}</b> {escape(status)}{': ' if why else ''}{escape(why)}</li>"
         for name, status, why in compared.unfinished
@@ -86,7 +87,8 @@ def _sections(compared: Comparison) -> list[str]:
         ("Time of a round", "Milliseconds, mean over processes and runs.", _bars, compared.phases),
         (
             "Graphs",
-            "Wider links weigh more. Point at a worker to see its links.",
+            "Wider links weigh more. Point at a worker to see its links."
+            + (f" {more} more {'graph is' if more == 1 else 'graphs are'} not drawn." if more else ""),
             lambda _: f'<div class="graphs">{graphs}</div>',
             graphs,
         ),
