@@ -42,6 +42,8 @@ def attempt_all(commands: Iterable[Sequence[str]], jobs: int = 2) -> dict[Comman
                 if isinstance(outcome, Run):
                     _done[command] = outcome
                 print(f"\r{len(found)} of {len(todo)} runs", end="", file=sys.stderr, flush=True)
+            pool.close()  # or they would be killed with what their libraries have not put away
+            pool.join()
         print(file=sys.stderr)
     return {command: found[command] for command in todo}
 

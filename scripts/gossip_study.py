@@ -44,7 +44,7 @@ QUOTED = {
     "better methods": ("0.327", "85.1%", "1e-04", "2%"),
 }
 GRAPHS = ("complete", "ring", "ladder")
-MIXINGS = {"1 mixing": "null", "distances to 1/N": "0.03125"}
+MIXINGS = {"1 mixing": "null", "distances shrink to 1/N": "0.03125"}
 LOGISTIC = [("+experiment=proxgt_logistic", f"seed={seed}") for seed in SEEDS]
 COMPRESSED = {"dpsgd": "D-PSGD, whole models", "choco": "CHOCO-SGD, Top-k 10 %"}
 

@@ -31,7 +31,7 @@ TWINS = {
         {"SGD": "compress=none", "Top-k": "compress=topk", "RegTop-k": ""},
     ),
 }
-STYLES = (6, 1, 0)  # black, orange, blue
+STYLES = (6, 1, 7)  # black, orange, and blue in dashes, because two may lie on each other
 
 
 def words(twin: str, choice: str) -> list[tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -43,7 +44,7 @@ STYLE = """
   --box: #1f2327; --good: #4cc9a0; --bad: #f0955c; --none: #9aa3ab; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; color: var(--ink); background: var(--page);
-  font: 1rem/1.5 system-ui, sans-serif; }
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.3rem; margin: 3rem 0 0; } p { margin: .4rem 0; }
 a { color: inherit; } nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 1rem 0; }
 .soft { color: var(--soft); font-size: .9rem; }
@@ -52,14 +53,15 @@ a { color: inherit; } nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; m
 .met { color: var(--good); } .notmet, .failed { color: var(--bad); } .notrunnablehere { color: var(--none); }
 .verdict { font-weight: 600; }
 dl { margin: 0; display: grid; grid-template-columns: 6rem 1fr; align-content: start; font-size: .95rem; }
-dt { color: var(--soft); } dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+dt { color: var(--soft); } dd { margin: 0; font-variant-numeric: tabular-nums; }
 pre { grid-column: 1 / -1; margin: .3rem 0 0; padding: .5rem .7rem; background: var(--box); border-radius: 4px;
-  font: .78rem/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
+  font: .78rem/1.5 ui-monospace, monospace; white-space: pre-wrap; }
 figure { margin: 1.5rem 0; break-inside: avoid; }
 figure img { display: block; max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
 figcaption { color: var(--soft); font-size: .9rem; margin-top: .4rem; }
 @media (max-width: 45rem) { .finding { grid-template-columns: minmax(0, 1fr); } }
-@media print { body { max-width: none; padding: 0; font-size: .85rem; } nav { display: none; } }
+@media print { body { max-width: none; padding: 0; font-size: .85rem; } nav { display: none; }
+  h2, h2 + p { break-after: avoid; } }
 """
 
 
@@ -77,7 +79,8 @@ def findings_page(sections: Sequence[Section], told: str = "") -> str:
 
 
 def _tally(section: Section) -> str:
-    return f"{sum(f.verdict == 'met' for f in section.findings)} of {len(section.findings)} met"
+    counts = Counter(finding.verdict for finding in section.findings)
+    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
 
 
 def _section(section: Section) -> str:

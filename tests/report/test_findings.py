@@ -45,7 +45,7 @@ def test_a_section_for_each_system_with_all_inside(tmp_path: Path) -> None:
     read = Reader(text)
     assert read.open == []
     assert [given["id"] for tag, given in read.tags if tag == "section"] == ["a", "b"]
-    assert "First (1 of 2 met)" in text
+    assert "First (1 met, 1 not met)" in text
     assert 'class="verdict notmet">not met' in text
     (picture,) = (given for tag, given in read.tags if tag == "img")
     assert picture["alt"] == 'what "it" shows'

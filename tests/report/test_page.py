@@ -18,6 +18,7 @@ import pytest
 
 from commexp.compare import compare, main
 from commexp.report.comparison import Comparison, as_latex
+from commexp.report.findings import Finding, Section, findings_page
 from commexp.report.page import write_page
 from commexp.report.page.embed import embedded
 from commexp.report.reading import LeftOut, read_runs
@@ -468,6 +469,17 @@ def test_a_phone_scrolls_down_only(browser: Any) -> None:
     browser.set_viewport_size({"width": 390, "height": 844})
     until(browser, "document.querySelector('#plot .main-svg').clientWidth < 390")
     assert browser.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_so_does_the_page_of_claims(browser: Any, tmp_path: Path) -> None:
+    words = "no_blank_anywhere/" * 10
+    told = Finding("id", words, "met", words, words, words, words, words, words, [words])
+    path = tmp_path / "claims.html"
+    path.write_text(findings_page([Section("id", words, words, [told])], words))
+    page = browser.context.browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.close()
 
 
 def test_the_browser_asked_for_nothing_and_complained_of_nothing(browser: Any, report: Path, told: list[str]) -> None:
