@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from omegaconf import OmegaConf
 from registry import options
 
 from commexp.api import run_experiment
+from commexp.cli import main
 from commexp.refusals import CONF
 from commexp.rundir import Run
 from commexp.topologies import Ring, Topology
@@ -54,6 +56,28 @@ def cli(tmp_path: Path) -> Cli:
         return subprocess.run(
             command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, **options
         )  # type: ignore[call-overload, no-any-return]
+
+    return call
+
+
+@pytest.fixture
+def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """What the console script calls, in this process and an empty folder: a few seconds sooner."""
+
+    def call(*args: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["commexp", *args])
+        status: object = 0
+        with patch.dict(os.environ, environment(), clear=True):
+            try:
+                main()
+            except SystemExit as end:
+                status = end.code
+            finally:
+                gc.enable()
+                gc.freeze()
+        assert isinstance(status, int)
+        return subprocess.CompletedProcess(args, status, *capfd.readouterr())
 
     return call
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -12,14 +11,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from conftest import Cli, environment
 from registry import untimed
 
 from commexp.api import run_experiment
-from commexp.cli import main
 from commexp.rundir import Run
 
 SHORT = ("rounds=10", "eval_every=5", "model.width=8", "batch_size=2")
@@ -33,28 +30,6 @@ def one_line_refusal(done: subprocess.CompletedProcess[str], start: str) -> None
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith(f"commexp: error: {start}")
     assert done.stdout == ""
-
-
-@pytest.fixture
-def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
-    """What the console script calls, in this process and an empty folder."""
-
-    def call(*args: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["commexp", *args])
-        status: object = 0
-        with patch.dict(os.environ, environment(), clear=True):
-            try:
-                main()
-            except SystemExit as end:
-                status = end.code
-            finally:
-                gc.enable()
-                gc.freeze()
-        assert isinstance(status, int)
-        return subprocess.CompletedProcess(args, status, *capfd.readouterr())
-
-    return call
 
 
 @pytest.mark.parametrize(
@@ -71,6 +46,8 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         (["outputs=/proc/nowhere"], "outputs=/proc/nowhere: cannot be written"),
         (["compress.k="], "compress.k"),
         (["rounds"], "rounds"),
+        (["compress._target_=commexp.Nothing"], "compress._target_=commexp.Nothing: cannot be imported"),
+        (["-m", "algo=topk,regtopkk"], "algo=regtopkk: no such option"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -84,8 +61,6 @@ def test_a_mistake_gets_one_line_and_exit_two(args: list[str], start: str, entry
     [
         (["algo=regtopkk"], "algo=regtopkk: no such option; did you mean regtopk"),
         (["-m", "algo=topk,regtopk", "compress.k=0.1,0"], "compress.k=0:"),
-        (["-m", "algo=topk,regtopkk"], "algo=regtopkk: no such option"),
-        (["compress._target_=commexp.Nothing"], "compress._target_=commexp.Nothing: cannot be imported"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -103,20 +78,20 @@ def test_the_traceback_is_there_for_those_who_ask(tmp_path: Path) -> None:
     assert done.returncode not in (0, 2)
 
 
-def test_a_run_from_an_empty_folder(cli: Cli, tmp_path: Path) -> None:
+def test_a_run_from_an_empty_folder(cli: Cli, entry: Cli, tmp_path: Path) -> None:
     done = cli(*SHORT, "algo=regtopk")
     assert done.returncode == 0, done.stderr
     assert "test accuracy" in done.stdout
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()
     assert str(folder.relative_to(tmp_path)) in done.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["outputs"], "Hydra left something behind"
-    again = cli(*SHORT, "algo=regtopk")
+    again = entry(*SHORT, "algo=regtopk")
     assert again.stdout == done.stdout
 
 
-def test_divergence_exits_three(cli: Cli, tmp_path: Path) -> None:
-    for _ in range(2):
-        done = cli(*SMALL, "algo.lr=1e6", "rounds=60")
+def test_divergence_exits_three(cli: Cli, entry: Cli, tmp_path: Path) -> None:
+    for call in (cli, entry):
+        done = call(*SMALL, "algo.lr=1e6", "rounds=60")
         assert done.returncode == 3
         assert "diverged" in done.stdout
     (meta,) = (tmp_path / "outputs" / "runs").glob("*/meta.json")

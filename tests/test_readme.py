@@ -42,10 +42,12 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
     for name in ("graph.txt", "weights.txt", "held.txt"):  # a reader's own files
         (tmp_path / name).write_text("0 1")
     words = [w for w in shlex.split(command, comments=True) if w != "-m"]
-    parsed = OverridesParser.create().parse_overrides(words)
+    parsed, seen = OverridesParser.create().parse_overrides(words), set()
     for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
         for overrides in batch:
-            plan(*overrides)
+            if not seen.issuperset(overrides):  # of a sweep every value once, not with every other
+                seen.update(overrides)
+                plan(*overrides)
 
 
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def stamps(tmp_path: Path) -> dict[str, int]:
     return {p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "outputs" / "runs").glob("*/metrics.csv")}
 
 
-def test_one_table_two_plots_and_nothing_runs_again(cli: Cli, tmp_path: Path) -> None:
+def test_one_table_two_plots_and_nothing_runs_again(cli: Cli, entry: Cli, tmp_path: Path) -> None:
     done = cli(*SWEEP)
     assert done.returncode == 0, done.stderr
     folder = folder_of(tmp_path)
@@ -46,13 +46,13 @@ def test_one_table_two_plots_and_nothing_runs_again(cli: Cli, tmp_path: Path) ->
     assert (folder / "sweep.md").read_text() in done.stdout
     before = stamps(tmp_path)
     assert len(before) == 8
-    again = cli(*SWEEP)
+    again = entry(*SWEEP)
     assert again.returncode == 0
     assert stamps(tmp_path) == before
     assert (folder / "sweep.md").read_text() in again.stdout
 
 
-def test_killed_in_the_middle_it_does_only_what_is_missing(cli: Cli, tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_does_only_what_is_missing(entry: Cli, tmp_path: Path) -> None:
     process = start(tmp_path, *SWEEP)
     wait_for(tmp_path, "runs/*/run.log", at_least=3)  # the third has begun: two are done
     process.kill()
@@ -64,7 +64,7 @@ def test_killed_in_the_middle_it_does_only_what_is_missing(cli: Cli, tmp_path: P
     }
     before = stamps(tmp_path)
     assert 0 < len(finished) < 8
-    assert cli(*SWEEP).returncode == 0
+    assert entry(*SWEEP).returncode == 0
     after = stamps(tmp_path)
     assert len(after) == 8
     assert all(after[name] == before[name] for name in finished)
@@ -81,8 +81,8 @@ def test_ctrl_c_ends_the_sweep(tmp_path: Path) -> None:
     assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 1
 
 
-def test_a_diverged_run_is_a_row(cli: Cli, tmp_path: Path) -> None:
-    done = cli("-m", "algo.lr=0.01,1e6", "+experiment=regtopk_linreg", "rounds=50")
+def test_a_diverged_run_is_a_row(entry: Cli, tmp_path: Path) -> None:
+    done = entry("-m", "algo.lr=0.01,1e6", "+experiment=regtopk_linreg", "rounds=50")
     assert done.returncode == 3, done.stderr
     table = pd.read_csv(folder_of(tmp_path) / "sweep.csv")
     assert list(table["status"]) == ["1 completed", "1 diverged"]
@@ -90,10 +90,10 @@ def test_a_diverged_run_is_a_row(cli: Cli, tmp_path: Path) -> None:
     assert "1 diverged" in done.stdout
 
 
-def test_a_job_that_would_be_refused_refuses_the_whole_sweep(cli: Cli, tmp_path: Path) -> None:
+def test_a_job_that_would_be_refused_refuses_the_whole_sweep(entry: Cli, tmp_path: Path) -> None:
     copies = ["algo=gradient_coding", "allocation=fractional", "allocation.d=2,3"]
     for args in (["workers=2,5000"], ["compress=topk", "comm.exchange=all_gather,all_reduce"], copies):
-        done = cli("-m", *args, *SHORT)
+        done = entry("-m", *args, *SHORT)
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert list(tmp_path.iterdir()) == []
@@ -121,8 +121,8 @@ def test_a_failed_run_is_a_row_and_the_others_run(cli: Cli, tmp_path: Path) -> N
     assert "on fire" in log.read_text()
 
 
-def test_a_single_value_for_a_field_of_a_swept_group(cli: Cli, tmp_path: Path) -> None:
-    done = cli("-m", "algo=topk,regtopk", "compress.k=0.05", *LINEAR)
+def test_a_single_value_for_a_field_of_a_swept_group(entry: Cli, tmp_path: Path) -> None:
+    done = entry("-m", "algo=topk,regtopk", "compress.k=0.05", *LINEAR)
     assert done.returncode == 0, done.stderr
     runs = [json.loads(p.read_text()) for p in (tmp_path / "outputs" / "runs").glob("*/summary.json")]
     assert len(runs) == 2
@@ -131,12 +131,12 @@ def test_a_single_value_for_a_field_of_a_swept_group(cli: Cli, tmp_path: Path) -
     assert all("completed" in log.read_text() for log in logs), "a run of the sweep has no log"
 
 
-def test_runs_with_different_metrics_share_a_table(cli: Cli, tmp_path: Path) -> None:
-    done = cli("-m", "+experiment=regtopk_linreg,regtopk_toy", "rounds=20")
+def test_runs_with_different_metrics_share_a_table(entry: Cli, tmp_path: Path) -> None:
+    done = entry("-m", "+experiment=regtopk_linreg,regtopk_toy", "rounds=20")
     assert done.returncode == 0, done.stderr
     assert (folder_of(tmp_path) / "figures" / "curves.png").is_file()
 
 
-def test_a_sweep_over_another_number_is_drawn_against_it(cli: Cli, tmp_path: Path) -> None:
-    assert cli("-m", "algo.lr=0.001,0.01", "+experiment=regtopk_linreg", "rounds=20").returncode == 0
+def test_a_sweep_over_another_number_is_drawn_against_it(entry: Cli, tmp_path: Path) -> None:
+    assert entry("-m", "algo.lr=0.001,0.01", "+experiment=regtopk_linreg", "rounds=20").returncode == 0
     assert {p.stem for p in (folder_of(tmp_path) / "figures").iterdir()} == {"curves", "final"}

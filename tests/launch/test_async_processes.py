@@ -26,6 +26,9 @@ REAL = ["launch=torchrun", "launch.nproc=4"]
 SLEEPING = [*REAL, "launch.inject=true", "network.compute.slow=[10]"]  # 10 ms for a message, 100 ms for worker 0's
 
 
+FEWER = ["workers=2", "launch.nproc=3"]
+
+
 def table(run: Run, name: str) -> list[dict[str, str]]:
     with open(run.folder / f"{name}.csv", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -94,23 +97,23 @@ def test_a_server_that_was_stopped_goes_on_and_so_do_others_without_the_dead(
 def test_who_hangs_or_dies_may_come_back(started: Callable[..., Any], tmp_path: Path) -> None:
     """Where others wait for it they do so for launch.timeout; the dead one is started anew."""
     words = ["algo=ssp", FIVE, "algo.bound=2", "rounds=1000", "eval_every=5", "save_every=5", "launch.timeout=3"]
-    launcher = started(*WORLD, *SLEEPING, *words, "launch.max_restarts=1")
+    launcher = started(*WORLD, *SLEEPING, *FEWER, *words, "launch.max_restarts=1")
     until(lambda: saved(tmp_path) >= 10)
     pids = workers_of(launcher.pid)
-    os.kill(pids[2], signal.SIGSTOP)
-    until(lambda: lost(tmp_path) == ["rank 2 (worker 1)"])
-    os.kill(pids[2], signal.SIGCONT)
-    until(lambda: back(tmp_path) == ["rank 2 (worker 1)"])
-    os.kill(pids[3], signal.SIGKILL)
-    until(lambda: lost(tmp_path)[1:] == ["rank 3 (worker 2)"])
-    until(lambda: back(tmp_path)[1:] == ["rank 3 (worker 2)"])
+    os.kill(pids[1], signal.SIGSTOP)
+    until(lambda: lost(tmp_path) == ["rank 1 (worker 0)"])
+    os.kill(pids[1], signal.SIGCONT)
+    until(lambda: back(tmp_path) == ["rank 1 (worker 0)"])
+    os.kill(pids[2], signal.SIGKILL)
+    until(lambda: lost(tmp_path)[1:] == ["rank 2 (worker 1)"])
+    until(lambda: back(tmp_path)[1:] == ["rank 2 (worker 1)"])
     before = saved(tmp_path)
     until(lambda: saved(tmp_path) >= before + 30)
     launcher.send_signal(signal.SIGINT)
     _, err = launcher.communicate(timeout=60)
     assert launcher.returncode == 130, err
     assert meta(tmp_path)["status"] == "interrupted"
-    assert "rank 3 (worker 2) in round" in err
+    assert "rank 2 (worker 1) in round" in err
     assert "is back" in err
 
 
@@ -118,7 +121,7 @@ def test_the_server_dies_and_is_started_anew(started: Callable[..., Any], tmp_pa
     """async_sgd: its workers must be told the snapshot again, and what their codecs remember is on disk."""
     words = ["algo=async_sgd", "algo.solver=svrg", "algo.epoch=40", "compress=topk", "compress.k=0.5"]
     words += ["compress.error_feedback=true", "rounds=400", "eval_every=10", "save_every=10", "launch.max_restarts=1"]
-    launcher = started(*WORLD, *SLEEPING, *words, "network.compute.slow=[2]")
+    launcher = started(*WORLD, *SLEEPING, *FEWER, *words, "network.compute.slow=[2]")
     until(lambda: saved(tmp_path) >= 100)
     assert list(tmp_path.glob("outputs/runs/*/checkpoints/worker-*.safetensors"))
     os.kill(workers_of(launcher.pid)[0], signal.SIGKILL)

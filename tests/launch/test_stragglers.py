@@ -23,11 +23,13 @@ CODED = [
     "algo=gradient_coding",
     "allocation=cyclic",
     "comm.deterministic=true",
-    "model.width=8",
-    "batch_size=2",
+    "dataset=linreg",
+    "dataset.dim=40",
+    "dataset.samples=20",
     "eval_every=5",
 ]
 CODED += ["workers=4", "network.compute.seconds=0.02", "save_every=5", "launch=torchrun", "launch.nproc=4"]
+TWO = "launch.nproc=2"  # with two workers each
 SLEEPER = ["straggler=fixed", "straggler.workers=[3]", "straggler.slowdown=100", "launch.inject=true"]
 
 
@@ -67,18 +69,18 @@ def test_a_sleeper_changes_nothing_and_the_dead_are_late_for_ever(started: Calla
 
 
 def test_one_that_hangs_is_given_up(started: Callable[..., Any], tmp_path: Path) -> None:
-    launcher = started(*CODED, "rounds=40", "launch.timeout=3", "network.compute.seconds=0")
+    launcher = started(*CODED, TWO, "rounds=600", "launch.timeout=3", "network.compute.seconds=0")
     until(lambda: saved(tmp_path) >= 5)
     pids = workers_of(launcher.pid)
-    os.kill(pids[2], signal.SIGSTOP)
+    os.kill(pids[1], signal.SIGSTOP)
     _, err = launcher.communicate(timeout=90)
     assert launcher.returncode == 0, err
-    assert finished(tmp_path).meta["lost"][0].startswith("rank 2 (worker 2) in round ")
+    assert finished(tmp_path).meta["lost"][0].startswith("rank 1 (worker 2, 3) in round ")
     assert not any(map(alive, pids))
 
 
 def test_the_server_dies_and_is_started_anew(started: Callable[..., Any], tmp_path: Path) -> None:
-    launcher = started(*CODED, *SLEEPER, "rounds=60", "launch.max_restarts=1")
+    launcher = started(*CODED, TWO, *SLEEPER, "rounds=60", "launch.max_restarts=1")
     until(lambda: saved(tmp_path) >= 20)
     os.kill(workers_of(launcher.pid)[0], signal.SIGKILL)
     _, err = launcher.communicate(timeout=120)

@@ -29,7 +29,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_bad_file_is_refused_in_one_line(name: str, cli: Cli, tmp_path: Path) -> None:
+def test_a_bad_file_is_refused_in_one_line(name: str, entry: Cli, tmp_path: Path) -> None:
     text, line, wrong = FILES[name]
     folder = tmp_path / "in"
     folder.mkdir()
@@ -40,7 +40,7 @@ def test_a_bad_file_is_refused_in_one_line(name: str, cli: Cli, tmp_path: Path) 
     if "." not in name:
         place = f"dataset.path=in/{name}"
         words = ["dataset=libsvm", place, "model=logistic_regression"]
-    ended = cli(*words, "workers=2", "rounds=2")
+    ended = entry(*words, "workers=2", "rounds=2")
     assert (ended.returncode, ended.stdout) == (2, ""), ended.stderr
     assert len(ended.stderr.splitlines()) == 1, ended.stderr
     assert ended.stderr.startswith(f"commexp: error: {place}: line {line}: {wrong}")
