@@ -148,14 +148,14 @@ def completed(tmp_path: Path) -> int:
 
 def test_kill_nine_then_the_same_command(tmp_path: Path) -> None:
     """A run that saves after every round is killed again and again; its tables equal those of one left in peace."""
-    args = ["algo=regtopk", "rounds=60", "eval_every=10", "model.width=8", "batch_size=2", "algo.momentum=0.5"]
+    args = ["algo=regtopk", *SMALL, "compress.k=4", "rounds=400", "eval_every=10", "algo.momentum=0.5"]
     for kill in range(3):
         process = subprocess.Popen(
             [sys.executable, "-c", EAGER, *args], cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         if kill < 2:
-            wait_until(lambda at_least=15 * (kill + 1): completed(tmp_path) >= at_least)  # type: ignore[misc]
+            wait_until(lambda at_least=100 * kill + 15: completed(tmp_path) >= at_least)  # type: ignore[misc]
             process.kill()
     assert process.wait(timeout=60) == 0
     (killed,) = (tmp_path / "outputs" / "runs").iterdir()

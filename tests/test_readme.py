@@ -47,7 +47,7 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
         for overrides in batch:
             if not seen.issuperset(overrides):  # of a sweep every value once, not with every other
                 seen.update(overrides)
-                plan(*overrides)
+                assert plan(*overrides).name.count("-") == 3
 
 
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

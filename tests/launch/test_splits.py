@@ -113,7 +113,7 @@ def test_curves_and_books_are_those_of_one_process(tmp_path: Path) -> None:
     for processes, cases in (
         (2, everything),
         (4, everything[::2] + other),
-        (8, everything[1::4] + tracking),
+        (8, [case for case in everything[1::4] if case[1:-1] != DIGITS] + tracking),
     ):
         folder = tmp_path / str(processes)
         folder.mkdir()
