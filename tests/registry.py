@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -25,7 +25,7 @@ def options(group: str) -> list[str]:
     return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
 
 
-@lru_cache(maxsize=128)
+@cache
 def composed(*overrides: str) -> DictConfig:
     """The same words, the same config: composing is most of the time that a plan takes."""
     return compose_config(overrides)
