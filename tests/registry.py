@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
 
 from commexp.api import compose_config
 from commexp.compressors import Compressor
@@ -23,6 +25,13 @@ def untimed(path: Path) -> list[dict[str, str]]:
 
 def options(group: str) -> list[str]:
     return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+
+
+def target(group: str, name: str) -> Any:
+    """The class that conf/<group>/<name>.yaml names, or, a preset, the first of its defaults."""
+    whole: Any = OmegaConf.load(CONF / group / f"{name}.yaml")
+    node = whole.get(group, whole)
+    return get_class(node["_target_"]) if "_target_" in node else target(group, whole.defaults[0].partition("@")[0])
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from registry import options, plan
+from registry import options, plan, target
 
 from commexp.algorithms import SGD, Algorithm, Context, Schedule
 from commexp.checkpoint import load_checkpoint, save_checkpoint
@@ -75,7 +75,7 @@ def test_deterministic_sums_agree_with_the_others() -> None:
 
 def in_step() -> list[str]:
     """Algorithms whose world is the problem and the exchange alone; others have resumptions of their own."""
-    made = {name: plan(f"algo={name}").algorithm for name in options("algo")}
+    made = {name: target("algo", name) for name in options("algo")}
     return [name for name, algorithm in made.items() if not (algorithm.coded or algorithm.asynchronous)]
 
 

@@ -17,7 +17,7 @@ import torch
 from launch.processes import ranks, wait_for
 from launch.walker import gossiped
 from omegaconf import OmegaConf
-from registry import bare, options, plan, untimed
+from registry import bare, options, plan, target, untimed
 from safetensors.torch import load_file
 
 from commexp.comm import Links
@@ -74,7 +74,7 @@ def methods() -> list[list[str]]:
     coded = ["algo=gradient_coding", *late]
     more = [coded, [*coded, *compressed, "comm.exchange=all_gather"], ["algo=exact_coding", "allocation=cyclic", *late]]
     more += [["algo=" + n, *compressed] for n in ("choco", "dsgt")]
-    every = [["algo=" + name] for name in options("algo") if not plan("algo=" + name).algorithm.asynchronous]
+    every = [["algo=" + name] for name in options("algo") if not target("algo", name).asynchronous]
     return [*every, *more]
 
 
@@ -87,7 +87,7 @@ def unusual() -> list[list[str]]:
     every.append(["compress=fp16", "comm.exchange=all_gather", *LINEAR])
     every.append(NAN)
     any_order = [case[:-1] for case in usual()]
-    gossiping = {algo for algo, *_ in methods() if plan(algo).algorithm.decentralised}
+    gossiping = {algo for algo, *_ in methods() if target(*algo.split("=")).decentralised}
     left_out = gossiping | {"algo=exact_coding"}  # these do not add up over all, this takes whoever comes first
     any_order = [case for case in any_order if case[0] not in left_out]
     return [[*case, EXACT] for case in every] + [[*case, ANY_ORDER] for case in any_order]
