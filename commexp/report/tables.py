@@ -69,31 +69,46 @@ def to_target(metrics: pd.DataFrame, target: float | None) -> pd.Series | None:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """What each run is called beside the others: its compressor, k, and whatever else of the config differs between
-    runs with this compressor; the algorithm before it where there are several. Runs that differ by nothing but the
-    seed have the same name; real processes and the virtual clock are told apart where a method has runs of both."""
+    """What each run is called beside the others: its compressor, k, and as few keys of the config as tell it from all
+    runs with this compressor that differ from it; the algorithm before it where there are several. Runs that differ by
+    nothing but the seed have the same name; real processes and the virtual clock are told apart where a method has runs
+    of both."""
     flat = [flatten({k: v for k, v in run.config.items() if k not in NOT_IN_LABELS}) for run in runs]
     for each, run in zip(flat, runs, strict=True):
         each["clock"] = "wall" if run.on_wall_clock else "virtual"
     words = [(*str(run.meta.get("name", run.name)).split("-"), "none")[:2] for run in runs]
     several = len({algo for algo, _ in words}) > 1
     codecs = [codec if not several else algo if codec == "none" else f"{algo} {codec}" for algo, codec in words]
-    several_values = {
-        codec: _varied([f for f, c in zip(flat, codecs, strict=True) if c == codec]) for codec in {*codecs}
-    }
+    telling = {codec: _telling([f for f, c in zip(flat, codecs, strict=True) if c == codec]) for codec in {*codecs}}
     names = []
     for codec, mine in zip(codecs, flat, strict=True):
-        told = [key for key in mine if key in several_values[codec]]
+        told = [key for key in mine if key in telling[codec]]
         k = [f"k={mine['compress.k']:g}"] if "compress.k" in mine else []
         rest = [_say(key, mine[key]) for key in told if key != "compress.k"]
         names.append(" ".join([codec, *k, *rest]))
     return names
 
 
-def _varied(configs: Sequence[dict[str, Any]]) -> set[str]:
-    """The keys of which flat configs have several values."""
-    first = configs[0]
-    return {key for config in configs for key in {*config, *first} if config.get(key) != first.get(key)}
+def _telling(configs: Sequence[dict[str, Any]]) -> set[str]:
+    """A few keys, besides compress.k, by which all flat configs that differ can be told apart: one by one the key that
+    tells most of them apart, of several the first."""
+    keys = dict.fromkeys(key for config in configs for key in config)
+    values = {key: [str(config.get(key)) for config in configs] for key in keys}
+    rest = {key: column for key, column in values.items() if len({*column}) > 1}
+    told: list[tuple[str, ...]] = [*zip(rest.pop("compress.k", [""] * len(configs)))]  # of each config
+    wanted = len({*zip(told, *rest.values(), strict=True)})
+
+    def tells(key: str) -> tuple[bool, int]:
+        """Last of all what changes no result."""
+        parts = len({*zip(told, rest[key], strict=True)})
+        return key != "eval_every" and parts > len({*told}), parts
+
+    chosen: set[str] = set()
+    while len({*told}) < wanted:
+        best = max(rest, key=tells)
+        told = [(*before, value) for before, value in zip(told, rest.pop(best), strict=True)]
+        chosen.add(best)
+    return chosen
 
 
 def _say(key: str, value: Any) -> str:

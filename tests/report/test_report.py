@@ -147,6 +147,14 @@ def test_runs_are_named_by_what_tells_them_apart(run: Callable[..., Run]) -> Non
     assert labels(results) == ["none", "topk k=0.01 lr=0.5", "topk k=0.01 lr=0.5", "topk k=0.01 lr=0.25"]
 
 
+def test_keys_that_differ_together_are_not_all_named(run: Callable[..., Run]) -> None:
+    results = [
+        run(*SHORT, "compress=topk", *overrides.split())
+        for overrides in ("algo.momentum=0.5", "algo.lr=0.25 algo.momentum=0.9", "algo.lr=0.1 algo.momentum=0.9")
+    ]
+    assert labels(results) == [f"topk k=0.01 lr={lr}" for lr in (0.5, 0.25, 0.1)]
+
+
 def test_phases_of_a_round_are_told_and_drawn(run: Callable[..., Run], tmp_path: Path) -> None:
     result = run(*SHORT, "compress=topk", figures=True)
     phases = phase_seconds(result)
