@@ -25,6 +25,7 @@ from commexp.rundir import Run
 from commexp.topologies import Ring, Topology
 
 torch.set_num_threads(1)
+sys.dont_write_bytecode = False  # or each of the many processes would compile the package anew
 
 Graphs = dict[str, Callable[..., Topology]]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -43,7 +44,7 @@ def pytest_collection_finish() -> None:
 
 def environment() -> dict[str, str]:
     """Without a user's own settings; two test processes share two cores."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("COMMEXP", "HYDRA"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("COMMEXP", "HYDRA", "PYTHONDONT"))}
     return {**kept, "OMP_NUM_THREADS": "1"}
 
 

@@ -60,7 +60,7 @@ def test_a_mistake_gets_one_line_and_exit_two(args: list[str], start: str, entry
     ("args", "start"),
     [
         (["algo=regtopkk"], "algo=regtopkk: no such option; did you mean regtopk"),
-        (["-m", "algo=topk,regtopk", "compress.k=0.1,0"], "compress.k=0:"),
+        (["-m", "compress=topk", "compress.k=0.1,0"], "compress.k=0:"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
