@@ -19,8 +19,8 @@ from commexp.rundir import Run
 
 __all__ = ["started"]  # a fixture
 
-WORLD = ["dataset=breast_cancer", "model=logistic_regression", "model.l2=0.01", "dtype=float64", "partition=iid"]
-WORLD += ["workers=3", "batch_size=8", "algo.lr=0.05", "network.compute.seconds=0.002"]
+WORLD = ["dataset=ratings", "dataset.users=60", "dataset.items=40", "dtype=float64"]
+WORLD += ["workers=3", "batch_size=8", "network.compute.seconds=0.002"]
 FIVE = "algo.iterations=5"
 REAL = ["launch=torchrun", "launch.nproc=4"]
 SLEEPING = [*REAL, "launch.inject=true", "network.compute.slow=[10]"]  # 10 ms for a message, 100 ms for worker 0's
@@ -90,7 +90,7 @@ def test_a_server_that_was_stopped_goes_on_and_so_do_others_without_the_dead(
     assert [int(w["calls"]) > 100 for w in workers] == [False, True, True]
     assert sum(int(w["calls"]) for w in workers) == 400
     assert all(int(w["iterations"]) >= 5 * (int(w["calls"]) + int(w["overwritten"])) for w in workers[1:])
-    assert run.metrics["train_loss"].iloc[-1] < 0.2
+    assert run.metrics["train_loss"].iloc[-1] < run.metrics["train_loss"].iloc[0] / 2
     assert {span["worker"] for span in table(run, "gantt")} == {"0", "1", "2"}
 
 
@@ -135,7 +135,7 @@ def test_the_server_dies_and_is_started_anew(started: Callable[..., Any], tmp_pa
     assert run.metrics["round"].tolist() == list(range(0, 401, 10))
     assert run.metrics["calls"].is_monotonic_increasing
     assert run.metrics["wall_seconds"].is_monotonic_increasing
-    assert run.metrics["train_loss"].iloc[-1] < 0.3
+    assert run.metrics["train_loss"].iloc[-1] < run.metrics["train_loss"].iloc[0] / 2
 
 
 def test_a_process_is_missing(started: Callable[..., Any], tmp_path: Path) -> None:
