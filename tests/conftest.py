@@ -67,20 +67,25 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
 
     def call(*args: str) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["commexp", *args])
-        status: object = 0
-        with patch.dict(os.environ, environment(), clear=True):
-            try:
-                main()
-            except SystemExit as end:
-                status = end.code
-            finally:
-                gc.enable()
-                gc.freeze()
+        status = status_of(main, ["commexp", *args], monkeypatch)
         assert isinstance(status, int)
         return subprocess.CompletedProcess(args, status, *capfd.readouterr())
 
     return call
+
+
+def status_of(program: Callable[[], object], words: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    """How a console script ends, called in this process."""
+    monkeypatch.setattr(sys, "argv", words)
+    with patch.dict(os.environ, environment(), clear=True):
+        try:
+            program()
+        except SystemExit as end:
+            return end.code
+        finally:
+            gc.enable()
+            gc.freeze()
+    return 0
 
 
 @pytest.fixture

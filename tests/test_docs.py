@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
-import os
 import re
 import shlex
 import shutil
@@ -15,7 +13,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from conftest import environment
+from conftest import status_of
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from registry import plan
@@ -64,16 +62,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
             subprocess.run(["bash", "-c", line], check=True)
         else:
             words = [str(p) for w in words for p in (sorted(tmp_path.glob(w)) if "*" in w else [SMALLER.get(w, w)])]
-            monkeypatch.setattr(sys, "argv", words)
-            try:
-                with patch.dict(os.environ, environment(), clear=True):
-                    ours[words[0]]()
-                status: object = 0
-            except SystemExit as end:
-                status = end.code
-            finally:
-                gc.enable()
-            assert not status, line
+            assert not status_of(ours[words[0]], words, monkeypatch), line
 
     return call
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import json
 import math
-import os
-import sys
 from pathlib import Path
-from unittest.mock import patch
 
 import pandas as pd
 import pytest
-from conftest import Cli, environment
+from conftest import Cli
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from commexp.cli import main
 from commexp.refusals import CONF
 from commexp.rundir import Run, write_json
 from commexp.schema import register
@@ -52,20 +47,14 @@ def test_a_sweep_in_parallel_ends_with_one_table(cli: Cli, tmp_path: Path) -> No
     assert [p for p in (tmp_path / "outputs").rglob(".*") if p.name != ".lock"] == [], "temporary files were left"
 
 
-def test_optuna_composes_and_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optuna_composes_and_searches(entry: Cli, tmp_path: Path) -> None:
     needs("hydra_optuna_sweeper", "optuna")
     register()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         config = compose("config", overrides=["hydra/sweeper=optuna", "algo=topk"], return_hydra_config=True)
     assert config.hydra.sweeper._target_.endswith("OptunaSweeper")
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.seed=0"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["commexp", "-m", *search, *SMALL, "algo.lr=interval(0.001,0.1)"])
-    try:
-        with patch.dict(os.environ, environment(), clear=True):
-            main()
-    finally:
-        gc.enable()
+    assert entry("-m", *search, *SMALL, "algo.lr=interval(0.001,0.1)").returncode == 0
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
     assert len(pd.read_csv(sweep / "sweep.csv")) == 2
     best = OmegaConf.load(sweep / "optimization_results.yaml").best_value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,25 @@ def commands() -> list[str]:
     return sorted(c for c in short if "firstk" not in c)  # a YAML that its reader writes
 
 
+def jobs(command: str) -> Iterator[list[str]]:
+    """Of a sweep every value once, not with every other."""
+    words = [w for w in shlex.split(command, comments=True) if w != "-m"]
+    parsed, seen = OverridesParser.create().parse_overrides(words), set()
+    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+        for overrides in batch:
+            if not seen.issuperset(overrides):
+                seen.update(overrides)
+                yield overrides
+
+
 def test_there_are_commands_to_check() -> None:
     assert len(commands()) > 20
     assert any(c.startswith("-m ") for c in commands())
+
+
+def test_every_yaml_is_in_one() -> None:
+    words = {word.removeprefix("+") for command in commands() for overrides in jobs(command) for word in overrides}
+    assert {f"{p.parent.name}={p.stem}" for p in CONF.glob("*/*.yaml")} - words == set()
 
 
 @pytest.mark.parametrize("command", commands())
@@ -41,13 +58,8 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     for name in ("graph.txt", "weights.txt", "held.txt"):  # a reader's own files
         (tmp_path / name).write_text("0 1")
-    words = [w for w in shlex.split(command, comments=True) if w != "-m"]
-    parsed, seen = OverridesParser.create().parse_overrides(words), set()
-    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
-        for overrides in batch:
-            if not seen.issuperset(overrides):  # of a sweep every value once, not with every other
-                seen.update(overrides)
-                assert plan(*overrides).name.count("-") == 3
+    for overrides in jobs(command):
+        assert plan(*overrides).name.count("-") == 3
 
 
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

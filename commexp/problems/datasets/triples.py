@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,23 +27,24 @@ class Triples:
     def __len__(self) -> int:
         return len(self.users)
 
+    @cached_property
+    def numbers(self) -> tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]:
+        """Of users and of items: each id's place among those that there are, in ascending order, int64 [m], and how
+        many there are."""
+        import pandas as pd  # a third of a second that no other run needs
+
+        (users, all_users), (items, all_items) = (pd.factorize(ids, sort=True) for ids in (self.users, self.items))
+        return (users.astype(np.int64), len(all_users)), (items.astype(np.int64), len(all_items))
+
     def repeated(self) -> int | None:
         """The first rating whose user has rated its item before; None where there is none."""
-        users, items = (numbered(ids)[0] for ids in (self.users, self.items))
+        (users, _), (items, _) = self.numbers
         pairs = users * (int(items.max()) + 1) + items
         in_order = np.sort(pairs)
         if not (in_order[1:] == in_order[:-1]).any():
             return None
         first = np.unique(pairs, return_index=True)[1]
         return int(np.setdiff1d(np.arange(len(pairs)), first)[0])
-
-
-def numbered(ids: np.ndarray) -> tuple[np.ndarray, int]:
-    """Each id's place among those that there are, in ascending order, int64 [m], and how many there are."""
-    import pandas as pd  # a third of a second that no other run needs
-
-    number, known = pd.factorize(ids, sort=True)
-    return number.astype(np.int64), len(known)
 
 
 def held_out(triples: Triples, share: float, split: str, seed: int) -> np.ndarray:
@@ -69,12 +71,8 @@ def divided(triples: Triples, share: float, split: str, seed: int, dtype: torch.
             f"dataset.test={share}: one of the two sets of {len(triples)} ratings would be empty; give another share, "
             "or more ratings"
         )
-    numbers, sizes = [], []
-    for ids in (triples.users, triples.items):
-        number, size = numbered(ids)
-        numbers.append(torch.from_numpy(number))
-        sizes.append(size)
-    pairs = Ratings(numbers[0], numbers[1], sizes[0], sizes[1])
+    (users, all_users), (items, all_items) = triples.numbers
+    pairs = Ratings(torch.from_numpy(users), torch.from_numpy(items), all_users, all_items)
     ratings = torch.tensor(triples.ratings, dtype=dtype)
     rows = [torch.from_numpy(np.flatnonzero(side)) for side in (~test, test)]
     return Data(pairs[rows[0]], ratings[rows[0]], pairs[rows[1]], ratings[rows[1]])
