@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import environment
 from launch.processes import free_port, ranks, wait_for
 
 from commexp.api import run_experiment
+from commexp.launch.member import _place
 from commexp.refusals import UserError
 
 SMALL = ["algo=topk", "dataset=linreg", "dataset.dim=40", "dataset.samples=20", "workers=8"]  # no library is loaded
@@ -189,6 +191,13 @@ def test_a_users_mistake_is_refused_in_one_line(started: Callable[..., subproces
     assert err.startswith("commexp: error: compress.k=99999999: more entries than the")
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_a_device_that_is_not_there() -> None:
+    """As a process finds it; how its refusal comes to the user is tested above."""
+    with pytest.raises(UserError, match=r"^launch\.device=cuda: not usable here; give cpu, or auto$"):
+        _place("cuda", 2)
 
 
 def test_torchrun_starts_no_sweep(tmp_path: Path) -> None:
