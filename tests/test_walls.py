@@ -13,7 +13,8 @@ LEAVES: dict[str, set[str]] = {
     "state": set(),
     "units": set(),
     "ranks": set(),
-    "listing": set(),
+    "listing": {"files"},
+    "files": set(),
 }  # may be imported by all
 ALLOWED = {
     **LEAVES,
