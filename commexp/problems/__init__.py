@@ -38,12 +38,11 @@ def build_problem(
     """
     data = dataset.load(workers, seed, dtype)
     parts = partition.split(data, workers, seed)
-    setting = Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed or Speed())
+    speed = replace(speed or Speed(), workers="loop") if one_by_one else speed or Speed()
+    problem = model.problem(data, Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed))
     if one_by_one:
-        each = [model.problem(data, replace(setting, worker_ids=[n])) for n in worker_ids]
-        problem: Problem = Alternating(each, [len(parts[n]) for n in worker_ids])
-    else:
-        problem = model.problem(data, setting)
+        each = [problem.alone(w) for w in range(len(worker_ids))]
+        problem = Alternating(each, [len(parts[n]) for n in worker_ids])
     problem.prox = prox or NoProx()
     return problem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 
 import torch
@@ -69,6 +70,11 @@ class Classification(Problem):
         except (CannotFoldError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"speed.workers={way}: this model cannot be ({reason}); give auto or loop") from error
+
+    def alone(self, w: int) -> Classification:
+        one = copy.copy(self)
+        one.feed = self.feed.alone(w)
+        return one
 
     def init(self, generator: torch.Generator) -> Tensor:
         """The module's own initialisation, drawn from ``generator`` instead of the global one."""
