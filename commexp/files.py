@@ -13,9 +13,12 @@ import io
 import json
 import lzma
 import os
+import re
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,8 +27,17 @@ import yaml
 DOCUMENT = 2**24  # bytes of a JSON or YAML file: those of a run hold some kilobytes
 TABLE = 2**30  # bytes of a CSV file: 1,000,000 rows take about 300 MB
 DEPTH = 64  # lists and mappings within each other; a config has six
+LISTING = 2**27  # bytes of a listing such as a graph or a trace: a matrix of 2,000 x 2,000 takes 100 MB
+LINE = 2**24  # bytes of a line of a text: a row of that matrix takes 50 kB
+BARREN = 2**24  # bytes on end of a text in which nothing stands but blanks and comments: a header is far shorter
+RATIO, SLACK = 200, 2**28  # text shrinks to a tenth, bits of ones and zeros to a fiftieth; a bomb to a thousandth
+PACKED = ("", ".gz", ".bz2", ".xz", ".zip")  # how the name of a packed file may go on
 #: what reading from ``unpacked`` raises where the packed file is damaged or cut
 UNPACKING = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+BLOCK = 2**20  # bytes of a text that are looked at together
+NUMBER = re.compile(
+    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII
+)
 SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it has been built
 
 
@@ -90,17 +102,19 @@ def read_yaml(path: str | Path) -> Any:
 def unpacked(file: IO[bytes]) -> IO[bytes]:
     """What an open file holds, unpacked as it is read where its first bytes are those of gzip, bzip2, xz or zip.
 
-    A zip has to hold one file. Whoever reads on sets the limit: a packed file can be a thousand times as large as it
-    looks. Reading a damaged one raises one of ``UNPACKING``. Raises ValueError for a zip that is none, or that holds
-    several files."""
+    A zip has to hold one file. Reading a damaged one raises one of ``UNPACKING``; one that unpacks to more than RATIO
+    times its size and SLACK bytes, ValueError, before it takes as much. Raises ValueError for a zip that is none, that
+    holds several files, or that needs a password."""
+    most = RATIO * file.seek(0, os.SEEK_END) + SLACK
+    file.seek(0)
     start = file.read(6)
     file.seek(0)
     if start.startswith(b"\x1f\x8b"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=file))
+        return io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=file), most), BLOCK)
     if start.startswith(b"BZh"):
-        return bz2.BZ2File(file)
+        return io.BufferedReader(_Bounded(bz2.BZ2File(file), most), BLOCK)
     if start.startswith(b"\xfd7zXZ\x00"):
-        return lzma.LZMAFile(file)
+        return io.BufferedReader(_Bounded(lzma.LZMAFile(file), most), BLOCK)
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         try:
             archive = zipfile.ZipFile(file)
@@ -109,5 +123,97 @@ def unpacked(file: IO[bytes]) -> IO[bytes]:
         names = [info for info in archive.infolist() if not info.is_dir()]
         if len(names) != 1:
             raise ValueError(f"a zip of {len(names)} files, of which one has to be chosen; unpack it")
-        return archive.open(names[0])
+        try:
+            return io.BufferedReader(_Bounded(archive.open(names[0]), most), BLOCK)
+        except (RuntimeError, NotImplementedError) as error:  # a password, a method of packing
+            raise ValueError(f"a zip that cannot be unpacked: {error}") from error
     return file
+
+
+class _Bounded(io.RawIOBase):
+    """What ``inner`` holds, ``most`` bytes at most. Raises ValueError where it is more."""
+
+    def __init__(self, inner: Any, most: int) -> None:
+        self.inner, self.most, self.count = inner, most, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = int(self.inner.readinto(buffer))
+        self.count += size
+        if self.count > self.most:
+            raise ValueError(f"unpacks to more than {self.most} bytes, which no honest file does that is so small")
+        return size
+
+    def close(self) -> None:
+        if not self.closed:
+            self.inner.close()
+        super().close()
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[IO[bytes]]:
+    """What a regular file holds, unpacked. Raises ValueError, which says why in one line, where it cannot be read, or
+    is damaged."""
+    try:
+        with open_regular(path) as file, unpacked(file) as content:
+            yield content
+    except UNPACKING as error:
+        raise ValueError(reason(error)) from error
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, in one line."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(said).split())
+
+
+def text_blocks(file: IO[bytes], longest: int = LINE) -> Iterator[bytes]:
+    """A text in pieces of about BLOCK bytes, each of whole lines, without a byte order mark. A last line without an end
+    gets one. Raises ValueError for a line of more than ``longest`` bytes, and for more than BARREN blanks on end."""
+    left, lines, barren, first = b"", 0, 0, True
+    while block := file.read(BLOCK):
+        if first:
+            block, first = block.removeprefix(b"\xef\xbb\xbf"), False
+        end = block.rfind(b"\n") + 1
+        if not end:
+            left += block
+        else:
+            whole, left = left + block[:end], block[end:]
+            barren = 0 if whole.strip() else barren + len(whole)
+            if barren > BARREN:
+                raise ValueError(f"line {lines + 1}: more than {BARREN} bytes on end are empty lines")
+            yield whole
+            lines += whole.count(b"\n")
+        if len(left) > longest:
+            raise ValueError(f"line {lines + 1}: more than {longest} bytes are no line of such a file")
+    if left:
+        yield left + b"\n"
+
+
+def text_lines(file: IO[bytes], longest: int = LINE) -> Iterator[tuple[int, bytes]]:
+    """Number and content of each line of a text that holds more than blanks and a comment (from # on), both of which
+    stay; otherwise as by ``text_blocks``. Comments count as nothing, too."""
+    number, barren = 0, 0
+    for block in text_blocks(file, longest):
+        if not block.strip():
+            number += block.count(b"\n")
+            continue
+        for line in block.splitlines() if b"\r" in block else block.split(b"\n")[:-1]:
+            number += 1
+            if line.partition(b"#")[0].strip():
+                barren = 0
+                if len(line) > longest:
+                    raise ValueError(f"line {number}: more than {longest} bytes are no line of such a file")
+                yield number, line
+            else:
+                barren += len(line) + 1
+                if barren > BARREN:
+                    raise ValueError(f"line {number}: more than {BARREN} bytes on end are empty lines and comments")
+
+
+def number(word: str) -> float | None:
+    """The value of a number in ASCII, infinite or NaN where the word says so; None for every other word. Python's own
+    float() reads 1_0 and the digits of all scripts."""
+    return float(word) if NUMBER.fullmatch(word) else None
