@@ -171,25 +171,29 @@ def reason(error: Exception) -> str:
 
 def text_blocks(file: IO[bytes], longest: int = LINE) -> Iterator[bytes]:
     """A text in pieces of about BLOCK bytes, each of whole lines, without a byte order mark. A last line without an end
-    gets one. Raises ValueError for a line of more than ``longest`` bytes, and for more than BARREN blanks on end."""
-    left, lines, barren, first = b"", 0, 0, True
+    gets one. Raises ValueError for a line of more than ``longest`` bytes that ends in another piece than it begins in,
+    and for more than BARREN bytes on end of empty lines and comments (from # on)."""
+    begun: list[bytes] = []  # of a line whose end has not come
+    size = lines = barren = 0
     while block := file.read(BLOCK):
-        if first:
-            block, first = block.removeprefix(b"\xef\xbb\xbf"), False
+        if not lines and not begun:
+            block = block.removeprefix(b"\xef\xbb\xbf")
         end = block.rfind(b"\n") + 1
-        if not end:
-            left += block
-        else:
-            whole, left = left + block[:end], block[end:]
-            barren = 0 if whole.strip() else barren + len(whole)
+        if end:
+            whole = b"".join([*begun, block[:end]])
+            empty = not whole.strip() or (b"#" in whole and not any(map(_says, whole.split(b"\n"))))
+            barren = barren + len(whole) if empty else 0
             if barren > BARREN:
-                raise ValueError(f"line {lines + 1}: more than {BARREN} bytes on end are empty lines")
+                raise ValueError(f"line {lines + 1}: more than {BARREN} bytes on end are empty lines and comments")
             yield whole
             lines += whole.count(b"\n")
-        if len(left) > longest:
+            begun, size = [], 0
+        begun.append(block[end:])
+        size += len(begun[-1])
+        if size > longest:
             raise ValueError(f"line {lines + 1}: more than {longest} bytes are no line of such a file")
-    if left:
-        yield left + b"\n"
+    if size:
+        yield b"".join([*begun, b"\n"])
 
 
 def text_lines(file: IO[bytes], longest: int = LINE) -> Iterator[tuple[int, bytes]]:
@@ -202,7 +206,7 @@ def text_lines(file: IO[bytes], longest: int = LINE) -> Iterator[tuple[int, byte
             continue
         for line in block.splitlines() if b"\r" in block else block.split(b"\n")[:-1]:
             number += 1
-            if line.partition(b"#")[0].strip():
+            if _says(line):
                 barren = 0
                 if len(line) > longest:
                     raise ValueError(f"line {number}: more than {longest} bytes are no line of such a file")
@@ -211,6 +215,11 @@ def text_lines(file: IO[bytes], longest: int = LINE) -> Iterator[tuple[int, byte
                 barren += len(line) + 1
                 if barren > BARREN:
                     raise ValueError(f"line {number}: more than {BARREN} bytes on end are empty lines and comments")
+
+
+def _says(line: bytes) -> bytes:
+    """What a line holds besides blanks and a comment."""
+    return line.partition(b"#")[0].strip()
 
 
 def number(word: str) -> float | None:

@@ -78,6 +78,7 @@ def register_resolvers() -> None:
     """What conf/config.yaml calls by name."""
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("choices", choices, replace=True)
+    OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 
 
 def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NUMPY = b"\x93NUMPY"
 STRUCTURED = 2**24  # bytes of GraphML or GML: some 250,000 links
 COUNT = re.compile("[0-9]{1,9}")
+SIZE = re.compile("[0-9]{1,18}")
 MARKET = re.compile(
     r"%%MatrixMarket\s+matrix\s+(coordinate|array)\s+(real|integer|pattern|complex)\s+\S+\s*", re.IGNORECASE | re.ASCII
 )
@@ -217,7 +218,7 @@ class MatrixFile(Given):
         if kind is None or kind[2].lower() == "complex":
             raise self.bad(f"cannot be read as Matrix Market (line 1 is {head[:60]!r})", right)
         sparse = kind[1].lower() == "coordinate"
-        if len(sizes) != 2 + sparse or not all(map(COUNT.fullmatch, sizes)):
+        if len(sizes) != 2 + sparse or not all(map(SIZE.fullmatch, sizes)):
             raise self.bad(f"cannot be read as Matrix Market (its sizes are {' '.join(sizes)[:40]!r})", right)
         rows, columns, *entries = map(int, sizes)
         self._check_sizes(workers, rows, columns)

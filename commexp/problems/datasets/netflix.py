@@ -89,8 +89,8 @@ class Netflix(RatingFiles):
 
 def _parsed(text: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Users, items, ratings and times. A colon stands in the lines of movies alone."""
-    if text[:1] in b"\r\n" or b"\n\n" in text or b"\n\r" in text:  # empty lines
-        text = re.sub(rb"\n[\r\n]+", b"\n", text).lstrip(b"\r\n")
+    if text[:1] in b"\r\n \t" or any(empty in text for empty in (b"\n\n", b"\n\r", b"\n ", b"\n\t")):
+        text = re.sub(rb"(?m)^[ \t\r]*\n", b"", text)
     bodies, movies, end = [], [], 0
     for colon in np.flatnonzero(np.frombuffer(text, np.uint8) == ord(":")).tolist():
         start = text.rfind(b"\n", 0, colon) + 1

@@ -147,8 +147,8 @@ class UnreadableError(ValueError):
 
 
 def groups(paths: Sequence[Path], named: bool, whole_files: bool) -> Iterator[bytes]:
-    """The text of the files in pieces of about GROUP bytes, each of whole lines or whole files; without comments. Raises
-    UnreadableError. ``named``: whether messages say which file it is."""
+    """The text of the files in pieces of about GROUP bytes, each of whole lines or whole files; without comments.
+    Raises UnreadableError. ``named``: whether messages say which file it is."""
     found: list[bytes] = []
     size = 0
     for path in paths:
