@@ -44,8 +44,7 @@ SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where
 def open_regular(path: str | Path, limit: int | None = None) -> IO[bytes]:
     """The file, open for reading. Never blocks. Raises OSError for what is no regular file, and for one of more than
     ``limit`` bytes."""
-    file = Path(path).expanduser()
-    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    handle = os.open(os.path.expanduser(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         about = os.fstat(handle)
         if stat.S_ISDIR(about.st_mode):

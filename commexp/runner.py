@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def apart(links: Processes, asynchronous: bool) -> Links:
 
 
 def folder_of(plan: Plan) -> Run:
-    return Run(Path(plan.config.outputs).expanduser() / "runs" / plan.name)
+    return Run(Path(os.path.expanduser(plan.config.outputs), "runs") / plan.name)
 
 
 def _cannot_write(run: Run, plan: Plan) -> str:

@@ -240,12 +240,12 @@ def test_graphml_that_declares_entities_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        ("dataset.path", "1 1:1_0\n-1 2:1\n"),
-        ("dataset.path", "1 1_0:1\n-1 2:1\n"),
-        ("dataset.path", "1_0 1:1\n-1 2:1\n"),
-        ("dataset.path", "1 \u0661:1\n-1 2:1\n"),
-        ("dataset.path", "1 1:infinity\n-1 2:1\n"),
-        ("dataset.path", "1 1:0x1\n-1 2:1\n"),
+        ("dataset.path", LIBSVM + "1 1:1_0\n"),
+        ("dataset.path", LIBSVM + "1 1_0:1\n"),
+        ("dataset.path", LIBSVM + "1_0 1:1\n-1_0 1:1\n" * 3),
+        ("dataset.path", LIBSVM + "1 \u0661:1\n"),
+        ("dataset.path", LIBSVM + "1 1:infinity\n"),
+        ("dataset.path", LIBSVM + "1 1:0x1\n"),
         ("path of a graph", "0 1\n\u0661 0\n"),
         ("path of a graph", "0 " + "1" * 5000 + "\n"),
         ("path of a matrix", "0.5 0_5\n.5 .5\n"),

@@ -20,7 +20,7 @@ PUBLISHED = 2**31  # bytes: the largest published file here, imagenette2.tgz, ha
 
 def place(root: str | None, path: str = "") -> Path:
     """Where ``path`` lies, counted from ``root``; ``~`` is the home folder in either."""
-    return Path(root or "").expanduser() / Path(path).expanduser()
+    return Path(os.path.expanduser(root or ""), os.path.expanduser(path))
 
 
 def check_there(key: str, path: Path, remedy: str) -> None:

@@ -84,7 +84,8 @@ class Pretrained(Model):
         import torchvision
 
         weights = torchvision.models.get_model_weights(self.arch).IMAGENET1K_V1
-        folder = Path(self.weights_dir).expanduser() if self.weights_dir else Path(torch.hub.get_dir(), "checkpoints")
+        own = os.path.expanduser(self.weights_dir)
+        folder = Path(own) if own else Path(torch.hub.get_dir(), "checkpoints")
         path = folder / Path(urlsplit(weights.url).path).name
         if os.path.isfile(path):
             digits = path.stem.rpartition("-")[2]
