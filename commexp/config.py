@@ -17,7 +17,7 @@ from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
 from commexp.bounds import check_bounds
 from commexp.comm import check_carrier
-from commexp.components import around_codec, build, short, typed, wrap
+from commexp.components import KINDS, around_codec, build, short, typed, wrap
 from commexp.compressors import Compressor
 from commexp.network import Network, Straggler
 from commexp.pairs import check_pairs
@@ -29,18 +29,6 @@ from commexp.topologies import Gossip, Topology
 
 T = TypeVar("T")
 logging.getLogger("hydra.utils").addHandler(logging.NullHandler())  # else it prints what we say in one line
-KINDS: dict[str, type[Any]] = {
-    "dataset": Dataset,
-    "partition": Partition,
-    "allocation": Allocation,
-    "model": Model,
-    "prox": Prox,
-    "topology": Topology,
-    "compress": Compressor,
-    "algo": Algorithm,
-    "network": Network,
-    "straggler": Straggler,
-}
 
 
 @dataclass

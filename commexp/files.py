@@ -8,7 +8,9 @@ ValueError where its content is not what it has to be; both say why in one line.
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -26,6 +28,9 @@ import yaml
 
 DOCUMENT = 2**24  # bytes of a JSON or YAML file: those of a run hold some kilobytes
 TABLE = 2**30  # bytes of a CSV file: 1,000,000 rows take about 300 MB
+VALUES = 100_000  # of a YAML file: those of a run hold a hundred, and eight for each worker with its own link
+COLUMNS = 1000  # of a CSV file: those of a run have up to thirty
+LONG = 2000  # letters of one text that are shown
 DEPTH = 64  # lists and mappings within each other; a config has six
 LISTING = 2**27  # bytes of a listing such as a graph or a trace: a matrix of 2,000 x 2,000 takes 100 MB
 LINE = 2**24  # bytes of a line of a text: a row of that matrix takes 50 kB
@@ -83,12 +88,15 @@ def read_json(path: str | Path) -> Any:
 
 def read_yaml(path: str | Path) -> Any:
     """What a YAML file holds, as plain values. An alias is refused: a few of them can stand for billions of values."""
-    text, depth = read_text(path), 0
+    text, depth, values = read_text(path), 0, 0
     try:
         for event in yaml.parse(text, Loader=SAFE):
+            values += isinstance(event, yaml.NodeEvent)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent):
-                raise ValueError(f"line {event.start_mark.line + 1}: holds an alias (*{event.anchor})")
+                raise ValueError(f"holds an alias (*{event.anchor})")
+            if values > VALUES:
+                raise ValueError(f"holds more than {VALUES} values")
             if depth > DEPTH:
                 raise ValueError("nested too deep")
         return yaml.load(text, Loader=SAFE)
@@ -96,6 +104,39 @@ def read_yaml(path: str | Path) -> Any:
         raise ValueError(" ".join(str(error).split())) from error
     except (RecursionError, OverflowError) as error:
         raise ValueError(str(error) or "nested too deep") from error
+
+
+def read_csv(path: str | Path) -> str:
+    """The text of a CSV file: a header, every column with a name of its own, and rows of as many cells; empty where
+    there is no header."""
+    text = read_text(path, TABLE)
+    try:
+        rows = csv.reader(io.StringIO(text, newline=""))
+        header = next((row for row in rows if row), [])
+        if len(header) > COLUMNS:
+            raise ValueError(f"{len(header)} columns are more than the {COLUMNS} that are read")
+        if "" in header:
+            raise ValueError("a column has no name")
+        if len({*header}) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise ValueError(f"column {twice} stands there twice")
+        for row in rows:
+            if row and len(row) != len(header):
+                raise ValueError(f"line {rows.line_num}: {len(row)} cells under {len(header)} columns")
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    return text if header else ""
+
+
+def printable(text: str) -> str:
+    """The text in one line that every terminal, page and table shows as it is: what moves a cursor, changes the order
+    of letters or is no letter at all becomes its escape. Of a very long one the beginning and a digest."""
+    if len(text) > LONG:
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+        text = f"{text[:LONG]}... ({len(text)} letters, {digest})"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
 def unpacked(file: IO[bytes]) -> IO[bytes]:

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
+from commexp import files
+
 if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED = ("completed", "diverged")
-SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it has been built
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -50,7 +51,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The file's object, or an empty one where there is no readable file."""
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = files.read_json(path)
     except (OSError, ValueError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
@@ -98,19 +99,30 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        loaded = yaml.load((self.folder / "config.yaml").read_text(encoding="utf-8"), Loader=SAFE)
-        assert isinstance(loaded, dict)
+        """As plain values. Raises OSError or ValueError where it cannot be read."""
+        loaded = files.read_yaml(self.folder / "config.yaml")
+        if not isinstance(loaded, dict):
+            raise ValueError("holds no keys with values")
         return loaded
 
     @property
     def metrics(self) -> pd.DataFrame:
         """A row per evaluation; the columns are explained in the README."""
-        return _read_csv(self.folder / "metrics.csv")
+        return self.table("metrics")
 
     @property
     def traffic(self) -> pd.DataFrame:
         """A row per exchange and direction."""
-        return _read_csv(self.folder / "traffic.csv")
+        return self.table("traffic")
+
+    def table(self, name: str, /, **types: str) -> pd.DataFrame:
+        """``name``.csv; empty where there is none, or nothing in it. ``types``: of columns, where they are not to be
+        guessed. Raises OSError or ValueError for one that cannot be read."""
+        import pandas as pd  # a third of a second that commexp --help does not need
+
+        path = self.folder / f"{name}.csv"
+        text = files.read_csv(path) if os.path.lexists(path) else ""
+        return pd.read_csv(io.StringIO(text), low_memory=False, dtype=types) if text else pd.DataFrame()
 
     def set_meta(self, **changes: Any) -> None:
         write_json(self.folder / "meta.json", {**self.meta, **changes})
@@ -127,9 +139,9 @@ class Run:
         write_atomic(self.folder / f"{name}.csv", text.getvalue())
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows that ``write_rows`` wrote."""
-        with open(self.folder / f"{name}.csv", encoding="utf-8", newline="") as file:
-            return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)]
+        """The rows that ``write_rows`` wrote. Raises OSError or ValueError for a file that cannot be read."""
+        text = io.StringIO(files.read_csv(self.folder / f"{name}.csv"), newline="")
+        return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(text)]
 
     def clear(self) -> None:
         """Empties the folder, but for the lock that this process holds."""
@@ -191,9 +203,3 @@ def _number(text: str) -> int | float | str:
         except ValueError:
             continue
     return text
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    import pandas as pd  # a third of a second that commexp --help does not need
-
-    return pd.read_csv(path) if path.is_file() and path.stat().st_size > 1 else pd.DataFrame()

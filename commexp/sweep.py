@@ -150,11 +150,13 @@ def gather(folder: Path, count: int) -> int:
     """Writes and shows the table of the sweep's ``count`` jobs; returns the exit status of its worst run."""
     from commexp.report.sweep import write_sweep
 
-    table, jobs = write_sweep(folder, count)
+    table, jobs, left = write_sweep(folder, count)
+    for one in left:
+        print(f"commexp: note: {one.name}: {one.why}", file=sys.stderr)
     print(f"\n{table}\nfolder: {folder}")
     if any(job.error for job in jobs):
         return 2
-    statuses = {job.run.status for job in jobs}
+    statuses = {"unreadable"} if left else {job.run.status for job in jobs}
     return 0 if statuses <= {"completed"} else 3 if statuses <= {"completed", "diverged"} else 1
 
 

@@ -40,7 +40,7 @@ ALLOWED = {
     "schema": set(),
     "refusals": {"schema"},
     "bounds": {"problems", "refusals", "schema"},
-    "components": {"compressors", "refusals"},
+    "components": {"algorithms", "allocations", "compressors", "network", "problems", "refusals", "topologies"},
     "pairs": {"allocations", "components", "compressors", "problems", "refusals", "schema", "topologies"},
     "config": {
         "algorithms", "allocations", "bounds", "comm", "components", "compressors", "network", "pairs", "problems",

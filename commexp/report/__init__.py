@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+from commexp.files import printable
+from commexp.report.checked import ReadRun
 from commexp.report.tables import summary_markdown
 from commexp.rundir import Run, write_atomic
 
@@ -27,12 +30,21 @@ def where_to_look(run: Run) -> str:
 
 def finish(run: Run, target: float | None = None, figures: bool = True) -> str:
     """Writes summary.md and the figures of a run that has ended, those whose files are there and newer than the
-    picture; returns the summary."""
-    text = summary_markdown(run, target)
+    picture; returns the summary. A picture that cannot be drawn is named; the run stands without it. Raises ValueError
+    for a folder of which a table or the summary cannot be read."""
+    shown = ReadRun(run.folder)
+    try:
+        text = summary_markdown(shown, target)
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        why = shown.problem or f"summary.json cannot be read: {error!r}"
+        raise ValueError(f"{run.folder}: {why}; rerun=true runs it again") from error
     write_atomic(run.folder / "summary.md", text)
-    due = [name for name in FIGURES if figures and _is_due(run, name)]
-    for name in due:
-        _draw(run, name, run.folder / "figures" / name)
+    for name in [name for name in FIGURES if figures and _is_due(run, name)]:
+        try:
+            _draw(shown, name, run.folder / "figures" / name)
+        except (OSError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+            why = printable(f"{name} is not drawn: {type(error).__name__}: {error}")
+            print(f"commexp: note: {shown.name}: {why}", file=sys.stderr)
     return text
 
 
