@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from pathlib import Path
 
 from commexp.report.tables import summary_markdown
@@ -16,6 +18,7 @@ FIGURES = {
     "topology": ("topology.csv",),
     "gantt": ("gantt.csv", "staleness.csv"),
 }
+FORMATS = ("png", "pdf")  # of each
 
 
 def where_to_look(run: Run) -> str:
@@ -27,12 +30,21 @@ def where_to_look(run: Run) -> str:
 
 def finish(run: Run, target: float | None = None, figures: bool = True) -> str:
     """Writes summary.md and the figures of a run that has ended, those whose files are there and newer than the
-    picture; returns the summary."""
-    text = summary_markdown(run, target)
-    write_atomic(run.folder / "summary.md", text)
-    due = [name for name in FIGURES if figures and _is_due(run, name)]
-    for name in due:
-        _draw(run, name, run.folder / "figures" / name)
+    picture; returns the summary. Where nothing can be written, that is said, and the run is shown all the same. Raises
+    FileNotFoundError where the run's folder is gone."""
+    if not run.summary:
+        raise FileNotFoundError(errno.ENOENT, "the run's folder has been removed or renamed", str(run.folder))
+    text, about = summary_markdown(run, target), run.folder / "summary.md"
+    try:
+        if not about.is_file() or about.read_bytes() != text.encode():
+            write_atomic(about, text)
+        for name in FIGURES:
+            if figures and _is_due(run, name):
+                _draw(run, name, run.folder / "figures" / name)
+    except OSError as error:
+        if error.filename is None:  # of something else than a file
+            raise
+        print(f"commexp: note: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr, flush=True)
     return text
 
 
@@ -62,7 +74,9 @@ def _draw(run: Run, name: str, path: Path) -> None:
 
 def _is_due(run: Run, name: str) -> bool:
     sources = [run.folder / source for source in FIGURES[name]]
-    picture = run.folder / "figures" / f"{name}.png"
+    pictures = [run.folder / "figures" / f"{name}.{kind}" for kind in FORMATS]
     if not all(source.is_file() for source in sources):
         return False
-    return not picture.is_file() or picture.stat().st_mtime < max(s.stat().st_mtime for s in sources)
+    if not all(picture.is_file() for picture in pictures):
+        return True
+    return min(p.stat().st_mtime for p in pictures) < max(s.stat().st_mtime for s in sources)
