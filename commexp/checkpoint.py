@@ -91,7 +91,10 @@ def load_checkpoint(
         whys = [text for text in links.tell(why) if text]
         if not whys:
             return completed, state
-        _note(whys[0], links.rank == 0)
+        if links.rank == 0:
+            _note(whys[0])
+            with suppress(OSError):
+                (folder / name).unlink()  # or it would count as one of the last
     if names and links.rank == 0:
         print(f"commexp: note: {folder.parent.name}: begins anew, no checkpoint is left", file=sys.stderr, flush=True)
     return None
@@ -123,9 +126,8 @@ def load_worker(folder: Path, worker: int, run: str, accept: Callable[[State], N
         _note(f"{index.name} does not fit the run ({' '.join(str(error).split()) or type(error).__name__})")
 
 
-def _note(why: str, said: bool = True) -> None:
-    if said:
-        print(f"commexp: note: checkpoint {why} and is not used", file=sys.stderr, flush=True)
+def _note(why: str) -> None:
+    print(f"commexp: note: checkpoint {why} and is not used", file=sys.stderr, flush=True)
 
 
 def _write_part(folder: Path, stem: str, state: State) -> dict[str, Any]:
