@@ -54,7 +54,7 @@ def go(outputs: Path, *words: str, halt: int = 0) -> Run:
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tables]:
-    """A run that was interrupted after 5 of 8 rounds, with checkpoints after 4 and 5; the tables of one that was not."""
+    """A run that was interrupted after 5 of 8 rounds, its checkpoints after 4 and 5; the tables of one that was not."""
     folder = tmp_path_factory.mktemp("halves")
     whole = go(folder / "whole")
     go(folder / "half", halt=5)
