@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -32,6 +33,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 def run_experiment(overrides: Sequence[str], figures: bool = True) -> Run:
     """See ``commexp.run``; ``figures=False`` leaves the run's own picture undrawn."""
     plan = prepare(compose_config(overrides))
-    run = launch(plan)
-    finish(run, plan.config.target_accuracy, figures)
+    with ExitStack() as hold:  # until it has been shown
+        run = launch(plan, hold)
+        finish(run, plan.config.target_accuracy, figures)
     return run

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -36,12 +37,14 @@ class Plan:
     """An experiment that has been checked as far as it can be without its data.
 
     ``config``: the typed config. ``resolved``: the same as plain values, components with all their fields.
-    ``name``: the run folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``.
+    ``name``: the run folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``. ``identity``: 64
+    hex of the same and of commexp's version.
     """
 
     config: Config
     resolved: dict[str, Any]
     name: str
+    identity: str
     dataset: Dataset
     partition: Partition
     allocation: Allocation
@@ -118,6 +121,7 @@ def prepare(composed: DictConfig) -> Plan:
         config,
         resolved,
         name="-".join([*words, fingerprint(resolved, parts)]),
+        identity=fingerprint({**resolved, "commexp": version("commexp")}, parts, 32),
         dataset=parts["dataset"],
         partition=parts["partition"],
         allocation=parts["allocation"],
@@ -144,9 +148,10 @@ def _check_finite(key: str, value: Any) -> None:
         raise UserError(f"{key}={value}: not a finite number; give one")
 
 
-def fingerprint(resolved: dict[str, Any], parts: dict[str, Any]) -> str:
-    """8 hex digits over what changes the result: not launch, outputs, ..., nor a field that only says where a file
-    lies (metadata ``location``). Where real processes decide whose message comes first, that is another result."""
+def fingerprint(resolved: dict[str, Any], parts: dict[str, Any], size: int = 4) -> str:
+    """``size`` bytes, as hex digits, over what changes the result: not launch, outputs, ..., nor a field that only says
+    where a file lies (metadata ``location``). Where real processes decide whose message comes first, that is another
+    result."""
     kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
     if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
         kept["inject"] = resolved["launch"]["inject"]
@@ -154,7 +159,7 @@ def fingerprint(resolved: dict[str, Any], parts: dict[str, Any]) -> str:
         if dataclasses.is_dataclass(part):
             where = {f.name for f in dataclasses.fields(part) if "location" in f.metadata}
             kept[name] = {k: v for k, v in kept[name].items() if k not in where}
-    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=size).hexdigest()
 
 
 def _describe(node: dict[str, Any], part: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ LEAVES: dict[str, set[str]] = {
     "ranks": set(),
     "listing": {"files"},
     "files": set(),
+    "locks": set(),
 }  # may be imported by all
 ALLOWED = {
     **LEAVES,
@@ -52,7 +53,7 @@ ALLOWED = {
         "refusals", "rundir",
     },
     "accounts": {"comm", "network", "provenance", "trial"},
-    "asynchrony": {"algorithms", "comm", "compressors", "config", "network", "problems", "rundir"},
+    "asynchrony": {"algorithms", "checkpoint", "comm", "compressors", "config", "network", "problems", "rundir"},
     "following": {"asynchrony", "comm", "interrupts", "trial"},
     "inventory": {"trial"},
     "running": {

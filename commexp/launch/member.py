@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from datetime import timedelta
 
 import torch
@@ -23,7 +24,7 @@ from commexp.runner import execute
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
-def run_as_member(plan: Plan) -> Run:
+def run_as_member(plan: Plan, hold: ExitStack) -> Run:
     """Raises UserError, and LaunchError naming this rank and the cause."""
     _die_with_launcher()
     world, here = int(os.environ["WORLD_SIZE"]), local("LOCAL_WORLD_SIZE", "WORLD_SIZE")
@@ -40,7 +41,7 @@ def run_as_member(plan: Plan) -> Run:
             _join(backend, timeout)
             links = Processes(timedelta(seconds=timeout))
             pids = links.counts(torch.tensor([os.getpid()]))[:, 0].tolist()
-        return execute(plan, device, links)
+        return execute(plan, device, links, hold)
     except RuntimeError as error:
         cause = links.explain(error)
         if isinstance(cause, LostProcessError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import ExitStack
 
 import torch
 
@@ -15,13 +16,13 @@ from commexp.runner import execute
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
 
 
-def run_alone(plan: Plan) -> Run:
+def run_alone(plan: Plan, hold: ExitStack) -> Run:
     """Raises UserError for a device that is not there."""
     wanted = plan.config.launch.device
     device = usable(wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     set_threads(plan, torch.get_num_threads())
     keep_memory()
-    return execute(plan, device)
+    return execute(plan, device, hold=hold)
 
 
 def usable(name: str) -> torch.device:

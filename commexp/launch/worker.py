@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 
@@ -32,7 +32,8 @@ def main() -> None:
     try:
         plan = prepare(OmegaConf.create(task["config"]))
         assert plan.name == task["name"], "the plan has changed on its way"
-        run_as_member(plan)
+        with ExitStack() as hold:
+            run_as_member(plan, hold)
     except UserError as error:
         write_atomic(path.with_name("refusal"), str(error))
     except LaunchError as error:
