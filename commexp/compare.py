@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from commexp.refusals import UserError
 from commexp.rundir import Run, write_atomic
+from commexp.streams import open_closed
 
 if TYPE_CHECKING:
     from commexp.network import Network
@@ -20,6 +21,7 @@ BANDWIDTHS = [10 ** (k / 4) for k in range(21)]  # 1 Mbit/s to 100 Gbit/s
 
 
 def main() -> None:
+    open_closed()
     parser = argparse.ArgumentParser(prog="commexp-report", description="Compare runs: a page, tables and figures.")
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or that hold runs or a sweep"

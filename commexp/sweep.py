@@ -76,8 +76,8 @@ def _tells(override: str) -> bool:
 
 def register_resolvers() -> None:
     """What conf/config.yaml calls by name."""
-    OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
-    OmegaConf.register_new_resolver("choices", choices, replace=True)
+    OmegaConf.register_new_resolver("commexp_sweep_name", sweep_name, replace=True)
+    OmegaConf.register_new_resolver("commexp_choices", choices, replace=True)
 
 
 def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:

@@ -4,7 +4,7 @@ launcher has started beside others."""
 from __future__ import annotations
 
 from commexp.config import Plan
-from commexp.launch.single import run_alone
+from commexp.launch.single import keep_memory, run_alone
 from commexp.ranks import joins
 from commexp.rundir import Run
 
@@ -23,4 +23,4 @@ def launch(plan: Plan) -> Run:
     return run_alone(plan)
 
 
-__all__ = ["launch"]
+__all__ = ["keep_memory", "launch"]

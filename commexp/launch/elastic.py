@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import uuid
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from commexp.runner import folder_of
 START = "from commexp.launch.worker import main; main()"
 KILLED = "killed it"
 MONITOR = 0.1  # seconds between two looks at the processes
+ELASTIC = "torch.distributed.elastic"
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -40,16 +42,19 @@ def run_in_processes(plan: Plan) -> Run:
     plan.check_processes(wanted.nproc, f"launch.nproc={wanted.nproc}")
     if run.finished and not plan.config.rerun:
         return run
-    for name in logging.root.manager.loggerDict:
-        if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say what happened, in one line
-    handlers = {number: signal.getsignal(number) for number in HANDLED}
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith(ELASTIC)]
+    levels = [(logger, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)  # we say what happened, in one line
+    alone = threading.current_thread() is not threading.main_thread()  # which gets no signals
+    handlers = {} if alone else {number: signal.getsignal(number) for number in HANDLED}
     with tempfile.TemporaryDirectory(prefix="commexp-") as scratch:
         task = Path(scratch) / "task.json"
         write_json(task, {"name": plan.name, "config": plan.resolved})
         os.environ |= {"COMMEXP_LAUNCHER": str(os.getpid()), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGHUP,SIGQUIT"}
         # Ctrl-C reaches the workers as SIGTERM: it ends one that is still importing without a word
-        signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        if not alone:
+            signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         try:
             spec = WorkerSpec(
                 role="default",
@@ -80,6 +85,8 @@ def run_in_processes(plan: Plan) -> Run:
             del os.environ["COMMEXP_LAUNCHER"], os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            for logger, level in levels:
+                logger.setLevel(level)
         refusal = Path(scratch) / "refusal"
         if refusal.is_file():
             raise UserError(refusal.read_text(encoding="utf-8"))
