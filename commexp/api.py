@@ -12,7 +12,6 @@ from commexp.config import prepare
 from commexp.host import hydra_of_our_own, undisturbed
 from commexp.launch import launch
 from commexp.refusals import CONF, UserError, explain
-from commexp.report import finish
 from commexp.rundir import Run
 from commexp.schema import register
 from commexp.sweep import register_resolvers
@@ -34,6 +33,8 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 def run_experiment(overrides: Sequence[str], figures: bool = True) -> Run:
     """See ``commexp.run``; ``figures=False`` leaves the run's own picture undrawn."""
+    from commexp.report import finish  # pandas, which composing a config does not need
+
     with _turn, undisturbed():
         plan = prepare(compose_config(overrides))
         run = launch(plan)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.version import VersionBase
 from omegaconf.basecontainer import BaseContainer
@@ -72,6 +73,7 @@ def hydra_of_our_own() -> Iterator[ConfigStore]:
     """Hydra as if nobody had used it: the caller's GlobalHydra, version base, resolvers and ConfigStore are as they
     were afterwards. Gives the ConfigStore that is used meanwhile, without the caller's own entries: Hydra would take
     one with the name of a file of ours for that file's schema."""
+    Plugins.instance()  # or each time they would be looked for anew
     instances, resolvers = Singleton._instances, BaseContainer._resolvers
     theirs = ConfigStore.instance().repo
     Singleton._instances = {k: v for k, v in instances.items() if k not in (GlobalHydra, VersionBase, ConfigStore)}
