@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from commexp.ranks import rank
 from commexp.refusals import CONF, LaunchError, UserError, explain
 from commexp.schema import register
+from commexp.streams import open_closed
 from commexp.sweep import for_each_job, minimised, record_job, register_resolvers
 
 EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted": 130}
@@ -24,7 +25,7 @@ EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted":
 def run_one(composed: DictConfig) -> tuple[str, float]:
     """Runs one composed experiment and shows its table; its status, and what a sweeper that searches makes small."""
     from commexp.config import prepare
-    from commexp.launch import launch
+    from commexp.launch import keep_memory, launch
     from commexp.report import finish, where_to_look
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -33,6 +34,7 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
         record_job(HydraConfig.get(), plan)
     gc.freeze()  # what importing left behind need not be looked through again and again
     gc.enable()
+    keep_memory()
     with ExitStack() as hold:  # until it has been shown
         try:
             run = launch(plan, hold)
@@ -79,6 +81,7 @@ def full_error() -> bool:
 
 def main() -> None:
     """The console script."""
+    open_closed()
     gc.disable()  # until the run begins: importing torch makes a million objects, none of them garbage
     register()
     register_resolvers()

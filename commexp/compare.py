@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from commexp.files import printable
 from commexp.refusals import UserError
 from commexp.rundir import Run, write_atomic
+from commexp.streams import open_closed
 
 if TYPE_CHECKING:
     from commexp.network import Network
@@ -30,6 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main() -> None:
+    open_closed()
     parser = _Parser(prog="commexp-report", description="Compare runs: a page, tables and figures.")
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or that hold runs or a sweep"

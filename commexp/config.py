@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import math
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from commexp.bounds import check_bounds
 from commexp.comm import check_carrier
 from commexp.components import KINDS, around_codec, build, short, typed, wrap
 from commexp.compressors import Compressor
+from commexp.host import quiet
 from commexp.network import Network, Straggler
 from commexp.pairs import check_pairs
 from commexp.problems import Dataset, Model, Partition, Prox
@@ -29,7 +29,6 @@ from commexp.schema import COMPONENTS, UNHASHED, Config
 from commexp.topologies import Gossip, Topology
 
 T = TypeVar("T")
-logging.getLogger("hydra.utils").addHandler(logging.NullHandler())  # else it prints what we say in one line
 
 
 @dataclass
@@ -85,6 +84,7 @@ class Plan:
         return "server" if served and self.config.comm.exchange == "auto" else self.config.comm.exchange
 
 
+@quiet()
 def prepare(composed: DictConfig) -> Plan:
     """Checks types and bounds and makes the components. Raises UserError."""
     try:

@@ -248,11 +248,13 @@ class Run:
                     os.dup2(file.fileno(), stream.fileno())
         handler = RunLog(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        level = log.level
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         try:
             yield
         finally:
+            log.setLevel(level)
             log.removeHandler(handler)
             handler.close()
 

@@ -76,9 +76,9 @@ def _tells(override: str) -> bool:
 
 def register_resolvers() -> None:
     """What conf/config.yaml calls by name."""
-    OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
-    OmegaConf.register_new_resolver("choices", choices, replace=True)
-    OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
+    OmegaConf.register_new_resolver("commexp_sweep_name", sweep_name, replace=True)
+    OmegaConf.register_new_resolver("commexp_choices", choices, replace=True)
+    OmegaConf.register_new_resolver("commexp_home", os.path.expanduser, replace=True)
 
 
 def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:

@@ -16,6 +16,7 @@ LEAVES: dict[str, set[str]] = {
     "listing": {"files"},
     "files": set(),
     "locks": set(),
+    "streams": set(),
 }  # may be imported by all
 ALLOWED = {
     **LEAVES,
@@ -44,9 +45,10 @@ ALLOWED = {
     "components": {"algorithms", "allocations", "compressors", "network", "problems", "refusals", "topologies"},
     "pairs": {"allocations", "components", "compressors", "problems", "refusals", "schema", "topologies"},
     "config": {
-        "algorithms", "allocations", "bounds", "comm", "components", "compressors", "network", "pairs", "problems",
-        "refusals", "schema", "topologies",
+        "algorithms", "allocations", "bounds", "comm", "components", "compressors", "host", "network", "pairs",
+        "problems", "refusals", "schema", "topologies",
     },
+    "host": set(),
     "parts": {"components", "config", "refusals", "topologies"},
     "trial": {
         "algorithms", "asynchrony", "books", "comm", "compressors", "config", "network", "parts", "problems",
@@ -65,7 +67,7 @@ ALLOWED = {
     "replay": {"algorithms", "allocations", "books", "comm", "components", "network", "refusals", "rundir"},
     "launch": {"comm", "config", "refusals", "rundir", "runner"},
     "sweep": {"config", "refusals", "report", "rundir", "runner", "schema", "trial"},
-    "api": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
+    "api": {"config", "host", "launch", "refusals", "report", "rundir", "schema", "sweep"},
     "cli": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api", "rundir"},

@@ -20,9 +20,11 @@ from commexp.components import around_codec, build
 from commexp.compressors import Compressor
 from commexp.refusals import CONF, UserError
 from commexp.report.tables import markdown
+from commexp.streams import open_closed
 
 
 def main() -> None:
+    open_closed()
     parser = argparse.ArgumentParser(prog="commexp-check", description="Check that promises are kept.")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     codec = kinds.add_parser("compressor", help="what a compressor must hold: sizes, bias, state ...")

@@ -79,7 +79,7 @@ class Classification(Problem):
     def init(self, generator: torch.Generator) -> Tensor:
         """The module's own initialisation, drawn from ``generator`` instead of the global one."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator.initial_seed())
+            torch.default_generator.manual_seed(generator.initial_seed())  # not also those of all GPUs
             fresh = self.make()
         return nn.utils.parameters_to_vector(p for p in fresh.parameters()).detach().to(self.device, self.dtype)
 

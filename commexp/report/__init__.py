@@ -26,7 +26,9 @@ FORMATS = ("png", "pdf")  # of each
 def where_to_look(run: Run) -> str:
     drawn = ",".join(name for name in FIGURES if (run.folder / "figures" / f"{name}.png").is_file())
     figures = f"figures/{{{drawn}}}" if "," in drawn else f"figures/{drawn}"
-    lines = [f"folder:  {run.folder}", "tables:  summary.md metrics.csv traffic.csv"]
+    here = Path.cwd()
+    folder = run.folder.relative_to(here) if run.folder.is_relative_to(here) else run.folder
+    lines = [f"folder:  {folder}", "tables:  summary.md metrics.csv traffic.csv"]
     return "\n".join(lines + ([f"figures: {figures}.{{png,pdf}}"] if drawn else []))
 
 
