@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 
 from commexp.config import prepare
 from commexp.launch import launch
-from commexp.refusals import CONF, UserError, explain
+from commexp.overrides import legible
+from commexp.refusals import CONF, UserError, check_environment, explain
 from commexp.report import finish
 from commexp.rundir import Run
 from commexp.schema import register
@@ -19,12 +20,13 @@ from commexp.sweep import register_resolvers
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """The config that ``overrides`` describe. Raises UserError."""
+    check_environment()
     register()
     register_resolvers()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            return compose("config", overrides=list(overrides))
+            return compose("config", overrides=legible(overrides))
     except Exception as error:
         raise UserError(explain(error, overrides)) from error
 

@@ -48,7 +48,7 @@ def apart(links: Processes, asynchronous: bool) -> Links:
 
 
 def folder_of(plan: Plan) -> Run:
-    return Run(Path(plan.config.outputs) / "runs" / plan.name)
+    return Run(Path(plan.config.outputs).expanduser() / "runs" / plan.name)
 
 
 def _cannot_write(run: Run, plan: Plan) -> str:

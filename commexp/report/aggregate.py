@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,12 @@ def read_jobs(folder: Path) -> list[Job]:
     """The jobs that a sweep's folder, <outputs>/sweeps/<name>, lists, in their order."""
     paths = sorted((folder / "jobs").glob("*.json"), key=lambda p: int(p.stem))
     loaded = [json.loads(p.read_text(encoding="utf-8")) for p in paths]
-    return [Job(j["overrides"], Run(folder.parent.parent / "runs" / j["run"]), j["target"], j["error"]) for j in loaded]
+    return [Job(j["overrides"], _run_of(folder, j), j["target"], j["error"]) for j in loaded]
+
+
+def _run_of(folder: Path, job: dict[str, Any]) -> Run:
+    """A sweep's folder lies in <outputs>/sweeps, unless it was given one of its own."""
+    return Run(Path(os.path.normpath(folder / job.get("outputs", "../.."))) / "runs" / job["run"])
 
 
 def varied(jobs: Sequence[Job]) -> list[str]:
