@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from commexp import __version__
 from commexp.refusals import UserError
 from commexp.rundir import Run, write_atomic
+from commexp.streams import complain, lenient_streams
 
 if TYPE_CHECKING:
     from commexp.network import Network
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 BANDWIDTHS = [10 ** (k / 4) for k in range(21)]  # 1 Mbit/s to 100 Gbit/s
 
 
+@lenient_streams()
 def main() -> None:
     parser = argparse.ArgumentParser(prog="commexp-report", description="Compare runs: a page, tables and figures.")
     parser.add_argument(
@@ -35,11 +38,12 @@ def main() -> None:
         help="price the runs anew on this network; also network.latency=5 and the like, each with its own --replay",
     )
     parser.add_argument("--target", type=float, help="accuracy to reach; that of the runs' config if not given")
+    parser.add_argument("--version", action="version", version=f"commexp {__version__}")
     given = parser.parse_args()
     try:
         compare(given.runs, given.out, given.replay, given.target)
     except UserError as error:
-        print(f"commexp: error: {error}", file=sys.stderr)
+        complain(str(error))
         sys.exit(2)
 
 

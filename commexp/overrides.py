@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,12 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from commexp import __version__
-from commexp.refusals import UserError, added_groups, example, groups, known_keys, meant
+from commexp.refusals import UserError, added_groups, example, groups, known_keys, meant, unknown_key
 from commexp.schema import COMPONENTS
 
-DASHES = str.maketrans("‐‑‒–—−", "------")
-QUOTES = str.maketrans("“”„‟‘’‚‛«»", "\"\"\"\"''''\"\"")
+TYPOGRAPHIC = "‐‑‒–—−"  # dashes  # noqa: RUF001
+QUOTES = str.maketrans("“”„‟«»‘’‚‛", '"' * 6 + "'" * 4)  # noqa: RUF001
+KEY = r"(\+{1,2}|~)?[A-Za-z_$][\w$./@:-]*"
 CLOSES = {"[": "]", "{": "}", "(": ")"}
 FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag|int|float|str|bool)\s*\(")  # of Hydra's grammar
 FIELD = re.compile(rf"({'|'.join(COMPONENTS)})\.[\w.]+=")
@@ -57,8 +59,9 @@ def _flags_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in words:
         if re.match(r"-+[^\W\d][\w./@]*=", word) and not any(f.startswith(word.split("=")[0]) for f in flags):
             raise UserError(f"{word}: overrides have no dashes; give {_meant(word.lstrip('-'))}")
-        if word.translate(DASHES) != word and word.translate(DASHES).partition("=")[0] in flags:
-            raise UserError(f"{word}: a typographic dash; give {word.translate(DASHES)}")
+        if word and word[0] in TYPOGRAPHIC:
+            name = word.lstrip(TYPOGRAPHIC + "-")
+            raise UserError(f"{word}: a typographic dash; give {'-' if len(name) == 1 else '--'}{name}")
     given, extras = parser.parse_known_intermixed_args(list(words))
     overrides = [*given.overrides, *(word for word in extras if not word.startswith("-"))]
     for word in extras:
@@ -66,7 +69,10 @@ def _flags_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
             key, value = word.lstrip("-"), (*words[words.index(word) + 1 :], "...")[0]
             if meant(key):
                 raise UserError(f"{word}: no such flag; give {_meant(f'{key}={value}')}")
-            raise UserError(f"{word}: no such flag; overrides are key=value without dashes, see commexp --help")
+            near = difflib.get_close_matches(word, flags, n=1)
+            raise UserError(f"{word}: no such flag; {f'did you mean {near[0]}?' if near else 'see commexp --help'}")
+    if given.package not in (None, "_global_") and given.package.partition(".")[0] not in ("hydra", *known_keys()):
+        raise UserError(f"--package {given.package}: no such part of the config; give one such as algo")
     if given.experimental_rerun is not None:
         raise UserError("--experimental-rerun: runs whatever the file holds; repeat the command, or give rerun=true")
     rest = list(words)
@@ -110,6 +116,8 @@ def _legible(word: str) -> str:
     if not equals:
         _check_valueless(word)
         return word
+    if not key.strip(" +~"):
+        raise UserError(f"{word}: has no key; give key=value, such as {example('algo')}")
     if key != key.strip():
         raise UserError(f"{word}: spaces around '='; give {key.strip()}={value.strip()}")
     override = _parsed(word)
@@ -133,11 +141,13 @@ def _parsed(word: str) -> Override | None:
 
 
 def _check_valueless(word: str) -> None:
-    """Raises UserError for a word without '=', unless it takes a field out."""
-    if word.startswith("~") and word[1:] not in groups():
+    """Raises UserError for a word without '='."""
+    if word.startswith("~hydra"):
         return
     if word.startswith("~"):
-        raise UserError(f"{word}: a run needs one; choose another with {word[1:]}=..., see commexp --help")
+        _check_taken_out(word, word[1:])
+    if not word.strip(" =+"):
+        raise UserError(f"'{word}': says nothing; leave it out")
     key, colon, value = word.partition(":")
     if colon and meant(key):
         raise UserError(f"{word}: no '='; give {_meant(f'{key}={value}')}")
@@ -147,9 +157,18 @@ def _check_valueless(word: str) -> None:
     raise UserError(f"{word}: is not key=value; give such as algo=topk, see commexp --help")
 
 
+def _check_taken_out(word: str, key: str) -> None:
+    """Raises UserError: every run needs all of its config."""
+    if key in groups():
+        raise UserError(f"{word}: a run needs one; choose another with {key}=..., see commexp --help")
+    if key in known_keys():
+        raise UserError(f"{word}: a run needs it; leave it out, or give {example(key)}")
+    raise UserError(unknown_key(key, [word]))
+
+
 def _mistakes(word: str, key: str, value: str) -> Iterator[str]:
     """Why an override that cannot be read must be a mistake, and what to type; nothing where quotes may help."""
-    if not re.fullmatch(r"(\+{1,2}|~)?[A-Za-z_$][\w$./@:-]*", key, re.ASCII):
+    if not re.fullmatch(KEY, key, re.ASCII):
         yield "no such key; see commexp --help"
     if value.startswith("="):
         yield f"two '='; give {key}={value.lstrip('=')}"
@@ -162,11 +181,13 @@ def _mistakes(word: str, key: str, value: str) -> Iterator[str]:
     tidy = ",".join(part.strip() for part in value.split(",") if part.strip())
     if tidy != value and re.search(r"(^|,)\s*(,|$)", value):
         yield f"a comma without a value; give {key}={tidy}"
+    if "${" in value and "}" not in value:
+        yield f"${{...}} is not closed; give a value, such as {example(key)}"
     if value.count('"') % 2 or value.count("'") % 2:
         bare = value.replace('"', "").replace("'", "")
         yield f"a quote that is not closed; give {key}={bare}"
-    closed = _closed(value)
-    if closed != value:
+    closed = _closed(value) if re.search(r"[\[{]|\w\s*\(", value) else re.sub(r"[(){}\[\]]", "", value)
+    if _closed(value) != value and closed != value:
         yield f"brackets that do not match; give {key}={closed}"
     if function := FUNCTION.match(value):
         yield f"{function[1]}(...) cannot be evaluated; give the values, such as {key}=1,2,3"
@@ -209,15 +230,18 @@ def _quoted(value: str) -> str:
 
 def _check_override(word: str, override: Override) -> None:
     """Raises UserError for what Hydra would refuse, or take, in words or ways that say nothing of commexp."""
-    key, group = override.key_or_group, override.key_or_group in groups()
-    value = override.value() if override.value_type is None or not override.is_sweep_override() else None
-    if override.is_delete() and group:
-        raise UserError(f"{word}: a run needs one; choose another with {key}=..., see commexp --help")
+    key, group, sweep = override.key_or_group, override.key_or_group in groups(), override.is_sweep_override()
+    if override.is_delete() and not key.startswith("hydra"):
+        _check_taken_out(word, key)
     if override.is_add() and key in known_keys() and key not in added_groups():
-        raise UserError(f"{word}: it is there already; give {word[1:]}")
+        raise UserError(f"{word}: it is there already; give {word.lstrip('+')}")
+    added = override.is_add() or override.is_force_add()
+    if added and re.split(r"[./]", key)[0] not in (*known_keys(), "hydra"):
+        raise UserError(unknown_key(key, [word]))
+    value = "" if sweep else override.value()
     if group and isinstance(value, list) and len(value) == 1:
         raise UserError(f"{word}: takes one option, not a list; give {key}={value[0]}")
-    if group and (isinstance(value, list | dict) or value is None and not override.is_sweep_override()):
+    if group and not isinstance(value, str | dict):
         raise UserError(f"{word}: takes the name of an option; give one such as {example(key)}")
 
 

@@ -14,8 +14,8 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import MissingConfigException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from commexp.ranks import NEEDED, joins
 from commexp.schema import Config
@@ -42,30 +42,31 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return str(error)
     text = re.sub(r"\s*See https://hydra\S* for details", "", str(error))
     if isinstance(error, MissingConfigException):
+        if error.missing_cfg_file is None:
+            return "--config-path: no such folder; leave it out"
         if error.options is None:
-            return f"--config-name: there is no config {error.missing_cfg_file} here; leave it out"
+            return f"--config-name: there is no config {error.missing_cfg_file!s} here; leave it out"
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"{_typed(group, choice, overrides)}: no such option; {_near(choice, error.options)}"
     unknown = re.search(r"Could not (?:override|append to|delete from config|find)\D*? '([^']+)'", text)
     if unknown:
-        return _unknown_key(unknown[1].removeprefix("config."), overrides)
+        return unknown_key(unknown[1].removeprefix("config."), overrides)
     merging = re.search(r"Error merging override ([^\n]*)", text)
     if merging and isinstance(error.__cause__, OmegaConfBaseException):
         key = merging[1].lstrip("+~").partition("=")[0]
         return misfit(error.__cause__, _given(key, overrides))
     several = re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^\n]*?)'(?: requires|\n|$)", text)
     if several:
-        return f"{several[1]}: several values; add -m to run one after the other, or give a list: {_as_list(several[1])}"
+        key, _, value = several[1].partition("=")
+        listed = f", or give {key}=[{value}]" if example(key).partition("=")[2].startswith("[") else ""
+        return f"{several[1]}: several values; add -m to run one after the other{listed}"
+    if "does not support sweep type" in text:
+        return f"{' '.join(overrides)}: an interval has no end of values; give values, or hydra/sweeper=optuna"
     twice = re.search(r"Multiple values for ([\w/@.]+)", text)
     if twice:
         return f"{_given(twice[1], overrides)}: {twice[1]} has a value already; give it once, without a plus"
     about = " ".join(text.split()) or type(error).__name__
     return f"{' '.join(overrides)}: {about}; see commexp --help"
-
-
-def _as_list(word: str) -> str:
-    key, _, value = word.partition("=")
-    return f"{key}=[{value}]"
 
 
 def _typed(group: str, choice: str, overrides: Sequence[str]) -> str:
@@ -74,9 +75,11 @@ def _typed(group: str, choice: str, overrides: Sequence[str]) -> str:
     return f"{given.partition('=')[0]}={choice}" if "=" in given else f"{group}={choice}"
 
 
-def _unknown_key(key: str, overrides: Sequence[str]) -> str:
+def unknown_key(key: str, overrides: Sequence[str]) -> str:
     given = _given(key, overrides)
     bare = given.lstrip("+~")
+    if key in groups() and key not in added_groups():
+        return f"{given}: {key} has no such field; commexp --cfg job shows those that it has"
     if key in added_groups():
         return f"{given}: is added to the config; give +{bare}"
     group, _, leaf = key.partition(".")
@@ -97,24 +100,35 @@ def _given(key: str, overrides: Sequence[str]) -> str:
     return next((o for o in overrides if o.lstrip("+~").split("=")[0].split("@")[0] == key), key)
 
 
-def misfit(error: OmegaConfBaseException, given: str, prefix: str = "") -> str:
+def misfit(error: OmegaConfBaseException, given: str) -> str:
     """What is wrong with the value of an override, ``given`` as it was typed or as ``key=value``, and what to type."""
     key, _, value = given.lstrip("+").partition("=")
     reason = str(error.msg or error).splitlines()[0].strip()
     owner = error.object_type if isinstance(error.object_type, type) and is_dataclass(error.object_type) else None
     if isinstance(error, ConfigKeyError | ConfigAttributeError) and owner is not None and "not in" in reason:
         return f"{given}: no such key; {_near(str(error.key), [f.name for f in fields(owner)])}"
-    if not isinstance(error, ValidationError):
-        return f"{given}: {reason[:1].lower()}{reason[1:]}; give a value, such as {example(key)}"
+    if key.startswith("hydra."):
+        return f"{given}: does not fit; see commexp --cfg hydra"
+    if "Interpolation key" in reason or "interpolation" in reason:
+        about = reason[:1].lower() + reason[1:].replace("Interpolation", "interpolation")
+        return f"{given}: {about}; give a value, such as {example(key)}"
     hint = get_type_hints(owner).get(str(error.key)) if owner is not None else error.ref_type
+    if _called(hint) == SECTION:
+        inner = [name for name in known_keys() if name.startswith(f"{key}.")]
+        return f"{given}: one value for a section; give its fields{f', such as {example(inner[0])}' if inner else ''}"
     right = example(key)
-    if hint is int and re.fullmatch(r"[+-]?\d+(\.0*)?([eE]\+?\d+)?", value) and float(value) == int(float(value)):
+    if hint is int and re.fullmatch(r"[+-]?\d+(\.0*)?([eE]\+?\d{1,2})?", value):
         right = f"{key}={int(float(value))}"
-    elif get_origin(hint) is list and value and value[0] not in "[{" and value != "null":
+    elif "list" in _called(hint) and value and value[0] not in "[{" and value != "null":
         right = f"{key}=[{value}]"
     elif hint is bool:
         right = f"{key}=true or {key}=false"
+    elif right.endswith("=..."):
+        right = f"{key}={1 if 'whole' in _called(hint) else 0.5 if 'number' in _called(hint) else 'null'}"
     return f"{given}: is not {_called(hint)}; give {right}"
+
+
+SECTION = "a section"
 
 
 def _called(hint: Any) -> str:
@@ -126,8 +140,17 @@ def _called(hint: Any) -> str:
         return f"{_called(float if kinds == {int, float} else kinds.pop())}{null}"
     words: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     if get_origin(hint) is list:
-        return "a list in brackets"
-    return words.get(hint, "a section with fields of its own")
+        return "a list of " + words.get(get_args(hint)[0], "values").removeprefix("a ") + "s"
+    return words.get(hint, SECTION)
+
+
+def shown(value: Any) -> str:
+    """A value as one types it."""
+    if isinstance(value, dict | DictConfig):
+        return "{" + ",".join(f"{key}:{shown(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple | ListConfig):
+        return f"[{','.join(map(shown, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def example(key: str) -> str:
@@ -141,7 +164,7 @@ def example(key: str) -> str:
             value = _plain(node, leaf)
     if isinstance(value, DictConfig) or value is None:
         return f"{key}.<field>=..." if isinstance(value, DictConfig) else f"{key}=..."
-    return f"{key}={str(value).lower() if isinstance(value, bool) else value}".replace(" ", "")
+    return f"{key}={shown(value)}".replace(" ", "")
 
 
 def _plain(node: DictConfig, leaf: str) -> Any:
@@ -177,7 +200,9 @@ def check_environment() -> None:
         numbers[name] = int(text)
     for one, of in (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")):
         if one in numbers and of in numbers and numbers[one] >= numbers[of]:
-            raise UserError(f"{one}={numbers[one]}: not below {of}={numbers[of]}; type unset {one}, or give a lower one")
+            raise UserError(
+                f"{one}={numbers[one]}: not below {of}={numbers[of]}; type unset {one}, or give a lower one"
+            )
     if "RANK" in numbers and numbers.get("WORLD_SIZE", 1) > 1 and not joins():
         missing = " and ".join(name for name in NEEDED if name not in os.environ)
         raise UserError(

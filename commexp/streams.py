@@ -47,11 +47,14 @@ class _Lenient:
 def lenient_streams() -> Iterator[None]:
     """For a console script: a run goes on when nobody reads its lines any more, and ``--help | head`` is no error."""
     usual = sys.stdout, sys.stderr
-    lenient = [_Lenient(stream or open(os.devnull, "w", encoding="utf-8")) for stream in usual]  # None where closed
+    nowhere = [open(os.devnull, "w", encoding="utf-8") for stream in usual if stream is None]  # noqa: SIM115
+    lenient = [_Lenient(stream or nowhere[0]) for stream in usual]  # None: it was closed before we began
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in lenient)
     try:
         yield
     finally:
         for stream in lenient:
             stream.flush()
+        for file in nowhere:
+            file.close()
         sys.stdout, sys.stderr = usual

@@ -153,7 +153,7 @@ class SweepCallback(Callback):
             raise SystemExit(code)
 
 
-def is_checked(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
+def is_checked(self: Sweeper, batch: Sequence[Sequence[str]]) -> None:
     """What Hydra's sweeper does instead of composing every job once more before the first begins."""
 
 

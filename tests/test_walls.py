@@ -15,6 +15,7 @@ LEAVES: dict[str, set[str]] = {
     "ranks": set(),
     "listing": {"files"},
     "files": set(),
+    "streams": set(),
 }  # may be imported by all
 ALLOWED = {
     **LEAVES,
@@ -39,6 +40,7 @@ ALLOWED = {
     "provenance": set(),
     "schema": set(),
     "refusals": {"schema"},
+    "overrides": {"refusals", "schema"},
     "bounds": {"problems", "refusals", "schema"},
     "components": {"compressors", "refusals"},
     "pairs": {"allocations", "components", "compressors", "problems", "refusals", "schema", "topologies"},
@@ -63,9 +65,9 @@ ALLOWED = {
     "compare": {"api", "config", "network", "refusals", "replay", "report", "rundir"},
     "replay": {"algorithms", "allocations", "books", "comm", "components", "network", "refusals", "rundir"},
     "launch": {"comm", "config", "refusals", "rundir", "runner"},
-    "sweep": {"config", "refusals", "report", "rundir", "runner", "schema", "trial"},
-    "api": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
-    "cli": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
+    "sweep": {"config", "progress", "refusals", "report", "rundir", "runner", "schema", "trial"},
+    "api": {"config", "launch", "overrides", "refusals", "report", "rundir", "schema", "sweep"},
+    "cli": {"config", "launch", "overrides", "refusals", "report", "rundir", "schema", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api", "rundir"},
 }  # fmt: skip
