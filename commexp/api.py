@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from commexp.config import prepare
 from commexp.host import hydra_of_our_own, undisturbed
 from commexp.launch import launch
-from commexp.refusals import CONF, UserError, explain
+from commexp.overrides import legible
+from commexp.refusals import CONF, UserError, check_environment, explain
 from commexp.rundir import Run
 from commexp.schema import register
 from commexp.sweep import register_resolvers
@@ -22,12 +23,13 @@ _turn = threading.RLock()  # torch's threads and defaults, the log and Hydra's s
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """The config that ``overrides`` describe. Raises UserError."""
+    check_environment()
     try:
         with _turn, hydra_of_our_own():
             register()
             register_resolvers()
             with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-                return compose("config", overrides=list(overrides))
+                return compose("config", overrides=legible(overrides))
     except Exception as error:
         raise UserError(explain(error, overrides)) from error
 

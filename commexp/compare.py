@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from commexp import __version__
 from commexp.files import printable
 from commexp.refusals import UserError
 from commexp.rundir import Run, write_atomic
-from commexp.streams import open_closed
+from commexp.streams import complain, lenient_streams
 
 if TYPE_CHECKING:
     from commexp.network import Network
@@ -30,8 +30,8 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see commexp-report --help")
 
 
+@lenient_streams()
 def main() -> None:
-    open_closed()
     parser = _Parser(prog="commexp-report", description="Compare runs: a page, tables and figures.")
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or that hold runs or a sweep"
@@ -47,16 +47,15 @@ def main() -> None:
         help="price the runs anew on this network; also network.latency=5 and the like, each with its own --replay",
     )
     parser.add_argument("--target", type=float, help="accuracy to reach; that of the runs' config if not given")
+    parser.add_argument("--version", action="version", version=f"commexp {__version__}")
     try:
         given = parser.parse_args()
         if given.target is not None and not 0 < given.target <= 1:
             raise UserError(f"--target={given.target:g}: out of range; give a share in (0, 1] such as 0.95")
         compare(given.runs, given.out, given.replay, given.target)
     except UserError as error:
-        print(f"commexp: error: {printable(str(error))}", file=sys.stderr)
+        complain(printable(str(error)))
         sys.exit(2)
-    except BrokenPipeError:  # whoever read our table has gone; the files are written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -80,8 +79,6 @@ def compare(folders: Sequence[Path], out: Path, words: Sequence[str], target: fl
             replayed(Comparison(runs, left, target), out, words)
         else:
             compared(Comparison(runs, left, target), out)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         raise UserError(
             f"--out={out}: cannot be written ({error.strerror or error}); give a folder that can"

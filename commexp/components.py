@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from commexp.allocations import Allocation
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise
 from commexp.network import Network, Straggler
 from commexp.problems import Dataset, Model, Partition, Prox
-from commexp.refusals import UserError
+from commexp.refusals import UserError, misfit, shown
 from commexp.topologies import Topology
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ def build(node: Mapping[str, Any], key: str, kind: type[T], foreign: bool = Fals
             return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values)))
         return cls(**values)
     except OmegaConfBaseException as error:
-        raise UserError(_mistyped(key, values, error) + f"; see {target}") from error
+        raise UserError(_mistyped(key, values, error)) from error
     except (ValueError, OverflowError) as error:
         raise UserError(f"{key}.{error}") from error
     except TypeError as error:
@@ -164,21 +165,22 @@ def typed(key: str, values: dict[str, Any], kind: type[T], refuses: str = "") ->
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values)))
     except OmegaConfBaseException as error:
-        raise UserError(_mistyped(key, values, error) + "; commexp --cfg job shows a value that fits") from error
+        raise UserError(_mistyped(key, values, error)) from error
     except ValueError as error:
         raise UserError(f"{refuses or key}.{error}") from error
 
 
 def _mistyped(key: str, values: dict[str, Any], error: OmegaConfBaseException) -> str:
     """Which field of a component has a value of the wrong type, and which type is right."""
-    field = str(error.full_key).split(".")[0].split("[")[0]
-    reason = str(error.msg).splitlines()[0].replace("incompatible with type hint", "no")
-    if not field:  # a whole section given as one value: the error names the value alone
-        field = next((name for name, value in values.items() if reason.endswith(f"value: {value}")), "")
-        reason = "not one value but a section; set its fields"
-    if field in values:
-        return f"{key}.{field}={values[field]}: {reason}"
-    return f"{key}: {reason}"
+    path = re.split(r"\[", str(error.full_key or ""))[0].split(".")
+    if not path[0]:  # a whole section given as one value: the error names the value alone
+        reason = str(error.msg).splitlines()[0]
+        path = [next((name for name, value in values.items() if reason.endswith(f"value: {value}")), "")]
+        return f"{key}.{path[0]}={shown(values.get(path[0]))}: not one value but a section; set its fields"
+    found: Any = values
+    for part in path:
+        found = found.get(part) if isinstance(found, dict) else None
+    return misfit(error, f"{key}.{'.'.join(path)}={shown(found)}")
 
 
 @dataclass

@@ -33,23 +33,27 @@ class Job:
 def read_jobs(folder: Path) -> list[Job | LeftOut]:
     """The jobs that a sweep's folder, <outputs>/sweeps/<name>, lists, in their order, and the files that list none."""
     paths = sorted((folder / "jobs").glob("*.json"), key=lambda p: (not _is_count(p.stem), len(p.stem), p.stem))
-    return [_read_job(path, folder.parent.parent / "runs") for path in paths]
+    return [_read_job(path, folder) for path in paths]
 
 
-def _read_job(path: Path, runs: Path) -> Job | LeftOut:
-    """Its run is one of those beside the sweeps, whatever the file says."""
+def _read_job(path: Path, folder: Path) -> Job | LeftOut:
+    """Its run lies beside the sweeps, or in the outputs that the file names: a sweep may have a folder of its own."""
     try:
         job = read_json(path)
         overrides, name, target, error = (job[key] for key in ("overrides", "run", "target", "error"))
+        outputs = job.get("outputs", "../..")
         if not _is_count(path.stem):
             raise ValueError("its name is no number")
         if not isinstance(name, str) or os.path.basename(name) != name or name in ("", ".", "..") or "\0" in name:
             raise ValueError(f"run={name}: no name of a run")
+        if not isinstance(outputs, str) or "\0" in outputs:
+            raise ValueError(f"outputs={outputs}: no folder")
         if not isinstance(overrides, dict) or not isinstance(error, str | None):
             raise ValueError("no job")
         words = {printable(key): printable(str(value)) for key, value in overrides.items()}
         goal = None if target is None else number(target)
-        return Job(words, ReadRun(runs / name), goal, None if error is None else printable(error), path)
+        run = ReadRun(Path(os.path.normpath(folder / outputs)) / "runs" / name)
+        return Job(words, run, goal, None if error is None else printable(error), path)
     except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         return LeftOut(path, f"cannot be read: {getattr(error, 'strerror', None) or error!r}")
 
