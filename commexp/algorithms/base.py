@@ -123,6 +123,7 @@ class Algorithm(ABC):
     more_gradients = 0  # ... and besides in a round
     compressible = True  # whether what is exchanged may be compressed ...
     compressed_by = "dppf"  # ... and else who does so
+    feeds_back = True  # tells the compressor of every aggregate
     streams = False  # its exchange may begin while a gradient is still being computed
     decentralised = False  # exchanges with neighbours on a graph, not with all
     proximal = False  # minimises F + h, not F alone

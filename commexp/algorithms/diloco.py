@@ -21,7 +21,8 @@ class DiLoCo(LocalMethod):
         u <- outer_momentum u + d
         x <- x - outer_lr (d + outer_momentum u)                  Nesterov; every worker goes on from there
 
-    x is the model that is evaluated; the diagnostics are taken from x_A. With ``outer_lr=1`` and ``outer_momentum=0`` it is local SGD.
+    x is the model that is evaluated; the diagnostics are taken from x_A. With ``outer_lr=1`` and
+    ``outer_momentum=0`` it is local SGD.
 
     Source: Douillard et al., arXiv 2311.08105, algorithm 1.
     """

@@ -28,8 +28,8 @@ class LocalMethod(Training):
     and the true average a differ by e with e <- (1 - pull) e + (what C left out of this round's average), so that
     nothing adds up as long as workers are pulled to x_A. Optimiser states stay with their workers.
 
-    In every row of metrics.csv x_A is the average of the last exchange, taken before workers are pulled or pushed. It is
-    the model that is evaluated, unless the method says so. Diagnostics, both from this x_A: ``consensus``
+    In every row of metrics.csv x_A is the average of the last exchange, taken before workers are pulled or pushed. It
+    is the model that is evaluated, unless the method names another. Diagnostics, both from this x_A: ``consensus``
     sum_n ||x_n - x_A||^2 with the x_n before the exchange; ``valley_width`` mean_n ||x_n - x_A|| with those after it.
     Before the first round both are 0.
     """

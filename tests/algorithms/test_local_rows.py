@@ -23,7 +23,7 @@ Vector = np.ndarray
 
 
 class World:
-    """F = (1/N) sum_n (1/D) ||A_n x - b_n||^2, and the state of a method: workers x [N, J], its model, what it keeps."""
+    """F = (1/N) sum_n (1/D) ||A_n x - b_n||^2; a method's workers x [N, J], its model, and what it keeps."""
 
     def __init__(self, words: list[str]) -> None:
         made = plan(*words)
