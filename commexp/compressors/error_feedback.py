@@ -56,9 +56,10 @@ class ErrorFeedback(Compressor):
 
     def __init__(self, codec: Compressor, feedback: Feedback | None = None) -> None:
         if codec.expands:
+            instead = f", or {codec.contracting}" if codec.contracting else ""
             raise ValueError(
                 f"error_feedback=true: {codec.name} is unbiased and does not contract, so that what it leaves behind "
-                f"would grow without bound; give error_feedback=false{codec.contracting and ', or ' + codec.contracting}"
+                f"would grow without bound; give error_feedback=false{instead}"
             )
         self.codec = codec
         self.how = feedback or Feedback()

@@ -111,7 +111,7 @@ def test_l1_logistic_regression_agrees_with_scikit_learn(tmp_path: Path) -> None
     x = oracle.coef_[0]
     margins = (2 * y - 1) * (a @ x)
     best = float(problem.shares.numpy() @ np.logaddexp(0, -margins) + w * np.abs(x).sum())
-    assert problem.composite(torch.from_numpy(x))["objective"] == pytest.approx(best, rel=1e-12)
+    assert problem.evaluate(torch.from_numpy(x))["objective"] == pytest.approx(best, rel=1e-12)
     assert found[rounds]["objective"] == pytest.approx(best, rel=1e-6)
     assert found[rounds]["nonzero"] == (np.abs(x) > 1e-6).mean() < 0.5
     assert trial.algorithm.diagnostics()["consensus"] < 1e-6
