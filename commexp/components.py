@@ -217,7 +217,8 @@ def wrap(codec: Compressor, around: Around) -> Compressor:
     try:
         return ErrorFeedback(codec, around.feedback) if around.error_feedback else codec
     except ValueError as error:
-        raise UserError(f"compress.feedback.{error}") from error
+        key = "compress" if str(error).startswith("error_feedback") else "compress.feedback"
+        raise UserError(f"{key}.{error}") from error
 
 
 def short(target: str) -> str:

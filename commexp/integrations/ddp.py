@@ -176,6 +176,8 @@ class Hook:
     def __init__(self, compressor: Compressor, error_feedback: bool, seed: int, timeout: timedelta) -> None:
         if error_feedback and ErrorFeedback in (type(compressor), type(getattr(compressor, "codec", None))):
             raise ValueError("compressor=ErrorFeedback: has a residual already; give error_feedback=False as well")
+        if error_feedback:
+            ErrorFeedback(compressor)  # refuses what it cannot go around
         self.compressor, self.error_feedback, self.seed, self.timeout = compressor, error_feedback, seed, timeout
         self.__name__ = self.__qualname__ = f"commexp.{compressor.name}"  # register_comm_hook asks for them
         self._states: weakref.WeakKeyDictionary[nn.Module, ModuleState] = weakref.WeakKeyDictionary()
@@ -407,7 +409,8 @@ def hook(
     parameter that takes the place of another starts anew. Every rank saves and loads its ``state_dict``. The copy of a
     module that copy.deepcopy or torch.save makes has a copy of its state; register the hook again there, as torch
     forgets it. What is sent for a parameter that no rank used is lost: DDP leaves its gradient alone.
-    Raises ValueError for an ErrorFeedback with error_feedback=True. The backward pass raises ValueError for a state
+    Raises ValueError for an ErrorFeedback with error_feedback=True, and for a compressor around which error feedback
+    would grow without bound: give error_feedback=False with it. The backward pass raises ValueError for a state
     that is no module, lacks a parameter, or is in several DDPs of different groups (give the DDP itself as the state),
     and what codecs raise: as RuntimeError where it had gone on meanwhile.
     """

@@ -55,6 +55,8 @@ class Factorisation(Problem):
     tables: dict[str, Tensor]  # of x, in order, by name: how many training ratings each row has
 
     def __init__(self, data: Data, setting: Setting, rank: int, lam: float, bias: bool, start: float) -> None:
+        if setting.weights is not None:
+            raise ValueError("algo.shares=samples: F weighs every rating alike already; give equal")
         train: Ratings = data.train_x
         self.rank, self.lam, self.bias, self.start = rank, lam, bias, start
         self.setting, self.device, self.dtype = setting, setting.device, setting.dtype
@@ -69,6 +71,7 @@ class Factorisation(Problem):
         self.item_counts = torch.bincount(train.items, minlength=train.n_items)
         self.pools, self.everybody = self.make_pools(train)
         self.samples = len(self.everybody)
+        self.local_sizes = [len(pool) for pool in self.pools]
         size = setting.batch_size
         self.samples_per_step = float(size or self.samples / self.workers)
         self.sampler = Sampler(self.pools, setting.worker_ids, size, setting.seed) if size is not None else None
@@ -141,6 +144,9 @@ class Factorisation(Problem):
             drawn = torch.randint(self.samples, (self.setting.batch_size,), generator=g)
             picks, weight = picks[drawn], self.samples / (len(drawn) * self.count)
         return self.loss_and_grad(x, Picks([picks] * len(x), [weight] * len(x)))
+
+    def common_samples(self) -> float:
+        return float(self.setting.batch_size or self.samples)
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         losses, grads = self.loss_and_grad(x[None], Picks([self.everybody], [1 / self.count]))

@@ -48,6 +48,7 @@ class Finite(Problem):
         self.prox, self.penalised = problem.prox, problem.penalised
         self.dim, self.shapes = problem.dim, problem.shapes
         self.samples, self.samples_per_step = problem.samples, problem.samples_per_step
+        self.local_sizes = problem.local_sizes
         self.count = 0
         self.fault: NonFiniteError | None = None
         self.round = 1
@@ -73,6 +74,9 @@ class Finite(Problem):
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         """Where bad entries are mended, nobody may use the gradient before."""
         return self._watched(*self.problem.loss_and_grad(x, batch, ready if self.policy == "stop" else None))
+
+    def common_samples(self) -> float:
+        return self.problem.common_samples()
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         return self.problem.training_gradient(x)

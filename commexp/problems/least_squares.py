@@ -17,8 +17,9 @@ class LeastSquares(Problem):
 
     X_n^T X_n, X_n^T y_n and y_n^T y_n are formed once: a round costs N J^2, no pass over the samples.
     The optimum solves the normal equations of F = mean_n f_n (pooled least squares for equal shares).
-    Metrics: train_loss = F(x), dist_to_opt = ||x - x*||, excess_loss = F(x) - F(x*) as (x - x*)^T G (x - x*) / 2, G the
-    mean of the workers' (2/D_n) X_n^T X_n: no difference of two like numbers, so small values keep their digits.
+    The common batch is all of the samples. Metrics: train_loss = F(x), objective where there is a proximal term,
+    dist_to_opt = ||x - x*||, excess_loss = F(x) - F(x*) as (x - x*)^T G (x - x*) / 2, G the mean of the workers'
+    (2/D_n) X_n^T X_n: no difference of two like numbers, so small values keep their digits.
     """
 
     def __init__(self, data: Data, setting: Setting) -> None:
@@ -33,7 +34,7 @@ class LeastSquares(Problem):
             gram = torch.matmul(x.mT, x, out=here[0][own[n]] if n in own else spare).mul_(2 / len(rows))
             cross, square = x.mT @ y * (2 / len(rows)), y @ y / len(rows)
             for total, one in zip(sums, (gram, cross, square), strict=True):
-                total += one
+                total.add_(one, alpha=1.0 if setting.weights is None else setting.weights[n] * len(parts))
             if n in own:
                 here[1][own[n]], here[2][own[n]] = cross, square
         self.gram, self.cross, self.square = (each.to(setting.device) for each in here)
@@ -44,6 +45,7 @@ class LeastSquares(Problem):
         self.shapes = {"x": (self.dim,)}
         self.samples = sum(len(rows) for rows in parts)
         self.samples_per_step = self.samples / len(parts)
+        self.local_sizes = [len(rows) for rows in setting.own]
         self.solution: Tensor = torch.linalg.solve(self.mean_gram, self.mean_cross)
 
     def alone(self, w: int) -> LeastSquares:
@@ -82,6 +84,9 @@ class LeastSquares(Problem):
         each = [self.training_gradient(row) for row in x]
         return torch.stack([x.new_tensor(loss) for loss, _ in each]), torch.stack([grad for _, grad in each])
 
+    def common_samples(self) -> float:
+        return float(self.samples)
+
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         gx = self.mean_gram @ x
         return float(self.mean_square + x @ (gx / 2 - self.mean_cross)), gx - self.mean_cross
@@ -90,7 +95,8 @@ class LeastSquares(Problem):
         loss, _ = self.training_gradient(x)
         gap = x - self.solution
         excess = float(gap @ (self.mean_gram @ gap) / 2)
-        return {"train_loss": loss, "excess_loss": excess, "dist_to_opt": float(torch.linalg.vector_norm(gap))}
+        distance = float(torch.linalg.vector_norm(gap))
+        return {"train_loss": loss, **self.objective(loss, x), "excess_loss": excess, "dist_to_opt": distance}
 
     def optimum(self) -> Tensor:
         return self.solution

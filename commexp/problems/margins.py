@@ -43,8 +43,15 @@ class Margins(ABC):
     def score(self, x: Tensor) -> tuple[float, float]:
         """Mean loss, and the share of samples that are told right; whatever lies on the line is taken for -1."""
         margins = self.product(x)
-        right = (margins > 0) | ((margins == 0) & self.negative)
-        return float(F.softplus(-margins).mean()), float(right.double().mean())
+        return float(F.softplus(-margins).mean()), float(self._told_right(margins).double().mean())
+
+    def right(self, x: Tensor, shares: Tensor) -> float:
+        """The weight of the samples that are told right, for weights ``shares`` [m]; their mean where all are alike."""
+        right = self._told_right(self.product(x)).double()
+        return float(right.mean() if bool((shares == shares[0]).all()) else right @ shares.double())
+
+    def _told_right(self, margins: Tensor) -> Tensor:
+        return (margins > 0) | ((margins == 0) & self.negative)
 
 
 class DenseMargins(Margins):

@@ -46,6 +46,17 @@ class Sampler:
         return self._orders[w, epoch]
 
 
+def common_rows(parts: Sequence[Tensor], size: int, seed: int, step: int) -> Tensor:
+    """The common batch of a step, the same whoever asks: sample indices [size] drawn with replacement from all of
+    ``parts``, so that on average the batch is F: with shards of unlike sizes each worker is drawn equally often."""
+    g = generator(seed, "common", step)
+    if len({len(rows) for rows in parts}) == 1:
+        return torch.randint(sum(map(len, parts)), (size,), generator=g)
+    owners = torch.randint(len(parts), (size,), generator=g).tolist()
+    places = torch.rand(size, generator=g, dtype=torch.float64).tolist()
+    return torch.stack([parts[n][int(place * len(parts[n]))] for n, place in zip(owners, places, strict=True)])
+
+
 def with_replacement(parts: Sequence[Tensor], worker_ids: Sequence[int], size: int, seed: int, step: int) -> Tensor:
     """Sample indices [W, size], each drawn from all of its worker's part, apart from what a Sampler draws."""
     streams = [generator(seed, "fresh", n, step) for n in worker_ids]
