@@ -35,7 +35,7 @@ DEPTH = 64  # lists and mappings within each other; a config has six
 LISTING = 2**27  # bytes of a listing such as a graph or a trace: a matrix of 2,000 x 2,000 takes 100 MB
 LINE = 2**24  # bytes of a line of a text: a row of that matrix takes 50 kB
 BARREN = 2**24  # bytes on end of a text in which nothing stands but blanks and comments: a header is far shorter
-RATIO, SLACK = 200, 2**28  # text shrinks to a tenth, bits of ones and zeros to a fiftieth; a bomb to a thousandth
+RATIO, SLACK = 100, 2**23  # data shrink to a tenth, rows of zeros and ones to a fiftieth; a bomb to a thousandth
 PACKED = ("", ".gz", ".bz2", ".xz", ".zip")  # how the name of a packed file may go on
 #: what reading from ``unpacked`` raises where the packed file is damaged or cut
 UNPACKING = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
@@ -139,22 +139,20 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
-def unpacked(file: IO[bytes]) -> IO[bytes]:
+def unpacked(file: IO[bytes], most: int | None = None) -> IO[bytes]:
     """What an open file holds, unpacked as it is read where its first bytes are those of gzip, bzip2, xz or zip.
 
-    A zip has to hold one file. Reading a damaged one raises one of ``UNPACKING``; one that unpacks to more than RATIO
-    times its size and SLACK bytes, ValueError, before it takes as much. Raises ValueError for a zip that is none, that
-    holds several files, or that needs a password."""
-    most = RATIO * file.seek(0, os.SEEK_END) + SLACK
-    file.seek(0)
+    A zip has to hold one file. Reading a damaged one raises one of ``UNPACKING``; one that unpacks to more than
+    ``most`` bytes, or where that is None to more than SLACK bytes and RATIO times what has been read of it so far,
+    ValueError. Raises ValueError for a zip that is none, that holds several files, or that needs a password."""
     start = file.read(6)
     file.seek(0)
     if start.startswith(b"\x1f\x8b"):
-        return io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=file), most), BLOCK)
+        return io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=file), file, most), BLOCK)
     if start.startswith(b"BZh"):
-        return io.BufferedReader(_Bounded(bz2.BZ2File(file), most), BLOCK)
+        return io.BufferedReader(_Bounded(bz2.BZ2File(file), file, most), BLOCK)
     if start.startswith(b"\xfd7zXZ\x00"):
-        return io.BufferedReader(_Bounded(lzma.LZMAFile(file), most), BLOCK)
+        return io.BufferedReader(_Bounded(lzma.LZMAFile(file), file, most), BLOCK)
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         try:
             archive = zipfile.ZipFile(file)
@@ -164,17 +162,18 @@ def unpacked(file: IO[bytes]) -> IO[bytes]:
         if len(names) != 1:
             raise ValueError(f"a zip of {len(names)} files, of which one has to be chosen; unpack it")
         try:
-            return io.BufferedReader(_Bounded(archive.open(names[0]), most), BLOCK)
+            return io.BufferedReader(_Bounded(archive.open(names[0]), file, most), BLOCK)
         except (RuntimeError, NotImplementedError) as error:  # a password, a method of packing
             raise ValueError(f"a zip that cannot be unpacked: {error}") from error
     return file
 
 
 class _Bounded(io.RawIOBase):
-    """What ``inner`` holds, ``most`` bytes at most. Raises ValueError where it is more."""
+    """What ``inner`` unpacks from ``packed``: ``most`` bytes, or as many as SLACK and RATIO allow. Raises ValueError
+    where it is more."""
 
-    def __init__(self, inner: Any, most: int) -> None:
-        self.inner, self.most, self.count = inner, most, 0
+    def __init__(self, inner: Any, packed: IO[bytes], most: int | None) -> None:
+        self.inner, self.packed, self.most, self.count = inner, packed, most, 0
 
     def readable(self) -> bool:
         return True
@@ -182,8 +181,9 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         size = int(self.inner.readinto(buffer))
         self.count += size
-        if self.count > self.most:
-            raise ValueError(f"unpacks to more than {self.most} bytes, which no honest file does that is so small")
+        most = SLACK + RATIO * self.packed.tell() if self.most is None else self.most
+        if self.count > most:
+            raise ValueError(f"unpacks to more than {most} bytes, which are too many for so small a file")
         return size
 
     def close(self) -> None:

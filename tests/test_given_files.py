@@ -285,6 +285,12 @@ def test_indices_count_from_zero_for_who_says_so(tmp_path: Path) -> None:
         LibSVM(str(tmp_path / "data"), zero_based=True, features=2).load(2, 0, torch.float64)
 
 
+def test_samples_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(gzip.compress((b"1 1:1\n-1 2:1" + b" " * 2**15 + b"\n") * 2**9) * 300)
+    with pytest.raises(ValueError, match=r"unpacks to more than \d+ bytes, which are too many for so small a file"):
+        LibSVM(str(tmp_path / "data")).load(2, 0, torch.float64)
+
+
 def test_a_few_bytes_do_not_stand_for_gigabytes(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("1 1:1\n-1 1999999999:1\n" * 3)
     with pytest.raises(ValueError, match=r"line 2: index 1999999999 is beyond .*; give dataset.features"):

@@ -198,7 +198,7 @@ def test_hydra_of_the_caller(initialised: bool, tmp_path: Path) -> None:
     store.store(group="algo", name="sgd", node=Mine)
     names = ("choices", "sweep_name", "commexp_choices")
     for name in names:
-        OmegaConf.register_new_resolver(name, lambda *_: "mine")
+        OmegaConf.register_new_resolver(name, lambda *_: "mine", replace=True)
     (tmp_path / "theirs.yaml").write_text("a: 5\nb: ${choices:}")
     try:
         with initialize_config_dir(str(tmp_path), version_base="1.2") if initialised else nullcontext():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from commexp.problems import Problem, build_problem
+from commexp.problems import Data, Problem, Setting, build_problem
 from commexp.problems.datasets.breast_cancer import BreastCancer
 from commexp.problems.datasets.digits import Digits
 from commexp.problems.datasets.linreg import LinReg
@@ -84,3 +84,20 @@ def test_a_process_keeps_the_gram_matrices_of_its_own_workers() -> None:
         held(made("least squares", 16, [5], one_by_one=False))
         < held(made("least squares", 4, [1], one_by_one=False)) * 1.5
     )
+
+
+def test_uneven_parts_are_not_filled_up_to_the_largest() -> None:
+    """One worker has nearly everything, 63 have a sample each."""
+    x = torch.randn(1000, 5, generator=generator(0, "x"), dtype=torch.float64)
+    parts = [torch.arange(63, 1000), *torch.arange(63)[:, None]]
+    setting = Setting(parts, range(64), None, 0, torch.device("cpu"), torch.float64)
+    y = 2.0 * (x[:, 0] > 0).double() - 1
+    problem = LogisticRegression().problem(Data(x, y), setting)
+    before, point = held(problem), torch.ones(64, 5, dtype=torch.float64)
+    losses, gradients = problem.loss_and_grad(point, problem.batch(0))
+    assert held(problem) - before < 3 * held(x)
+    for n in (0, 5):
+        a = y[parts[n], None] * x[parts[n]]
+        slopes = -1 / (1 + (a @ point[n]).exp())
+        torch.testing.assert_close(gradients[n], (slopes[:, None] * a).mean(0))
+        torch.testing.assert_close(losses[n], (1 + (-a @ point[n]).exp()).log().mean())
