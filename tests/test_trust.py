@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from conftest import Cli, status_of
 
 from commexp.api import run_experiment
+from commexp.check.quantities import Unmeasured, value
 from commexp.compare import compare, main
 from commexp.components import build
 from commexp.config import prepare
@@ -147,6 +149,19 @@ def test_on_the_command_line_too_components_stand_where_they_are_declared(word: 
     assert line.startswith(f"commexp: error: {key}._target_=subprocess.Popen: commexp.")
     assert line.endswith("takes no component there; leave it out")
     assert not Path("PWNED").exists()
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["train_loss.to_csv('PWNED')", "@pd.io.common.os.system('touch PWNED')", "open('PWNED', 'w')", "9 ** 9 ** 9 ** 9"],
+)
+def test_a_claim_calculates_and_no_more(metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"round": [0, 1], "train_loss": [2.0, 1.0]})
+    with pytest.raises(Unmeasured, match=r"metrics\.csv has no"):
+        value({"a": frame}, of="a", metric=metric)
+    assert not Path("PWNED").exists()
+    assert value({"a": frame}, of="a", metric="-(1 - train_loss / 4) ** 2") == -0.5625
 
 
 def test_own_components_of_a_run_are_made() -> None:
