@@ -131,12 +131,12 @@ def read_csv(path: str | Path) -> str:
 def printable(text: str) -> str:
     """The text in one line that every terminal, page and table shows as it is: what moves a cursor, changes the order
     of letters or is no letter at all becomes its escape. Of a very long one the beginning and a digest."""
-    if len(text) > LONG:
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+    if len(text) > LONG + 100:  # room for what is added, so that what is printable stays as it is
+        digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
         text = f"{text[:LONG]}... ({len(text)} letters, {digest})"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+    return text
 
 
 def unpacked(file: IO[bytes], most: int | None = None) -> IO[bytes]:

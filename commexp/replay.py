@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ class Replay:
         self.evaluated = [_count(row["round"]) for row in run.rows("metrics")]
         if not self.evaluated:
             raise UserError("has not evaluated yet; give the folder of a run that has ended")
-        self.gradients = {_count(row["round"]): float(row["gradients"]) for row in run.rows("rounds")}
+        self.gradients = {_count(row["round"]): _amount(row["gradients"]) for row in run.rows("rounds")}
         self.bookings: dict[int, list[Booking]] = defaultdict(list)
         self.busy: dict[int, float] = defaultdict(float)  # seconds of one worker
         meta = run.meta
@@ -87,8 +88,9 @@ class Replay:
         for row in run.rows("traffic"):
             booking = Booking(**{name: row[name] for name in columns})
             _check_size("mixings of a round", _count(booking.repeats), LONGEST)
+            _check_size("bytes of an exchange", _count(booking.bytes_wire), 10**18)
             self.bookings[_count(row["round"])].append(booking)
-            self.busy[row["round"]] += busy(Entry(**row)) / here
+            self.busy[row["round"]] += _amount(busy(Entry(**row)) / here)
         rows = run.rows("topology") if (run.folder / "topology.csv").is_file() else []
         self.links = ([_count(r["worker"]) for r in rows], [_count(r["neighbour"]) for r in rows]) if rows else None
         if rows and max(map(max, self.links or ())) >= self.workers:
@@ -125,7 +127,9 @@ class Replay:
                 found.append(clock.now)
         except ValueError as error:
             raise UserError(f"RUN={self.run.folder}: {error}") from error
-        except (TypeError, LookupError, ArithmeticError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # as above
             why = f"{type(error).__name__}: {error}"
             raise UserError(f"RUN={self.run.folder}: its books do not hold what a run's do ({why})") from error
         return found
@@ -135,6 +139,12 @@ def _count(value: Any) -> int:
     if not isinstance(value, int) or value < 0:
         raise ValueError(f"{value!r} is no count")
     return value
+
+
+def _amount(value: Any) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is no amount")
+    return float(value)
 
 
 def _check_size(what: str, size: float, most: int) -> None:

@@ -6,15 +6,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from conftest import Cli, status_of
+from omegaconf import OmegaConf
 
 from commexp.api import run_experiment
+from commexp.check.quantities import Unmeasured, value
 from commexp.compare import compare, main
 from commexp.components import build
 from commexp.config import prepare
@@ -23,6 +26,7 @@ from commexp.refusals import UserError
 from commexp.replay import Replay
 from commexp.report import finish
 from commexp.report.comparison import Comparison, as_latex, as_markdown
+from commexp.report.page import write_page
 from commexp.report.reading import DEPTH, read_runs
 from commexp.report.sweep import write_sweep
 from commexp.rundir import Run
@@ -77,29 +81,45 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-@pytest.mark.parametrize("shape", ATTACKS)
-def test_a_config_of_a_run_runs_nothing(
-    shape: str, pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from omegaconf import OmegaConf
-
-    good, bad = pair
-    Path("evil.py").write_text("open('PWNED', 'w').close()\n")
-    monkeypatch.syspath_prepend(os.getcwd())
+@pytest.fixture
+def armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module to be imported and a resolver to be called."""
+    (tmp_path / "here" / "evil.py").write_text("open('PWNED', 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path / "here")
     OmegaConf.register_new_resolver("touch", lambda name: Path(name).touch(), replace=True)
+    yield
+    OmegaConf.clear_resolver("touch")
+
+
+@pytest.mark.parametrize("shape", ATTACKS)
+def test_a_config_of_a_run_runs_nothing(shape: str, pair: tuple[Path, Path], armed: None) -> None:
+    _, bad = pair
     spoil(bad, ATTACKS[shape])
-    try:
-        compare([bad, good], Path("report"), ["network=mobile"], None)
-        with pytest.raises(UserError, match=r"^RUN=.*bad: (straggler|algo)"):
-            compare([bad], Path("other"), ["network=mobile"], None)
-    finally:
-        OmegaConf.clear_resolver("touch")
-    assert not Path("PWNED").exists()
+    with pytest.raises(UserError, match=r"^RUN=.*bad: (straggler|algo)"):
+        compare([bad], Path("report"), ["network=mobile"], None)
+    assert {path.name for path in Path().iterdir()} == {"evil.py"}
+
+
+def test_the_others_are_priced_without_it(
+    pair: tuple[Path, Path], tmp_path: Path, armed: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = pair
+    for name, shape in ATTACKS.items():
+        spoil(shutil.copytree(good, tmp_path / "runs" / f"bad {name}"), shape)
+    for name in ("rounds.csv", "traffic.csv", "topology.csv"):
+        for shape in ("fifo", "device", "folder", "binary"):
+            folder = shutil.copytree(good, tmp_path / "runs" / f"bad {name} {shape}")
+            (folder / name).unlink()
+            SHAPES[shape](folder / name)
+    (bad / "rounds.csv").write_text("round,steps,batches,gradients\n1,1,1,1e300\n")
+    compare([tmp_path / "runs"], tmp_path / "report", ["network=mobile"], None)
     told = capsys.readouterr().out
-    assert "| dense" in told or "| dpsgd" in told or "| none" in told
-    (row,) = [line for line in told.splitlines() if line.startswith(f"| {bad} ")]
-    assert "| no run |" in row
-    assert not Path("other").exists()
+    rows = [line for line in told.splitlines() if "| no run |" in line]
+    assert len(rows) == len(ATTACKS) + 12 + 1
+    assert all(f"{tmp_path / 'runs' / 'bad'}" in row for row in rows)
+    assert "gradients of a round: 4e+300, more than" in told
+    assert told.startswith("network=mobile\n\n| method")
+    assert not Path("PWNED").exists()
 
 
 def test_what_a_replay_does_not_need_is_named_and_not_made(
@@ -147,6 +167,19 @@ def test_on_the_command_line_too_components_stand_where_they_are_declared(word: 
     assert line.startswith(f"commexp: error: {key}._target_=subprocess.Popen: commexp.")
     assert line.endswith("takes no component there; leave it out")
     assert not Path("PWNED").exists()
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["train_loss.to_csv('PWNED')", "@pd.io.common.os.system('touch PWNED')", "open('PWNED', 'w')", "9 ** 9 ** 9 ** 9"],
+)
+def test_a_claim_calculates_and_no_more(metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"round": [0, 1], "train_loss": [2.0, 1.0]})
+    with pytest.raises(Unmeasured, match=r"metrics\.csv has no"):
+        value({"a": frame}, of="a", metric=metric)
+    assert not Path("PWNED").exists()
+    assert value({"a": frame}, of="a", metric="-(1 - train_loss / 4) ** 2") == -0.5625
 
 
 def test_own_components_of_a_run_are_made() -> None:
@@ -214,6 +247,8 @@ CONTENTS = [
     ("meta.json", f'{{"status": {"9" * 5000}}}', "Exceeds the limit"),
     ("summary.json", f'{{"bytes_sent": {10**400}}}', "int too large to convert to float"),
     ("summary.json", '{"round": []}', "float() argument must be"),
+    ("summary.json", '{"status": "completed", "parameters": 0}', ""),
+    ("meta.json", r'{"status": "completed", "seed": "\u00b2", "workers": "\ud83d"}', ""),
     ("metrics.csv", ",".join(f"c{n}" for n in range(10**6)) + "\n", "1000000 columns are more than the 1000"),
     ("metrics.csv", f"{HEAD},step\n0,0,0,0,0,0\n", "column step stands there twice"),
     ("metrics.csv", f"{HEAD},\n0,0,0,0,0,0\n", "a column has no name"),
@@ -233,25 +268,13 @@ def test_what_is_in_a_file_is_checked(name: str, content: str, why: str, pair: t
     runs, left = read_runs([bad.parent])
     problems = {run.name: run.problem for run in runs}
     assert problems["good"] == ""
+    found = Comparison(runs, left)
+    if not why:  # odd, but no harm
+        assert problems["bad"] == ""
+        write_page(found, bad.parent / "index.html")
+        return
     assert problems["bad"].startswith(f"{name} cannot be read: {why}")
-    assert "unreadable |" in as_markdown(Comparison(runs, left))
-
-
-@pytest.mark.parametrize("shape", ["fifo", "device", "folder", "binary"])
-def test_neither_does_a_replay_wait_or_fail(
-    shape: str, pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good, bad = pair
-    for name in ("rounds.csv", "traffic.csv", "topology.csv"):
-        folder = shutil.copytree(good, tmp_path / "runs" / name.replace(".", "_"))
-        (folder / name).unlink()
-        SHAPES[shape](folder / name)
-    (bad / "rounds.csv").write_text("round,steps,batches,gradients\n1,1,1,1e300\n")
-    compare([tmp_path / "runs"], tmp_path / "report", ["network=mobile"], None)
-    told = capsys.readouterr().out
-    rows = [line for line in told.splitlines() if "| no run |" in line]
-    assert len(rows) == 4
-    assert "gradients of a round: 4e+300, more than" in told
+    assert "unreadable |" in as_markdown(found)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +313,7 @@ def test_books_that_no_run_leaves_are_not_priced(
 
 def test_texts_of_a_run_are_shown_as_they_are(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nasty = f"{ESCAPE}\n| <script>alert(1)</script> [x](javascript:y) \\ $\\frac$ `"
-    folder = shutil.copytree(made, tmp_path / "runs" / f"a{ESCAPE}b\ud83d\n".replace("\ud83d", ""))
+    folder = shutil.copytree(made, tmp_path / "runs" / f"a{ESCAPE}b\udcff\n")  # and a byte that is no letter
     run = Run(folder)
     run.set_meta(name=f"dpsgd-{nasty.replace('-', '')}-linreg", error=nasty, status="failed", command=nasty)
     spoil(folder, lambda c: c["dataset"].update(_target_=f"a.{nasty}"))

@@ -119,4 +119,4 @@ def _compression(run: ReadRun) -> float:
     k = 1.0 if compress["_target_"].endswith(".NoCompression") else compress.get("k")
     if k is None:
         return math.nan
-    return float(k) if isinstance(k, float) else k / number(run.summary.get("parameters"))
+    return float(k) if isinstance(k, float) else k / (number(run.summary.get("parameters")) or math.nan)

@@ -43,7 +43,10 @@ def draw_plane(run: Run, path: Path) -> list[Path]:
     """plane.csv, columns ``x``, ``y``, ``train_loss``, a row per point of a grid; plane_models.csv, columns ``name``,
     ``x``, ``y``, the models to mark. Levels are logarithmic where positive losses span a factor of five. Grey is where
     the loss is not finite."""
-    grid = run.table("plane").pivot(index="y", columns="x", values="train_loss")
+    points = run.table("plane")
+    if points["x"].nunique() * points["y"].nunique() != len(points):
+        raise ValueError("plane.csv is no grid")
+    grid = points.pivot(index="y", columns="x", values="train_loss")
     models = run.table("plane_models", name="str")
     x, y = grid.columns.to_numpy(float), grid.index.to_numpy(float)
     losses = np.ma.masked_invalid(grid.to_numpy(float))

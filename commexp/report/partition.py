@@ -21,12 +21,15 @@ CLASS_COLOURS = (
     *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
 )
 WORKERS = 64
+MOST = 3 * 10**7
 
 
 def draw_partition(run: Run, path: Path) -> list[Path]:
     """partition.csv, columns ``worker``, ``class``, ``samples``: a bar per worker, at most the first 64, the classes
     side by side; more than ten of them in a sequence of colours."""
     table = run.table("partition")
+    if table["worker"].nunique() * table["class"].nunique() > MOST:
+        raise ValueError(f"more than {MOST} pairs of a worker and a class")
     counts = table.pivot_table(index="worker", columns="class", values="samples", aggfunc="sum", fill_value=0)
     shown = counts.iloc[:WORKERS]
     names = [str(name) for name in counts.columns]

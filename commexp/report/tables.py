@@ -142,7 +142,7 @@ ESCAPED = str.maketrans({c: f"\\{c}" for c in "\\|<`"})  # markup, and what woul
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, padded so that it reads well as plain text too."""
-    table = [[c.translate(ESCAPED).replace("](", r"]\(") for c in r] for r in (headers, *rows)]
+    table = [[printable(c).translate(ESCAPED).replace("](", r"]\(") for c in r] for r in (headers, *rows)]
     widths = [max(len(r[i]) for r in table) for i in range(len(headers))]
 
     def line(cells: Sequence[str]) -> str:
