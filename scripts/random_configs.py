@@ -96,6 +96,13 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "model.travels": ("all", "items", "x"),
 }
 
+CLASSES = ("dataset=digits", "dataset=breast_cancer")
+PROXIMAL = ("deepstorm", "dsgt", "proxgt_sa", "proxgt_sr_e", "proxgt_sr_o")
+GOSSIP = ("choco", "d2", "dpsgd", *PROXIMAL)
+WHOLE = ("d2", "dpsgd", "lsgd", "mgrawa")  # exchange whole models
+CODED = ("exact_coding", "gradient_coding", "ignore")
+GENERAL = ("seed", "eval_every", "dtype", "on_nonfinite", "flatness", "debug", "save_every", "comm.deterministic")
+
 
 class Hang(BaseException):
     """The time is over; no ``except Exception`` may keep it."""
@@ -103,6 +110,8 @@ class Hang(BaseException):
 
 def config(rng: random.Random) -> list[str]:
     """The words of a random config."""
+    if rng.random() < 0.6:
+        return sane(rng)
     words = [*rng.choice(DATASETS), f"workers={rng.randint(1, 8)}", f"rounds={rng.randint(1, 3)}"]
     groups = {p.name: sorted(f.stem for f in p.glob("*.yaml")) for p in sorted(CONF.iterdir()) if p.is_dir()}
     drawn = {group: rng.choice(names) for group, names in groups.items() if group not in ELSEWHERE}
@@ -111,6 +120,26 @@ def config(rng: random.Random) -> list[str]:
     chosen = {word.partition("=")[0] for word in words}
     fields = [f for f in FIELDS if "." not in f or f.partition(".")[0] in chosen | {"network", "comm", "algo"}]
     return words + [f"{field}={rng.choice(FIELDS[field])}" for field in rng.sample(fields, rng.randint(0, 3))]
+
+
+def sane(rng: random.Random) -> list[str]:
+    """One of which most go together."""
+    data = rng.choice(DATASETS)
+    algo = rng.choice(sorted(p.stem for p in (CONF / "algo").glob("*.yaml")))
+    workers = 2 if data[0] == "dataset=toy" else rng.choice((2, 4, 8))
+    words = [*data, f"workers={workers}", f"rounds={rng.randint(1, 3)}", f"algo={algo}"]
+    words += ["algo.lr=0.01", "network.compute.seconds=0.01"]
+    fitting = {"partition": ("iid", "random_shares")} if data[0] in CLASSES else {}
+    if algo in GOSSIP:
+        fitting |= {"topology": ("ring", "star", "complete", "line"), "prox": ("none", "l1")[: 1 + (algo in PROXIMAL)]}
+        fitting |= {"compress": ("none",) if algo in WHOLE else ("none", "topk", "sign", "natural")}
+    elif algo in CODED:
+        fitting |= {"straggler": ("bernoulli", "none", "fixed"), "compress": ("none", "topk", "qsgd")}
+    elif algo not in WHOLE:
+        fitting |= {"compress": tuple(sorted(p.stem for p in (CONF / "compress").glob("*.yaml")))}
+    words += [f"{group}={rng.choice(names)}" for group, names in fitting.items()]
+    words += ["compress.error_feedback=false"] * (algo in GOSSIP)
+    return words + [f"{field}={FIELDS[field][0]}" for field in rng.sample(GENERAL, rng.randint(0, 4))]
 
 
 @contextlib.contextmanager

@@ -48,7 +48,6 @@ class Finite(Problem):
         self.prox, self.penalised = problem.prox, problem.penalised
         self.dim, self.shapes = problem.dim, problem.shapes
         self.samples, self.samples_per_step = problem.samples, problem.samples_per_step
-        self.local_sizes = problem.local_sizes
         self.count = 0
         self.fault: NonFiniteError | None = None
         self.round = 1

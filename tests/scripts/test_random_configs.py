@@ -10,8 +10,8 @@ import pytest
 from scripts.random_configs import config, outcome
 
 
-@pytest.mark.parametrize("number", range(20))
+@pytest.mark.parametrize("number", range(12))
 def test_it_ends_in_one_line(number: int, tmp_path: Path) -> None:
-    words = config(random.Random(f"few.{number}"))
+    words = ["speed.workers=loop", *config(random.Random(f"few.{number}"))]  # the others take seconds to begin
     kind, text = outcome(words, tmp_path)
     assert kind in ("completed", "diverged", "refused"), f"{' '.join(words)}\n{text}"
