@@ -44,9 +44,10 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException):
         if error.missing_cfg_file is None:
             return "--config-path: no such folder; leave it out"
+        missing = str(error.missing_cfg_file)
         if error.options is None:
-            return f"--config-name: there is no config {error.missing_cfg_file!s} here; leave it out"
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+            return f"--config-name: there is no config {missing} here; leave it out"
+        group, _, choice = missing.rpartition("/")
         return f"{_typed(group, choice, overrides)}: no such option; {_near(choice, error.options)}"
     unknown = re.search(r"Could not (?:override|append to|delete from config|find)\D*? '([^']+)'", text)
     if unknown:
@@ -109,8 +110,9 @@ def misfit(error: OmegaConfBaseException, given: str) -> str:
         return f"{given}: no such key; {_near(str(error.key), [f.name for f in fields(owner)])}"
     if key.startswith("hydra."):
         return f"{given}: does not fit; see commexp --cfg hydra"
-    if "Interpolation key" in reason or "interpolation" in reason:
-        about = reason[:1].lower() + reason[1:].replace("Interpolation", "interpolation")
+    if "nterpolation" in reason:
+        missing = re.search(r"[Ii]nterpolation key '([^']+)'|Environment variable '([^']+)'", reason)
+        about = f"there is no {missing[1] or missing[2]}" if missing else "cannot be resolved"
         return f"{given}: {about}; give a value, such as {example(key)}"
     hint = get_type_hints(owner).get(str(error.key)) if owner is not None else error.ref_type
     if _called(hint) == SECTION:
@@ -159,6 +161,9 @@ def example(key: str) -> str:
         return f"{key}={_default(key)}"
     value: Any = OmegaConf.select(OmegaConf.structured(Config), key, throw_on_missing=False)
     group, _, leaf = key.partition(".")
+    base = OmegaConf.load(CONF / "config.yaml")
+    if value is None and leaf and isinstance(base, DictConfig):
+        value = _plain(base, key)
     for path in sorted((CONF / group).glob("*.yaml")) if leaf else ():
         if value is None and (node := node_of(path, group)) is not None:
             value = _plain(node, leaf)

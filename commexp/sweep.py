@@ -218,11 +218,16 @@ def gather(folder: Path, count: int) -> int:
     """Writes and shows the table of the sweep's ``count`` jobs; returns the exit status of its worst run."""
     from commexp.report.sweep import write_sweep
 
+    if not any((folder / "jobs").glob("*.json")):
+        complain(f"{folder}: none of the sweep's jobs has begun, so that it has no row")
+        return 1
     table, jobs, left = write_sweep(folder, count)
     for one in left:
         print(f"commexp: note: {one.name}: {one.why}", file=sys.stderr)
     near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     print(f"\n{table}\nfolder: {near}")
+    if all(job.error or job.run.problem or job.run.metrics.empty for job in jobs):
+        complain(f"{near}: no row of results; none of the sweep's {len(jobs)} jobs has got that far")
     if any(job.error for job in jobs):
         return 2
     statuses = {"unreadable"} if left else {job.run.status for job in jobs}

@@ -42,7 +42,11 @@ def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job], list[Left
             continue
         groups.setdefault(_call({k: job.overrides.get(k, "") for k in settings}), []).append(job.run)
     complete = {name: [r for r in found if r.status == "completed"] for name, found in groups.items()}
-    draw_curves({name: found for name, found in complete.items() if found} or groups, folder / "figures" / "curves")
+    drawn = {name: found for name, found in complete.items() if found} or {
+        name: begun for name, found in groups.items() if (begun := [run for run in found if not run.metrics.empty])
+    }
+    if drawn:
+        draw_curves(drawn, folder / "figures" / "curves")
     done, against = table[table["count"] > 0].copy(), None
     if len(done):
         against = _abscissa(done, settings)
