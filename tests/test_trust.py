@@ -153,15 +153,15 @@ def prepare_network(*words: str) -> Any:
 @pytest.mark.parametrize(
     ("word", "key"),
     [
-        ("+algo.schedule={_target_:subprocess.Popen,args:[touch,PWNED]}", "algo.schedule"),
+        ("+algo.schedule._target_=subprocess.Popen +algo.schedule.args=[touch,PWNED]", "algo.schedule"),
         ("+straggler.x={_target_:subprocess.Popen,args:[touch,PWNED]}", "straggler.x"),
         ("algo.betas=[{_target_:subprocess.Popen,args:[touch,PWNED]}]", "algo.betas[0]"),
-        ("+network.compute={_target_:subprocess.Popen,args:[touch,PWNED]}", "network.compute"),
+        ("+network.compute._target_=subprocess.Popen +network.compute.args=[touch,PWNED]", "network.compute"),
         ("network.links={0:{_target_:subprocess.Popen,args:[touch,PWNED]}}", "network.links.0"),
     ],
 )
 def test_on_the_command_line_too_components_stand_where_they_are_declared(word: str, key: str, entry: Cli) -> None:
-    done = entry(*SMALL, word)
+    done = entry(*SMALL, *word.split())
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"commexp: error: {key}._target_=subprocess.Popen: commexp.")
@@ -395,7 +395,7 @@ def test_a_run_that_has_not_evaluated_has_its_row(
     Run(bad).set_meta(status="running")
     compare([bad], tmp_path / "report", [], None)
     told = capsys.readouterr()
-    assert "running" in told.out
+    assert any(line.endswith("| bad |") for line in told.out.splitlines())
     assert told.err == ""
     with pytest.raises(UserError, match=r"^RUN=.*bad: has no metrics.csv"):
         compare([bad], tmp_path / "report", ["network=mobile"], None)
