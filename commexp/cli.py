@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import sys
+from contextlib import ExitStack
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from commexp.overrides import arranged
 from commexp.ranks import rank
 from commexp.refusals import CONF, LaunchError, UserError, check_environment, explain
-from commexp.rundir import Run
 from commexp.schema import register
 from commexp.streams import complain, lenient_streams
 from commexp.sweep import begin_job, minimised, record_job, register_resolvers
@@ -23,10 +22,10 @@ from commexp.sweep import begin_job, minimised, record_job, register_resolvers
 EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted": 130}
 
 
-def run_one(composed: DictConfig) -> Run:
-    """Runs one composed experiment and shows its table."""
+def run_one(composed: DictConfig) -> tuple[str, float]:
+    """Runs one composed experiment and shows its table; its status, and what a sweeper that searches makes small."""
     from commexp.config import prepare
-    from commexp.launch import launch
+    from commexp.launch import keep_memory, launch
     from commexp.report import finish, where_to_look
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -37,25 +36,26 @@ def run_one(composed: DictConfig) -> Run:
     if not gc.isenabled():
         gc.freeze()  # what importing left behind need not be looked through again and again
         gc.enable()
-    try:
-        run = launch(plan)
-    except UserError as error:
-        if sweep:
-            record_job(HydraConfig.get(), plan, error=str(error))
-        raise
-    if rank() == 0:  # of several processes the first one shows the results
-        text = finish(run, plan.config.target_accuracy, figures=not sweep)
-        print(f"{run.name}: {run.status}" if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
-    return run
+    keep_memory()
+    with ExitStack() as hold:  # until it has been shown
+        try:
+            run = launch(plan, hold)
+        except UserError as error:
+            if sweep:
+                record_job(HydraConfig.get(), plan, error=str(error))
+            raise
+        if rank() == 0:  # of several processes the first one shows the results
+            text = finish(run, plan.config.target_accuracy, figures=not sweep)
+            print(f"{run.name}: {run.status}" if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
+        return str(run.status), minimised(run)
 
 
 def guarded(composed: DictConfig) -> float:
     """``run_one`` with every ending turned into its exit status; a sweep goes on after a run that ends badly. Returns
     what a sweeper that searches makes small."""
-    sweep, small = HydraConfig.get().mode == RunMode.MULTIRUN, math.inf
+    sweep, small = HydraConfig.get().mode == RunMode.MULTIRUN, float("inf")
     try:
-        run = run_one(composed)
-        status, small = str(run.status), minimised(run)
+        status, small = run_one(composed)
     except (UserError, LaunchError) as error:
         if rank() == 0 or isinstance(error, LaunchError):  # a mistake is the same for all processes
             complain(str(error))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import math
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,8 +17,9 @@ from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
 from commexp.bounds import check_bounds
 from commexp.comm import check_carrier
-from commexp.components import around_codec, build, short, typed, wrap
+from commexp.components import KINDS, around_codec, build, short, typed, wrap
 from commexp.compressors import Compressor
+from commexp.host import quiet
 from commexp.network import Network, Straggler
 from commexp.pairs import check_pairs
 from commexp.problems import Dataset, Model, Partition, Prox
@@ -29,19 +30,6 @@ from commexp.topologies import Gossip, Topology
 
 T = TypeVar("T")
 TOO_MANY = 2**31
-logging.getLogger("hydra.utils").addHandler(logging.NullHandler())  # else it prints what we say in one line
-KINDS: dict[str, type[Any]] = {
-    "dataset": Dataset,
-    "partition": Partition,
-    "allocation": Allocation,
-    "model": Model,
-    "prox": Prox,
-    "topology": Topology,
-    "compress": Compressor,
-    "algo": Algorithm,
-    "network": Network,
-    "straggler": Straggler,
-}
 
 
 @dataclass
@@ -49,12 +37,14 @@ class Plan:
     """An experiment that has been checked as far as it can be without its data.
 
     ``config``: the typed config. ``resolved``: the same as plain values, components with all their fields.
-    ``name``: the run folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``.
+    ``name``: the run folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``. ``identity``: 64
+    hex of the same and of commexp's version.
     """
 
     config: Config
     resolved: dict[str, Any]
     name: str
+    identity: str
     dataset: Dataset
     partition: Partition
     allocation: Allocation
@@ -95,6 +85,7 @@ class Plan:
         return "server" if served and self.config.comm.exchange == "auto" else self.config.comm.exchange
 
 
+@quiet()
 def prepare(composed: DictConfig) -> Plan:
     """Checks types and bounds and makes the components. Raises UserError."""
     try:
@@ -134,6 +125,7 @@ def prepare(composed: DictConfig) -> Plan:
         config,
         resolved,
         name="-".join([*words, fingerprint(resolved, parts)]),
+        identity=fingerprint({**resolved, "commexp": version("commexp")}, parts, 32),
         dataset=parts["dataset"],
         partition=parts["partition"],
         allocation=parts["allocation"],
@@ -162,9 +154,10 @@ def _check_finite(key: str, value: Any) -> None:
         raise UserError(f"{key}={value}: too large; give less than {TOO_MANY}")
 
 
-def fingerprint(resolved: dict[str, Any], parts: dict[str, Any]) -> str:
-    """8 hex digits over what changes the result: not launch, outputs, ..., nor a field that only says where a file
-    lies (metadata ``location``). Where real processes decide whose message comes first, that is another result."""
+def fingerprint(resolved: dict[str, Any], parts: dict[str, Any], size: int = 4) -> str:
+    """``size`` bytes, as hex digits, over what changes the result: not launch, outputs, ..., nor a field that only says
+    where a file lies (metadata ``location``). Where real processes decide whose message comes first, that is another
+    result."""
     kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
     if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
         kept["inject"] = resolved["launch"]["inject"]
@@ -172,7 +165,7 @@ def fingerprint(resolved: dict[str, Any], parts: dict[str, Any]) -> str:
         if dataclasses.is_dataclass(part):
             where = {f.name for f in dataclasses.fields(part) if "location" in f.metadata}
             kept[name] = {k: v for k, v in kept[name].items() if k not in where}
-    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=size).hexdigest()
 
 
 def _describe(node: dict[str, Any], part: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Progress:
 
     def __init__(self, rounds: int, first: int, shown: bool = True) -> None:
         self.rounds, self.first = rounds, first
-        self.terminal = shown and sys.stderr.isatty()
+        self.terminal = shown and sys.stderr is not None and sys.stderr.isatty()
         self.begin = self.last_line = time.monotonic()
 
     def __enter__(self) -> Progress:

@@ -151,7 +151,7 @@ def _called(hint: Any) -> str:
 def shown(value: Any) -> str:
     """A value as one types it."""
     if isinstance(value, dict | DictConfig):
-        return "{" + ",".join(f"{key}:{shown(each)}" for key, each in value.items()) + "}"
+        return "{" + ",".join(str(key) + ":" + shown(each) for key, each in value.items()) + "}"
     if isinstance(value, list | tuple | ListConfig):
         return f"[{','.join(map(shown, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

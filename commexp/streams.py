@@ -1,4 +1,5 @@
-"""Whoever reads what we print may leave before its end, as ``head`` does, or may never have been there."""
+"""The standard streams of a program: whoever started it may have closed them (``commexp ... 2>&-``), and whoever reads
+them may leave before their end, as ``head`` does."""
 
 from __future__ import annotations
 
@@ -7,6 +8,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
+
+
+def open_closed() -> None:
+    """Opens closed streams on nothing: else the next file that is opened gets their number, and is written what was
+    meant for them. Of no use to whoever has not been started as a program."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # by number: the lowest free one is given
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  (for as long as the process lives)
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def complain(text: str) -> None:
@@ -46,15 +57,13 @@ class _Lenient:
 @contextmanager
 def lenient_streams() -> Iterator[None]:
     """For a console script: a run goes on when nobody reads its lines any more, and ``--help | head`` is no error."""
+    open_closed()
     usual = sys.stdout, sys.stderr
-    nowhere = [open(os.devnull, "w", encoding="utf-8") for stream in usual if stream is None]  # noqa: SIM115
-    lenient = [_Lenient(stream or nowhere[0]) for stream in usual]  # None: it was closed before we began
+    lenient = [_Lenient(stream) for stream in usual]
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in lenient)
     try:
         yield
     finally:
         for stream in lenient:
             stream.flush()
-        for file in nowhere:
-            file.close()
         sys.stdout, sys.stderr = usual

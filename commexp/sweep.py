@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,8 +72,8 @@ def _is_sweep(override: str) -> bool:
 
 def register_resolvers() -> None:
     """What conf/config.yaml calls by name."""
-    OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
-    OmegaConf.register_new_resolver("choices", choices, replace=True)
+    OmegaConf.register_new_resolver("commexp_sweep_folder", sweep_folder, replace=True)
+    OmegaConf.register_new_resolver("commexp_choices", choices, replace=True)
 
 
 def _told() -> dict[str, Any] | None:
@@ -220,14 +221,16 @@ def gather(folder: Path, count: int) -> int:
     if not any((folder / "jobs").glob("*.json")):
         complain(f"{folder}: none of the sweep's jobs has begun, so that it has no row")
         return 1
-    table, jobs = write_sweep(folder, count)
+    table, jobs, left = write_sweep(folder, count)
+    for one in left:
+        print(f"commexp: note: {one.name}: {one.why}", file=sys.stderr)
     near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     print(f"\n{table}\nfolder: {near}")
-    if all(job.error or job.run.metrics.empty for job in jobs):
+    if all(job.error or job.run.problem or job.run.metrics.empty for job in jobs):
         complain(f"{near}: no row of results; none of the sweep's {len(jobs)} jobs has got that far")
     if any(job.error for job in jobs):
         return 2
-    statuses = {job.run.status for job in jobs}
+    statuses = {"unreadable"} if left else {job.run.status for job in jobs}
     return 0 if statuses <= {"completed"} else 3 if statuses <= {"completed", "diverged"} else 1
 
 

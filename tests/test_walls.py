@@ -15,6 +15,7 @@ LEAVES: dict[str, set[str]] = {
     "ranks": set(),
     "listing": {"files"},
     "files": set(),
+    "locks": set(),
     "streams": set(),
 }  # may be imported by all
 ALLOWED = {
@@ -42,19 +43,20 @@ ALLOWED = {
     "refusals": {"schema"},
     "overrides": {"refusals", "schema"},
     "bounds": {"problems", "refusals", "schema"},
-    "components": {"compressors", "refusals"},
+    "components": {"algorithms", "allocations", "compressors", "network", "problems", "refusals", "topologies"},
     "pairs": {"allocations", "components", "compressors", "problems", "refusals", "schema", "topologies"},
     "config": {
-        "algorithms", "allocations", "bounds", "comm", "components", "compressors", "network", "pairs", "problems",
-        "refusals", "schema", "topologies",
+        "algorithms", "allocations", "bounds", "comm", "components", "compressors", "host", "network", "pairs",
+        "problems", "refusals", "schema", "topologies",
     },
+    "host": set(),
     "parts": {"components", "config", "refusals", "topologies"},
     "trial": {
         "algorithms", "asynchrony", "books", "comm", "compressors", "config", "network", "parts", "problems",
         "refusals", "rundir",
     },
     "accounts": {"comm", "network", "provenance", "trial"},
-    "asynchrony": {"algorithms", "comm", "compressors", "config", "network", "problems", "rundir"},
+    "asynchrony": {"algorithms", "checkpoint", "comm", "compressors", "config", "network", "problems", "rundir"},
     "following": {"asynchrony", "comm", "interrupts", "trial"},
     "inventory": {"trial"},
     "running": {
@@ -66,7 +68,7 @@ ALLOWED = {
     "replay": {"algorithms", "allocations", "books", "comm", "components", "network", "refusals", "rundir"},
     "launch": {"comm", "config", "refusals", "rundir", "runner"},
     "sweep": {"config", "progress", "refusals", "report", "rundir", "runner", "schema", "trial"},
-    "api": {"config", "launch", "overrides", "refusals", "report", "rundir", "schema", "sweep"},
+    "api": {"config", "host", "launch", "overrides", "refusals", "report", "rundir", "schema", "sweep"},
     "cli": {"config", "launch", "overrides", "refusals", "report", "rundir", "schema", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api", "rundir"},
