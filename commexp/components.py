@@ -179,7 +179,7 @@ def _mistyped(key: str, values: dict[str, Any], error: OmegaConfBaseException) -
         return f"{key}.{path[0]}={shown(values.get(path[0]))}: not one value but a section; set its fields"
     found: Any = values
     for part in path:
-        found = found.get(part) if isinstance(found, dict) else None
+        found = found.get(part, found.get(int(part)) if part.isdecimal() else None) if isinstance(found, dict) else None
     return misfit(error, f"{key}.{'.'.join(path)}={shown(found)}")
 
 

@@ -237,7 +237,7 @@ def _check_override(word: str, override: Override) -> None:
         raise UserError(f"{word}: it is there already; give {word.lstrip('+')}")
     added = override.is_add() or override.is_force_add()
     if added and re.split(r"[./]", key)[0] not in (*known_keys(), "hydra"):
-        raise UserError(unknown_key(key, [word]))
+        raise UserError(unknown_key(key, [word.lstrip("+")]))
     value = "" if sweep else override.value()
     if group and isinstance(value, list) and len(value) == 1:
         raise UserError(f"{word}: takes one option, not a list; give {key}={value[0]}")

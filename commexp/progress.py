@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,11 +70,12 @@ def _values(row: Mapping[str, Any]) -> str:
 
 def checking(jobs: Sequence[T]) -> Iterator[T]:
     """The jobs of a sweep, one after the other; says how far that is, if it is not done soon."""
-    terminal, begin = sys.stderr.isatty(), time.monotonic()
-    due = begin + SOON
+    terminal, due = sys.stderr.isatty(), math.inf
     for done, job in enumerate(tqdm(jobs, "checking", delay=SOON, disable=not terminal, unit=" jobs", leave=False)):
         if not terminal and time.monotonic() > due:
             due = time.monotonic() + SECONDS_BETWEEN_LINES
             text = f"commexp: note: checking the sweep's {len(jobs)} jobs before the first begins: {done} done"
             print(text, file=sys.stderr, flush=True)
         yield job
+        if not done:  # the first one waits for what it imports
+            due = time.monotonic() + SOON

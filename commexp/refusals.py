@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, KeyValidationError, OmegaConfBaseException
 
 from commexp.ranks import NEEDED, joins
 from commexp.schema import Config
@@ -44,10 +44,10 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException):
         if error.missing_cfg_file is None:
             return "--config-path: no such folder; leave it out"
-        missing = str(error.missing_cfg_file)
+        missing: Any = error.missing_cfg_file
         if error.options is None:
             return f"--config-name: there is no config {missing} here; leave it out"
-        group, _, choice = missing.rpartition("/")
+        group, _, choice = str(missing).rpartition("/")
         return f"{_typed(group, choice, overrides)}: no such option; {_near(choice, error.options)}"
     unknown = re.search(r"Could not (?:override|append to|delete from config|find)\D*? '([^']+)'", text)
     if unknown:
@@ -82,7 +82,7 @@ def unknown_key(key: str, overrides: Sequence[str]) -> str:
     if key in groups() and key not in added_groups():
         return f"{given}: {key} has no such field; commexp --cfg job shows those that it has"
     if key in added_groups():
-        return f"{given}: is added to the config; give +{bare}"
+        return f"{given}: {'an' if key[0] in 'aeiou' else 'a'} {key} is added to the config; give +{bare}"
     group, _, leaf = key.partition(".")
     holders = [p.stem for p in sorted((CONF / group).glob("*.yaml")) if _has(p, group, leaf)] if leaf else []
     if holders:
@@ -108,6 +108,8 @@ def misfit(error: OmegaConfBaseException, given: str) -> str:
     owner = error.object_type if isinstance(error.object_type, type) and is_dataclass(error.object_type) else None
     if isinstance(error, ConfigKeyError | ConfigAttributeError) and owner is not None and "not in" in reason:
         return f"{given}: no such key; {_near(str(error.key), [f.name for f in fields(owner)])}"
+    if isinstance(error, KeyValidationError):
+        return f"{given}: not keyed by whole numbers; give such as {key.rpartition('.')[0]}={{0:...}}"
     if key.startswith("hydra."):
         return f"{given}: does not fit; see commexp --cfg hydra"
     if "nterpolation" in reason:

@@ -71,7 +71,7 @@ MISTAKES = {
     "p=0.1": "give algo.p=0.1, straggler.p=0.1 or topology.p=0.1",
     "+seed=3": "+seed=3:|give seed=3",
     "+algo=topk": "+algo=topk:|give algo=topk",
-    "++x=1": "++x=1:|no such key",
+    "++x=1": "x=1:|no such key",
     "+algo.foo=1": "algo.foo=1:|no such key",
     "comm.foo=1": "comm.foo=1:|no such key",
     "hydra.foo=1": "hydra.foo=1:|no such key",

@@ -224,4 +224,4 @@ def test_checking_composes_what_differs_alone(monkeypatch: pytest.MonkeyPatch) -
 def test_a_long_check_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SOON", -1.0)
     assert list(progress.checking([1, 2, 3])) == [1, 2, 3]
-    assert capsys.readouterr().err == ("commexp: note: checking the sweep's 3 jobs before the first begins: 0 done\n")
+    assert capsys.readouterr().err == ("commexp: note: checking the sweep's 3 jobs before the first begins: 1 done\n")
