@@ -21,7 +21,9 @@ def execute(plan: Plan, device: torch.device, links: Links | None = None) -> Run
     links, run = links or Links(), folder_of(plan)
     if links.first_says(run.finished and not plan.config.rerun):
         return run
-    side = apart(links, plan.algorithm.asynchronous) if isinstance(links, Processes) and plan.goes_on else links
+    side = links
+    if isinstance(links, Processes) and plan.goes_on:
+        side = apart(links, plan.algorithm.asynchronous, plan.config.launch.port)
     running = Running(plan, device, run, side)
     if isinstance(links, Spoke):  # one that comes back, where all is settled
         follow(running, links)
@@ -40,11 +42,11 @@ def execute(plan: Plan, device: torch.device, links: Links | None = None) -> Run
     return run
 
 
-def apart(links: Processes, asynchronous: bool) -> Links:
-    """This process's side where processes need not wait for each other. All of them call this together."""
+def apart(links: Processes, asynchronous: bool, port: int = 0) -> Links:
+    """This process's side where processes need not wait for each other; the server's listens at ``port``."""
     if asynchronous:
-        return Spoke(links.rank - 1, links.timeout) if links.rank else Hub(links)
-    return Remote(links) if links.rank else Coordinator(links)
+        return Spoke(links.rank - 1, links.timeout) if links.rank else Hub(links, port)
+    return Remote(links) if links.rank else Coordinator(links, port)
 
 
 def folder_of(plan: Plan) -> Run:
