@@ -35,6 +35,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import FileStore, PrefixStore, Store, TCPStore
 
 from commexp.comm import secret
+from commexp.comm.links import LostProcessError
 from commexp.ranks import MEETING, one_host
 
 NOTHING = torch.empty(0, dtype=torch.uint8)
@@ -43,6 +44,7 @@ STRANGERS = 64  # so many may try at a time
 WORD, BEAT = 0, 1  # what a message is: one, or only a sign of life
 BEATS = 4  # signs of life in launch.timeout
 DOOR = "door"
+LOOPBACK = "127.0.0.1"
 
 
 class Line:
@@ -128,19 +130,22 @@ class Line:
 
 class Door:
     """Where processes come to the server's. ``come``: called in a thread of its own with whoever has proved itself,
-    and its line; the line ends when it returns. Raises OSError where ``port`` cannot be had."""
+    and its line; the line ends when it returns. Raises RuntimeError where ``port`` cannot be had."""
 
     def __init__(
         self, port: int, timeout: timedelta, out: int, back: int, ids: range, come: Callable[[int, Line], None]
     ) -> None:
         self._seconds, self._heads, self._ids, self._come = timeout.total_seconds(), (out, back), ids, come
-        if one_host():
-            host, self._sock = "127.0.0.1", socket.create_server(("127.0.0.1", port))
-        else:
-            both = socket.has_dualstack_ipv6()
-            family = socket.AF_INET6 if both else socket.AF_INET
-            host = os.environ["MASTER_ADDR"]
-            self._sock = socket.create_server(("", port), family=family, dualstack_ipv6=both)
+        try:
+            if one_host():
+                host, self._sock = LOOPBACK, socket.create_server((LOOPBACK, port))
+            else:
+                both = socket.has_dualstack_ipv6()
+                family = socket.AF_INET6 if both else socket.AF_INET
+                host = os.environ["MASTER_ADDR"]
+                self._sock = socket.create_server(("", port), family=family, dualstack_ipv6=both)
+        except OSError as error:
+            raise LostProcessError(no_port(port, error), "") from error
         self._strangers = threading.BoundedSemaphore(STRANGERS)
         address = f"{host} {self._sock.getsockname()[1]}"
         meeting_place(timeout).set(DOOR, f"{address} {secret.proof(DOOR, address).hex()}")
@@ -186,6 +191,14 @@ class Door:
         sock.sendall(secret.proof("server", which, mine, its))
         down, up = (secret.proof(way, which, mine, its) for way in ("down", "up"))
         return who, Line(sock, (down, up), *self._heads, None)
+
+
+def no_port(port: int, error: OSError) -> str:
+    """What the first process says where it cannot listen."""
+    return (
+        f"rank 0: launch.port={port} cannot be had on {LOOPBACK} ({os.strerror(error.errno or 0)}); "
+        "give another, or 0 for a free one"
+    )
 
 
 def enter(which: int, timeout: timedelta, out: int, back: int) -> Line:
