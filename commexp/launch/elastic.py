@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -60,8 +61,6 @@ def run_in_processes(plan: Plan) -> Run:
         }
         before = {name: os.environ.get(name) for name in ours}
         os.environ |= ours
-        # Ctrl-C reaches the workers as SIGTERM: it ends one that is still importing without a word
-        signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         try:
             spec = WorkerSpec(
                 role="default",
@@ -73,7 +72,8 @@ def run_in_processes(plan: Plan) -> Run:
                 monitor_interval=MONITOR,
                 local_addr=HOST,
             )
-            ended = Agent(spec, DefaultLogsSpecs(log_dir=scratch), plan.goes_on, plan.algorithm.asynchronous).run()
+            logs, asynchronous = DefaultLogsSpecs(log_dir=scratch), plan.algorithm.asynchronous
+            ended = Agent(spec, logs, plan.goes_on, asynchronous, lambda: shutil.rmtree(scratch, True)).run()
             if ended.is_failed():
                 raise ChildFailedError(sys.executable, ended.failures)
         except ChildFailedError as error:
