@@ -39,10 +39,10 @@ def run_as_member(plan: Plan) -> Run:
     links: Links = Spoke(rank() - 1, timedelta(seconds=timeout))
     try:
         if REVIVED not in os.environ:
+            if rank() == 0 and world > 1 and not is_given():
+                print(f"commexp: note: {SECRET} is not set: {UNPROTECTED}", file=sys.stderr, flush=True)
             _join(backend, timeout)
             links = Processes(timedelta(seconds=timeout))
-            if not is_given() and rank() == 0:
-                print(f"commexp: note: {SECRET} is not set: {UNPROTECTED}", file=sys.stderr, flush=True)
             pids = links.counts(torch.tensor([os.getpid()]))[:, 0].tolist()
         return execute(plan, device, links)
     except RuntimeError as error:
