@@ -144,9 +144,9 @@ def test_a_second_interrupt_ends_all_at_once(started: Callable[..., subprocess.P
 def test_a_stopped_server_is_told_within_the_timeout(
     started: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    words = [*SMALL, "algo=async_ps", "workers=2", "rounds=1000000", "save_every=5", "launch.timeout=4"]
+    words = [*SMALL, "algo=async_ps", "workers=2", "rounds=100000", "save_every=5", "launch.timeout=4"]
     launcher = started(*words, "launch=torchrun", "launch.nproc=3")
-    until(lambda: saved(tmp_path))
+    until(lambda: saved(tmp_path), seconds=120)
     os.kill(workers_of(launcher.pid)[0], signal.SIGSTOP)
     begun = time.monotonic()
     _, err = launcher.communicate(timeout=60)
