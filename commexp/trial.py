@@ -31,7 +31,7 @@ class Trial:
 
     def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links | None = None) -> None:
         self.plan, self.run, self.device, config = plan, run, device, plan.config
-        self.books = Books(run)
+        self.books = Books(run, plan.identity)
         self.links = links or Links()
         try:
             mixer = make_mixer(plan) if plan.algorithm.decentralised else None
@@ -57,6 +57,7 @@ class Trial:
                 Speed(**vars(config.speed)),
                 plan.prox,
                 plan.algorithm.asynchronous,
+                getattr(plan.algorithm, "shares", "equal") == "samples",
             )
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commexp.check.drive import DTYPES, Factory, exchange, fresh, normal
+from commexp.check.drive import DTYPES, Factory, exchange, fresh, normal, placed
 from commexp.comm.frames import pack_frames, unpack_frames
 from commexp.compressors import Compressor, CorruptMessageError, Message
 
@@ -66,7 +66,7 @@ def corrupt_frames(factory: Factory, dim: int = 40, frames: int = MESSAGES, seed
 
 def _spoilt(frames: Sequence[Tensor], rng: np.random.Generator) -> tuple[str, list[Tensor]]:
     how = str(rng.choice(["flipped", "number", "cut", "lengthened", "moved", "noise"]))
-    rows = [f.numpy().copy() for f in frames]
+    rows = [f.cpu().numpy().copy() for f in frames]
     which = [0, 1] if rng.random() < 0.5 else [int(rng.integers(2))]
     length = min(len(rows[n]) for n in which)
     head = rng.random() < 0.5  # what describes a frame stands at its beginning
@@ -88,11 +88,15 @@ def _spoilt(frames: Sequence[Tensor], rng: np.random.Generator) -> tuple[str, li
             rows[n] = np.roll(row, place)
         else:
             row[place:] = rng.integers(0, 256, len(row) - place, np.uint8)
-    return how, [torch.from_numpy(row) for row in rows]
+    return how, [torch.from_numpy(row).to(frames[0].device) for row in rows]
 
 
 def _inputs(dim: int) -> list[Tensor]:
-    return [*(normal(10, 1, dim, dtype) for dtype in DTYPES), torch.zeros(1, dim), torch.eye(1, dim) * -3]
+    return [
+        *(normal(10, 1, dim, dtype) for dtype in DTYPES),
+        placed(torch.zeros(1, dim)),
+        placed(torch.eye(1, dim) * -3),
+    ]
 
 
 def _read(codec: Compressor, sound: Message, rng: np.random.Generator, count: str) -> None:
@@ -169,4 +173,4 @@ def _random(like: Tensor, columns: int, rng: np.random.Generator) -> Tensor:
     if out.numel():
         octets = rng.integers(0, 2 if like.dtype == torch.bool else 256, out.numel() * out.element_size(), np.uint8)
         out = torch.from_numpy(octets).view(like.dtype).view(shape)
-    return out
+    return out.to(like.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,8 @@ class Agent(LocalElasticAgent):
         self._heed()
 
     def _heed(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # it gets no signals
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
 

@@ -9,7 +9,10 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +24,24 @@ from commexp.comm import SECRET, made, no_port
 from commexp.config import Plan
 from commexp.launch.agent import Agent
 from commexp.launch.rendezvous import HOST, Loopback
+from commexp.locks import hold as hold_open
+from commexp.locks import remove_unheld
 from commexp.ranks import MEETING
 from commexp.refusals import LaunchError, UserError
 from commexp.rundir import FINISHED, Run, write_json
-from commexp.runner import folder_of
+from commexp.runner import folder_of, lock_finished
 
 # python -c puts the current folder before everything else that is imported: it goes before anything is
 START = "import sys; sys.path[:1] = [p for p in sys.path[:1] if p]; from commexp.launch.worker import main; main()"
 SAFE = ("-P",) if sys.version_info >= (3, 11) else ()  # where python knows the option, whatever it starts heeds it, too
 KILLED = "killed it"
+PREFIX, TASK = "commexp-", "task.json"
 MONITOR = 0.1  # seconds between two looks at the processes
+ELASTIC = "torch.distributed.elastic"
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def run_in_processes(plan: Plan) -> Run:
+def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
     """launch.nproc processes, each running ``commexp.launch.worker``; the first one shows its progress here.
 
     Raises UserError for a plan that does not fit or is refused by the workers, LaunchError if a process dies and
@@ -42,14 +49,21 @@ def run_in_processes(plan: Plan) -> Run:
     """
     wanted, run = plan.config.launch, folder_of(plan)
     plan.check_processes(wanted.nproc, f"launch.nproc={wanted.nproc}")
-    if run.finished and not plan.config.rerun:
-        return run
-    for name in logging.root.manager.loggerDict:
-        if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say what happened, in one line
-    handlers = {number: signal.getsignal(number) for number in HANDLED}
-    with tempfile.TemporaryDirectory(prefix="commexp-") as scratch:  # where nobody else can look
-        task, meeting = Path(scratch) / "task.json", Path(scratch) / "meeting"
+    if not plan.config.rerun:
+        lock_finished(run, hold)
+        if run.finished:
+            return run
+    if run.is_locked():
+        with run.locked():
+            pass  # nobody need wait for it within launch.timeout
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith(ELASTIC)]
+    levels = [(logger, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)  # we say what happened, in one line
+    alone = threading.current_thread() is not threading.main_thread()  # which gets no signals
+    handlers = {} if alone else {number: signal.getsignal(number) for number in HANDLED}
+    with scratch_folder() as scratch:  # where nobody else can look
+        task, meeting = Path(scratch) / TASK, Path(scratch) / "meeting"
         write_json(task, {"name": plan.name, "config": plan.resolved})
         meeting.mkdir()
         ours = {
@@ -82,11 +96,11 @@ def run_in_processes(plan: Plan) -> Run:
                 reason += f" (after {wanted.max_restarts} restarts)"
             elif reason.endswith(KILLED):
                 reason += "; launch.max_restarts=3 would go on from the last checkpoint"
-            if run.status not in (None, *FINISHED):
+            if run.recorded not in (None, *FINISHED):
                 run.set_meta(status="failed", error=reason)
             raise LaunchError(reason) from error
         except SignalException as error:
-            if run.status not in (*FINISHED, "interrupted"):  # what workers write that were told and had begun
+            if run.recorded not in (*FINISHED, "interrupted"):  # what workers write that were told and had begun
                 raise KeyboardInterrupt from error
         finally:
             for name, value in before.items():
@@ -94,10 +108,37 @@ def run_in_processes(plan: Plan) -> Run:
                 os.environ |= {} if value is None else {name: value}
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            for logger, level in levels:
+                logger.setLevel(level)
         refusal = Path(scratch) / "refusal"
         if refusal.is_file():
             raise UserError(refusal.read_text(encoding="utf-8"))
+    with suppress(OSError):  # what its processes have left is shown all the same
+        hold.enter_context(run.locked())
     return run
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A folder of this launcher's own for what it and its processes have to tell each other. Those that launchers of
+    the same user have left who were killed are removed: nobody holds them."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}????????"):
+        with suppress(OSError):
+            if path.lstat().st_uid == os.getuid() and (TASK in os.listdir(path) or not os.listdir(path)):
+                remove_unheld(path)
+    handle = None
+    while handle is None:
+        scratch = tempfile.mkdtemp(prefix=PREFIX)
+        with suppress(FileNotFoundError):  # another launcher took it for one that was left
+            handle = os.open(scratch, os.O_RDONLY | os.O_CLOEXEC)
+            if not hold_open(handle) or not os.path.isdir(scratch):
+                os.close(handle)
+                handle = None
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(handle)
 
 
 def _checked(port: int) -> int:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from datetime import timedelta
 
 import torch
@@ -15,7 +16,7 @@ from torch._C._distributed_c10d import PrefixStore
 
 from commexp.comm import SECRET, Links, LostProcessError, Processes, Spoke, is_given, meeting_place
 from commexp.config import Plan
-from commexp.launch.single import keep_memory, set_threads, usable
+from commexp.launch.single import threads, usable
 from commexp.ranks import MEETING, REVIVED, local, one_host, rank
 from commexp.refusals import LaunchError
 from commexp.rundir import Run
@@ -25,14 +26,12 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 UNPROTECTED = "whoever reaches the ports of this run can join it; give all its processes the same secret"
 
 
-def run_as_member(plan: Plan) -> Run:
+def run_as_member(plan: Plan, hold: ExitStack) -> Run:
     """Raises UserError, and LaunchError naming this rank and the cause."""
     _die_with_launcher()
     world, here = int(os.environ["WORLD_SIZE"]), local("LOCAL_WORLD_SIZE", "WORLD_SIZE")
     plan.check_processes(world, f"{world} processes")
     device, backend = _place(plan.config.launch.device, here)
-    set_threads(plan, max(1, torch.get_num_threads() // here))
-    keep_memory()
     timeout = plan.config.launch.timeout
     _stay_here()
     pids: list[int] = []
@@ -44,7 +43,8 @@ def run_as_member(plan: Plan) -> Run:
             _join(backend, timeout)
             links = Processes(timedelta(seconds=timeout))
             pids = links.counts(torch.tensor([os.getpid()]))[:, 0].tolist()
-        return execute(plan, device, links)
+        with threads(plan, max(1, torch.get_num_threads() // here)):
+            return execute(plan, device, links, hold)
     except RuntimeError as error:
         cause = links.explain(error)
         if isinstance(cause, LostProcessError):

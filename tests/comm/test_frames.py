@@ -46,7 +46,7 @@ CODECS: dict[str, Callable[[], Compressor]] = {
     "topk in warm-up": lambda: ErrorFeedback(TopK(k=0.1), WARM),
     "randk in warm-up": lambda: ErrorFeedback(RandK(k=0.1), WARM),
     "masking": lambda: ErrorFeedback(TopK(k=4), Feedback(momentum=0.9, masking=True)),
-    "composition": lambda: ErrorFeedback(Composition(TopK(k=0.2), QSGD(coding="elias")), WARM),
+    "composition": lambda: ErrorFeedback(Composition(TopK(k=0.2), QSGD(127, coding="elias")), WARM),
     "two compositions": lambda: Composition(TopK(k=0.5), Composition(RandK(k=0.5), Natural())),
     "layers": lambda: ErrorFeedback(Layerwise(Composition(RandK(k=0.2), Sign()), whole_below=101), WARM),
     "layers of other lengths": lambda: Layerwise(Threshold(), whole_below=101),
