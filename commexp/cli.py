@@ -82,7 +82,7 @@ def main() -> None:
     register_resolvers()
     # Hydra prints its own errors over many lines unless this is set; we turn them into one, unless the user set it
     os.environ.setdefault("COMMEXP_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ |= {"HYDRA_FULL_ERROR": "1", "PYTHONSAFEPATH": "1"}  # processes import nothing from the current folder
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what goes wrong between processes is told in one line
     typed = sys.argv[1:]
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 REVIVED = "COMMEXP_REVIVED"  # set where a process takes the place of one that has died
+MEETING = "COMMEXP_MEETING"  # the folder in which processes meet that are started on this host
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -21,3 +22,10 @@ def rank() -> int:
 def local(name: str, otherwise: str) -> int:
     """LOCAL_RANK or LOCAL_WORLD_SIZE; launchers other than torchrun may not set them: one host then."""
     return int(os.environ.get(name, os.environ[otherwise]))
+
+
+def one_host() -> bool:
+    """Whether all processes of the run are on this host, so that nothing need listen beyond the loopback."""
+    address = os.environ["MASTER_ADDR"]
+    loopback = address in ("localhost", "::1") or address.startswith("127.")
+    return loopback or os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]

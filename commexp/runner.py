@@ -28,7 +28,9 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
     locked = links.rank == 0 and not again and lock_finished(run, hold)
     if links.first_says(not again and run.finished):
         return run
-    side = apart(links, plan.algorithm.asynchronous) if isinstance(links, Processes) and plan.goes_on else links
+    side = links
+    if isinstance(links, Processes) and plan.goes_on:
+        side = apart(links, plan.algorithm.asynchronous, plan.config.launch.port)
     running = Running(plan, device, run, side)
     if isinstance(links, Spoke):  # one that comes back, where all is settled
         follow(running, links)
@@ -62,11 +64,11 @@ def lock_finished(run: Run, hold: ExitStack) -> bool:
     return True
 
 
-def apart(links: Processes, asynchronous: bool) -> Links:
-    """This process's side where processes need not wait for each other. All of them call this together."""
+def apart(links: Processes, asynchronous: bool, port: int = 0) -> Links:
+    """This process's side where processes need not wait for each other; the server's listens at ``port``."""
     if asynchronous:
-        return Spoke(links.rank - 1, links.timeout) if links.rank else Hub(links)
-    return Remote(links) if links.rank else Coordinator(links)
+        return Spoke(links.rank - 1, links.timeout) if links.rank else Hub(links, port)
+    return Remote(links) if links.rank else Coordinator(links, port)
 
 
 def folder_of(plan: Plan) -> Run:

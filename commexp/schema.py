@@ -42,9 +42,10 @@ class Launch:
     """``kind``: single (one process) or torchrun (``nproc`` processes on this host, N / nproc workers in each; of
     asynchronous methods a server and N workers).
     ``device``: auto, cpu, cuda or cuda:0, ...; auto takes a GPU where there is one. ``threads``: of torch, null leaves
-    torch's choice, shared out among the processes. ``port``: where they meet, 0 for any free one. ``timeout``: seconds
-    that they wait for each other. ``max_restarts``: how often they are started anew when one dies. ``inject``: every
-    process sleeps in each round as long as network.compute and the straggler model say that its workers compute."""
+    torch's choice, shared out among the processes. ``port``: where the server of methods that do not wait listens, 0
+    for any free one. ``timeout``: seconds that they wait for each other. ``max_restarts``: how often they are started
+    anew when one dies. ``inject``: every process sleeps in each round as long as network.compute and the straggler
+    model say that its workers compute."""
 
     kind: str = "single"
     device: str = "auto"

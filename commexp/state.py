@@ -6,20 +6,22 @@ Tensors with a row for each worker stand below ``workers.``: ``part.workers.name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
+
 LIKE_X = ("residual", "velocity", "mean", "square")  # last names of what has an entry for each of the model's
 
 
-def with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_prefix(prefix: str, state: Mapping[str, T]) -> dict[str, T]:
     """Every name below ``prefix.``."""
     return {f"{prefix}.{name}": value for name, value in state.items()}
 
 
-def under_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under_prefix(prefix: str, state: Mapping[str, T]) -> dict[str, T]:
     """The entries below ``prefix.``, without it."""
     start = prefix + "."
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}

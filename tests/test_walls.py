@@ -32,7 +32,7 @@ ALLOWED = {
     "report": {"rundir"},
     "integrations": {"comm", "compressors", "rundir"},
     "batch": {"api", "rundir"},
-    "check": {"api", "batch", "components", "compressors", "config", "refusals", "report", "rundir"},
+    "check": {"api", "batch", "comm", "components", "compressors", "config", "refusals", "report", "rundir"},
     "rundir": set(),
     "books": {"checkpoint", "comm", "network", "rundir"},
     "checkpoint": {"comm", "rundir"},

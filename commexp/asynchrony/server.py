@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
-
-import torch
 
 from commexp.algorithms.base import Letter, Order
 from commexp.asynchrony.apart import Apart
 from commexp.comm import FAULT, JOINED, LOST, Hub, Said, as_bytes, unpack_frames
+from commexp.compressors import CorruptMessageError, Message
 from commexp.config import Plan
 from commexp.network import WallClock
 from commexp.problems import Alternating
 
+log = logging.getLogger("commexp")
 LOOK = 0.5  # seconds between two looks at who has been silent for too long
 
 
@@ -63,6 +64,10 @@ class AtServer(Apart):
             elif said.kind == FAULT:
                 self.heard(said.bad, bytes(said.body.tolist()).decode())
                 return []
+            elif not self._readable(said):
+                self.hub.close(said.worker)
+                if self.hub.lose(said.worker):
+                    self._lose(said.worker)
             else:
                 self.heard(said.bad, "")
                 self.clock.heard(said.worker, said.at, said.busy / 1e6, said.skipped)
@@ -76,9 +81,23 @@ class AtServer(Apart):
         said, orders = self.letters[worker], self.orders[worker]
         for version in [v for v in orders if v < said.version]:
             del orders[version]
-        like = self.codecs[worker].encode(torch.zeros_like(self.method.x)[None])
-        message, _ = unpack_frames([said.body.to(self.method.x.device)], like)
-        return Letter(message, said.done, orders[said.version] if said.version < max(orders) else None)
+        base = orders[said.version] if said.version < max(orders) else None
+        return Letter(self._read(said), said.done, base)
+
+    def _read(self, said: Said) -> Message:
+        """Raises CorruptMessageError."""
+        codec, x = self.codecs[said.worker], self.method.x
+        return unpack_frames([said.body.to(x.device)], Message({}, len(x), x.dtype, 0.0, codec))[0]
+
+    def _readable(self, said: Said) -> bool:
+        """Whether its worker can have sent it: on an order that it had, and a message that decodes."""
+        try:
+            message = self._read(said)
+            message.codec.decode(message)
+        except CorruptMessageError as error:
+            log.warning("worker %d: a message that cannot be read: %s", said.worker, error)
+            return False
+        return said.version in self.orders[said.worker]
 
     def _look_around(self) -> None:
         """Time in which the server itself did something else does not count."""

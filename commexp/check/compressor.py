@@ -20,11 +20,13 @@ from commexp.check.drive import (
     placed,
     whole_round,
 )
-from commexp.check.fuzz import corrupt_messages
+from commexp.check.fuzz import corrupt_frames, corrupt_messages
 from commexp.check.rounds import deterministic, error_feedback, global_generators, resume, workers_apart
 from commexp.check.scale import scale
 from commexp.check.sizes import information, integer_width, size
 from commexp.compressors import Compressor
+
+FRAMES = 1000
 
 
 def shape(factory: Factory) -> None:
@@ -146,6 +148,12 @@ def distinct_entries(factory: Factory) -> None:
                 assert different == len(row), f"{different} of {len(row)} indices are different (J = {dim})"
 
 
+def corrupt(factory: Factory) -> None:
+    """Messages, and frames of bytes, that no encoder made are refused, or read as numbers of the right shape."""
+    corrupt_messages(factory)
+    corrupt_frames(factory, frames=FRAMES)
+
+
 def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
@@ -168,7 +176,7 @@ CHECKS: dict[str, Callable[[Factory], None]] = {
     "distinct entries": distinct_entries,
     "error feedback": error_feedback,
     "resume": resume,
-    "corrupt messages": corrupt_messages,
+    "corrupt messages": corrupt,
 }
 
 

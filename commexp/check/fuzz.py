@@ -1,32 +1,31 @@
-"""Messages that no encoder made: decode refuses them, or returns numbers of the right shape; it never breaks."""
+"""Messages and frames that no encoder made: they are refused, or read as numbers of the right shape; nothing breaks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from commexp.check.drive import DTYPES, Factory, exchange, fresh, normal, placed
+from commexp.comm.frames import pack_frames, unpack_frames
 from commexp.compressors import Compressor, CorruptMessageError, Message
 
 MESSAGES = 10_000
-HOW = ("random bytes", "missing", "truncated", "lengthened", "bit flipped", "other type", "two workers")
+HOW = ("random bytes", "missing", "truncated", "lengthened", "bit flipped", "other type", "two workers", "description")
 OTHER = {torch.uint8: torch.int16, torch.float32: torch.float64, torch.float64: torch.float32}
 
 
 def corrupt_messages(factory: Factory, dim: int = 40, messages: int = MESSAGES, seed: int = 0) -> None:
-    """Random, missing, truncated and lengthened buffers, flipped bits, other types, one buffer of two workers. One that
-    is missing or of a wrong length must raise CorruptMessageError; the others raise it or decode to [1, J] of the
-    message's type. Random bytes may have any length where the codec ``varies``."""
+    """Random, missing, truncated and lengthened buffers, flipped bits, other types, one buffer of two workers, another
+    J or other numbers in the header. One that is missing or of a wrong length must raise CorruptMessageError; the
+    others raise it or decode to [1, J] of the message's type. Random bytes may have any length where the codec
+    ``varies``."""
     rng = np.random.default_rng(seed)
-    inputs = [
-        *(normal(10, 1, dim, dtype) for dtype in DTYPES),
-        placed(torch.zeros(1, dim)),
-        placed(torch.eye(1, dim) * -3),
-    ]
+    inputs = _inputs(dim)
     per_input = -(-messages // len(inputs))
     done = 0
     for x in inputs:
@@ -35,6 +34,69 @@ def corrupt_messages(factory: Factory, dim: int = 40, messages: int = MESSAGES, 
         for turn in range(per_input):
             done += 1
             _read(codec, sound[turn % len(sound)], rng, f"message {done} of {per_input * len(inputs)}")
+
+
+def corrupt_frames(factory: Factory, dim: int = 40, frames: int = MESSAGES, seed: int = 0) -> dict[str, int]:
+    """Frames of two workers, one of which is spoilt, or both in the same way: CorruptMessageError, or [2, J] of the
+    codec's type. Returns how many were refused and how many were read."""
+    rng = np.random.default_rng(seed)
+    inputs = [torch.cat([x, 2 * x]) for x in _inputs(dim)]
+    counts = {"refused": 0, "read": 0}
+    for x in inputs:
+        codec = fresh(factory, dim)
+        sound = exchange(codec, x).messages
+        packed = [pack_frames(message, torch.ones(2)) for message in sound]
+        for turn in range(-(-frames // len(inputs))):
+            like = sound[turn % len(sound)]
+            how, spoilt = _spoilt(packed[turn % len(sound)], rng)
+            where = f"frame {sum(counts.values()) + 1} ({how})"
+            try:
+                message, weights = unpack_frames(spoilt, like)
+                out = (codec.decode if message.last else codec.parts)(message)
+            except CorruptMessageError:
+                counts["refused"] += 1
+                continue
+            except Exception as error:
+                raise AssertionError(f"{where}: {type(error).__name__}, not CorruptMessageError: {error}") from error
+            counts["read"] += 1
+            assert (out.dtype, len(out), len(weights)) == (like.dtype, 2, 2), f"{where}: {out.dtype}, {list(out.shape)}"
+            assert not message.last or out.shape[1] == dim, f"{where}: decodes to {list(out.shape)}"
+    return counts
+
+
+def _spoilt(frames: Sequence[Tensor], rng: np.random.Generator) -> tuple[str, list[Tensor]]:
+    how = str(rng.choice(["flipped", "number", "cut", "lengthened", "moved", "noise"]))
+    rows = [f.cpu().numpy().copy() for f in frames]
+    which = [0, 1] if rng.random() < 0.5 else [int(rng.integers(2))]
+    length = min(len(rows[n]) for n in which)
+    head = rng.random() < 0.5  # what describes a frame stands at its beginning
+    place = int(rng.integers(min(length, 60) if head else length))
+    noise = rng.integers(0, 256, int(rng.integers(1, 17)), np.uint8)
+    extreme = np.array([rng.choice([-1, 0, 1, 2, 255, 2**31 - 1, 2**31, 2**40, 2**62, -(2**63)])], dtype=np.int64)
+    for n in which:
+        row = rows[n]
+        if how == "flipped":
+            row[place] ^= np.uint8(noise[0] or 1)
+        elif how == "number":
+            octets = extreme.view(np.uint8)[: len(row) - place]
+            row[place : place + len(octets)] = octets
+        elif how == "cut":
+            rows[n] = row[:place]
+        elif how == "lengthened":
+            rows[n] = np.insert(row, place, noise)
+        elif how == "moved":
+            rows[n] = np.roll(row, place)
+        else:
+            row[place:] = rng.integers(0, 256, len(row) - place, np.uint8)
+    return how, [torch.from_numpy(row).to(frames[0].device) for row in rows]
+
+
+def _inputs(dim: int) -> list[Tensor]:
+    return [
+        *(normal(10, 1, dim, dtype) for dtype in DTYPES),
+        placed(torch.zeros(1, dim)),
+        placed(torch.eye(1, dim) * -3),
+    ]
 
 
 def _read(codec: Compressor, sound: Message, rng: np.random.Generator, count: str) -> None:
@@ -50,7 +112,7 @@ def _read(codec: Compressor, sound: Message, rng: np.random.Generator, count: st
     assert not must, f"{count} ({how}): is decoded as if it were sound"
     assert out.dtype == sound.dtype, f"{count} ({how}): decodes to {out.dtype}; must be {sound.dtype}"
     if sound.last:
-        wanted = (1, sound.dim)
+        wanted = (1, message.dim)
         assert out.shape == wanted, f"{count} ({how}): decodes to {list(out.shape)}; must be {list(wanted)}"
 
 
@@ -65,6 +127,8 @@ def corrupt(sound: Message, rng: np.random.Generator) -> tuple[str, Message, boo
         how = "lengthened"
     if how == "two workers" and (len(sound.buffers) == 1 or sound.lengths):
         how = "lengthened"  # all buffers of two workers would be a sound message
+    if how == "description":
+        return _described_otherwise(sound, rng)
     must = how in ("missing", "truncated", "lengthened", "two workers")
     if how == "random bytes":
         buffer = _random(buffer, int(rng.integers(0, 2 * columns + 9)), rng)
@@ -88,6 +152,18 @@ def corrupt(sound: Message, rng: np.random.Generator) -> tuple[str, Message, boo
     lengths = {k: [buffer.shape[1]] if k == name else n for k, n in sound.lengths.items()}
     what = f"{name} {how}" if how == "missing" else f"{name} {how}, {columns} -> {buffer.shape[1]} columns"
     return what, replace(sound, buffers=kept, lengths=lengths), must
+
+
+def _described_otherwise(sound: Message, rng: np.random.Generator) -> tuple[str, Message, bool]:
+    """The same buffers, another J, header or lengths."""
+    number = int(rng.choice([-(2**40), -1, 0, 1, sound.dim - 1, sound.dim + 1, 8 * sound.dim]))
+    if rng.random() < 0.5:
+        return f"dim {sound.dim} -> {number}", replace(sound, dim=number), number < 0
+    kind = "lengths" if sound.lengths else "header"
+    found: dict[str, Any] = {**getattr(sound, kind)}
+    found[str(rng.choice([*found, "other"]))] = [number] if sound.lengths else number
+    changed: Any = {kind: found}
+    return f"{kind} {found}", replace(sound, **changed), False
 
 
 def _random(like: Tensor, columns: int, rng: np.random.Generator) -> Tensor:

@@ -7,8 +7,9 @@ from commexp.comm.exchange import stretch_ends, stretch_of
 from commexp.comm.frames import bundle, pack_frames, unpack_frames
 from commexp.comm.hub import FAULT, JOINED, LOST, MESSAGE, Hub, Said
 from commexp.comm.ledger import PHASES, Entry, Ledger
-from commexp.comm.lines import as_bytes
+from commexp.comm.lines import as_bytes, meeting_place, no_port
 from commexp.comm.links import Links, LostProcessError, Processes
+from commexp.comm.secret import SECRET, is_given, made
 from commexp.comm.served import Served
 from commexp.comm.spoke import Given, Spoke
 
@@ -19,6 +20,7 @@ __all__ = [
     "LOST",
     "MESSAGE",
     "PHASES",
+    "SECRET",
     "Communicator",
     "Coordinator",
     "Entry",
@@ -36,6 +38,10 @@ __all__ = [
     "bundle",
     "check_carrier",
     "choose",
+    "is_given",
+    "made",
+    "meeting_place",
+    "no_port",
     "pack_frames",
     "stretch_ends",
     "stretch_of",

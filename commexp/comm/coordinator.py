@@ -2,8 +2,8 @@
 
 The first process sends an order (round, x) to each of the others and goes on when it likes. A process works on the
 newest order that it has; each order it gets it acknowledges once, with its message or, where a newer one has come
-before that was ready, with an empty answer. Messages go point to point over Gloo, each side with a thread that
-listens to the other, so that losing one process is noticed at once and concerns nobody else.
+before that was ready, with an empty answer. Each process has a line of its own to the first (lines.py), each side with
+a thread that listens to the other, so that losing one process is noticed at once and concerns nobody else.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import queue
 import threading
 import time
 from collections import defaultdict
+from datetime import timedelta
 from typing import NamedTuple
 
 from torch import Tensor
 
-from commexp.comm.lines import NOTHING, Line, as_bytes, group_of_all
-from commexp.comm.links import Links, Loss, LostProcessError, Processes
+from commexp.comm.lines import NOTHING, Door, Line, as_bytes, enter
+from commexp.comm.links import Links, Loss, LostProcessError, Processes, lost_how, lost_server
 
 AHEAD = 8  # orders that a process may leave unacknowledged before it gets no more
 PATIENCE = 30.0  # seconds in which the others are to end
@@ -42,24 +43,28 @@ class Heard(NamedTuple):
 class Coordinator(Links):
     """The first process. To whoever asks for its links it is alone: what must be agreed upon it decides.
 
-    ``lost``: which processes are gone, and in which round that was noticed.
+    ``lost``: which processes are gone, and in which round that was noticed. ``port``: where they come, 0 for any that
+    is free.
     """
 
-    def __init__(self, links: Processes) -> None:
-        self.processes, self.timeout = links.processes, links.timeout.total_seconds()
-        group = group_of_all()
-        self._lines = {rank: Line(group, rank, ORDER, ANSWER) for rank in range(1, self.processes)}
+    def __init__(self, links: Processes, port: int = 0) -> None:
+        self.processes, self.timeout, self.port = links.processes, links.timeout.total_seconds(), port
+        self._lines: dict[int, Line] = {}
+        self._came = threading.Condition()
         self.lost: dict[int, int] = {}
         self.round, self._over = 0, False
         self._heard: queue.SimpleQueue[Heard] = queue.SimpleQueue()
-        self._threads: dict[int, threading.Thread] = {}
-        self._sent: dict[int, list[object]] = defaultdict(list)  # a transfer under way must be kept
+        self._sent: dict[int, int] = defaultdict(int)  # orders that have not been acknowledged
 
     def listen(self) -> None:
-        """To be called once it is certain that there will be calls."""
-        for rank in range(1, self.processes):
-            self._threads[rank] = threading.Thread(target=self._listen, args=(rank,), daemon=True)
-            self._threads[rank].start()
+        """To be called once it is certain that there will be calls: waits for the others, or for launch.timeout."""
+        patience, others = timedelta(seconds=self.timeout), range(1, self.processes)
+        self._door = Door(self.port, patience, ORDER, ANSWER, others, self._listen)
+        with self._came:
+            self._came.wait_for(lambda: len(self._lines) == len(others), self.timeout)
+        self._door.close()  # nobody comes later
+        for rank in set(others) - self._lines.keys():
+            self.lose(rank)
 
     @property
     def living(self) -> list[int]:
@@ -74,12 +79,9 @@ class Coordinator(Links):
         self.round = max(number, self.round)
         body = NOTHING if x is None else as_bytes(x)
         for rank in self.living:
-            if len(self._sent[rank]) >= AHEAD and x is not None:
-                continue
-            try:
-                self._sent[rank].append(self._lines[rank].send([number], body))
-            except RuntimeError:
-                self.lose(rank)
+            if self._sent[rank] < AHEAD or x is None:
+                self._sent[rank] += 1
+                self._lines[rank].send([number], body)
 
     def hear(self, seconds: float) -> Heard | None:
         """The next word of any process, within so many seconds."""
@@ -90,8 +92,12 @@ class Coordinator(Links):
         if heard.lost:
             self.lose(heard.rank)
         elif self._sent[heard.rank]:
-            self._sent[heard.rank].pop(0)
+            self._sent[heard.rank] -= 1
         return heard
+
+    def close(self, rank: int) -> None:
+        """Its line: it has sent what cannot be read."""
+        self._lines[rank].close()
 
     def lose(self, rank: int) -> None:
         """It is gone, or as good as gone: it has not answered in launch.timeout."""
@@ -110,16 +116,19 @@ class Coordinator(Links):
             heard = self.hear(until - time.monotonic())
             if heard is not None and heard.number == STOP:
                 left.add(heard.rank)
-        for rank in left:
-            self._threads[rank].join(1.0)  # one that ends while the interpreter does would end it badly
 
-    def _listen(self, rank: int) -> None:
+    def _listen(self, rank: int, line: Line) -> None:
+        with self._came:
+            if rank in self._lines:
+                return  # it is there already
+            self._lines[rank] = line
+            self._came.notify()
         try:
             number = 0
             while number != STOP:
-                (number, bad, fault), body = self._lines[rank].listen()
+                (number, bad, fault), body = line.listen()
                 self._heard.put(Heard(rank, number, bad, bool(fault), body))
-        except RuntimeError:
+        except (RuntimeError, TimeoutError):
             self._heard.put(Heard(rank, lost=True))
 
 
@@ -127,20 +136,25 @@ class Remote(Links):
     """Any other process."""
 
     def __init__(self, links: Processes) -> None:
-        self.rank, self.processes, self.timeout = links.rank, links.processes, LONGER * links.timeout.total_seconds()
-        self._line = Line(group_of_all(), 0, ANSWER, ORDER)
+        self.rank, self.processes, self.timeout = links.rank, links.processes, links.timeout
         self._orders: queue.SimpleQueue[tuple[int, Tensor] | None] = queue.SimpleQueue()
         self._next: tuple[int, Tensor] | None = None
+        self._how = "gone"  # the first process, if it is
 
     def listen(self) -> None:
-        """To be called once it is certain that there will be calls."""
+        """To be called once it is certain that there will be calls: meets the first process."""
+        try:
+            self._line = enter(self.rank, self.timeout, ANSWER, ORDER)
+        except (RuntimeError, TimeoutError) as error:
+            raise self._gone() from error
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def next(self) -> tuple[int, Tensor] | None:
         """The newest order: round and x as bytes, uint8; None at the end. Raises LostProcessError if the first process
-        is gone, or says nothing for several times launch.timeout, in which it may wait for a third one."""
-        if self._next is None and not self.wait(self.timeout):
+        is gone or silent for launch.timeout, or sends nothing but signs of life for several times that, in which it may
+        wait for a third one."""
+        if self._next is None and not self.wait(LONGER * self.timeout.total_seconds()):
             text = f"rank {self.rank}: no word from rank 0 in {LONGER} times launch.timeout"
             raise LostProcessError(text, "silent")
         while self.wait(0.0):
@@ -171,11 +185,12 @@ class Remote(Links):
         """What this process has to say of round ``number``, see Heard."""
         try:
             self._line.tell([number, bad, int(fault)], body)
-        except RuntimeError as error:
+        except (RuntimeError, TimeoutError) as error:
+            self._how = lost_how(error)
             raise self._gone() from error
 
     def _gone(self) -> LostProcessError:
-        return LostProcessError(f"rank {self.rank}: lost its connection to rank 0", "gone")
+        return lost_server(self.rank, self._how, self.timeout)
 
     def _listen(self) -> None:
         number = 0
@@ -183,5 +198,6 @@ class Remote(Links):
             while number != STOP:
                 (number,), body = self._line.listen()
                 self._orders.put((number, body))
-        except RuntimeError:
+        except (RuntimeError, TimeoutError) as error:
+            self._how = lost_how(error)
             self._orders.put(None)

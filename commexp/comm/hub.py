@@ -1,9 +1,9 @@
 """A server and workers that have a process each: the first process serves, process n + 1 is worker n.
 
-Every worker has a line of its own to the server, with a thread that listens at either end. A message stays in its
-worker's place until the server reads it, and a newer one of the same worker takes that place. A worker that is lost may
-come back: in a new process on a new line, or because it only was stopped for long. Each time it begins a new life, and
-what it has sent in a former one is ignored.
+Every worker has a line of its own to the server (lines.py), with a thread that listens at either end. A message stays
+in its worker's place until the server reads it, and a newer one of the same worker takes that place. A worker that is
+lost may come back: in a new process on a new line, or because it only was stopped for long. Each time it begins a new
+life, and what it has sent in a former one is ignored.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from collections import deque
 from contextlib import suppress
 from typing import NamedTuple
 
-import torch.distributed as dist
 from torch import Tensor
 
-from commexp.comm.lines import NOTHING, Line, group_of_two, meeting_place, name_of
+from commexp.comm.lines import NOTHING, Door, Line
 from commexp.comm.links import Links, Loss, Processes
 
 MESSAGE, FAULT, FAREWELL, JOINED, LOST = range(5)
 ORDER, ANSWER = 6, 6  # numbers in the heads of messages
 STOP = -1  # in the place of a version
-LOOK = 0.1  # seconds between two looks at who has come back
+LOOK = 0.1  # seconds between two looks at who has come
 PATIENCE = 30.0  # seconds in which workers are to end ...
 COMING = 10.0  # ... and for which it is waited for some that have not come yet
 
@@ -48,10 +47,10 @@ class Said(NamedTuple):
 
 class Hub(Links):
     """The server's process. To whoever asks for its links it is alone. ``losses``: so far. ``there``: the workers that
-    have come and are not lost."""
+    have come and are not lost. ``port``: where they come, 0 for any that is free."""
 
-    def __init__(self, links: Processes) -> None:
-        self.workers, self.timeout = links.processes - 1, links.timeout
+    def __init__(self, links: Processes, port: int = 0) -> None:
+        self.workers, self.timeout, self.port = links.processes - 1, links.timeout, port
         self.losses: list[Loss] = []
         self.lives = [0] * self.workers
         self.there: set[int] = set()
@@ -63,16 +62,13 @@ class Hub(Links):
         self._unread: dict[int, Said] = {}
         self._events: deque[Said] = deque()
         self._lines: dict[int, Line] = {}
-        self._sent: list[list[tuple[int, object]]] = [[] for _ in range(self.workers)]  # kept, with their versions, ...
-        self._threads: list[threading.Thread] = []
-        self._over = threading.Event()
+        self._door: Door | None = None
+        self._left: set[int] = set()  # those that have taken leave
 
     def listen(self) -> None:
         """To be called once it is certain that there will be orders."""
-        for n in range(self.workers):
-            self._awaited[n] = 0.0
-            self._threads.append(threading.Thread(target=self._attend, args=(n,), daemon=True))
-            self._threads[-1].start()
+        self._awaited = dict.fromkeys(range(self.workers), 0.0)
+        self._door = Door(self.port, self.timeout, ORDER, ANSWER, range(self.workers), self._attend)
 
     def send(self, worker: int, version: int, heard: int, done: int, kind: int, body: Tensor) -> None:
         """An order to a worker that is there; see algorithms.Order."""
@@ -106,7 +102,6 @@ class Hub(Links):
             return Said(n, JOINED)
         if said.life != self.lives[n]:
             return None
-        self._sent[n] = [sent for sent in self._sent[n] if sent[0] > said.version]  # ... until they have arrived
         self._awaited.pop(n, None)
         return said
 
@@ -122,6 +117,12 @@ class Hub(Links):
         self.losses.append(Loss(worker + 1, self.version + 1))
         return True
 
+    def close(self, worker: int) -> None:
+        """Its line: it has sent what cannot be read."""
+        line = self._lines.pop(worker, None)
+        if line is not None:
+            line.close()
+
     def silent(self, seconds: float) -> list[int]:
         """The server has waited for so many more seconds; who has been waited for longer than launch.timeout: workers
         that have an order and have not spoken, or have not come."""
@@ -135,46 +136,45 @@ class Hub(Links):
 
     def end(self) -> None:
         """Tells all that it is over, and waits until they have heard so, or for a while."""
-        if self._over.is_set():
+        if self._door is None:
             return
         begun, awaited = time.monotonic(), set(range(self.workers)) - self._gone
         while awaited - self._lines.keys() and time.monotonic() < begun + COMING:
             time.sleep(LOOK)
-        self._over.set()
-        for n in list(self._lines):
+        self._door.close()
+        self._door = None
+        here = set(self._lines)
+        for n in here:
             self._send(n, [STOP, 0, 0, 0, 0, 0], NOTHING)
-        for n, thread in enumerate(self._threads):
-            # one that ends while the interpreter does would end it badly
-            thread.join(max(0.0, begun + PATIENCE - time.monotonic()) if n in awaited else 2 * LOOK)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= awaited & here, max(0.0, begun + PATIENCE - time.monotonic()))
 
     def _send(self, worker: int, head: list[int], body: Tensor) -> None:
-        with suppress(RuntimeError, KeyError):  # whoever listens to it notices, or has noticed
-            self._sent[worker].append((head[0], self._lines[worker].send(head, body)))
+        with suppress(KeyError):  # whoever listens to it notices, or has noticed
+            self._lines[worker].send(head, body)
 
-    def _attend(self, n: int) -> None:
-        """Waits for worker n to come, and listens to it; and again when it is gone."""
-        store, lines = meeting_place(self.timeout), 0
-        while not self._over.is_set():
-            try:
-                come = store.add(name_of(n), 0)
-                if come == lines:
-                    self._over.wait(LOOK)
-                    continue
-                lines = come
-                line = Line(group_of_two(store, f"{name_of(n)}/{lines}", 0, self.timeout), 1, ORDER, ANSWER)
-            except (RuntimeError, dist.DistError):
-                continue  # gone before it was there
-            self._lines[n] = line
-            self._tell(Said(n, JOINED))
-            try:
-                while True:
-                    (kind, version, done, life, busy, bad), body = line.listen()
-                    if kind == FAREWELL:
-                        return
-                    self._put(Said(n, kind, version, done, life, busy, bad, body, time.monotonic()))
-            except RuntimeError:
-                self._lines.pop(n, None)
-                self._tell(Said(n, LOST))
+    def _attend(self, n: int, line: Line) -> None:
+        """Listens to worker n, which has come, until it is gone or another takes its place."""
+        if n in self._lines:
+            self.close(n)
+            self._tell(Said(n, LOST))
+        self._lines[n] = line
+        self._left.discard(n)
+        self._tell(Said(n, JOINED))
+        try:
+            while True:
+                (kind, version, done, life, busy, bad), body = line.listen()
+                if kind == FAREWELL:
+                    break
+                self._put(Said(n, kind, version, done, life, busy, bad, body, time.monotonic()))
+        except (RuntimeError, TimeoutError):
+            if self._lines.get(n) is not line:
+                return  # it was closed here, and that is known
+            self._lines.pop(n, None)
+            self._tell(Said(n, LOST))
+        with self._changed:
+            self._left.add(n)
+            self._changed.notify_all()
 
     def _tell(self, said: Said) -> None:
         with self._changed:

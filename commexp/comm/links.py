@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from commexp.comm import secret
+
 
 class Handle(Protocol):
     """A transfer under way."""
@@ -47,6 +49,19 @@ class LostProcessError(RuntimeError):
     def __init__(self, text: str, how: str) -> None:
         super().__init__(text)
         self.how = how
+
+
+def lost_how(error: Exception) -> str:
+    """How a process is lost with whom there is a line of its own (lines.py)."""
+    return "silent" if isinstance(error, TimeoutError) else "gone"
+
+
+def lost_server(rank: int, how: str, timeout: timedelta) -> LostProcessError:
+    """What process ``rank`` says of the first one."""
+    if how == "silent":
+        text = f"rank {rank}: no word from rank 0 in launch.timeout={timeout.total_seconds():g} s"
+        return LostProcessError(text, how)
+    return LostProcessError(f"rank {rank}: lost its connection to rank 0", how)
 
 
 class Loss(NamedTuple):
@@ -110,6 +125,26 @@ class Processes(Links):
         assert isinstance(control, dist.ProcessGroup)  # every process belongs to it
         self.control = control
         self.timeout = timeout
+        for group in (control, *([dist.group.WORLD] if self.staged else [])):
+            self._prove(group)
+
+    def _prove(self, group: dist.ProcessGroup | None) -> None:
+        """That whoever is at the other end of each connection of a group knows the run's secret: it answers a random
+        number. Raises LostProcessError where one does not."""
+        mine = [secret.nonce() for _ in range(self.processes)]
+        theirs = self._swap_octets(mine, group)
+        proofs = [secret.proof("pair", self.rank, p, theirs[p]) for p in range(self.processes)]
+        for p, found in enumerate(self._swap_octets(proofs, group)):
+            if not secret.equal(found, secret.proof("pair", p, self.rank, mine[p])):
+                text = f"rank {self.rank}: who says that it is rank {p} does not know this run's {secret.SECRET}"
+                raise LostProcessError(text, "gone")
+
+    def _swap_octets(self, out: Sequence[bytes], group: dist.ProcessGroup | None) -> list[bytes]:
+        """32 bytes to every process, and theirs."""
+        sent = torch.frombuffer(bytearray(b"".join(out)), dtype=torch.uint8)
+        received = torch.empty_like(sent)
+        dist.all_to_all_single(received, sent, group=group)
+        return [bytes(row.tolist()) for row in received.view(self.processes, -1)]
 
     def explain(self, error: Exception) -> Exception:
         if isinstance(error, RuntimeError) and GONE.search(str(error)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from commexp.comm.answers import Answers, Closes, Weigh, message_like
 from commexp.comm.communicator import Communicator
-from commexp.comm.coordinator import Coordinator
+from commexp.comm.coordinator import Coordinator, Heard
 from commexp.comm.frames import pack_frames, unbundle, unpack_frames
 from commexp.comm.ledger import Entry
-from commexp.compressors import Message
+from commexp.compressors import CorruptMessageError, Message
+
+log = logging.getLogger("commexp")
 
 
 class Served(Communicator):
@@ -50,7 +53,7 @@ class Served(Communicator):
 
     def answers(self, message: Message, expected: np.ndarray, closes: Closes, weigh: Weigh) -> Answers:
         self.watch.to("transfer")
-        came = self._collect(pack_frames(message, torch.ones(message.workers)), expected, closes)
+        came = self._collect(message, expected, closes)
         self.watch.to("decode")
         answered = np.zeros(self.size, dtype=bool)
         answered[sorted(came)] = True
@@ -69,8 +72,9 @@ class Served(Communicator):
         self.watch.to("compute")
         return Answers(answered, weights, total)
 
-    def _collect(self, own: list[Tensor], expected: np.ndarray, closes: Closes) -> dict[int, Tensor]:
+    def _collect(self, message: Message, expected: np.ndarray, closes: Closes) -> dict[int, Tensor]:
         """The frames that count, by worker."""
+        own = pack_frames(message, torch.ones(message.workers))
         first, deadline = (None, None) if self.deterministic else closes
         by_model = (first, deadline) == (None, None)
         here, links = len(self.worker_ids), self.coordinator
@@ -106,7 +110,23 @@ class Served(Communicator):
                 self.heard(heard.bad, bytes(heard.body.tolist()).decode() if heard.fault else "")
             if heard.number == links.round and len(heard.body):
                 # a fault's round will not count: something in its place
-                add(heard.rank, own if heard.fault else unbundle(heard.body.to(own[0].device), here))
+                frames = own if heard.fault else self._read(heard, message)
+                if frames is None:
+                    links.close(heard.rank)
+                    links.lose(heard.rank)
+                else:
+                    add(heard.rank, frames)
             elif len(heard.body):
                 self.dropped += 1
         return came
+
+    def _read(self, heard: Heard, like: Message) -> list[Tensor] | None:
+        """The frames of a process, one for each of its workers; None where they cannot be read."""
+        try:
+            frames = unbundle(heard.body.to(message_like(like).device), like.workers)
+            found, _ = unpack_frames(frames, like)
+            like.codec.decode(found)
+        except CorruptMessageError as error:
+            log.warning("rank %d: a message that cannot be read: %s", heard.rank, error)
+            return None
+        return frames

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from commexp.comm.hub import ANSWER, FAREWELL, ORDER, STOP
-from commexp.comm.lines import NOTHING, Line, group_of_two, meeting_place, name_of
-from commexp.comm.links import Links, LostProcessError
+from commexp.comm.lines import NOTHING, enter
+from commexp.comm.links import Links, LostProcessError, lost_how, lost_server
 
 LONGER = 3  # than the server waits for a worker, a worker waits for the server
 
@@ -35,27 +35,27 @@ class Spoke(Links):
         self.worker, self.timeout = worker, timeout
         self._changed = threading.Condition()
         self._newest: Given | None = None
-        self._stopped = self._gone = False
+        self._stopped = False
+        self._gone = ""  # how the server was lost
 
     def listen(self) -> None:
         """Meets the server. Raises LostProcessError if that is gone."""
         try:
-            store, name = meeting_place(self.timeout), name_of(self.worker)
-            group = group_of_two(store, f"{name}/{store.add(name, 1)}", 1, self.timeout)
-        except RuntimeError as error:
-            raise self._lost() from error
-        self._line = Line(group, 0, ANSWER, ORDER)
+            self._line = enter(self.worker, self.timeout, ANSWER, ORDER)
+        except (RuntimeError, TimeoutError) as error:
+            raise self._lost("gone") from error
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def next(self, seconds: float | None = None) -> Given | None:
         """The newest order, once there is one that has not been given out; None after so many seconds, or at the end.
-        Raises LostProcessError if the server is gone, or has been silent for several times launch.timeout."""
+        Raises LostProcessError if the server is gone or silent for launch.timeout, or has sent nothing but signs of
+        life for several times that."""
         patience = LONGER * self.timeout.total_seconds()
         with self._changed:
             self._changed.wait_for(self._is_news, patience if seconds is None else seconds)
             if self._gone:
-                raise self._lost()
+                raise self._lost(self._gone)
             found, self._newest = self._newest, None
             if found is None and seconds is None and not self._stopped:
                 text = f"rank {self.worker + 1}: no word from rank 0 in {LONGER} times launch.timeout"
@@ -69,14 +69,14 @@ class Spoke(Links):
 
     @property
     def over(self) -> bool:
-        return self._stopped or self._gone
+        return self._stopped or bool(self._gone)
 
     def say(self, kind: int, given: Given, done: int, busy: float, bad: int, body: Tensor = NOTHING) -> None:
         """See hub.Said; ``busy`` in seconds."""
         self._tell([kind, given.version, done, given.life, int(1e6 * busy), bad], body)
 
     def end(self) -> None:
-        """Takes leave."""
+        """Takes leave. Raises LostProcessError where it is the server that has gone."""
         self._tell([FAREWELL, 0, 0, 0, 0, 0], NOTHING)
         self._thread.join(1.0)  # one that ends while the interpreter does would end it badly
 
@@ -86,11 +86,11 @@ class Spoke(Links):
     def _tell(self, head: list[int], body: Tensor) -> None:
         try:
             self._line.tell(head, body)
-        except RuntimeError as error:
-            raise self._lost() from error
+        except (RuntimeError, TimeoutError) as error:
+            raise self._lost(self._gone or lost_how(error)) from error
 
-    def _lost(self) -> LostProcessError:
-        return LostProcessError(f"rank {self.worker + 1}: lost its connection to rank 0", "gone")
+    def _lost(self, how: str) -> LostProcessError:
+        return lost_server(self.worker + 1, how, self.timeout)
 
     def _listen(self) -> None:
         try:
@@ -100,7 +100,7 @@ class Spoke(Links):
                     self._stopped = version == STOP
                     self._newest = None if self._stopped else Given(version, heard, done, kind, life, bool(save), body)
                     self._changed.notify()
-        except RuntimeError:
+        except (RuntimeError, TimeoutError) as error:
             with self._changed:
-                self._gone = True
+                self._gone = lost_how(error)
                 self._changed.notify()

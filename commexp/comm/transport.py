@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -59,8 +60,7 @@ class Transport:
             pieces = torch.split(total, [r.shape[1] for r in rows])
             sums |= {n: p.view(1, *message.buffers[n].shape[1:]) for n, p in zip(names, pieces, strict=True)}
         ordered = {n: sums[n] for n in message.buffers}
-        summed = Message(ordered, message.dim, message.dtype, 0.0, codec, last=message.last)
-        return codec.parts(summed)[0]
+        return codec.parts(replace(message, buffers=ordered, info_bits=0.0))[0]
 
     def _owners(self, numbers: Tensor, weights: Tensor, wide: torch.dtype) -> Steps[Tensor]:
         """[W, m] -> sum_n w_n numbers_n, [m], added in ``wide`` and rounded once."""

@@ -26,7 +26,8 @@ class Message:
     ``dim``: J, the length of the vector they stand for. ``dtype``: the type it decodes to.
     ``info_bits``: what an ideal code would need for all W messages.
     ``codec``: who can read it. ``lengths``: for buffers [W, longest] whose rows differ, how many elements of each
-    row travel. ``last``: False where the codec answers the sum of these messages with another one.
+    row travel. ``last``: False where the codec answers the sum of these messages with another one. ``header``: small
+    numbers without which it cannot be read, and which a reader in step knows: k in warm-up, which draw it was.
     """
 
     buffers: Mapping[str, Tensor]
@@ -36,11 +37,12 @@ class Message:
     codec: Compressor
     lengths: Mapping[str, Sequence[int]] = field(default_factory=dict)
     last: bool = True
+    header: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def workers(self) -> int:
         for buffer in self.buffers.values():
-            return buffer.shape[0]
+            return len(buffer) if buffer.ndim else 0
         raise CorruptMessageError("has no buffers")
 
     @property
@@ -58,12 +60,14 @@ class Message:
     def buffer(self, name: str, dtype: torch.dtype, columns: int | None = None) -> Tensor:
         """The buffer [W, columns] of this name and type. Raises CorruptMessageError if there is none like it."""
         found = self.buffers.get(name)
+        if self.dim < 0 or not self.dtype.is_floating_point:
+            raise CorruptMessageError(f"stands for {self.dim} numbers of {self.dtype}")
         if found is None:
             raise CorruptMessageError(f"{name}: missing")
         if found.dtype != dtype or found.ndim != 2 or columns not in (None, found.shape[1]):
             wanted = f"[{self.workers}, {'any' if columns is None else columns}] of {dtype}"
             raise CorruptMessageError(f"{name}: is {list(found.shape)} of {found.dtype}; must be {wanted}")
-        if found.shape[0] != self.workers:
+        if found.shape[0] != self.workers or not self.workers:
             raise CorruptMessageError(f"{name}: for {found.shape[0]} workers; must be for {self.workers}")
         return found
 

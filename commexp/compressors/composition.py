@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, Message, Setup
+from commexp.compressors.base import Compressor, CorruptMessageError, Message, Setup
 from commexp.compressors.sparse import Sparse
 from commexp.state import under_prefix, with_prefix
 
@@ -60,18 +60,22 @@ class Composition(Compressor):
         self.entries.were_sent(self.values.decode(coded))
         buffers = {**picked.buffers, **with_prefix("values", coded.buffers)}
         del buffers["values"]
-        lengths = {f"values.{name}": length for name, length in coded.lengths.items()}
+        lengths = with_prefix("values", coded.lengths)
+        header = {**picked.header, "k": plain.shape[1], **with_prefix("values", coded.header)}
         bits = picked.info_bits - 8.0 * plain.numel() * plain.element_size() + coded.info_bits
-        return Message(buffers, a.shape[1], a.dtype, bits, self, lengths)
+        return Message(buffers, a.shape[1], a.dtype, bits, self, lengths, header=header)
 
     def _picked(self, message: Message) -> Message:
         """The sparse message with its values decoded."""
-        lengths = {n.removeprefix("values."): v for n, v in message.lengths.items() if n.startswith("values.")}
-        k = self.entries.entries(message.dim)
-        coded = Message(under_prefix("values", message.buffers), k, message.dtype, 0.0, self.values, lengths)
+        k = message.header.get("k", -1)
+        if not 0 <= k <= message.dim:
+            raise CorruptMessageError(f"k: {k} entries of {message.dim}")
+        own, lengths = under_prefix("values", message.buffers), under_prefix("values", message.lengths)
+        header = under_prefix("values", message.header)
+        coded = Message(own, k, message.dtype, 0.0, self.values, lengths, header=header)
         kept = {name: b for name, b in message.buffers.items() if not name.startswith("values.")}
         kept["values"] = self.values.decode(coded)
-        return Message(kept, message.dim, message.dtype, message.info_bits, self.entries)
+        return replace(message, buffers=kept, codec=self.entries, lengths={})
 
     def decode(self, message: Message) -> Tensor:
         return self.entries.decode(self._picked(message))

@@ -82,6 +82,7 @@ class ErrorFeedback(Compressor):
         self.codec.setup(setup)
 
     def at(self, t: int) -> None:
+        self._round = t
         self.codec.at(t)
 
     def encode(self, a: Tensor) -> Message:

@@ -12,6 +12,8 @@ from commexp.compressors.wire import pack_bits, packed_bytes, unpack_bits
 
 BITMAP, INT32 = 0, 4  # header of a set of indices; 1 and 2: offsets of so many bytes, in blocks
 
+LARGEST = 2**31  # entries that 32 bits can name
+
 
 @cache
 def index_bytes(k: int, dim: int) -> int:
@@ -29,7 +31,7 @@ def _index_sizes(k: int, dim: int) -> dict[int, int]:
     """
     if k == 0:
         return {BITMAP: 0}
-    if dim > 2**31:
+    if dim > LARGEST:
         raise ValueError(f"dim={dim}: more than 2^31 entries cannot be named by 32 bits; compress layer by layer")
     sizes = {INT32: 4 * k, BITMAP: packed_bytes(dim, 1)}
     for width in (2, 1):
@@ -69,7 +71,8 @@ def pack_indices(indices: Tensor, dim: int) -> Tensor:
 def unpack_indices(packed: Tensor, k: int, dim: int) -> Tensor:
     """uint8 [W, index_bytes(k, dim)] -> int64 [W, k]. Raises CorruptMessageError unless every row holds k ascending
     indices below J = ``dim`` in the format that ``pack_indices`` chooses."""
-    if not 0 <= k <= dim or packed.dtype != torch.uint8 or packed.ndim != 2 or packed.shape[1] != index_bytes(k, dim):
+    rows_of_bytes = packed.dtype == torch.uint8 and packed.ndim == 2
+    if not 0 <= k <= dim <= LARGEST or not rows_of_bytes or packed.shape[1] != index_bytes(k, dim):
         raise CorruptMessageError(f"{list(packed.shape)} of {packed.dtype} cannot hold {k} indices below {dim}")
     sizes = _index_sizes(k, dim)
     kind, workers = min(sizes, key=sizes.__getitem__), len(packed)

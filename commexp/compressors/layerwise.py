@@ -99,25 +99,31 @@ class Layerwise(Compressor):
         inner = [p.codec.encode(p.own(a)) for p in self._over(a.shape[1])]
         buffers: dict[str, Tensor] = {}
         lengths: dict[str, Sequence[int]] = {}
+        header: dict[str, int] = {}
         for i, m in enumerate(inner):
             buffers |= with_prefix(str(i), m.buffers)
-            lengths |= {f"{i}.{name}": length for name, length in m.lengths.items()}
-        message = Message(buffers, a.shape[1], a.dtype, sum(m.info_bits for m in inner), self, lengths)
+            header |= with_prefix(str(i), m.header)
+            lengths |= with_prefix(str(i), m.lengths)
+        bits = sum(m.info_bits for m in inner)
+        message = Message(buffers, a.shape[1], a.dtype, bits, self, lengths, header=header)
         self._latest = message, inner
         return message
 
     def _each(self, message: Message) -> list[tuple[Part, Message]]:
         parts = self._over(message.dim)
-        if self._latest is not None and self._latest[0].buffers is message.buffers:
+        if sum(p.dim for p in parts) != message.dim:
+            raise CorruptMessageError(f"is for {message.dim} numbers; must be for {sum(p.dim for p in parts)}")
+        if self._latest is not None and _same(self._latest[0], message):
             return list(zip(parts, self._latest[1], strict=True))
         if {name.split(".")[0] for name in message.buffers} != {str(i) for i in range(len(parts))}:
             raise CorruptMessageError(f"has no message for each of {len(parts)} tensors")
+        if any(b.ndim != 2 or len(b) != message.workers for b in message.buffers.values()):
+            raise CorruptMessageError("the tensors' messages are of different workers")
         pairs = []
         for i, p in enumerate(parts):
-            start = f"{i}."
-            lengths = {n.removeprefix(start): v for n, v in message.lengths.items() if n.startswith(start)}
-            own = under_prefix(str(i), message.buffers)
-            pairs.append((p, Message(own, p.dim, message.dtype, 0.0, p.codec, lengths)))
+            own, lengths = under_prefix(str(i), message.buffers), under_prefix(str(i), message.lengths)
+            header = under_prefix(str(i), message.header)
+            pairs.append((p, Message(own, p.dim, message.dtype, 0.0, p.codec, lengths, header=header)))
         return pairs
 
     def decode(self, message: Message) -> Tensor:
@@ -187,3 +193,8 @@ class Layerwise(Compressor):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         for i, p in enumerate(self._parts):
             p.codec.load_state_dict(under_prefix(str(i), state))
+
+
+def _same(one: Message, other: Message) -> bool:
+    """Whether it is that very message, whoever is said to read it."""
+    return one.buffers is other.buffers and one.lengths is other.lengths and one.dtype == other.dtype

@@ -83,6 +83,8 @@ class PowerSGD(Compressor):
         if self.rank < 1:
             raise ValueError(f"rank={self.rank}: must not be less than 1; 2 or 4 is usual")
         self._q: list[Tensor] = []
+        self._p: list[Tensor] = []
+        self._plain = torch.empty(0, 0)
         self._dim = 0
 
     def setup(self, setup: Setup) -> None:
@@ -159,7 +161,8 @@ class PowerSGD(Compressor):
             start += math.prod(shape)
 
     def parts(self, message: Message) -> Tensor:
-        self._lay_out(message.dim)
+        if message.dim != self._dim:
+            raise CorruptMessageError(f"is for {message.dim} numbers; must be for {self._dim}, as what was encoded")
         first, second = self._lengths()
         if not message.last or not self._stacks:
             return message.buffer("p", message.dtype, first)
@@ -169,6 +172,8 @@ class PowerSGD(Compressor):
         values = self.parts(message)
         if not message.last:
             raise CorruptMessageError("p: is the first of two messages and says nothing alone")
+        if self._stacks and (not self._p or len(values) != len(self._plain)):
+            raise CorruptMessageError(f"q: of {len(values)} workers answers no p of theirs")
         out = values.new_zeros(message.workers, message.dim)
         out[:, self._whole.to(out.device)] = self._plain if self._stacks else values
         for n in range(message.workers) if self._stacks else ():

@@ -92,6 +92,8 @@ class QSGD(Stochastic):
             raise CorruptMessageError(f"code: {count} non-zeros of {dim}")
         bits = unpack_bits(code[None, 4:], 8 * (len(code) - 4))[0]
         gaps, read = gamma_decode(bits, count)
+        if count and int(gaps.max()) > dim:
+            raise CorruptMessageError("code: a gap leads out of the vector")  # and may not be added up
         values, more = gamma_decode(bits[read:], count)
         negative = bits[read + more :]
         if packed_bytes(read + more + count, 1) != len(code) - 4 or bool(negative[count:].any()):

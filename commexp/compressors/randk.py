@@ -40,8 +40,9 @@ class RandK(Sparse, Stochastic):
         k = self.entries(dim)
         if self.shared:
             self._encoded += 1
-            values = a[:, self._common(k, dim, a.device)]
-            message = Message({"values": values}, dim, a.dtype, 8.0 * values.numel() * values.element_size(), self)
+            values = a[:, self._common(self._encoded, k, dim, a.device)]
+            bits = 8.0 * values.numel() * values.element_size()
+            message = Message({"values": values}, dim, a.dtype, bits, self, header={"draw": self._encoded, "k": k})
         else:
             sets = [draw(g.initial_seed(), k, dim) for g in self.generators(a)]
             message = self.pack(a, torch.stack(sets).to(a.device))
@@ -49,20 +50,19 @@ class RandK(Sparse, Stochastic):
             message.buffers["values"].mul_(dim / k)
         return message
 
-    def _common(self, k: int, dim: int, device: torch.device) -> Tensor:
-        """The set of the latest encoding, which all workers know from the seed and the number of encodings."""
-        seed = derive(self._setup.seed, self._setup.purpose, "shared", self._encoded)
+    def _common(self, number: int, k: int, dim: int, device: torch.device) -> Tensor:
+        """The set of this encoding, which all workers know from the seed and the number of encodings."""
+        seed = derive(self._setup.seed, self._setup.purpose, "shared", number)
         return draw(seed, k, dim).to(device)
 
     def places(self, message: Message) -> Tensor:
         if not self.shared:
             return super().places(message)
+        k, number = message.header.get("k", -1), message.header.get("draw", -1)
         values = message.buffer("values", message.dtype)
-        if set(message.buffers) != {"values"} or values.shape[1] != self.entries(message.dim):
-            raise CorruptMessageError(
-                f"{list(values.shape)} values; must be {self.entries(message.dim)} for each worker"
-            )
-        common = self._common(values.shape[1], message.dim, values.device)
+        if set(message.buffers) != {"values"} or values.shape[1] != k or k > message.dim or number < 0:
+            raise CorruptMessageError(f"{list(values.shape)} values of draw {number}; must be {k} for each worker")
+        common = self._common(number, k, message.dim, values.device)
         return common.expand(message.workers, -1)
 
     def subtract_sent(self, a: Tensor, message: Message) -> Tensor:

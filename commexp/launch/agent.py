@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
-from torch.distributed.elastic.multiprocessing import LogsSpecs
+from torch.distributed.elastic.multiprocessing import LogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.subprocess_handler import get_subprocess_handler
 
 from commexp.ranks import REVIVED
@@ -21,16 +24,39 @@ GRACE = 5.0  # seconds for the others to end once the first process has
 class Agent(LocalElasticAgent):
     """``forgives``: the death of another process than the first is no failure, because the run goes on without it; and
     when the first one has come to its end, those that hang are ended, too. ``revives``: as long as there are restarts
-    left, another takes the place of the one that died."""
+    left, another takes the place of the one that died. SIGINT and SIGTERM are passed on to the processes as SIGTERM;
+    a second one ends them, and this process, at once. ``leave``: called before that."""
 
-    def __init__(self, spec: WorkerSpec, logs: LogsSpecs, forgives: bool, revives: bool) -> None:
+    def __init__(
+        self, spec: WorkerSpec, logs: LogsSpecs, forgives: bool, revives: bool, leave: Callable[[], object]
+    ) -> None:
         super().__init__(spec, logs)
-        self.forgives, self.revives = forgives, revives
+        self.forgives, self.revives, self.leave = forgives, revives, leave
         self._over: float | None = None
+        self._told = False
+        self._heed()
+
+    def _heed(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # it gets no signals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._told:
+            context: Any = self._pcontext
+            for handler in context.subprocess_handlers.values() if context else ():
+                with suppress(ProcessLookupError):
+                    os.killpg(handler.proc.pid, signal.SIGKILL)
+            self.leave()
+            os._exit(128 + number)
+        self._told = True
+        raise SignalException(f"signal {number}", signal.SIGTERM)
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         self._over = None
         started: dict[int, Any] = super()._start_workers(worker_group)
+        self._heed()  # torch has set handlers of its own
         return started
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:

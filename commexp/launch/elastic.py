@@ -13,7 +13,6 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,20 @@ from torch.distributed.elastic.agent.server.api import WorkerSpec
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from commexp.comm import SECRET, made, no_port
 from commexp.config import Plan
 from commexp.launch.agent import Agent
-from commexp.launch.rendezvous import HOST, Loopback, listen
+from commexp.launch.rendezvous import HOST, Loopback
 from commexp.locks import hold as hold_open
 from commexp.locks import remove_unheld
+from commexp.ranks import MEETING
 from commexp.refusals import LaunchError, UserError
 from commexp.rundir import FINISHED, Run, write_json
 from commexp.runner import folder_of, lock_finished
 
-START = "from commexp.launch.worker import main; main()"
+# python -c puts the current folder before everything else that is imported: it goes before anything is
+START = "import sys; sys.path[:1] = [p for p in sys.path[:1] if p]; from commexp.launch.worker import main; main()"
+SAFE = ("-P",) if sys.version_info >= (3, 11) else ()  # where python knows the option, whatever it starts heeds it, too
 KILLED = "killed it"
 PREFIX, TASK = "commexp-", "task.json"
 MONITOR = 0.1  # seconds between two looks at the processes
@@ -59,25 +62,32 @@ def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
         logger.setLevel(logging.CRITICAL)  # we say what happened, in one line
     alone = threading.current_thread() is not threading.main_thread()  # which gets no signals
     handlers = {} if alone else {number: signal.getsignal(number) for number in HANDLED}
-    with scratch_folder() as scratch:
-        task = Path(scratch) / TASK
+    with scratch_folder() as scratch:  # where nobody else can look
+        task, meeting = Path(scratch) / TASK, Path(scratch) / "meeting"
         write_json(task, {"name": plan.name, "config": plan.resolved})
-        os.environ |= {"COMMEXP_LAUNCHER": str(os.getpid()), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGHUP,SIGQUIT"}
-        # Ctrl-C reaches the workers as SIGTERM: it ends one that is still importing without a word
-        if not alone:
-            signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        meeting.mkdir()
+        ours = {
+            "COMMEXP_LAUNCHER": str(os.getpid()),
+            "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGHUP,SIGQUIT",
+            "PYTHONSAFEPATH": "1",
+            MEETING: str(meeting),
+            SECRET: made(),
+        }
+        before = {name: os.environ.get(name) for name in ours}
+        os.environ |= ours
         try:
             spec = WorkerSpec(
                 role="default",
                 local_world_size=wanted.nproc,
-                rdzv_handler=Loopback(_listen(wanted.port), uuid.uuid4().hex, timedelta(seconds=wanted.timeout)),
+                rdzv_handler=Loopback(_checked(wanted.port), uuid.uuid4().hex),
                 entrypoint=sys.executable,
-                args=("-c", START, str(task)),
+                args=(*SAFE, "-c", START, str(task)),
                 max_restarts=wanted.max_restarts,
                 monitor_interval=MONITOR,
                 local_addr=HOST,
             )
-            ended = Agent(spec, DefaultLogsSpecs(log_dir=scratch), plan.goes_on, plan.algorithm.asynchronous).run()
+            logs, asynchronous = DefaultLogsSpecs(log_dir=scratch), plan.algorithm.asynchronous
+            ended = Agent(spec, logs, plan.goes_on, asynchronous, lambda: shutil.rmtree(scratch, True)).run()
             if ended.is_failed():
                 raise ChildFailedError(sys.executable, ended.failures)
         except ChildFailedError as error:
@@ -93,7 +103,9 @@ def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
             if run.recorded not in (*FINISHED, "interrupted"):  # what workers write that were told and had begun
                 raise KeyboardInterrupt from error
         finally:
-            del os.environ["COMMEXP_LAUNCHER"], os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]
+            for name, value in before.items():
+                del os.environ[name]
+                os.environ |= {} if value is None else {name: value}
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             for logger, level in levels:
@@ -129,15 +141,13 @@ def scratch_folder() -> Iterator[str]:
         os.close(handle)
 
 
-def _listen(port: int) -> socket.socket:
-    """A socket on the loopback interface; port 0 is any that is free. Raises LaunchError if it is in use."""
+def _checked(port: int) -> int:
+    """Raises LaunchError if nobody can listen at this port of the loopback interface."""
     try:
-        return listen(port)
+        socket.create_server((HOST, port)).close()
     except OSError as error:
-        raise LaunchError(
-            f"rank 0: launch.port={port} cannot be had on {HOST} ({os.strerror(error.errno or 0)}); "
-            "give another, or 0 for a free one"
-        ) from error
+        raise LaunchError(no_port(port, error)) from error
+    return port
 
 
 def root_cause(failures: dict[int, ProcessFailure]) -> str:

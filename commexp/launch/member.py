@@ -12,16 +12,18 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
 
-from commexp.comm import Links, LostProcessError, Processes, Spoke
+from commexp.comm import SECRET, Links, LostProcessError, Processes, Spoke, is_given, meeting_place
 from commexp.config import Plan
 from commexp.launch.single import threads, usable
-from commexp.ranks import REVIVED, local, rank
+from commexp.ranks import MEETING, REVIVED, local, one_host, rank
 from commexp.refusals import LaunchError
 from commexp.rundir import Run
 from commexp.runner import execute
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+UNPROTECTED = "whoever reaches the ports of this run can join it; give all its processes the same secret"
 
 
 def run_as_member(plan: Plan, hold: ExitStack) -> Run:
@@ -36,6 +38,8 @@ def run_as_member(plan: Plan, hold: ExitStack) -> Run:
     links: Links = Spoke(rank() - 1, timedelta(seconds=timeout))
     try:
         if REVIVED not in os.environ:
+            if rank() == 0 and world > 1 and not is_given():
+                print(f"commexp: note: {SECRET} is not set: {UNPROTECTED}", file=sys.stderr, flush=True)
             _join(backend, timeout)
             links = Processes(timedelta(seconds=timeout))
             pids = links.counts(torch.tensor([os.getpid()]))[:, 0].tolist()
@@ -68,8 +72,13 @@ def _place(wanted: str, here: int) -> tuple[torch.device, str]:
 def _join(backend: str, timeout: float) -> None:
     """Meets the other processes."""
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    patience, world = timedelta(seconds=timeout), int(os.environ["WORLD_SIZE"])
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        if MEETING in os.environ:
+            store = PrefixStore("torch", meeting_place(patience))
+            dist.init_process_group(backend, store=store, rank=rank(), world_size=world, timeout=patience)
+        else:
+            dist.init_process_group(backend, timeout=patience)
     except (RuntimeError, ValueError, OSError) as error:
         if "address already in use" in str(error).lower() or "EADDRINUSE" in str(error):
             raise LaunchError(f"{_me()}: port {port} of {address} is in use; give another MASTER_PORT") from error
@@ -81,15 +90,10 @@ def _join(backend: str, timeout: float) -> None:
 
 def _stay_here() -> None:
     """On one host everything listens on the loopback interface alone."""
-    address = os.environ["MASTER_ADDR"]
-    if address in ("localhost", "::1") or address.startswith("127.") or _said_to_be_one_host():
+    if one_host():
         loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
-
-
-def _said_to_be_one_host() -> bool:
-    return os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
 
 
 def _die_with_launcher() -> None:

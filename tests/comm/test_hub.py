@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -17,10 +19,24 @@ import torch
 from conftest import environment
 from torch._C._distributed_c10d import TCPStore
 
-from commexp.comm import FAULT, JOINED, LOST, MESSAGE, Hub, Processes, Said, Spoke
+from commexp.comm import (
+    FAULT,
+    JOINED,
+    LOST,
+    MESSAGE,
+    Hub,
+    LostProcessError,
+    Processes,
+    Said,
+    Spoke,
+    meeting_place,
+    secret,
+)  # fmt: skip
+from commexp.comm.lines import _mac
 from commexp.comm.spoke import Given
 
 WAIT = timedelta(seconds=1)
+SECRET = "what only this run's processes know"
 MORTAL = """
 import time
 from datetime import timedelta
@@ -43,7 +59,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(store.port))
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setenv("COMMEXP_SECRET", SECRET)
     monkeypatch.setattr("commexp.comm.hub.COMING", 0.2)
     made = Hub(cast(Processes, World()))
     made.listen()
@@ -162,7 +178,7 @@ def test_who_is_given_up_and_speaks_again_begins_a_new_life(hub: Hub, spoke: Cal
 
 
 def test_who_dies_may_come_back_on_another_line(hub: Hub, spoke: Callable[[int], Spoke]) -> None:
-    started = subprocess.Popen([sys.executable, "-c", MORTAL], env=environment())
+    started = subprocess.Popen([sys.executable, "-c", MORTAL], env=environment() | {"COMMEXP_SECRET": SECRET})
     assert heard(hub, 60).kind == JOINED
     order(hub, 0, 1)
     while not hub._unread:
@@ -178,3 +194,115 @@ def test_who_dies_may_come_back_on_another_line(hub: Hub, spoke: Callable[[int],
     said(second, given(second), 2)
     assert heard(hub).body.tolist() == [2, 2, 2]
     assert hub.lives[0] == 2
+
+
+def door() -> socket.socket:
+    """A connection to the server of one who knows no more than what the store says."""
+    host, port, _ = meeting_place(WAIT).get("door").decode().split()
+    return socket.create_connection((host, int(port)), 5)
+
+
+def is_closed(line: socket.socket) -> bool:
+    """Within a few seconds, whatever was said before."""
+    line.settimeout(5)
+    try:
+        while line.recv(4096):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+def test_a_stranger_is_not_heard(hub: Hub, spoke: Callable[[int], Spoke], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One says that it is the worker that has just died, one sends garbage, one nothing, one a proof that was good
+    once; worker 1 notices nothing of them."""
+    worker = spoke(1)
+    silent, garbage, replay = door(), door(), door()
+    garbage.sendall(os.urandom(10_000))
+    assert is_closed(garbage)
+    which = struct.pack("<q", 0)
+    replay.sendall(which + bytes(32) + secret.proof("process", which, bytes(32), bytes(32)))
+    assert is_closed(replay)
+    with monkeypatch.context() as patch:
+        for wrong in ("", "guessed"):
+            patch.setenv("COMMEXP_SECRET", wrong)
+            with pytest.raises(LostProcessError, match="lost its connection to rank 0"):
+                Spoke(0, WAIT).listen()
+    assert (hub.next(0.1), hub.there, hub.losses) == (None, {1}, [])
+    order(hub, 1, 1)
+    said(worker, given(worker), 3)
+    assert heard(hub).body.tolist() == [3, 3, 3]
+    silent.close()
+
+
+@pytest.mark.parametrize("harm", ["garbage", "wrong length", "wrong HMAC", "said again"])
+def test_what_cannot_be_read_costs_its_sender_its_line(hub: Hub, spoke: Callable[[int], Spoke], harm: str) -> None:
+    workers = [spoke(0), spoke(1)]
+    for n in (0, 1):
+        order(hub, n, 1)
+    found = [given(w) for w in workers]
+    line = workers[0]._line
+    head = memoryview(struct.pack("<8q", 0, 2**60 if harm == "wrong length" else 0, MESSAGE, 1, 0, 1, 0, 0))
+    good = bytes(head) + _mac(line._outward, 0, head)
+    sent = {"garbage": os.urandom(4096), "wrong HMAC": good[:-1] + bytes([good[-1] ^ 1])}
+    sent |= {"wrong length": bytes(head) + bytes(32), "said again": good + good}
+    line._sock.sendall(sent[harm])
+    lost = heard(hub)
+    assert (lost.worker, lost.kind, hub.there) == (0, LOST, {1})
+    assert is_closed(line._sock)
+    said(workers[1], found[1], 3)
+    assert heard(hub).body.tolist() == [3, 3, 3]
+
+
+def test_the_server_is_known_by_the_secret(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+    """Another's address in the store is not believed, nor one who listens at the right place and cannot prove it."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        where = f"127.0.0.1 {other.getsockname()[1]}"
+        meeting_place(WAIT).set("door", f"{where} {bytes(32).hex()}")
+        with pytest.raises(LostProcessError):
+            Spoke(0, WAIT).listen()
+        meeting_place(WAIT).set("door", f"{where} {secret.proof('door', where).hex()}")
+
+        def pretend() -> None:
+            line, _ = other.accept()
+            line.sendall(bytes(32))
+            line.recv(4096)
+            line.sendall(bytes(32))
+
+        pretender = threading.Thread(target=pretend)
+        pretender.start()
+        with pytest.raises(LostProcessError):
+            Spoke(0, WAIT).listen()
+        pretender.join()
+
+
+STOPPED = """
+import sys, threading
+from datetime import timedelta
+from commexp.comm import Hub
+class World: processes, timeout = 2, timedelta(seconds=1)
+hub = Hub(World())
+hub.listen()
+while True: hub.next(1)
+"""
+
+
+def test_a_server_that_is_stopped_is_missed_within_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "COMMEXP_SECRET": SECRET}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    started = subprocess.Popen([sys.executable, "-c", STOPPED], env=environment() | env)
+    try:
+        worker = Spoke(0, timedelta(seconds=1))
+        meeting_place(timedelta(seconds=60)).get("door")
+        worker.listen()
+        assert worker.next(1.5) is None, "signs of life are enough"
+        os.kill(started.pid, signal.SIGSTOP)
+        begun = time.monotonic()
+        with pytest.raises(LostProcessError, match=r"^rank 1: no word from rank 0 in launch\.timeout=1 s$"):
+            worker.next()
+        assert time.monotonic() - begun < 2
+    finally:
+        started.kill()
+        started.wait()

@@ -1,0 +1,43 @@
+"""What the processes of a run know and nobody else: a secret, by which each proves to the others that it belongs.
+
+The process that starts the run makes it; where the user's own launcher starts the processes, the user gives it. It
+travels in the environment, which other users of a machine cannot read, and is never written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+
+SECRET = "COMMEXP_SECRET"
+PROOF = NONCE = 32  # bytes
+
+
+def made() -> str:
+    """A secret for a new run."""
+    return secrets.token_hex(32)
+
+
+def is_given() -> bool:
+    return bool(os.environ.get(SECRET))
+
+
+def nonce() -> bytes:
+    return secrets.token_bytes(NONCE)
+
+
+def proof(*parts: bytes | str | int) -> bytes:
+    """HMAC-SHA256 of these parts under the secret, in this life of the run; also a key of its own for what follows.
+    Without a secret anyone can make it."""
+    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    mac = hmac.new(os.environ.get(SECRET, "").encode(), digestmod=hashlib.sha256)
+    for part in (life, *parts):
+        octets = part if isinstance(part, bytes) else str(part).encode()
+        mac.update(len(octets).to_bytes(8, "little") + octets)
+    return mac.digest()
+
+
+def equal(one: bytes, other: bytes) -> bool:
+    return hmac.compare_digest(one, other)
