@@ -14,13 +14,15 @@ from commexp.report.aggregate import Job, aggregate, per_run, read_jobs, varied
 from commexp.report.curves import draw_curves
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
 from commexp.report.tables import METRICS, markdown, show
-from commexp.rundir import Run, write_atomic
+from commexp.rundir import Run, sweep_up, write_atomic
 from commexp.units import human_bytes
 
 
 def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job]]:
     """sweep.csv, .md, .tex, runs.csv and the figures of a sweep's folder, of its first ``count`` jobs (0: all);
     returns the Markdown table and the jobs."""
+    for place in (folder, folder / "figures"):
+        sweep_up(place)
     jobs = read_jobs(folder)[: count or None]
     keys = varied(jobs)
     runs = per_run(jobs, keys)
