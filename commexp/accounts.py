@@ -19,7 +19,10 @@ log = logging.getLogger("commexp")
 def row(trial: Trial, model: torch.Tensor, diagnostics: dict[str, float]) -> dict[str, Any]:
     """Of metrics.csv, after the rounds that are done."""
     books, problem = trial.books, trial.problem
-    samples = round(books.planned.batches[books.done] * problem.samples_per_step * trial.parts)
+    drawn = trial.algorithm.samples_done()
+    if drawn is None:
+        drawn = books.planned.batches[books.done] * problem.samples_per_step * trial.parts
+    samples = round(drawn)
     return {
         "round": books.done,
         "step": books.steps,

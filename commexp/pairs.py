@@ -21,6 +21,11 @@ def check_pairs(parts: dict[str, Any], names: dict[str, str], config: Config, ar
             f"compress={names['compress']}: algo={name} exchanges whole models, not what they have moved; give "
             f"compress=none, or algo={algo.compressed_by}"
         )
+    if not algo.feeds_back and parts["compress"].learns:
+        raise UserError(
+            f"compress={names['compress']}: learns from the aggregate of all workers, which nobody has with "
+            f"algo={name}; give compress=topk"
+        )
     if not algo.proximal and not isinstance(parts["prox"], NoProx):
         raise UserError(f"prox: algo={name} takes gradient steps alone; give prox=none, or algo=proxgt_sr_e")
     exchange = config.comm.exchange

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
+from commexp import files
 from commexp.locks import hold, is_held, remove_unheld
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED = ("completed", "diverged")
-SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it has been built
 
 
 #: what ``write_atomic`` leaves beside a file, or a picture's older writer, when it is killed
@@ -94,7 +94,7 @@ def as_json(content: Mapping[str, Any]) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The file's object, or an empty one where there is no readable file."""
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = files.read_json(path)
     except (OSError, ValueError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
@@ -152,19 +152,30 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        loaded = yaml.load((self.folder / "config.yaml").read_text(encoding="utf-8"), Loader=SAFE)
-        assert isinstance(loaded, dict)
+        """As plain values. Raises OSError or ValueError where it cannot be read."""
+        loaded = files.read_yaml(self.folder / "config.yaml")
+        if not isinstance(loaded, dict):
+            raise ValueError("holds no keys with values")
         return loaded
 
     @property
     def metrics(self) -> pd.DataFrame:
         """A row per evaluation; the columns are explained in the README."""
-        return _read_csv(self.folder / "metrics.csv")
+        return self.table("metrics")
 
     @property
     def traffic(self) -> pd.DataFrame:
         """A row per exchange and direction."""
-        return _read_csv(self.folder / "traffic.csv")
+        return self.table("traffic")
+
+    def table(self, name: str, /, **types: str) -> pd.DataFrame:
+        """``name``.csv; empty where there is none, or nothing in it. ``types``: of columns, where they are not to be
+        guessed. Raises OSError or ValueError for one that cannot be read."""
+        import pandas as pd  # a third of a second that commexp --help does not need
+
+        path = self.folder / f"{name}.csv"
+        text = files.read_csv(path) if os.path.lexists(path) else ""
+        return pd.read_csv(io.StringIO(text), low_memory=False, dtype=types) if text else pd.DataFrame()
 
     def set_meta(self, **changes: Any) -> None:
         self.write("meta.json", as_json({**self.meta, **changes}))
@@ -173,7 +184,7 @@ class Run:
         self.write("summary.json", as_json(summary))
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        self.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        self.write("config.yaml", yaml.dump(dict(config), Dumper=_Plain, sort_keys=False))
 
     def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """``name``.csv: a header and a line per row; numbers in full, so that ``rows`` reads the same ones back."""
@@ -198,9 +209,9 @@ class Run:
             raise FileNotFoundError(errno.ENOENT, gone, str(self.folder))
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows that ``write_rows`` wrote."""
-        with open(self.folder / f"{name}.csv", encoding="utf-8", newline="") as file:
-            return [{key: from_cell(text) for key, text in row.items()} for row in csv.DictReader(file)]
+        """The rows that ``write_rows`` wrote. Raises OSError or ValueError for a file that cannot be read."""
+        text = io.StringIO(files.read_csv(self.folder / f"{name}.csv"), newline="")
+        return [{key: from_cell(text) for key, text in row.items()} for row in csv.DictReader(text)]
 
     def clear(self) -> None:
         """Empties the folder, but for the lock that this process holds."""
@@ -237,11 +248,13 @@ class Run:
                     os.dup2(file.fileno(), stream.fileno())
         handler = RunLog(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        level = log.level
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         try:
             yield
         finally:
+            log.setLevel(level)
             log.removeHandler(handler)
             handler.close()
 
@@ -299,6 +312,13 @@ def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], header: bo
     return text.getvalue()
 
 
+class _Plain(yaml.SafeDumper):
+    """A list that occurs twice is written twice: a file with aliases would not be read again."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def from_cell(text: str) -> int | float | str:
     """What a cell of a CSV file stands for."""
     for kind in (int, float):
@@ -307,9 +327,3 @@ def from_cell(text: str) -> int | float | str:
         except ValueError:
             continue
     return text
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    import pandas as pd  # a third of a second that commexp --help does not need
-
-    return pd.read_csv(path) if path.is_file() and path.stat().st_size > 1 else pd.DataFrame()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def apart(links: Processes, asynchronous: bool) -> Links:
 
 
 def folder_of(plan: Plan) -> Run:
-    return Run(Path(plan.config.outputs) / "runs" / plan.name)
+    """The run's folder, by its absolute path: it is found wherever the process may go."""
+    return Run(Path(os.path.expanduser(plan.config.outputs)).absolute() / "runs" / plan.name)
 
 
 def _cannot_write(run: Run, plan: Plan) -> str:

@@ -57,6 +57,7 @@ class Trial:
                 Speed(**vars(config.speed)),
                 plan.prox,
                 plan.algorithm.asynchronous,
+                getattr(plan.algorithm, "shares", "equal") == "samples",
             )
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error

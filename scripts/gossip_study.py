@@ -189,7 +189,7 @@ def solved(words: Sequence[str]) -> float:
     weight = plan.prox.weight * len(signed)  # type: ignore[attr-defined]
     model = LogisticRegression(l1_ratio=1, solver="saga", C=1 / weight, fit_intercept=False, tol=1e-11, max_iter=10**6)
     model.fit(features, labels, sample_weight=shares * len(signed))
-    return problem.composite(torch.from_numpy(model.coef_[0]))["objective"]
+    return problem.evaluate(torch.from_numpy(model.coef_[0]))["objective"]
 
 
 def choco() -> None:

@@ -239,7 +239,6 @@ def test_a_run_is_held_until_it_has_been_shown(
         return finish(shown, *args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("commexp.report.finish", looks)
-    monkeypatch.setattr("commexp.api.finish", looks)
     for again in ("rerun=true", "rerun=false"):
         assert entry(*SMALL, "rounds=4", again).returncode == 0
         assert not run(*SMALL, "rounds=4", again).is_locked()

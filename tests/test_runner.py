@@ -39,7 +39,7 @@ def by_hand(j: int) -> dict[str, tuple[int, float]]:
     k, tenth = round(0.01 * j), round(0.1 * j)
     sparse = 4 * k + 1 + k + -(-j // 255)  # values, header, offsets and counts of blocks of 255
     index_bits = math.log2(math.comb(j, k))
-    eighth, buckets, blocks = -(-j // 8), -(-j // 512), -(-j // 256)
+    eighth, buckets, blocks, few = -(-j // 8), -(-j // 512), -(-j // 256), -(-k // 64)
     return {
         "none": (4 * j, 32 * j),
         "fp16": (2 * j, 16 * j),
@@ -53,7 +53,7 @@ def by_hand(j: int) -> dict[str, tuple[int, float]]:
         "terngrad": (-(-j // 5) + 4, j * math.log2(3) + 32),
         "natural": (j + eighth, 9 * j),
         "int8": (j + 4 * blocks, 8 * j + 32 * blocks),
-        "topk_qsgd": (sparse - 4 * k + -(-k // 2) + 4, index_bits + k * math.log2(15) + 32),
+        "topk_qsgd": (sparse - 4 * k + -(-k // 2) + 4 * few, index_bits + k * math.log2(15) + 32 * few),
     }
 
 

@@ -137,6 +137,15 @@ class AsyncSGD(Asynchronous):
         self.fresh.add(n)
         super().joined(n)
 
+    def batches_of(self, lengths: Sequence[int]) -> list[float]:
+        return [n / len(self.steps) for n in lengths]
+
+    def gradients_of(self, lengths: Sequence[int]) -> list[float]:
+        return [(1 if self.solver == "sgd" else 2) * n / len(self.steps) for n in lengths]
+
+    def full_gradients(self, n: int) -> float:
+        return self.calls[n] - self.done[n]  # what was no gradient of a batch
+
     def diagnostics(self) -> dict[str, float]:
         return {**super().diagnostics(), "dropped": self.dropped}
 

@@ -36,6 +36,7 @@ class Asynchronous(Algorithm):
     """
 
     asynchronous = True
+    feeds_back = False  # what moved x between two messages of a worker is no aggregate of one message of each
     overwrites = False  # whether a worker whose message has not been read goes on, and sends another in its place
     lr: float = 0.1
     decay: float = 0.0
@@ -173,7 +174,21 @@ class Asynchronous(Algorithm):
 
     def batches_of(self, lengths: Sequence[int]) -> list[float]:
         """Of a worker, on average over the workers."""
-        return [sum(self.steps) / len(self.steps) ** 2 * n for n in lengths]
+        full = sum(map(self.world.batches, range(len(self.steps)))) if self.solver == "svrg" else 0.0
+        return [(sum(self.steps) + full) / len(self.steps) ** 2 * n for n in lengths]
+
+    def gradients_of(self, lengths: Sequence[int]) -> list[float]:
+        each = sum(map(self.gradients_for, range(len(self.steps)))) / len(self.steps) ** 2
+        return [each * n for n in lengths]
+
+    def full_gradients(self, n: int) -> float:
+        """How many of them worker n has computed so far."""
+        return self.done[n] / self.steps[n] if self.solver == "svrg" else 0
+
+    def samples_done(self) -> float:
+        world = self.world
+        each = (d * world.batch_sizes[n] + self.full_gradients(n) * world.samples[n] for n, d in enumerate(self.done))
+        return sum(each)
 
     def steps_done(self) -> int:
         return sum(self.done)

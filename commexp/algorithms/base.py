@@ -66,10 +66,11 @@ class Clock(Protocol):
 
 class Asynchrony(Protocol):
     """Where the workers of methods that do not wait are, see asynchrony.py: on a virtual clock, or in processes.
-    ``codecs``: a compressor for each worker. ``samples``: of each worker."""
+    ``codecs``: a compressor for each worker. ``samples``: of each worker. ``batch_sizes``: of each worker's batches."""
 
     codecs: Sequence[Compressor]
     samples: Sequence[int]
+    batch_sizes: Sequence[int]
 
     @property
     def clock(self) -> Clock: ...
@@ -119,10 +120,10 @@ class Algorithm(ABC):
 
     context: Context
     tau = 1  # local steps between two exchanges, where the number is fixed
-    gradients = 1  # gradients that a worker computes in a local step ...
-    more_gradients = 0  # ... and besides in a round
+    gradients = 1  # gradients that a worker computes in a local step
     compressible = True  # whether what is exchanged may be compressed ...
     compressed_by = "dppf"  # ... and else who does so
+    feeds_back = True  # tells the compressor of every aggregate
     streams = False  # its exchange may begin while a gradient is still being computed
     decentralised = False  # exchanges with neighbours on a graph, not with all
     proximal = False  # minimises F + h, not F alone
@@ -152,15 +153,20 @@ class Algorithm(ABC):
         return [self.tau] * whole + [rest] * (rest > 0)
 
     def batches_of(self, lengths: Sequence[int]) -> list[float]:
-        """Batches that a worker draws in each round; called after ``setup``."""
+        """Batches that a worker draws in each round, each counted once at however many points its gradient is taken;
+        a full gradient, or another batch of another size, by its samples. Called after ``setup``."""
         return [float(n) for n in lengths]
 
     def gradients_of(self, lengths: Sequence[int]) -> list[float]:
         """Gradients of a batch that a worker computes in each round; called after ``setup``."""
-        return [float(self.gradients * n + self.more_gradients) for n in lengths]
+        return [float(self.gradients * n) for n in lengths]
 
     def steps_done(self) -> int | None:
         """Local steps of all workers so far, where they do not all do as many."""
+        return None
+
+    def samples_done(self) -> float | None:
+        """Samples that all workers have drawn so far, where ``batches_of`` cannot say so before."""
         return None
 
     def closes(self, held: Held) -> tuple[int | None, float | None] | None:

@@ -28,7 +28,9 @@ class Coded(Training):
         g   = sum_{n answers} a_n C(l_n)            no step where the weights a_n cannot be had
         x   <- x - lr_t u                           u: the optimiser's direction on g
 
-    A and a: see the methods. C: the compressor. A worker whose message did not count keeps its residual of before.
+    A round that nobody answers is one without a step: x and all that the optimiser keeps stay as they are, AdamW's
+    count of updates, too; lr_t goes on by rounds. A and a: see the methods. C: the compressor. A worker whose message
+    did not count keeps its residual of before.
     ``first``, ``deadline``: when a round is closed: after so many answers, or so many seconds; with neither, when all
     workers have answered whom the straggler model does not make late. Who that is, the virtual clock says; among real
     processes that reach a server, ``first`` and ``deadline`` go by what really comes, unless comm.deterministic is set.
@@ -68,7 +70,7 @@ class Coded(Training):
             raise ValueError(f"algo.first={self.first}: there are {comm.size} workers; give at most so many, or null")
         self.x = context.start.clone()
         self.update = self.make_optimizer()
-        self.answers = 0
+        self.answers = self.updates = 0
         rows = self.coefficients(self.redundancy)[list(comm.worker_ids)][:, self.redundancy.here]
         self.matrix = torch.from_numpy(rows).to(self.x)
 
@@ -117,7 +119,8 @@ class Coded(Training):
         codec.feedback(answers.total, torch.from_numpy(own).to(self.x))
         self.answers += int(answers.answered.sum())
         if answers.weights is not None:
-            self.update.step(self.x, answers.total, self.rate(t), t)
+            self.update.step(self.x, answers.total, self.rate(t), self.updates)
+            self.updates += 1
 
     def model(self) -> Tensor:
         return self.x
@@ -127,11 +130,11 @@ class Coded(Training):
 
     def state_dict(self) -> dict[str, Tensor]:
         parts = {"optimizer": self.update.state_dict(), "compressor": self.context.compressor.state_dict()}
-        kept = {"x": self.x, "answers": torch.tensor(self.answers)}
+        kept = {"x": self.x, "answers": torch.tensor(self.answers), "updates": torch.tensor(self.updates)}
         return {**kept, **{k: v for part, state in parts.items() for k, v in with_prefix(part, state).items()}}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.x, self.answers = state["x"], int(state["answers"])
+        self.x, self.answers, self.updates = state["x"], int(state["answers"]), int(state["updates"])
         self.update.load_state_dict(under_prefix("optimizer", state))
         self.context.compressor.load_state_dict(under_prefix("compressor", state))
 

@@ -53,6 +53,10 @@ class SoftConsensus(LocalMethod):
         """``centre``: x_C [J]; ``pull``: alpha. ``average`` must be this round's if there is a push."""
         self.pulled = torch.lerp(self.x, centre.expand_as(self.x), pull)
         self.pulled_average = torch.lerp(self.average, centre, pull)
-        push, apart = self.push_at(t), self.x - self.average
+        push = self.push_at(t)
+        if not push:
+            self.x = self.pulled.clone()
+            return
+        apart = self.x - self.average
         lengths = row_norms(apart).clamp(min=torch.finfo(self.x.dtype).tiny)
         self.x = torch.addcmul(self.pulled, apart, (push / lengths)[:, None])

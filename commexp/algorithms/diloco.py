@@ -21,7 +21,8 @@ class DiLoCo(LocalMethod):
         u <- outer_momentum u + d
         x <- x - outer_lr (d + outer_momentum u)                  Nesterov; every worker goes on from there
 
-    x is the model. With ``outer_lr=1`` and ``outer_momentum=0`` it is local SGD.
+    x is the model that is evaluated; the diagnostics are taken from x_A. With ``outer_lr=1`` and
+    ``outer_momentum=0`` it is local SGD.
 
     Source: Douillard et al., arXiv 2311.08105, algorithm 1.
     """
@@ -41,9 +42,12 @@ class DiLoCo(LocalMethod):
         self.outer = Optimizer("sgd", self.outer_momentum, 0.0, self.outer_momentum > 0, (0.0, 0.0))
 
     def exchange(self, t: int) -> None:
-        x = self.average.clone()
-        self.outer.step(x, x - self.averaged(), self.outer_lr, t)
+        self.average, x = self.averaged(), self.pulled_average.clone()
+        self.outer.step(x, x - self.average, self.outer_lr, t)
         self.go_on_from(x)
+
+    def model(self) -> Tensor:
+        return self.pulled_average
 
     def state_dict(self) -> dict[str, Tensor]:
         return {**super().state_dict(), **with_prefix("outer", self.outer.state_dict())}

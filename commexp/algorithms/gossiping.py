@@ -21,6 +21,7 @@ class Gossiping(Algorithm):
     """
 
     decentralised = True
+    feeds_back = False
     gamma = 1.0  # the step of compressed gossip
     rows: ClassVar[tuple[str, ...]] = ("x",)  # what is kept from round to round, [W, J] each
     mixed_rows: ClassVar[tuple[str, ...]] = ("x",)  # of these, what is mixed

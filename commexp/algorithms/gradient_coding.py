@@ -17,7 +17,7 @@ class GradientCoding(Coded):
     """Subset k lies with d_k workers, each of which fails to answer with probability p. Every round:
 
         l_n = sum_{k held by n} grad f_k(x) / (d_k (1 - p))
-        g   = (1/M) sum_{n answers} C(l_n)                        E g = grad F for an unbiased C
+        g   = (1/M) sum_{n answers} C(l_n)                        E g = grad F for an unbiased C; no answers, no step
 
     C = ``onebit``: 1-bit gradient coding (Li and Skoglund, arXiv 2403.14716); C = ``none``: stochastic gradient coding
     (Bitar, Wootters and El Rouayheb, arXiv 1905.05383); any other compressor, too. ``p``: null takes the share of late
@@ -43,4 +43,4 @@ class GradientCoding(Coded):
         return scaled(redundancy.held, p)
 
     def weights(self, answered: np.ndarray) -> np.ndarray | None:
-        return answered / self.redundancy.held.subsets
+        return answered / self.redundancy.held.subsets if answered.any() else None

@@ -28,7 +28,10 @@ class LocalMethod(Training):
     and the true average a differ by e with e <- (1 - pull) e + (what C left out of this round's average), so that
     nothing adds up as long as workers are pulled to x_A. Optimiser states stay with their workers.
 
-    Diagnostics: ``consensus`` sum_n ||x_n - x_A||^2 before the exchange; ``valley_width`` mean_n ||x_n - x_A|| after.
+    In every row of metrics.csv x_A is the average of the last exchange, taken before workers are pulled or pushed. It
+    is the model that is evaluated, unless the method names another. Diagnostics, both from this x_A: ``consensus``
+    sum_n ||x_n - x_A||^2 with the x_n before the exchange; ``valley_width`` mean_n ||x_n - x_A|| with those after it.
+    Before the first round both are 0.
     """
 
     tau: int = 4
@@ -73,20 +76,24 @@ class LocalMethod(Training):
         return self.pulled_average + moved
 
     def go_on_from(self, x: Tensor) -> None:
-        """x [J] becomes the average, and every worker stands there."""
-        self.average = self.pulled_average = x
+        """Every worker goes on from x, [J]."""
+        self.pulled_average = x
         self.pulled = x.expand(len(self.x), -1)
         self.x = self.pulled.clone()
 
-    def model(self) -> Tensor:
+    def centre_of_workers(self) -> Tensor:
+        """x_A of the last exchange, [J]. All processes call it together."""
         return self.average
+
+    def model(self) -> Tensor:
+        return self.centre_of_workers()
 
     def apart(self) -> Tensor | None:
         return None if self.unpulled is None else self.context.comm.watched(self.unpulled)
 
     def diagnostics(self) -> dict[str, float]:
-        before = self.x if self.unpulled is None else self.unpulled
-        radii = [row_norms(x - self.average).double() for x in (before, self.x)]
+        before, centre = self.x if self.unpulled is None else self.unpulled, self.centre_of_workers()
+        radii = [row_norms(x - centre).double() for x in (before, self.x)]
         before, after = self.context.comm.watched(torch.stack(radii, dim=1)).unbind(1)
         return {"consensus": float(before.square().sum()), "valley_width": float(after.mean())}
 

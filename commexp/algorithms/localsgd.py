@@ -16,4 +16,5 @@ class LocalSGD(LocalMethod):
     """
 
     def exchange(self, t: int) -> None:
-        self.go_on_from(self.averaged())
+        self.average = self.averaged()
+        self.go_on_from(self.average)

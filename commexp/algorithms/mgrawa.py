@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,12 +21,12 @@ class MGRAWA(ChosenCentre):
 
         m_n <- b m_n + (1 - b) ||grad f(x_n)||,     h_n = m_n / (1 - b^t)            b = ``smoothing``, 0.9^8
 
-    The norms go to everyone, then the weighted models are added up. One more gradient per round.
+    The norms go to everyone, then the weighted models are added up. One more gradient per round, of a batch as large
+    as a worker's, or of all samples where workers take all of theirs.
 
     Source: Dimlioglu and Choromanska, arXiv 2403.04206 (GRAWA), model level.
     """
 
-    more_gradients = 1
     smoothing: float = 0.43046721
 
     def __post_init__(self) -> None:
@@ -47,6 +47,16 @@ class MGRAWA(ChosenCentre):
         shares = inverse / inverse.max()
         own = (shares / shares.sum())[list(comm.worker_ids)]
         return comm.aggregate(NoCompression().encode(self.x), own)
+
+    def common(self) -> float:
+        """The common batch over a worker's own."""
+        return self.context.problem.common_samples() / self.context.problem.samples_per_step
+
+    def batches_of(self, lengths: Sequence[int]) -> list[float]:
+        return [batches + self.common() for batches in super().batches_of(lengths)]
+
+    def gradients_of(self, lengths: Sequence[int]) -> list[float]:
+        return [gradients + self.common() for gradients in super().gradients_of(lengths)]
 
     def state_dict(self) -> dict[str, Tensor]:
         return {**super().state_dict(), "workers.smoothed": self.smoothed}

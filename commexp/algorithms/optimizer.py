@@ -31,7 +31,7 @@ class Optimizer:
         self.buffers: dict[str, Tensor] = {}
 
     def step(self, x: Tensor, gradient: Tensor, lr: float, step: int) -> None:
-        """Local step number ``step`` = 0, 1, ... with learning rate ``lr``."""
+        """Update number ``step`` = 0, 1, ... with learning rate ``lr``; AdamW corrects its means by that number."""
         if self.kind == "sgd":
             self._sgd(x, gradient, lr)
         else:

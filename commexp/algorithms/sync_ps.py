@@ -24,3 +24,6 @@ class SyncPS(AsyncPS):
 
     def batches_of(self, lengths: Sequence[int]) -> list[float]:
         return [len(self.steps) * batches for batches in super().batches_of(lengths)]
+
+    def gradients_of(self, lengths: Sequence[int]) -> list[float]:
+        return [len(self.steps) * gradients for gradients in super().gradients_of(lengths)]

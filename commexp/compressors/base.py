@@ -11,6 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+MANY = 2**20  # entries of a vector for which a codec must contract, to be said to
+
 
 class CorruptMessageError(ValueError):
     """No encoder can have made this message: a buffer is missing, too short, of the wrong type or out of range."""
@@ -114,6 +116,9 @@ class Compressor(ABC):
     #: keeps something of each worker from round to round
     remembers: bool = False
 
+    #: of one that does not contract, the setting with which it would, as ``field=value``
+    contracting: str = ""
+
     _setup = Setup()
 
     def setup(self, setup: Setup) -> None:
@@ -138,6 +143,12 @@ class Compressor(ABC):
     def delta(self, dim: int) -> float | None:
         """delta in the contraction E||a - C(a)||^2 <= (1 - delta) ||a||^2, or None where C does not contract."""
         return None
+
+    @property
+    def expands(self) -> bool:
+        """Whether C(a) may be further from a than 0 is, E||a - C(a)||^2 > ||a||^2: it is unbiased and does not
+        contract."""
+        return self.unbiased and self.delta(MANY) is None
 
     def reduce(self, message: Message, weights: Tensor) -> Tensor:
         """The aggregate [J] of these messages for weights [W]: what an exchange among just these workers gives."""
@@ -212,6 +223,11 @@ class Compressor(ABC):
 
     def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:  # noqa: B027
         """Tells the compressor the round's aggregate [J] and the weights [W] of its workers (1/W if not given)."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether ``feedback`` has an effect, so that the codec is at home only where it is called."""
+        return type(self).feedback is not Compressor.feedback
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the next round depends on. Tensors with a row per worker are named below ``workers.``."""

@@ -14,9 +14,12 @@ from commexp.state import under_prefix, with_prefix
 
 class Composition(Compressor):
     """C = D o S: the sparsifier S = ``entries`` picks k entries, D = ``values`` encodes their values as a vector of
-    length k. Top-k and then QSGD is the composition of Basu et al., Qsparse-local-SGD, arXiv 1906.02367.
+    length k. Top-k and then QSGD is the composition of Basu et al., Qsparse-local-SGD, arXiv 1906.02367. What S leaves
+    out is orthogonal to what D changes, so that if S keeps values as they are, delta is that of S for J times that of D
+    for k.
 
-    Raises ValueError if ``entries`` does not pick k entries, or ``values`` needs more than one exchange.
+    Raises ValueError if ``entries`` does not pick k entries, or ``values`` needs more than one exchange or learns from
+    aggregates, of which it is told nothing.
     """
 
     picks = True
@@ -26,7 +29,15 @@ class Composition(Compressor):
             raise ValueError(f"entries={entries.name}: does not pick k entries; give TopK, RegTopK or RandK")
         if values.phases > 1:
             raise ValueError(f"values={values.name}: needs two exchanges; give a codec of one, such as QSGD")
+        if values.learns:
+            raise ValueError(
+                f"values={values.name}: learns from aggregates of whole vectors; give another, such as QSGD"
+            )
         self.entries, self.values = entries, values
+        inner = next(
+            (f"{n}.{c.contracting}" for n, c in (("entries", entries), ("values", values)) if c.contracting), ""
+        )
+        self.contracting = inner
         self.sums = entries.sums and values.sums
         self.unbiased = entries.unbiased and values.unbiased
         self.stochastic = entries.stochastic or values.stochastic
@@ -78,6 +89,18 @@ class Composition(Compressor):
     def payload(self, dim: int, itemsize: int) -> int:
         k = self.entries.entries(dim)
         return self.entries.payload(dim, itemsize) - k * itemsize + self.values.payload(k, itemsize)
+
+    def delta(self, dim: int) -> float | None:
+        entries, values = self.entries.delta(dim), self.values.delta(self.entries.entries(dim))
+        return None if entries is None or values is None else entries * values
+
+    @property
+    def expands(self) -> bool:
+        return self.entries.expands or self.values.expands
+
+    @property
+    def learns(self) -> bool:
+        return self.entries.learns
 
     def warm_up(self, exponent: float) -> None:
         self.entries.warm_up(exponent)

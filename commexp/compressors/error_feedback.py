@@ -43,14 +43,24 @@ class ErrorFeedback(Compressor):
     With ``momentum`` m > 0 (momentum correction), u <- m u + g takes the place of g; with ``masking``, u is set to
     zero at the entries sent. In the first ``warmup`` = T rounds t = 0, 1, ... the share sent is (k/J)^((t+1)/(T+1)).
 
+    C must contract, or at least leave behind no more than it was given: of an unbiased C that does not, such as Rand-k
+    times J/k or QSGD with few levels, E||a - C(a)||^2 > ||a||^2 repeats itself and e grows without bound. Codecs that
+    are neither (a fixed threshold, signs of fixed size, TernGrad with clipping) leave an e of bounded size.
+
     Source: Seide et al., 1-bit SGD, Interspeech 2014; Stich et al., arXiv 1809.07599, algorithm 1; momentum
     correction, masking and warm-up: Lin et al., Deep Gradient Compression, arXiv 1712.01887, sections 3.1 to 3.3.
-    Raises ValueError for masking or warm-up around a codec that does not pick entries.
+    Raises ValueError for masking or warm-up around a codec that does not pick entries, and for a C that expands.
     """
 
     remembers = True
 
     def __init__(self, codec: Compressor, feedback: Feedback | None = None) -> None:
+        if codec.expands:
+            instead = f", or {codec.contracting}" if codec.contracting else ""
+            raise ValueError(
+                f"error_feedback=true: {codec.name} is unbiased and does not contract, so that what it leaves behind "
+                f"would grow without bound; give error_feedback=false{instead}"
+            )
         self.codec = codec
         self.how = feedback or Feedback()
         self.sums, self.picks = codec.sums, codec.picks
@@ -138,6 +148,10 @@ class ErrorFeedback(Compressor):
 
     def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
         self.codec.feedback(aggregate, weights)
+
+    @property
+    def learns(self) -> bool:
+        return self.codec.learns
 
     @property
     def name(self) -> str:

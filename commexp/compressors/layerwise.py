@@ -62,7 +62,7 @@ class Layerwise(Compressor):
         self.codec, self.scope, self.whole_below = codec, scope, whole_below
         self.sums, self.unbiased, self.varies = codec.sums, codec.unbiased, codec.varies
         self.stochastic, self.picks, self.shared_state = codec.stochastic, codec.picks, codec.shared_state
-        self.remembers = codec.remembers
+        self.remembers, self.contracting = codec.remembers, codec.contracting
         self._parts: list[Part] = []
         self._latest: tuple[Message, list[Message]] | None = None
 
@@ -160,6 +160,14 @@ class Layerwise(Compressor):
     def delta(self, dim: int) -> float | None:
         deltas = [p.codec.delta(p.dim) for p in self._over(dim)]
         return None if None in deltas else min(d for d in deltas if d is not None)
+
+    @property
+    def expands(self) -> bool:
+        return self.codec.expands
+
+    @property
+    def learns(self) -> bool:
+        return self.codec.learns
 
     def warm_up(self, exponent: float) -> None:
         for codec in (self.codec, *(p.codec for p in self._parts if not isinstance(p.codec, NoCompression))):

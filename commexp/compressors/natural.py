@@ -19,9 +19,10 @@ LARGEST = 254  # exponent field of float32's last binade
 class Natural(Stochastic):
     """C(a)_j = sign(a_j) 2^e or sign(a_j) 2^(e+1), 2^e <= |a_j| < 2^(e+1), the upper with probability |a_j|/2^e - 1.
 
-    Unbiased with E||C(a)||^2 <= (9/8) ||a||^2: what is left of a float32 is its sign and exponent, 9 bits. The
-    mantissa, read as an integer, is the probability: a random one is added and carries into the exponent. Entries
-    travel as float32 (wider types are rounded to it first); beyond 2^127 the result is 2^127.
+    Unbiased with E||C(a)||^2 <= (9/8) ||a||^2, so that it contracts with delta = 7/8: what is left of a float32 is its
+    sign and exponent, 9 bits. The mantissa, read as an integer, is the probability: a random one is added and carries
+    into the exponent. Entries travel as float32 (wider types are rounded to it first); beyond 2^127 the result is
+    2^127.
     Source: Horvath et al., Natural Compression for Distributed Deep Learning, arXiv 1905.10988, definition 1.
     """
 
@@ -47,3 +48,6 @@ class Natural(Stochastic):
 
     def payload(self, dim: int, itemsize: int) -> int:
         return dim + packed_bytes(dim, 1)
+
+    def delta(self, dim: int) -> float:
+        return 7 / 8

@@ -29,7 +29,8 @@ class QSGD(Stochastic):
 
         l_j = floor(r) or floor(r) + 1, r = s |a_j| / ||v||_2, the upper one with probability r - floor(r)
 
-    Unbiased; E||C(v) - v||^2 <= min(d/s^2, sqrt(d)/s) ||v||^2 for a bucket of d entries.
+    Unbiased; E||C(v) - v||^2 <= min(d/s^2, sqrt(d)/s) ||v||^2 for a bucket of d entries, and <= d/(4 s^2) ||v||^2, as
+    rounding to a grid of ||v||/s has variance ||v||^2/(4 s^2) at most: it contracts where d < 4 s^2.
     ``coding``: fixed (sign and level in ceil(log2(2 s + 1)) bits, and each bucket's norm) or elias (the gaps between
     the non-zeros and their levels as Elias gamma codes, a bit for each sign: the size follows the data).
     Source: Alistarh et al., QSGD, arXiv 1610.02132, sections 3.1 and 3.2. Raises ValueError for levels out of 1 to
@@ -50,6 +51,7 @@ class QSGD(Stochastic):
         if self.coding not in CODINGS:
             raise ValueError(f"coding={self.coding}: unknown; give {' or '.join(CODINGS)}")
         self.varies = self.coding == "elias"
+        self.contracting = f"bucket={2 * self.levels**2}" if self.delta(self.bucket) is None else ""
         self._bits = math.ceil(math.log2(2 * self.levels + 1))
 
     def encode(self, a: Tensor) -> Message:
@@ -127,3 +129,7 @@ class QSGD(Stochastic):
             return packed_bytes(dim, self._bits) + norms
         each = 1 + 2 * int(math.log2(self.levels)) + 1
         return 4 + packed_bytes(2 * dim + dim * each, 1) + norms
+
+    def delta(self, dim: int) -> float | None:
+        variance = self.bucket / (2 * self.levels) ** 2
+        return 1 - variance if variance < 1 else None

@@ -33,6 +33,7 @@ class RandK(Sparse, Stochastic):
         self.sums = self.shared
         self.unbiased = self.rescale
         self.shared_state = self.shared
+        self.contracting = "rescale=false" if self.rescale else ""
 
     def encode(self, a: Tensor) -> Message:
         dim = a.shape[1]

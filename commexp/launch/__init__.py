@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from commexp.config import Plan
-from commexp.launch.single import run_alone
+from commexp.launch.single import keep_memory, run_alone
 from commexp.ranks import joins
 from commexp.rundir import Run
 
@@ -26,4 +26,4 @@ def launch(plan: Plan, hold: ExitStack) -> Run:
     return run_alone(plan, hold)
 
 
-__all__ = ["launch"]
+__all__ = ["keep_memory", "launch"]

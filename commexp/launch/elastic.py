@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,6 +34,7 @@ START = "from commexp.launch.worker import main; main()"
 KILLED = "killed it"
 PREFIX, TASK = "commexp-", "task.json"
 MONITOR = 0.1  # seconds between two looks at the processes
+ELASTIC = "torch.distributed.elastic"
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -51,16 +53,19 @@ def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
     if run.is_locked():
         with run.locked():
             pass  # nobody need wait for it within launch.timeout
-    for name in logging.root.manager.loggerDict:
-        if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say what happened, in one line
-    handlers = {number: signal.getsignal(number) for number in HANDLED}
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith(ELASTIC)]
+    levels = [(logger, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)  # we say what happened, in one line
+    alone = threading.current_thread() is not threading.main_thread()  # which gets no signals
+    handlers = {} if alone else {number: signal.getsignal(number) for number in HANDLED}
     with scratch_folder() as scratch:
         task = Path(scratch) / TASK
         write_json(task, {"name": plan.name, "config": plan.resolved})
         os.environ |= {"COMMEXP_LAUNCHER": str(os.getpid()), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGHUP,SIGQUIT"}
         # Ctrl-C reaches the workers as SIGTERM: it ends one that is still importing without a word
-        signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        if not alone:
+            signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         try:
             spec = WorkerSpec(
                 role="default",
@@ -91,6 +96,8 @@ def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
             del os.environ["COMMEXP_LAUNCHER"], os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            for logger, level in levels:
+                logger.setLevel(level)
         refusal = Path(scratch) / "refusal"
         if refusal.is_file():
             raise UserError(refusal.read_text(encoding="utf-8"))

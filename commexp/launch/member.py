@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from commexp.comm import Links, LostProcessError, Processes, Spoke
 from commexp.config import Plan
-from commexp.launch.single import keep_memory, set_threads, usable
+from commexp.launch.single import threads, usable
 from commexp.ranks import REVIVED, local, rank
 from commexp.refusals import LaunchError
 from commexp.rundir import Run
@@ -30,8 +30,6 @@ def run_as_member(plan: Plan, hold: ExitStack) -> Run:
     world, here = int(os.environ["WORLD_SIZE"]), local("LOCAL_WORLD_SIZE", "WORLD_SIZE")
     plan.check_processes(world, f"{world} processes")
     device, backend = _place(plan.config.launch.device, here)
-    set_threads(plan, max(1, torch.get_num_threads() // here))
-    keep_memory()
     timeout = plan.config.launch.timeout
     _stay_here()
     pids: list[int] = []
@@ -41,7 +39,8 @@ def run_as_member(plan: Plan, hold: ExitStack) -> Run:
             _join(backend, timeout)
             links = Processes(timedelta(seconds=timeout))
             pids = links.counts(torch.tensor([os.getpid()]))[:, 0].tolist()
-        return execute(plan, device, links, hold)
+        with threads(plan, max(1, torch.get_num_threads() // here)):
+            return execute(plan, device, links, hold)
     except RuntimeError as error:
         cause = links.explain(error)
         if isinstance(cause, LostProcessError):

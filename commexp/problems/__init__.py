@@ -30,20 +30,23 @@ def build_problem(
     speed: Speed | None = None,
     prox: Prox | None = None,
     one_by_one: bool = False,
+    by_samples: bool = False,
 ) -> Problem:
     """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``; with
-    ``one_by_one`` an Alternating one.
+    ``one_by_one`` an Alternating one. ``by_samples``: workers weigh in F by their samples, else equally.
 
     Raises ValueError or FileNotFoundError, in words for the user, if the parts do not fit together.
     """
     data = dataset.load(workers, seed, dtype)
     parts = partition.split(data, workers, seed)
-    setting = Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed or Speed())
+    speed = replace(speed or Speed(), workers="loop") if one_by_one else speed or Speed()
+    setting = Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed)
+    if by_samples:
+        setting.weights = [len(rows) / sum(map(len, parts)) for rows in parts]
+    problem = model.problem(data, setting)
     if one_by_one:
-        each = [model.problem(data, replace(setting, worker_ids=[n])) for n in worker_ids]
-        problem: Problem = Alternating(each, [len(parts[n]) for n in worker_ids])
-    else:
-        problem = model.problem(data, setting)
+        each = [problem.alone(w) for w in range(len(worker_ids))]
+        problem = Alternating(each, problem.local_sizes)
     problem.prox = prox or NoProx()
     return problem
 

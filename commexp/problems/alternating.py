@@ -20,6 +20,7 @@ class Alternating(Problem):
         first = self.own = problems[0]
         self.dim, self.shapes, self.penalised = first.dim, first.shapes, first.penalised
         self.samples, self.samples_per_step = first.samples, first.samples_per_step
+        self.local_sizes = own_samples
 
     def turn(self, worker: int) -> None:
         self.own, self.ids[0] = self.problems[worker], worker
@@ -44,6 +45,9 @@ class Alternating(Problem):
 
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         return self.own.common_gradient(x, step)
+
+    def common_samples(self) -> float:
+        return self.own.common_samples()
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         return self.problems[0].training_gradient(x)

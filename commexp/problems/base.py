@@ -1,4 +1,8 @@
-"""What is minimised: F(x) + h(x), F = (1/N) sum_n f_n, f_n the loss on worker n's data, h with a prox."""
+"""What is minimised: F(x) + h(x), F = (1/N) sum_n f_n, f_n the loss on worker n's data, h with a prox.
+
+F is the same for all models and whatever the shards' sizes: a sample of a small shard weighs more than one of a large
+shard. Methods that weigh workers by their samples (algo.shares=samples) minimise sum_n (m_n/m) f_n, and then that is F.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class Speed:
 class Setting:
     """What a problem needs to know besides data and model. ``parts``: the samples of each of all N workers.
     ``worker_ids``: those of this process. ``batch_size``: None means the full batch. ``deterministic``: gradients
-    worker by worker."""
+    worker by worker. ``weights``: of each worker in F; 1/N each if None."""
 
     parts: Sequence[Tensor]
     worker_ids: Sequence[int]
@@ -40,6 +44,7 @@ class Setting:
     dtype: torch.dtype
     deterministic: bool = False
     speed: Speed = field(default_factory=Speed)
+    weights: Sequence[float] | None = None
 
     @property
     def own(self) -> list[Tensor]:
@@ -47,11 +52,33 @@ class Setting:
         return [self.parts[n] for n in self.worker_ids]
 
     def shares(self, samples: int) -> Tensor:
-        """The weight in F of each of so many samples, [samples], 1 / (N samples of its worker)."""
+        """The weight in F of each of so many samples, [samples]: 1 / (N samples of its worker) unless there are
+        ``weights``."""
         shares = torch.zeros(samples, dtype=self.dtype, device=self.device)
-        for rows in self.parts:
-            shares[rows] = 1 / (len(self.parts) * len(rows))
+        for n, rows in enumerate(self.parts):
+            own = 1 / (len(self.parts) * len(rows)) if self.weights is None else self.weights[n] / len(rows)
+            shares[rows] = own
         return shares
+
+    def sample(self, samples: int, at_most: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """Samples over which F is taken, always the same, and their weights in it, [k] each; None where they weigh the
+        same. All ``samples`` in order, or ``at_most`` of them, evenly spread: over all where all weigh the same, else
+        as many of each worker's, one at least."""
+        shares = self.shares(samples)
+        alike, few = bool((shares == shares[0]).all()), at_most is not None and at_most < samples
+        if not few:
+            return torch.arange(samples), None if alike else shares
+        assert at_most is not None
+        if alike:
+            return spread(samples, at_most), None
+        chosen = [rows[spread(len(rows), min(len(rows), max(1, at_most // len(self.parts))))] for rows in self.parts]
+        weights = [shares[few] * (len(rows) / len(few)) for rows, few in zip(self.parts, chosen, strict=True)]
+        return torch.cat(chosen), torch.cat(weights)
+
+
+def spread(count: int, at_most: int) -> Tensor:
+    """``at_most`` of the places below ``count``, the first and the last among them."""
+    return torch.linspace(0, count - 1, at_most, dtype=torch.float64).long()
 
 
 #: called with the gradient [J] and the place from which on its entries are final
@@ -62,7 +89,8 @@ class Problem(ABC):
     """Data, model and loss of the W workers of this process.
 
     ``dim``: J, the number of parameters. ``samples``: training samples over all workers.
-    ``samples_per_step``: samples that one worker's batch holds, on average over the workers.
+    ``samples_per_step``: samples that one worker's batch holds, on average over the workers. ``local_sizes``: samples
+    of each of the W workers here.
     ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h beside F.
     ``penalised``: whether F holds more than the loss on the samples, such as an l2 term.
     """
@@ -72,7 +100,14 @@ class Problem(ABC):
     dim: int
     samples: int
     samples_per_step: float
+    local_sizes: Sequence[int]
     shapes: Mapping[str, tuple[int, ...]]
+
+    def alone(self, w: int) -> Problem:
+        """The same problem for the ``w``-th worker here alone, W = 1. The two share what concerns all workers: memory
+        grows with what a worker holds. A gradient may be overwritten by the next one of either. Raises ValueError
+        where the problem does not know."""
+        raise ValueError(f"model: {type(self).__name__} is for workers that wait for each other; give algo=sgd, ...")
 
     @abstractmethod
     def init(self, generator: torch.Generator) -> Tensor:
@@ -108,6 +143,10 @@ class Problem(ABC):
         """x [W, J] -> losses [W] and gradients [W, J], of every x_n on one and the same batch of all workers'
         samples; a function of the seed and the step alone."""
 
+    def common_samples(self) -> float:
+        """How many samples that batch holds."""
+        return self.samples_per_step
+
     @abstractmethod
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         """x [J] -> F(x), on a fixed sample where there is much data, and its gradient [J]."""
@@ -118,11 +157,11 @@ class Problem(ABC):
 
     def composite(self, x: Tensor) -> dict[str, float]:
         """Of the composite problem min F + h at x [J], h = ``prox``: ``stationarity``
-        ||x - prox_h(x - grad F(x))||^2, zero at a stationary point and nowhere else; ``objective``; where there is an
-        h, ``nonzero``, the share of entries beyond 1e-6. F and its gradient as by ``training_gradient``."""
-        loss, gradient = self.training_gradient(x)
+        ||x - prox_h(x - grad F(x))||^2, zero at a stationary point and nowhere else; where there is an h, ``nonzero``,
+        the share of entries beyond 1e-6. The gradient of F as by ``training_gradient``."""
+        _, gradient = self.training_gradient(x)
         moved = x - self.prox.prox((x - gradient)[None], 1.0)[0]
-        found = {**self.objective(loss, x), "stationarity": float(moved.double().square().sum())}
+        found = {"stationarity": float(moved.double().square().sum())}
         if not isinstance(self.prox, NoProx):
             found["nonzero"] = float((x.abs() > NONZERO).double().mean())
         return found
@@ -139,9 +178,9 @@ class Problem(ABC):
 
     @abstractmethod
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        """Metrics of one model, x [J]: ``train_loss``, on the samples alone, and, where there is such a thing,
-        ``objective``, ``test_loss``, ``test_accuracy``, ``train_rmse``, ``test_rmse``, ``excess_loss``,
-        ``dist_to_opt``."""
+        """Metrics of one model, x [J]: ``train_loss``, F without penalties, and, where there is such a thing,
+        ``train_accuracy`` with the same weights, ``objective``, ``test_loss``, ``test_accuracy``, ``train_rmse``,
+        ``test_rmse``, ``excess_loss``, ``dist_to_opt``."""
 
     def optimum(self) -> Tensor | None:
         """The minimiser [J] where it is known in closed form."""

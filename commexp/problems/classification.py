@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 
 import torch
@@ -27,8 +28,10 @@ class Classification(Problem):
 
     Batch norm uses the batch's own statistics in training, and keeps none: they are no part of x, so no method has to
     say what it does with them. They are estimated anew from training data for every model that is evaluated.
-    Metrics: train_loss, train_accuracy, test_loss, test_accuracy. Raises ValueError for data without a test set, full
-    batches, or a way of computing gradients that the module does not allow.
+    Metrics: train_loss = F and train_accuracy, with the same weights, over all samples or, of images, a fixed choice of
+    8,192; objective where there is a proximal term; test_loss, test_accuracy over the whole test set. Raises
+    ValueError for data without a test set, full batches, or a way of computing gradients that the module does not
+    allow.
     """
 
     def __init__(self, make: Callable[[], nn.Module], data: Data, setting: Setting) -> None:
@@ -48,9 +51,9 @@ class Classification(Problem):
         self.samples_per_step = setting.batch_size
         self.feed = make_feed(data, setting)
         images = data.image_shape is not None  # of feature vectors every one is looked at: they cost little
-        self.evaluated = EVALUATION_SAMPLES if images else None
-        self.looked_at = STATISTICS_SAMPLES if images else None
-        self.shares = setting.shares(self.samples)
+        self.evaluated = setting.sample(self.samples, EVALUATION_SAMPLES if images else None)
+        self.looked_at = setting.sample(self.samples, STATISTICS_SAMPLES if images else None)
+        self.local_sizes = [len(rows) for rows in setting.own]
         classes = data.classes or int(data.train_y.max()) + 1
         self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=classes) for rows in setting.parts])
         if setting.speed.workers in ("fold", "vmap") and len(setting.worker_ids) > 1:
@@ -70,10 +73,15 @@ class Classification(Problem):
             reason = str(error).splitlines()[0]
             raise ValueError(f"speed.workers={way}: this model cannot be ({reason}); give auto or loop") from error
 
+    def alone(self, w: int) -> Classification:
+        one = copy.copy(self)
+        one.feed = self.feed.alone(w)
+        return one
+
     def init(self, generator: torch.Generator) -> Tensor:
         """The module's own initialisation, drawn from ``generator`` instead of the global one."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator.initial_seed())
+            torch.default_generator.manual_seed(generator.initial_seed())  # not also those of all GPUs
             fresh = self.make()
         return nn.utils.parameters_to_vector(p for p in fresh.parameters()).detach().to(self.device, self.dtype)
 
@@ -103,9 +111,9 @@ class Classification(Problem):
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         """Batch norm with the statistics of each chunk."""
-        few = self.looked_at is not None and self.looked_at < self.samples
-        shares = self.shares.new_full((self.looked_at,), 1 / self.looked_at) if few else self.shares  # type: ignore[operator,arg-type]
-        loss, grad = self._weighted(x, self.feed.train(self.looked_at), shares)
+        rows, shares = self.looked_at
+        shares = x.new_full((len(rows),), 1 / len(rows)) if shares is None else shares
+        loss, grad = self._weighted(x, self.feed.chosen(rows), shares)
         return float(loss), grad
 
     def _weighted(self, x: Tensor, chunks: Chunks, shares: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +130,8 @@ class Classification(Problem):
         return loss, grad
 
     def training_loss(self, x: Tensor) -> float:
-        return self._score(x, self.feed.train(self.looked_at))[0]
+        rows, shares = self.looked_at
+        return self._score(x, self.feed.chosen(rows), shares)[0]
 
     def classes_per_worker(self) -> Tensor:
         return self.counts
@@ -130,11 +139,13 @@ class Classification(Problem):
     def evaluate(self, x: Tensor) -> dict[str, float]:
         self._settle(x)
         self.module.eval()
-        train_loss, train_accuracy = self._score(x, self.feed.train(self.evaluated))
+        rows, shares = self.evaluated
+        train_loss, train_accuracy = self._score(x, self.feed.chosen(rows), shares)
         test_loss, test_accuracy = self._score(x, self.feed.test())
         self._train()
         return {
             "train_loss": train_loss,
+            **self.objective(train_loss, x),
             "train_accuracy": train_accuracy,
             "test_loss": test_loss,
             "test_accuracy": test_accuracy,
@@ -151,12 +162,18 @@ class Classification(Problem):
             functional_call(self.module, params, (inputs,))
 
     @torch.no_grad()
-    def _score(self, x: Tensor, chunks: Chunks) -> tuple[float, float]:
-        """Mean loss and accuracy."""
-        params, count, loss, right = self.layout.views(x), 0, 0.0, 0
+    def _score(self, x: Tensor, chunks: Chunks, shares: Tensor | None = None) -> tuple[float, float]:
+        """Loss and accuracy: means over the samples, or sums with their weights ``shares`` [k]."""
+        params, count, loss, right = self.layout.views(x), 0, 0.0, 0.0
         for inputs, targets in chunks:
             logits = functional_call(self.module, params, (inputs,))
-            loss += float(F.cross_entropy(logits, targets, reduction="sum"))
-            right += int((logits.argmax(1) == targets).sum())
+            correct = logits.argmax(1) == targets
+            if shares is None:
+                loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+                right += int(correct.sum())
+            else:
+                share = shares[count : count + len(targets)]
+                loss += float(F.cross_entropy(logits, targets, reduction="none") @ share)
+                right += float(correct.to(share) @ share)
             count += len(targets)
-        return loss / count, right / count
+        return (loss / count, right / count) if shares is None else (loss, right)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,6 +55,8 @@ class Factorisation(Problem):
     tables: dict[str, Tensor]  # of x, in order, by name: how many training ratings each row has
 
     def __init__(self, data: Data, setting: Setting, rank: int, lam: float, bias: bool, start: float) -> None:
+        if setting.weights is not None:
+            raise ValueError("algo.shares=samples: F weighs every rating alike already; give equal")
         train: Ratings = data.train_x
         self.rank, self.lam, self.bias, self.start = rank, lam, bias, start
         self.setting, self.device, self.dtype = setting, setting.device, setting.dtype
@@ -68,6 +71,7 @@ class Factorisation(Problem):
         self.item_counts = torch.bincount(train.items, minlength=train.n_items)
         self.pools, self.everybody = self.make_pools(train)
         self.samples = len(self.everybody)
+        self.local_sizes = [len(pool) for pool in self.pools]
         size = setting.batch_size
         self.samples_per_step = float(size or self.samples / self.workers)
         self.sampler = Sampler(self.pools, setting.worker_ids, size, setting.seed) if size is not None else None
@@ -94,6 +98,12 @@ class Factorisation(Problem):
 
     def _here(self, ratings: Ratings) -> Ratings:
         return Ratings(ratings.users.to(self.device), ratings.items.to(self.device), ratings.n_users, ratings.n_items)
+
+    def alone(self, w: int) -> Factorisation:
+        one = copy.copy(self)
+        one.setting = replace(self.setting, worker_ids=self.setting.worker_ids[w : w + 1])
+        one.pools, one.sampler = self.pools[w : w + 1], self.sampler and self.sampler.alone(w)
+        return one
 
     def init(self, generator: torch.Generator) -> Tensor:
         rows = self.start * torch.randn(len(self.rated), self.width, generator=generator, dtype=self.dtype)
@@ -134,6 +144,9 @@ class Factorisation(Problem):
             drawn = torch.randint(self.samples, (self.setting.batch_size,), generator=g)
             picks, weight = picks[drawn], self.samples / (len(drawn) * self.count)
         return self.loss_and_grad(x, Picks([picks] * len(x), [weight] * len(x)))
+
+    def common_samples(self) -> float:
+        return float(self.setting.batch_size or self.samples)
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         losses, grads = self.loss_and_grad(x[None], Picks([self.everybody], [1 / self.count]))

@@ -74,6 +74,9 @@ class Finite(Problem):
         """Where bad entries are mended, nobody may use the gradient before."""
         return self._watched(*self.problem.loss_and_grad(x, batch, ready if self.policy == "stop" else None))
 
+    def common_samples(self) -> float:
+        return self.problem.common_samples()
+
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         return self.problem.training_gradient(x)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from commexp.problems.base import Problem, Ready, Setting
 from commexp.problems.data import Data
 from commexp.problems.margins import Margins, make_margins
-from commexp.problems.sampler import Sampler, with_replacement
+from commexp.problems.sampler import Sampler, common_rows, with_replacement
 
 
 class Logistic(Problem):
@@ -24,7 +25,7 @@ class Logistic(Problem):
     ``l2``, ``nonconvex``: their weights. Batches of ``batch_size`` samples, or all of a worker's. Features may be
     sparse; they are never unpacked. Starts at ``start`` [J], or at zero.
     Metrics: train_loss = mean_n of the first term alone; objective with the others, where these have weights; with a
-    test set train_accuracy, test_loss, test_accuracy.
+    test set train_accuracy, with the weights of train_loss, test_loss, test_accuracy.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Logistic(Problem):
         self.dim = data.train_x.shape[1]
         self.shapes = {"x": (self.dim,)}
         self.samples = sum(len(rows) for rows in setting.parts)
+        self.parts, self.local_sizes = setting.parts, [len(rows) for rows in setting.own]
         self.own, self.worker_ids, self.seed = setting.own, setting.worker_ids, setting.seed
         self.sampler: Sampler | None = None
         if setting.batch_size is not None:
@@ -58,6 +60,13 @@ class Logistic(Problem):
         """All samples of the workers here."""
         return self.margins.take(self.own)
 
+    def alone(self, w: int) -> Logistic:
+        one, here = copy.copy(self), slice(w, w + 1)
+        one.__dict__.pop("everything", None)
+        one.own, one.worker_ids = self.own[here], self.worker_ids[here]
+        one.sampler = self.sampler and self.sampler.alone(w)
+        return one
+
     def init(self, generator: torch.Generator) -> Tensor:
         return self.start.clone()
 
@@ -74,8 +83,14 @@ class Logistic(Problem):
         return self.loss_and_grad(x, self.everything)
 
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        if self.sampler is not None:
+            rows = common_rows(self.parts, self.sampler.batch_size, self.seed, step)
+            return self.loss_and_grad(x, self.margins.take([rows] * len(x)))
         each = [self.training_gradient(row) for row in x]
         return torch.stack([x.new_tensor(loss) for loss, _ in each]), torch.stack([grad for _, grad in each])
+
+    def common_samples(self) -> float:
+        return float(self.samples if self.sampler is None else self.sampler.batch_size)
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         _, losses, grads = self._whole(x)
@@ -103,7 +118,7 @@ class Logistic(Problem):
         found = {"train_loss": float(loss), **self.objective(float(whole), x)}
         if self.test is None:
             return found
-        _, train_accuracy = self.margins.score(x)
+        train_accuracy = self.margins.right(x, self.shares)
         test_loss, test_accuracy = self.test.score(x)
         return {**found, "train_accuracy": train_accuracy, "test_loss": test_loss, "test_accuracy": test_accuracy}
 

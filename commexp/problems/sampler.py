@@ -20,6 +20,11 @@ class Sampler:
         self.parts, self.worker_ids, self.batch_size, self.seed = parts, worker_ids, batch_size, seed
         self._orders: dict[tuple[int, int], Tensor] = {}
 
+    def alone(self, w: int) -> Sampler:
+        """Of the ``w``-th worker here."""
+        here = slice(w, w + 1)
+        return Sampler(self.parts[here], self.worker_ids[here], self.batch_size, self.seed)
+
     def batch(self, step: int) -> Tensor:
         """Sample indices [W, b] of local step 0, 1, ..."""
         return torch.stack([self._rows(w, step) for w in range(len(self.parts))])
@@ -39,6 +44,17 @@ class Sampler:
             g = generator(self.seed, "order", self.worker_ids[w], epoch)
             self._orders[w, epoch] = self.parts[w][torch.randperm(len(self.parts[w]), generator=g)]
         return self._orders[w, epoch]
+
+
+def common_rows(parts: Sequence[Tensor], size: int, seed: int, step: int) -> Tensor:
+    """The common batch of a step, the same whoever asks: sample indices [size] drawn with replacement from all of
+    ``parts``, so that on average the batch is F: with shards of unlike sizes each worker is drawn equally often."""
+    g = generator(seed, "common", step)
+    if len({len(rows) for rows in parts}) == 1:
+        return torch.randint(sum(map(len, parts)), (size,), generator=g)
+    owners = torch.randint(len(parts), (size,), generator=g).tolist()
+    places = torch.rand(size, generator=g, dtype=torch.float64).tolist()
+    return torch.stack([parts[n][int(place * len(parts[n]))] for n, place in zip(owners, places, strict=True)])
 
 
 def with_replacement(parts: Sequence[Tensor], worker_ids: Sequence[int], size: int, seed: int, step: int) -> Tensor:

@@ -27,6 +27,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
+    "text.parse_math": False,  # a dollar in a run's name is a dollar
     "axes.titlesize": 9,
     "axes.labelsize": 9,
     "legend.fontsize": 8,

@@ -333,3 +333,31 @@ def test_what_makes_no_sense_is_refused_in_a_line(words: str, tmp_path: Path) ->
     assert text.startswith(REFUSED[words]), text
     assert "; " in text.partition(":")[2], text
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("algo", ["gradient_coding", "ignore", "exact_coding"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_round_without_answers_leaves_torchs_optimiser_as_it_was(algo: str, optimizer: str) -> None:
+    """Rounds 1 and 4 of six have no answers; torch.optim's own optimiser takes the gradients of the other four."""
+    more = ["allocation=fractional", "allocation.d=2", "algo.first=7"] if algo == "exact_coding" else []
+    momentum = 0.9 if optimizer == "sgd" else 0.0
+    words = [f"algo.optimizer={optimizer}", f"algo.momentum={momentum}", "algo.weight_decay=0.1"]
+    made = trial(*SMALL, f"algo={algo}", "compress=none", *more, *words)
+    method, silent = coded(made), (0, 3)
+    method.redundancy.answered = lambda t: np.full(8, t not in silent)
+    x = torch.nn.Parameter(torch.from_numpy(starts(made)))
+    if optimizer == "sgd":
+        other: torch.optim.Optimizer = torch.optim.SGD([x], LR, momentum=momentum, weight_decay=0.1)
+    else:
+        other = torch.optim.AdamW([x], LR, weight_decay=0.1)
+    state = {}
+    for t in range(6):
+        made.comm.begin_round(t + 1)
+        method.load_state_dict(state or method.state_dict())  # as after a resumption
+        method.round(t)
+        made.comm.end_round()
+        state = method.state_dict()
+        if t not in silent:
+            x.grad = torch.from_numpy(gradients(made, x.detach().numpy()).mean(axis=0))
+            other.step()
+        torch.testing.assert_close(method.model(), x.detach(), rtol=1e-10, atol=1e-12)

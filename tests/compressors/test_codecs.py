@@ -244,7 +244,7 @@ def test_layers_one_by_one_and_small_tensors_whole(scope: str) -> None:
     assert codec.encode(a).sizes == [codec.payload(787, 8)] * 2
 
 
-@pytest.mark.parametrize("inner", [TopK, RegTopK, QSGD, RandK, lambda: Sign(vote=True), Threshold, NoCompression])
+@pytest.mark.parametrize("inner", [TopK, RegTopK, Natural, RandK, lambda: Sign(vote=True), Threshold, NoCompression])
 @pytest.mark.parametrize("scope", ["layer", "model"])
 def test_layerwise_telescopes_around_any_codec(inner: Callable[[], Compressor], scope: str) -> None:
     a, setup = matrices()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from commexp.problems.base import Setting
+from commexp.problems.base import Setting, spread
 from commexp.problems.data import Data
 from commexp.problems.sampler import Sampler, with_replacement
-from commexp.seeding import generator
 
 CHUNK = 512  # samples that an evaluation takes at once, at most
 VECTORS = 8192  # of feature vectors
@@ -40,21 +41,30 @@ class Feed(ABC):
             place = {"device": setting.device, "dtype": setting.dtype}
             self.scale, self.shift = (1 / (255 * std)).to(**place), (-mean / std).to(**place)  # type: ignore[call-overload]
 
+    def alone(self, w: int) -> Feed:
+        """Of the same samples, for the ``w``-th worker here alone."""
+        one = copy.copy(self)
+        one.setting = replace(self.setting, worker_ids=self.setting.worker_ids[w : w + 1])
+        one.sampler = self.sampler.alone(w)
+        return one
+
     @abstractmethod
     def batch(self, step: int) -> Chunk:
         """Inputs [W, b, ...] and targets [W, b] of local step 0, 1, ..., augmented."""
 
     @abstractmethod
     def common(self, step: int) -> Chunk:
-        """Inputs [b, ...] and targets [b] drawn with replacement from all m training samples, the same whoever asks;
-        not augmented."""
+        """Inputs [b, ...] and targets [b] of the common batch, see sampler.common_rows; not augmented."""
 
     def train(self, at_most: int | None) -> Iterator[Chunk]:
         """Inputs [c, ...], targets [c], ...: all training samples in order, or ``at_most`` of them, evenly spread and
         always the same; not augmented. c is at most CHUNK, and its inputs take at most about CHUNK_BYTES."""
         m = self.samples
         few = at_most is not None and at_most < m
-        rows = torch.linspace(0, m - 1, at_most, dtype=torch.float64).long() if few else torch.arange(m)
+        return self._chunks(True, spread(m, at_most) if few else torch.arange(m))  # type: ignore[arg-type]
+
+    def chosen(self, rows: Tensor) -> Iterator[Chunk]:
+        """The same of the training samples ``rows``."""
         return self._chunks(True, rows)
 
     def test(self) -> Iterator[Chunk]:
@@ -90,8 +100,3 @@ class Feed(ABC):
         assert self.scale is not None
         assert self.shift is not None
         return x.to(self.setting.dtype).mul_(self.scale.view(-1, 1, 1)).add_(self.shift.view(-1, 1, 1))
-
-
-def common_rows(samples: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """The common batch of a step: indices [b] out of ``samples``."""
-    return torch.randint(samples, (batch_size,), generator=generator(seed, "common", step))

@@ -10,8 +10,9 @@ from torch import Tensor
 from commexp.problems.augment import Augment
 from commexp.problems.base import Setting
 from commexp.problems.data import Data
-from commexp.problems.feeds.base import Chunk, Feed, common_rows
+from commexp.problems.feeds.base import Chunk, Feed
 from commexp.problems.rows import SparseRows
+from commexp.problems.sampler import common_rows
 from commexp.seeding import generator
 
 DENSE_BYTES = 2**26  # sparse rows that take at most so many with their zeros are unpacked once for all
@@ -49,7 +50,7 @@ class InMemory(Feed):
         return x.view(*rows.shape, *x.shape[1:]), y.view(rows.shape)
 
     def common(self, step: int) -> Chunk:
-        rows = common_rows(self.samples, self.batch_size, self.setting.seed, step)
+        rows = common_rows(self.setting.parts, self.batch_size, self.setting.seed, step)
         return self._take(self.train_x, self.train_y, rows)
 
     def _chunks(self, train: bool, rows: Tensor) -> Iterator[Chunk]:

@@ -11,8 +11,8 @@ from commexp.problems.base import Setting
 from commexp.problems.data import Data
 from commexp.problems.datasets.photos import Photos
 from commexp.problems.feeds.arriving import Arriving, Key
-from commexp.problems.feeds.base import Chunk, Feed, common_rows
-from commexp.problems.sampler import Sampler
+from commexp.problems.feeds.base import Chunk, Feed
+from commexp.problems.sampler import Sampler, common_rows
 from commexp.seeding import derive
 
 
@@ -24,9 +24,18 @@ class Streamed(Feed):
         assert isinstance(data.train_x, Photos)
         self.train_x: Photos = data.train_x
         self.test_x: Photos | None = data.test_x
-        own = partial(_own_keys, self.sampler, setting, self.train_x.augment)
-        everyones = partial(_common_keys, self.samples, self.batch_size, setting.seed)
-        self._own, self._common = (Arriving(self.train_x, keys, setting.device) for keys in (own, everyones))
+        everyones = partial(_common_keys, setting.parts, self.batch_size, setting.seed)
+        self._own, self._common = self._arriving(), Arriving(self.train_x, everyones, setting.device)
+
+    def _arriving(self) -> Arriving:
+        own = partial(_own_keys, self.sampler, self.setting, self.train_x.augment)
+        return Arriving(self.train_x, own, self.setting.device)
+
+    def alone(self, w: int) -> Streamed:
+        one = super().alone(w)
+        assert isinstance(one, Streamed)
+        one._own = one._arriving()
+        return one
 
     def batch(self, step: int) -> Chunk:
         x, y = self._chunk(self.train_x, *self._own(step))
@@ -57,8 +66,8 @@ def _plain_keys(chunks: Sequence[Tensor], i: int) -> list[Key]:
     return [(index, None) for index in chunks[i].tolist()]
 
 
-def _common_keys(samples: int, batch_size: int, seed: int, step: int) -> list[Key]:
-    return [(index, None) for index in common_rows(samples, batch_size, seed, step).tolist()]
+def _common_keys(parts: Sequence[Tensor], batch_size: int, seed: int, step: int) -> list[Key]:
+    return [(index, None) for index in common_rows(parts, batch_size, seed, step).tolist()]
 
 
 def _own_keys(sampler: Sampler, setting: Setting, augment: bool, step: int) -> list[Key]:

@@ -1,0 +1,67 @@
+"""A codec that learns from aggregates is told of them, or refused: every algorithm with every such codec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from registry import bare, options, plan
+from torch import Tensor
+
+from commexp.compressors import Composition, RegTopK, TopK
+from commexp.refusals import UserError
+from commexp.rundir import Run
+from commexp.trial import Trial
+
+WORDS = ["dataset=linreg", "dataset.dim=20", "dataset.samples=10", "workers=4", "rounds=3", "algo.lr=0.01"]
+WORDS += ["network.compute.seconds=0.01"]
+LEARNING = [name for name in options("compress") if bare(name).learns]
+told: list[int] = []
+
+
+class Learning(TopK):
+    """A user's own, which says nothing of itself but that it has a ``feedback``."""
+
+    def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
+        told.append(len(aggregate))
+
+
+def test_who_learns() -> None:
+    assert LEARNING == ["regtopk"]
+    assert Composition(RegTopK(k=0.1), bare("qsgd")).learns
+    assert not bare("topk_qsgd").learns
+
+
+BARE = ["compress.error_feedback=false"]
+AROUND = [(algo, BARE) for algo in options("algo")] + [("sgd", []), ("sgd", ["compress.scope=layer"])]
+
+
+@pytest.mark.parametrize(("algo", "around"), AROUND)
+def test_every_algorithm_tells_its_codecs_or_refuses_them(algo: str, around: list[str]) -> None:
+    words = [*WORDS, f"algo={algo}", "compress=topk", f"compress._target_={__name__}.Learning", "compress.k=3", *around]
+    told.clear()
+    try:
+        made = Trial(plan(*words), torch.device("cpu"), Run(Path("none")))
+    except UserError as refused:
+        text = str(refused)
+        assert text.startswith("compress")
+        assert "\n" not in text
+        assert "; give " in text
+        return
+    for t in range(2):
+        made.comm.begin_round(t + 1)
+        made.algorithm.round(t)
+        made.comm.end_round()
+        assert told == [20] * (t + 1), "once a round, all of it"
+
+
+@pytest.mark.parametrize("algo", ["async_ps", "async_sgd", "sync_ps", "ssp", "choco", "dsgt", "proxgt_sr_e"])
+@pytest.mark.parametrize(
+    "codec", [["compress=regtopk"], ["compress=topk_qsgd", "compress.entries._target_=commexp.compressors.RegTopK"]]
+)
+def test_where_nobody_has_the_aggregate_it_is_refused(algo: str, codec: list[str]) -> None:
+    with pytest.raises(UserError) as refused:
+        plan(*WORDS, f"algo={algo}", *codec)
+    assert "learns from the aggregate of all workers, which nobody has with algo=" in str(refused.value)
+    assert str(refused.value).endswith("; give compress=topk")
