@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from commexp.checkpoint import load_checkpoint, save_checkpoint
+from commexp.checkpoint import load_checkpoint, load_worker, save_checkpoint, save_worker
 from commexp.comm import Links
 
 ALONE = Links()
@@ -91,3 +91,30 @@ def test_a_save_that_is_cut_short_leaves_the_one_before(tmp_path: Path) -> None:
     save(tmp_path, 9)
     assert sorted(p.name for p in tmp_path.glob("*.json")) == ["state-7.json", "state-9.json"]
     assert not list(tmp_path.glob("state-8-*"))
+
+
+WORKER: dict[str, Callable[[Path], object]] = {
+    "one bit flipped": lambda folder: flip(next(folder.glob("worker-1-*"))),
+    "gone": lambda folder: next(folder.glob("worker-1-*")).unlink(),
+    "no index": lambda folder: (folder / "worker-1.json").write_text("[]"),
+    "another worker's": lambda folder: (folder / "worker-0.json").rename(folder / "worker-1.json"),
+}
+
+
+@pytest.mark.parametrize("how", WORKER)
+def test_what_a_worker_keeps_is_checked_too(how: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Of workers that have a process each; without it a codec begins with no memory."""
+    for n, run in ((0, "a"), (1, "a"), (2, "b")):
+        save_worker(tmp_path, n, {"workers.residual": torch.full((1, 5), 1.0 + n)}, run)
+    found: list[dict[str, Tensor]] = []
+    load_worker(tmp_path, 1, "a", found.append)
+    load_worker(tmp_path, 3, "a", found.append)  # it has kept nothing
+    assert [one["workers.residual"].tolist() for one in found] == [[[2.0] * 5]]
+    assert capsys.readouterr().err == ""
+    load_worker(tmp_path, 2, "a", found.append)
+    WORKER[how](tmp_path)
+    load_worker(tmp_path, 1, "a", found.append)
+    assert len(found) == 1
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == 2
+    assert all(note.startswith("commexp: note: checkpoint worker-") for note in notes)

@@ -15,13 +15,15 @@ from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.curves import draw_curves
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
 from commexp.report.tables import METRICS, markdown, show
-from commexp.rundir import write_atomic
+from commexp.rundir import sweep_up, write_atomic
 from commexp.units import human_bytes
 
 
 def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job], list[LeftOut]]:
     """sweep.csv, .md, .tex, runs.csv and the figures of a sweep's folder, of its first ``count`` jobs (0: all);
     returns the Markdown table, the jobs, and those whose files or runs cannot be read."""
+    for place in (folder, folder / "figures"):
+        sweep_up(place)
     found = read_jobs(folder)[: count or None]
     jobs = [job for job in found if isinstance(job, Job)]
     left = [one for one in found if isinstance(one, LeftOut)]
