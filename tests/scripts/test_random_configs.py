@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from scripts.random_configs import config, outcome
 
 
