@@ -21,7 +21,9 @@ __version__ = "0.1.0"
 def run(*overrides: str) -> Run:
     """Runs the experiment that ``overrides`` describe, as ``commexp OVERRIDES...`` does, and returns its folder.
 
-    A finished identical run is returned as it is. Raises commexp.refusals.UserError for a mistake in an override.
+    A finished identical run is returned as it is. What the caller has set in torch, Hydra, Python has no part in the
+    result, and is afterwards as it was; of several threads that call, one runs at a time. Raises
+    commexp.refusals.UserError for a mistake in an override.
     """
     from commexp.api import run_experiment
 

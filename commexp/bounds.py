@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from commexp.problems import POLICIES, WAYS
 from commexp.refusals import UserError
 from commexp.schema import TRACKERS, Config
@@ -43,6 +45,8 @@ def check_bounds(c: Config) -> None:
         raise UserError(f"target_accuracy={c.target_accuracy}: out of range; give a share in (0, 1] such as 0.95")
     if c.launch.kind not in ("single", "torchrun"):
         raise UserError(f"launch.kind={c.launch.kind}: unknown; give single or torchrun")
+    if c.launch.device != "auto":
+        check_device(c.launch.device)
     if c.launch.nproc < 1:
         raise UserError(f"launch.nproc={c.launch.nproc}: must not be less than 1; give a number of processes")
     if not 0 <= c.launch.port < 65536:
@@ -53,3 +57,13 @@ def check_bounds(c: Config) -> None:
         raise UserError(f"launch.max_restarts={c.launch.max_restarts}: must not be negative; give 0 or more")
     if c.launch.threads is not None and c.launch.threads < 1:
         raise UserError(f"launch.threads={c.launch.threads}: must not be less than 1; give 1 or more, or null")
+
+
+def check_device(name: str) -> None:
+    """Raises UserError for what is no device anywhere; whether it is here, the run will see."""
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        _, colon, index = name.partition(":")
+        right = f"launch.device=cuda{colon}{index}" if name.startswith("gpu") else "auto, cpu or cuda"
+        raise UserError(f"launch.device={name}: no such device; give {right}") from error

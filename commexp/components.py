@@ -3,48 +3,160 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from commexp.algorithms import Algorithm
+from commexp.allocations import Allocation
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise
-from commexp.refusals import UserError
+from commexp.network import Network, Straggler
+from commexp.problems import Dataset, Model, Partition, Prox
+from commexp.refusals import UserError, misfit, shown
+from commexp.topologies import Topology
 
 T = TypeVar("T")
+KINDS: dict[str, type[Any]] = {
+    "dataset": Dataset,
+    "partition": Partition,
+    "allocation": Allocation,
+    "model": Model,
+    "prox": Prox,
+    "topology": Topology,
+    "compress": Compressor,
+    "algo": Algorithm,
+    "network": Network,
+    "straggler": Straggler,
+}
 
 
-def build(node: dict[str, Any], key: str, kind: type[T]) -> T:
+def build(node: Mapping[str, Any], key: str, kind: type[T], foreign: bool = False) -> T:
     """The object that ``node`` (``_target_`` and fields) describes; a dataclass's field types are enforced.
 
-    Raises UserError if the target cannot be found, is no ``kind``, or refuses its fields.
+    A field may hold a node of its own where its class declares a component there. ``foreign``: the node comes from a
+    run folder, which anybody may have written. It may then name only classes of commexp itself that are of the right
+    kind, it is checked to its last depth before the first object is made, and nothing is imported for it.
+    Raises UserError if a target cannot be found, is no ``kind``, or refuses its fields.
     """
-    target = str(node.get("_target_"))
-    try:
-        cls = get_class(target)
-    except Exception as error:
-        raise UserError(
-            f"{key}._target_={target}: cannot be imported ({' '.join(str(error).split())}); give a class's full name"
-        ) from error
-    if not issubclass(cls, kind):
-        raise UserError(f"{key}._target_={target}: is no {kind.__name__}; give a subclass of it")
-    values = {
-        name: build(value, f"{key}.{name}", object) if isinstance(value, dict) and "_target_" in value else value
-        for name, value in node.items()
-        if name != "_target_"
-    }
+    if foreign:
+        _check_plain(node, key)
+    cls, inner = _classes(node, key, kind, foreign)
+    values: dict[str, Any] = {name: value for name, value in node.items() if name != "_target_"}
+    values.update({name: build(node[name], f"{key}.{name}", part, foreign) for name, part in inner.items()})
+    target = node["_target_"]
     try:
         if dataclasses.is_dataclass(cls):
             return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values)))
         return cls(**values)
     except OmegaConfBaseException as error:
-        raise UserError(_mistyped(key, values, error) + f"; see {target}") from error
-    except ValueError as error:
+        raise UserError(_mistyped(key, values, error)) from error
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{key}.{error}") from error
     except TypeError as error:
         raise UserError(f"{key}._target_={target}: {error}; give its fields their values") from error
+
+
+def _classes(node: Mapping[str, Any], key: str, kind: type[T], foreign: bool) -> tuple[type[T], dict[str, type[Any]]]:
+    """The class of a node, and what kind of component each field is that holds a node of its own; those are checked
+    too, and no node may stand anywhere else. Raises UserError."""
+    target = node.get("_target_")
+    cls = _our_class(target, key, kind) if foreign else _any_class(str(target), key)
+    if not issubclass(cls, kind):
+        raise UserError(f"{key}._target_={target}: is no {kind.__name__}; give a subclass of it")
+    inner: dict[str, type[Any]] = {}
+    declared = _component_fields(cls)
+    for name, value in node.items():
+        if name in declared and isinstance(value, Mapping) and "_target_" in value:
+            inner[name] = declared[name]
+            _classes(value, f"{key}.{name}", declared[name], foreign)
+            continue
+        for where, found in _targets(value, f"{key}.{name}"):
+            raise UserError(f"{where}._target_={found}: {target} takes no component there; leave it out")
+    return cls, inner
+
+
+def _any_class(target: str, key: str) -> type[Any]:
+    """What a user names on the command line, their own package's classes included. Raises UserError."""
+    try:
+        return cast(type[Any], get_class(target))
+    except Exception as error:
+        raise UserError(
+            f"{key}._target_={target}: cannot be imported ({' '.join(str(error).split())}); give a class's full name"
+        ) from error
+
+
+def _our_class(target: object, key: str, kind: type[Any]) -> type[Any]:
+    """The class of that name, if it is commexp's own and a ``kind``. Raises UserError."""
+    found = _imported(target, kind)
+    if found is None:
+        raise UserError(f"{key}._target_={target}: is no {kind.__name__} of commexp's own")
+    return found
+
+
+def outside(config: Mapping[str, Any]) -> list[str]:
+    """What a run's config names, at any depth, that is none of commexp's own components."""
+    return [
+        f"{where}._target_={target}"
+        for where, target in _targets(config, "config")
+        if not any(_imported(target, kind) for kind in KINDS.values())
+    ]
+
+
+def _imported(target: object, kind: type[Any]) -> type[Any] | None:
+    """Importing a module runs it, so that a name is only looked up in what has been imported."""
+    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    room = ".".join(kind.__module__.split(".")[:2])  # commexp.network
+    if f"{module}.".startswith(f"{room}.") and module in sys.modules:
+        found = vars(sys.modules[module]).get(name)
+        if isinstance(found, type) and issubclass(found, kind) and f"{found.__module__}.".startswith(f"{room}."):
+            return found
+    return None
+
+
+def _component_fields(cls: type[Any]) -> dict[str, type[Any]]:
+    """The fields of a class, or what it is made with, that are declared to be components, and of which kind."""
+    try:
+        hints = get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
+    except Exception:  # declared by names that only type checkers see
+        return {}
+    found = {}
+    for name, hint in hints.items():
+        for one in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+            if isinstance(one, type) and get_origin(one) is None and issubclass(one, tuple(KINDS.values())):
+                found[name] = one
+    return found
+
+
+def _targets(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Where in a value, at any depth, a ``_target_`` stands."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield key, value["_target_"]
+        for name, each in value.items():
+            yield from _targets(each, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from _targets(each, f"{key}[{index}]")
+
+
+def _check_plain(value: Any, key: str) -> None:
+    """Raises UserError for an interpolation, which would read the environment, or run whatever a resolver does."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            _check_plain(name, f"{key}.{name}")
+            _check_plain(each, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            _check_plain(each, f"{key}[{index}]")
+    elif isinstance(value, str) and "${" in value:
+        raise UserError(f"{key}={value}: is an interpolation")
 
 
 def typed(key: str, values: dict[str, Any], kind: type[T], refuses: str = "") -> T:
@@ -53,21 +165,22 @@ def typed(key: str, values: dict[str, Any], kind: type[T], refuses: str = "") ->
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values)))
     except OmegaConfBaseException as error:
-        raise UserError(_mistyped(key, values, error) + "; commexp --cfg job shows a value that fits") from error
+        raise UserError(_mistyped(key, values, error)) from error
     except ValueError as error:
         raise UserError(f"{refuses or key}.{error}") from error
 
 
 def _mistyped(key: str, values: dict[str, Any], error: OmegaConfBaseException) -> str:
     """Which field of a component has a value of the wrong type, and which type is right."""
-    field = str(error.full_key).split(".")[0].split("[")[0]
-    reason = str(error.msg).splitlines()[0].replace("incompatible with type hint", "no")
-    if not field:  # a whole section given as one value: the error names the value alone
-        field = next((name for name, value in values.items() if reason.endswith(f"value: {value}")), "")
-        reason = "not one value but a section; set its fields"
-    if field in values:
-        return f"{key}.{field}={values[field]}: {reason}"
-    return f"{key}: {reason}"
+    path = re.split(r"\[", str(error.full_key or ""))[0].split(".")
+    if not path[0]:  # a whole section given as one value: the error names the value alone
+        reason = str(error.msg).splitlines()[0]
+        path = [next((name for name, value in values.items() if reason.endswith(f"value: {value}")), "")]
+        return f"{key}.{path[0]}={shown(values.get(path[0]))}: not one value but a section; set its fields"
+    found: Any = values
+    for part in path:
+        found = found.get(part) if isinstance(found, dict) else None
+    return misfit(error, f"{key}.{'.'.join(path)}={shown(found)}")
 
 
 @dataclass

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import math
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,30 +17,19 @@ from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
 from commexp.bounds import check_bounds
 from commexp.comm import check_carrier
-from commexp.components import around_codec, build, short, typed, wrap
+from commexp.components import KINDS, around_codec, build, short, typed, wrap
 from commexp.compressors import Compressor
+from commexp.host import quiet
 from commexp.network import Network, Straggler
 from commexp.pairs import check_pairs
 from commexp.problems import Dataset, Model, Partition, Prox
 from commexp.ranks import joins
-from commexp.refusals import UserError
+from commexp.refusals import UserError, misfit, shown, unknown_key
 from commexp.schema import COMPONENTS, UNHASHED, Config
 from commexp.topologies import Gossip, Topology
 
 T = TypeVar("T")
-logging.getLogger("hydra.utils").addHandler(logging.NullHandler())  # else it prints what we say in one line
-KINDS: dict[str, type[Any]] = {
-    "dataset": Dataset,
-    "partition": Partition,
-    "allocation": Allocation,
-    "model": Model,
-    "prox": Prox,
-    "topology": Topology,
-    "compress": Compressor,
-    "algo": Algorithm,
-    "network": Network,
-    "straggler": Straggler,
-}
+TOO_MANY = 2**31
 
 
 @dataclass
@@ -48,12 +37,14 @@ class Plan:
     """An experiment that has been checked as far as it can be without its data.
 
     ``config``: the typed config. ``resolved``: the same as plain values, components with all their fields.
-    ``name``: the run folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``.
+    ``name``: the run folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``. ``identity``: 64
+    hex of the same and of commexp's version.
     """
 
     config: Config
     resolved: dict[str, Any]
     name: str
+    identity: str
     dataset: Dataset
     partition: Partition
     allocation: Allocation
@@ -94,6 +85,7 @@ class Plan:
         return "server" if served and self.config.comm.exchange == "auto" else self.config.comm.exchange
 
 
+@quiet()
 def prepare(composed: DictConfig) -> Plan:
     """Checks types and bounds and makes the components. Raises UserError."""
     try:
@@ -101,10 +93,13 @@ def prepare(composed: DictConfig) -> Plan:
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key}: has no value; give {error.full_key}=...") from error
     except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {error.msg}") from error
+        found = OmegaConf.to_container(composed)  # as it was given, interpolations too
+        for part in str(error.full_key).split("[")[0].split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        raise UserError(misfit(error, f"{error.full_key}={shown(found)}")) from error
     for key in map(str, composed):
         if key not in Config.__dataclass_fields__:
-            raise UserError(f"{key}={composed[key]}: no such key; leave it out, or see commexp --help")
+            raise UserError(unknown_key(key, [f"{key}={shown(composed[key])}"]))
     check_bounds(config)
     nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
     around = around_codec(nodes["compress"])
@@ -130,6 +125,7 @@ def prepare(composed: DictConfig) -> Plan:
         config,
         resolved,
         name="-".join([*words, fingerprint(resolved, parts)]),
+        identity=fingerprint({**resolved, "commexp": version("commexp")}, parts, 32),
         dataset=parts["dataset"],
         partition=parts["partition"],
         allocation=parts["allocation"],
@@ -145,7 +141,7 @@ def prepare(composed: DictConfig) -> Plan:
 
 
 def _check_finite(key: str, value: Any) -> None:
-    """No setting of ours means anything at infinity."""
+    """No setting of ours means anything at infinity, and no count of ours is of another billion things."""
     if isinstance(value, dict):
         for name, inner in value.items():
             _check_finite(f"{key}.{name}" if key else name, inner)
@@ -154,11 +150,14 @@ def _check_finite(key: str, value: Any) -> None:
             _check_finite(key, inner)
     elif isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key}={value}: not a finite number; give one")
+    elif isinstance(value, int) and abs(value) >= TOO_MANY and key != "seed":
+        raise UserError(f"{key}={value}: too large; give less than {TOO_MANY}")
 
 
-def fingerprint(resolved: dict[str, Any], parts: dict[str, Any]) -> str:
-    """8 hex digits over what changes the result: not launch, outputs, ..., nor a field that only says where a file
-    lies (metadata ``location``). Where real processes decide whose message comes first, that is another result."""
+def fingerprint(resolved: dict[str, Any], parts: dict[str, Any], size: int = 4) -> str:
+    """``size`` bytes, as hex digits, over what changes the result: not launch, outputs, ..., nor a field that only says
+    where a file lies (metadata ``location``). Where real processes decide whose message comes first, that is another
+    result."""
     kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
     if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
         kept["inject"] = resolved["launch"]["inject"]
@@ -166,7 +165,7 @@ def fingerprint(resolved: dict[str, Any], parts: dict[str, Any]) -> str:
         if dataclasses.is_dataclass(part):
             where = {f.name for f in dataclasses.fields(part) if "location" in f.metadata}
             kept[name] = {k: v for k, v in kept[name].items() if k not in where}
-    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=size).hexdigest()
 
 
 def _describe(node: dict[str, Any], part: Any) -> dict[str, Any]:

@@ -22,9 +22,10 @@ def follow(trial: Trial, links: Remote | Spoke) -> None:
             answer_calls(trial, links)
             return
         assert isinstance(trial.world, AtWorker)
-        first = links.next()
+        first, plan = links.next(), trial.plan
+        trial.world.recall(links.worker, trial.run, plan.identity)
         with trial.run.logging(log, links.worker + 1):
-            trial.world.work(links, first, trial.checked, trial.plan.config.launch.inject, trial.run)
+            trial.world.work(links, first, trial.checked, plan.config.launch.inject, trial.run, plan.identity)
 
 
 def answer_calls(trial: Trial, links: Remote) -> None:

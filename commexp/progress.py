@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from commexp.units import human_bytes
 
+T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
+SOON = 2.0  # seconds for which nobody wonders what is being done
 
 
 class Progress:
@@ -20,7 +22,7 @@ class Progress:
 
     def __init__(self, rounds: int, first: int, shown: bool = True) -> None:
         self.rounds, self.first = rounds, first
-        self.terminal = shown and sys.stderr.isatty()
+        self.terminal = shown and sys.stderr is not None and sys.stderr.isatty()
         self.begin = self.last_line = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -63,3 +65,15 @@ def _values(row: Mapping[str, Any]) -> str:
         parts.append(f"distance {row['dist_to_opt']:.1e}")
     parts.append(f"sent {human_bytes(row['bytes_sent'])}")
     return "  ".join(parts)
+
+
+def checking(jobs: Sequence[T]) -> Iterator[T]:
+    """The jobs of a sweep, one after the other; says how far that is, if it is not done soon."""
+    terminal, begin = sys.stderr.isatty(), time.monotonic()
+    due = begin + SOON
+    for done, job in enumerate(tqdm(jobs, "checking", delay=SOON, disable=not terminal, unit=" jobs", leave=False)):
+        if not terminal and time.monotonic() > due:
+            due = time.monotonic() + SECONDS_BETWEEN_LINES
+            text = f"commexp: note: checking the sweep's {len(jobs)} jobs before the first begins: {done} done"
+            print(text, file=sys.stderr, flush=True)
+        yield job

@@ -8,11 +8,12 @@ import shlex
 import subprocess
 import sys
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from commexp import __version__
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commexp": version("commexp"),
+        "commexp": __version__,
         "git_commit": git_commit(),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +14,14 @@ from commexp.algorithms import Algorithm
 from commexp.allocations import Held
 from commexp.books import busy
 from commexp.comm import Entry, stretch_ends
-from commexp.components import build
+from commexp.components import build, outside
 from commexp.network import Closing, Network, Straggler, VirtualClock
 from commexp.refusals import UserError
 from commexp.rundir import Run
 
 NEEDED = ("config.yaml", "meta.json", "metrics.csv", "traffic.csv", "rounds.csv")
+MOST = 10**8  # numbers that a round of the books may stand for; a run's own have some thousand
+LONGEST = 10**5  # mixings of a round, and stretches of a gradient
 
 
 @dataclass(frozen=True)
@@ -32,46 +36,73 @@ class Booking:
 
 
 class Replay:
-    """What a run has left of its rounds, for any number of networks. Raises UserError for a folder without it."""
+    """What a run has left of its rounds, for any number of networks. The folder may be anybody's: its config names
+    commexp's own components alone, of which the method and who is late are made, and no file that it names is read.
+    ``outside``: what else it names, which is left alone. Raises UserError for a folder that has no such books."""
 
     def __init__(self, run: Run) -> None:
         missing = [name for name in NEEDED if not (run.folder / name).is_file()]
         if missing:
             raise UserError(f"RUN={run.folder}: has no {missing[0]}; give the folder of a run that has ended")
-        self.run, self.config = run, run.config
-        self.algorithm = build(dict(self.config["algo"]), "algo", Algorithm)
+        self.run = run
+        try:
+            self._read(run)
+        except UserError as error:
+            raise UserError(f"RUN={run.folder}: {error}") from error
+        except Exception as error:  # whatever a stranger's file makes of our reading it
+            why = " ".join(str(error).split())
+            raise UserError(f"RUN={run.folder}: its books cannot be read ({type(error).__name__}: {why})") from error
+
+    def _read(self, run: Run) -> None:
+        self.config = run.config
+        self.outside = outside(self.config)
+        self.algorithm = build(self.config["algo"], "algo", Algorithm, foreign=True)
+        self.straggler: Straggler = build(self.config["straggler"], "straggler", Straggler, foreign=True)
         if self.algorithm.asynchronous:
-            raise UserError(
-                f"RUN={run.folder}: whose message came first depends on the network; run it on the other one"
-            )
-        self.evaluated = [int(row["round"]) for row in run.rows("metrics")]
-        self.gradients = {int(row["round"]): float(row["gradients"]) for row in run.rows("rounds")}
+            raise UserError("whose message came first depends on the network; run it on the other one")
+        self.evaluated = [_count(row["round"]) for row in run.rows("metrics")]
+        if not self.evaluated:
+            raise UserError("has not evaluated yet; give the folder of a run that has ended")
+        self.gradients = {_count(row["round"]): _amount(row["gradients"]) for row in run.rows("rounds")}
         self.bookings: dict[int, list[Booking]] = defaultdict(list)
         self.busy: dict[int, float] = defaultdict(float)  # seconds of one worker
         meta = run.meta
-        workers, processes = meta["workers"], meta["processes"]
-        self.stretches = stretch_ends(meta["parameters"], meta["stretch"]) if "stretch" in meta else None
+        workers, processes = _count(meta["workers"]), _count(meta["processes"])
+        self.workers, self.seed = _count(self.config["workers"]), _count(self.config["seed"])
+        self.stretches = None
+        if "stretch" in meta:
+            dim, stretch = _count(meta["parameters"]), _count(meta["stretch"] or 0)
+            _check_size("stretches", dim / stretch if stretch else 1, LONGEST)
+            self.stretches = stretch_ends(dim, stretch)
         self.held = None
         if (run.folder / "allocation.csv").is_file():
-            pairs = run.rows("allocation")
-            held = np.zeros((workers, 1 + max(row["subset"] for row in pairs)), dtype=bool)
-            held[[row["worker"] for row in pairs], [row["subset"] for row in pairs]] = True
+            pairs = [(_count(row["worker"]), _count(row["subset"])) for row in run.rows("allocation")]
+            _check_size("workers and subsets", workers * (1 + max(subset for _, subset in pairs)), MOST)
+            held = np.zeros((workers, 1 + max(subset for _, subset in pairs)), dtype=bool)
+            held[tuple(zip(*pairs, strict=True))] = True
             self.held = Held(held)
+        load = 1 if self.held is None else self.held.loads.max()
+        _check_size("gradients of a round", load * self.workers * (1 + max(self.gradients.values(), default=0)), MOST)
         here = workers // processes if self.held is None else self.held.computed(processes)
         columns = list(Booking.__dataclass_fields__)
         for row in run.rows("traffic"):
-            self.bookings[row["round"]].append(Booking(**{name: row[name] for name in columns}))
-            self.busy[row["round"]] += busy(Entry(**row)) / here
+            booking = Booking(**{name: row[name] for name in columns})
+            _check_size("mixings of a round", _count(booking.repeats), LONGEST)
+            _check_size("bytes of an exchange", _count(booking.bytes_wire), 10**18)
+            self.bookings[_count(row["round"])].append(booking)
+            self.busy[row["round"]] += _amount(busy(Entry(**row)) / here)
         rows = run.rows("topology") if (run.folder / "topology.csv").is_file() else []
-        self.links = ([r["worker"] for r in rows], [r["neighbour"] for r in rows]) if rows else None
+        self.links = ([_count(r["worker"]) for r in rows], [_count(r["neighbour"]) for r in rows]) if rows else None
+        if rows and max(map(max, self.links or ())) >= self.workers:
+            raise ValueError(f"topology.csv: there is no worker {max(map(max, self.links or ()))} of {self.workers}")
 
     def _coded(self, network: Network) -> tuple[np.ndarray | None, Closing | None]:
         """Loads, and when rounds are closed. Raises UserError where others would have answered on this network."""
         if self.held is None:
             return None, None
         closes = self.algorithm.closes(self.held)
-        own = build(dict(self.config["network"]), "network", Network)
-        if closes not in (None, (None, None)) and network.compute != own.compute:
+        own = self.config["network"]["compute"]  # as it is written, for it may name a file
+        if closes not in (None, (None, None)) and dataclasses.asdict(network.compute) != own:
             raise UserError(
                 f"RUN={self.run.folder}: who answered first depends on network.compute, and this one has another; run "
                 "it there"
@@ -81,22 +112,42 @@ class Replay:
     def seconds(self, network: Network) -> list[float]:
         """The virtual clock at each evaluation, exactly as a run on this network would have it. Raises UserError for a
         network that does not fit the run's workers."""
-        node: dict[str, Any] = dict(self.config["straggler"])
-        straggler = build(node, "straggler", Straggler)
-        workers, seed = self.config["workers"], self.config["seed"]
         if network.overlap and self.stretches is None:
             raise UserError(f"RUN={self.run.folder}: does not say what may overlap; run it again, with rerun=true")
-        loads, closing = self._coded(network)
         try:
+            loads, closing = self._coded(network)
             clock = VirtualClock(
-                network, straggler, workers, seed, self.links, loads, closing, self.stretches or (1.0,)
+                network, self.straggler, self.workers, self.seed, self.links, loads, closing, self.stretches or (1.0,)
             )
+            found, last = [], 0
+            for number in self.evaluated:
+                for t in range(last + 1, number + 1):
+                    clock.round(t, self.gradients[t], self.bookings[t], self.busy[t])
+                last = number
+                found.append(clock.now)
         except ValueError as error:
             raise UserError(f"RUN={self.run.folder}: {error}") from error
-        found, last = [], 0
-        for number in self.evaluated:
-            for t in range(last + 1, number + 1):
-                clock.round(t, self.gradients[t], self.bookings[t], self.busy[t])
-            last = number
-            found.append(clock.now)
+        except UserError:
+            raise
+        except Exception as error:  # as above
+            why = f"{type(error).__name__}: {error}"
+            raise UserError(f"RUN={self.run.folder}: its books do not hold what a run's do ({why})") from error
         return found
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _amount(value: Any) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is no amount")
+    return float(value)
+
+
+def _check_size(what: str, size: float, most: int) -> None:
+    """What would take the machine's memory or days is in no run's books."""
+    if not size <= most:
+        raise ValueError(f"{what}: {size:.3g}, more than {most}")

@@ -3,54 +3,98 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import logging
 import math
 import os
+import re
+import secrets
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from filelock import FileLock, Timeout
 
+from commexp import files
+from commexp.locks import hold, is_held, remove_unheld
+
 if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED = ("completed", "diverged")
-SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it has been built
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replaces ``path`` by ``content`` in one step: temporary file beside it, fsync, rename."""
+#: what ``write_atomic`` leaves beside a file, or a picture's older writer, when it is killed
+LITTER = re.compile(r"\..+\.(csv|json|yaml|md|tex|html|png|pdf|npy|safetensors)\.[^.]+|tmp\w{8}\.(png|pdf)")
+
+
+def write_atomic(path: Path, content: bytes | bytearray | str) -> None:
+    """Replaces ``path`` by ``content`` in one step: temporary file beside it, fsync, rename. Its permissions are what
+    the user's umask leaves. Raises OSError, which names ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    replace(path, content)
+
+
+def replace(path: Path, content: bytes | bytearray | str) -> None:
+    """The same in a folder that is there."""
+    temporary = None
     try:
+        handle, temporary = _beside(path)
         with os.fdopen(handle, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+            os.replace(temporary, path)  # before it is closed, and no longer held
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
 
 
+def _beside(path: Path) -> tuple[int, Path]:
+    """A new file beside ``path``, which this process holds, so that nobody takes it for litter."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            if hold(handle):
+                return handle, temporary
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def sweep_up(folder: Path) -> None:
+    """Removes what writers that were killed have left in ``folder``; what a living one holds stays."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if LITTER.fullmatch(path.name) and not path.is_dir():
+                remove_unheld(path)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomic(path, json.dumps(_finite(content), indent=2) + "\n")
+    write_atomic(path, as_json(content))
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(content), indent=2) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The file's object, or an empty one where there is no readable file."""
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = files.read_json(path)
     except (OSError, ValueError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
@@ -70,6 +114,7 @@ class Run:
     """One experiment's folder, finished or not."""
 
     folder: Path
+    _place: list[tuple[int, int]] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -77,11 +122,20 @@ class Run:
 
     @property
     def status(self) -> str | None:
-        return self.meta.get("status")
+        """running, completed, interrupted, diverged or failed; None where there is no run. A run that says that it is
+        running while nobody holds its lock has been killed: it is interrupted."""
+        said = self.recorded
+        return "interrupted" if said == "running" and is_held(self.folder / LOCK) is False else said
+
+    @property
+    def recorded(self) -> str | None:
+        """The status that meta.json tells."""
+        said = self.meta.get("status")
+        return said if isinstance(said, str) else None
 
     @property
     def finished(self) -> bool:
-        return self.status in FINISHED
+        return self.recorded in FINISHED
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -98,46 +152,82 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        loaded = yaml.load((self.folder / "config.yaml").read_text(encoding="utf-8"), Loader=SAFE)
-        assert isinstance(loaded, dict)
+        """As plain values. Raises OSError or ValueError where it cannot be read."""
+        loaded = files.read_yaml(self.folder / "config.yaml")
+        if not isinstance(loaded, dict):
+            raise ValueError("holds no keys with values")
         return loaded
 
     @property
     def metrics(self) -> pd.DataFrame:
         """A row per evaluation; the columns are explained in the README."""
-        return _read_csv(self.folder / "metrics.csv")
+        return self.table("metrics")
 
     @property
     def traffic(self) -> pd.DataFrame:
         """A row per exchange and direction."""
-        return _read_csv(self.folder / "traffic.csv")
+        return self.table("traffic")
+
+    def table(self, name: str, /, **types: str) -> pd.DataFrame:
+        """``name``.csv; empty where there is none, or nothing in it. ``types``: of columns, where they are not to be
+        guessed. Raises OSError or ValueError for one that cannot be read."""
+        import pandas as pd  # a third of a second that commexp --help does not need
+
+        path = self.folder / f"{name}.csv"
+        text = files.read_csv(path) if os.path.lexists(path) else ""
+        return pd.read_csv(io.StringIO(text), low_memory=False, dtype=types) if text else pd.DataFrame()
 
     def set_meta(self, **changes: Any) -> None:
-        write_json(self.folder / "meta.json", {**self.meta, **changes})
+        self.write("meta.json", as_json({**self.meta, **changes}))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        self.write("summary.json", as_json(summary))
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        write_atomic(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        self.write("config.yaml", yaml.dump(dict(config), Dumper=_Plain, sort_keys=False))
 
     def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """``name``.csv: a header and a line per row; numbers in full, so that ``rows`` reads the same ones back."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomic(self.folder / f"{name}.csv", text.getvalue())
+        self.write(f"{name}.csv", as_csv(rows, list(rows[0]) if rows else []))
+
+    def write(self, name: str, content: bytes | bytearray | str) -> None:
+        """The file ``name``, in one step. Raises FileNotFoundError where the folder that was locked is gone."""
+        if self._place:  # this process holds the lock
+            self.check_place()
+            replace(self.folder / name, content)
+        else:
+            write_atomic(self.folder / name, content)
+
+    def check_place(self) -> None:
+        """Raises FileNotFoundError where the folder that was locked has been removed or renamed, or is another."""
+        try:
+            there = [_identity(self.folder)]
+        except OSError:
+            there = []
+        if self._place and there != self._place:
+            gone = "the run's folder has been removed or renamed while the run went on"
+            raise FileNotFoundError(errno.ENOENT, gone, str(self.folder))
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows that ``write_rows`` wrote."""
-        with open(self.folder / f"{name}.csv", encoding="utf-8", newline="") as file:
-            return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)]
+        """The rows that ``write_rows`` wrote. Raises OSError or ValueError for a file that cannot be read."""
+        text = io.StringIO(files.read_csv(self.folder / f"{name}.csv"), newline="")
+        return [{key: from_cell(text) for key, text in row.items()} for row in csv.DictReader(text)]
 
     def clear(self) -> None:
         """Empties the folder, but for the lock that this process holds."""
         for path in self.folder.iterdir():
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name != LOCK:
-                path.unlink()
+                path.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Removes what writers that were killed have left, and the checkpoints of a run that has ended. For whoever
+        holds the lock."""
+        for folder in (self.folder, self.folder / "checkpoints", self.folder / "figures"):
+            sweep_up(folder)
+        if self.finished:
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def make_folder(self) -> None:
         """Makes the folder. Raises OSError if it cannot be made or written."""
@@ -156,44 +246,84 @@ class Run:
                 for stream in (sys.stdout, sys.stderr):
                     stream.flush()
                     os.dup2(file.fileno(), stream.fileno())
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = RunLog(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        level = log.level
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         try:
             yield
         finally:
+            log.setLevel(level)
             log.removeHandler(handler)
             handler.close()
+
+    def is_locked(self) -> bool:
+        """Whether a process is running it."""
+        return bool(is_held(self.folder / LOCK))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time; the operating system lets go when its holder dies, however it dies."""
         lock = FileLock(self.folder / LOCK)
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"commexp: note: {self.name} is being run by another process; waiting for it", file=sys.stderr)
-            lock.acquire()
+            try:
+                lock.acquire(timeout=GLANCE, poll_interval=GLANCE / 10)
+            except Timeout:
+                print(f"commexp: note: {self.name} is being run by another process; waiting for it", file=sys.stderr)
+                lock.acquire()
+            self._place[:] = [_identity(self.folder)]
+        except OSError as error:
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(self.folder)) from error
         try:
             yield
         finally:
+            self._place.clear()
             lock.release()
 
 
+class RunLog(logging.FileHandler):
+    """A full disk ends the run with a line of its own; the log does not print a traceback for each of its lines."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 LOCK = ".lock"
+GLANCE = 0.5  # seconds: others may hold the lock for a moment to see whether it is held
 
 
-def _number(text: str) -> int | float | str:
+def _identity(folder: Path) -> tuple[int, int]:
+    about = os.stat(folder)
+    return about.st_dev, about.st_ino
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], header: bool = True) -> str:
+    """A line per row, after one of the columns' names."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+class _Plain(yaml.SafeDumper):
+    """A list that occurs twice is written twice: a file with aliases would not be read again."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def from_cell(text: str) -> int | float | str:
+    """What a cell of a CSV file stands for."""
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
     return text
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    import pandas as pd  # a third of a second that commexp --help does not need
-
-    return pd.read_csv(path) if path.is_file() and path.stat().st_size > 1 else pd.DataFrame()

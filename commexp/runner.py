@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -15,11 +16,17 @@ from commexp.rundir import Run
 from commexp.running import Running
 
 
-def execute(plan: Plan, device: torch.device, links: Links | None = None) -> Run:
+def execute(plan: Plan, device: torch.device, links: Links | None = None, hold: ExitStack | None = None) -> Run:
     """Runs the plan to its end, or shows that it has been run. All of its processes call this together; the first one
-    writes. Raises UserError before anything is written."""
-    links, run = links or Links(), folder_of(plan)
-    if links.first_says(run.finished and not plan.config.rerun):
+    writes, and holds the run's lock until ``hold`` is closed. Raises UserError before anything is written."""
+    with ExitStack() as own:
+        return _execute(plan, device, links or Links(), hold or own)
+
+
+def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) -> Run:
+    run, again = folder_of(plan), plan.config.rerun
+    locked = links.rank == 0 and not again and lock_finished(run, hold)
+    if links.first_says(not again and run.finished):
         return run
     side = apart(links, plan.algorithm.asynchronous) if isinstance(links, Processes) and plan.goes_on else links
     running = Running(plan, device, run, side)
@@ -29,15 +36,30 @@ def execute(plan: Plan, device: torch.device, links: Links | None = None) -> Run
     refusal = "" if links.rank else _cannot_write(run, plan)
     if refusal := links.tell(refusal)[0]:
         raise UserError(refusal)
-    with run.locked() if links.rank == 0 else nullcontext():
-        if links.first_says(not run.finished or plan.config.rerun):
-            if isinstance(side, Remote | Spoke):
-                follow(running, side)
-            else:
-                if isinstance(side, Coordinator | Hub):
-                    side.listen()
-                running.run_to_end()
+    if links.rank == 0 and not locked:
+        hold.enter_context(run.locked())
+        run.tidy()
+    if links.first_says(again or not run.finished):
+        if isinstance(side, Remote | Spoke):
+            follow(running, side)
+        else:
+            if isinstance(side, Coordinator | Hub):
+                side.listen()
+            running.run_to_end()
     return run
+
+
+def lock_finished(run: Run, hold: ExitStack) -> bool:
+    """Whether ``hold`` has the lock of a run that was finished, so that nobody runs it again while it is shown, and
+    what was left behind has been put away. A run that is not, or whose folder cannot be written, is not locked."""
+    if not run.finished:
+        return False
+    try:
+        hold.enter_context(run.locked())
+    except OSError:
+        return False
+    run.tidy()
+    return True
 
 
 def apart(links: Processes, asynchronous: bool) -> Links:
@@ -48,7 +70,8 @@ def apart(links: Processes, asynchronous: bool) -> Links:
 
 
 def folder_of(plan: Plan) -> Run:
-    return Run(Path(plan.config.outputs) / "runs" / plan.name)
+    """The run's folder, by its absolute path: it is found wherever the process may go."""
+    return Run(Path(os.path.expanduser(plan.config.outputs)).absolute() / "runs" / plan.name)
 
 
 def _cannot_write(run: Run, plan: Plan) -> str:

@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 import time
+from contextlib import suppress
 
 import torch
 
@@ -20,7 +21,8 @@ from commexp.inventory import write_inventory
 from commexp.problems import NonFiniteError
 from commexp.progress import Progress
 from commexp.provenance import now
-from commexp.rundir import Run, write_json
+from commexp.rundir import Run
+from commexp.state import load_checked
 from commexp.trial import Trial
 
 log = logging.getLogger("commexp")
@@ -39,13 +41,13 @@ class Running(Trial):
         super().__init__(plan, device, run, links)
         self._saved, self._cost = time.monotonic(), 0.0
         self._named = 0  # losses
+        self._loaded = False  # state of a checkpoint
         self.tracking = Tracking(plan.config.track if self.links.rank == 0 else ())
 
     def run_to_end(self) -> None:
         run, books, first = self.run, self.books, self.links.rank == 0
-        state = None if self.plan.config.rerun else books.restore(self.comm)
-        begun = {"started": now()} if state is None else {"started": run.meta.get("started"), "resumed": now()}
-        if first and state is None:
+        resumed = not self.plan.config.rerun and self._resumes()
+        if first and not resumed:
             run.clear()
         self.links.tell("")  # from here on others may write into the folder
         with run.logging(log, self.links.rank):
@@ -53,12 +55,13 @@ class Running(Trial):
                 if first:
                     run.write_config(self.plan.resolved)
                     write_inventory(self)
-                    run.set_meta(name=self.plan.name, status="running", **begun, **about(self))
+                    times = {"started": run.meta.get("started"), "resumed": now()} if resumed else {"started": now()}
+                    run.set_meta(name=self.plan.name, status="running", **times, **about(self))
                     say_what_it_costs(self)
                     self.tracking.begin(self.plan.resolved, run.folder)
                 why = {}
                 try:
-                    status = self._loop(state)
+                    status = self._loop(resumed)
                 except NonFiniteError as error:
                     status, why = "diverged", {"error": f"{error}; on_nonfinite=skip or zero goes on"}
                     log.error(why["error"])
@@ -72,7 +75,7 @@ class Running(Trial):
                     for name, rows in self.algorithm.tables().items():
                         run.write_rows(name, rows)
                     summary = {"status": status, **costs(self, count), **valley}
-                    write_json(run.folder / "summary.json", summary)
+                    run.write_summary(summary)
                     run.set_meta(status=status, ended=now(), **why)
                     if isinstance(self.links, Coordinator | Hub):
                         self.links.end()  # nobody writes any more, and all have seen how it ended
@@ -84,10 +87,12 @@ class Running(Trial):
             except Exception as error:
                 log.exception("failed")
                 if first:
-                    books.flush()
+                    with suppress(OSError):  # it may be what has failed
+                        books.flush()
                     cause = self.links.explain(error)
                     reason = str(cause) if cause is not error else f"{type(error).__name__}: {error}"
-                    run.set_meta(status="failed", ended=now(), error=reason)
+                    with suppress(OSError):
+                        run.set_meta(status="failed", ended=now(), error=reason)
                     self.tracking.end({}, "failed")
                 raise
             finally:
@@ -105,17 +110,32 @@ class Running(Trial):
             write_landscape(self.problem, workers.to(model), self.run)
         return {**found, "generalisation_gap": gap}
 
-    def _loop(self, state: State | None) -> str:
+    def _resumes(self) -> bool:
+        """Goes back to the newest checkpoint that fits, if there is one."""
+        begun = dict(self.algorithm.state_dict()) if (self.run.folder / "checkpoints").is_dir() else {}
+        if self.books.restore(self.comm, self._load):
+            return True
+        if self._loaded:  # and another process has refused it
+            self.algorithm.load_state_dict(begun)
+            self.checked.count, self._loaded = 0, False
+        return False
+
+    def _load(self, state: State) -> None:
+        """Raises what load_checked raises."""
+        count = int(state.pop(COUNT))
+        state = {name: value.to(self.device) for name, value in state.items()}
+        load_checked(self.algorithm, state, self.problem.dim, len(self.comm.worker_ids))
+        self.checked.count, self._loaded = count if self.links.rank == 0 else 0, True
+
+    def _loop(self, resumed: bool) -> str:
         books, comm, config = self.books, self.comm, self.plan.config
         ends, every, save_every = books.planned.ends, config.eval_every, config.save_every
         rounds = len(ends) - 1
         clock = ends if config.steps else range(rounds + 1)  # what eval_every counts
-        if state is not None:
-            self.checked.count = int(state.pop(COUNT)) if self.links.rank == 0 else 0
-            self.algorithm.load_state_dict({name: value.to(self.device) for name, value in state.items()})
+        if resumed:
             log.info("resumed after round %d", books.done)
         with self.interrupts, Progress(rounds, books.done, self.links.rank == 0) as progress:
-            if state is None:
+            if not resumed:
                 self._evaluate(progress)
             begin = time.perf_counter()
             for t in range(books.done, rounds):
@@ -151,7 +171,8 @@ class Running(Trial):
             if back:
                 key, note = "back", f"{text} is back"
             self._named += 1
-            self.run.set_meta(**{key: [*self.run.meta.get(key, []), text]})
+            known = self.run.meta.get(key)
+            self.run.set_meta(**{key: [*(known if isinstance(known, list) else []), text]})
             log.warning(note)
             print(f"commexp: note: {note}", file=sys.stderr, flush=True)
 
@@ -192,6 +213,7 @@ class Running(Trial):
         model, diagnostics = self.algorithm.model(), self.algorithm.diagnostics()
         diverged = False
         if self.links.rank == 0:
+            self.run.check_place()
             found = row(self, model, diagnostics)
             books.rows.append(found)
             self.tracking.row(found)

@@ -111,5 +111,5 @@ TRACKERS = ("tensorboard", "mlflow", "wandb")  # modules of commexp.integrations
 
 
 def register() -> None:
-    """Makes the schema known to Hydra as ``schema``, the first entry of conf/config.yaml's defaults."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    """Makes the schema known to Hydra as ``commexp_schema``, the first entry of conf/config.yaml's defaults."""
+    ConfigStore.instance().store(name="commexp_schema", node=Config)

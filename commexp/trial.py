@@ -31,7 +31,7 @@ class Trial:
 
     def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links | None = None) -> None:
         self.plan, self.run, self.device, config = plan, run, device, plan.config
-        self.books = Books(run)
+        self.books = Books(run, plan.identity)
         self.links = links or Links()
         try:
             mixer = make_mixer(plan) if plan.algorithm.decentralised else None

@@ -7,8 +7,17 @@ import signal
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from conftest import Cli
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from test_cli import SMALL, start, wait_for, wait_until
+
+from commexp import progress
+from commexp.refusals import CONF
+from commexp.report.reading import read_runs
+from commexp.schema import register
+from commexp.sweep import Composer, register_resolvers
 
 SHORT = ("rounds=10", "eval_every=5", "model.width=8", "batch_size=2")
 LINEAR = (*SMALL, "rounds=10", "eval_every=5")
@@ -140,3 +149,79 @@ def test_runs_with_different_metrics_share_a_table(entry: Cli, tmp_path: Path) -
 def test_a_sweep_over_another_number_is_drawn_against_it(entry: Cli, tmp_path: Path) -> None:
     assert entry("-m", "algo.lr=0.001,0.01", "+experiment=regtopk_linreg", "rounds=20").returncode == 0
     assert {p.stem for p in (folder_of(tmp_path) / "figures").iterdir()} == {"curves", "final"}
+
+
+TINY = (*SMALL, "rounds=2", "eval_every=1")
+
+
+@pytest.mark.parametrize(
+    ("words", "tables", "runs"),
+    [
+        (["hydra.sweep.dir=mysweep", "hydra.sweep.subdir=${hydra.job.num}"], "mysweep", ["outputs"]),
+        (["hydra.job.chdir=true"], "outputs/sweeps/*", ["outputs"]),
+        (["outputs=oa,ob", "hydra.job.chdir=true"], "outputs/sweeps/*", ["oa", "ob"]),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_runs_and_tables_lie_where_they_are_asked_for(
+    words: list[str], tables: str, runs: list[str], entry: Cli, tmp_path: Path
+) -> None:
+    done = entry("-m", "seed=0,1", *TINY, *words)
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.glob(tables)
+    assert len(pd.read_csv(folder / "runs.csv")) == 2 * len(runs)
+    assert pd.read_csv(folder / "sweep.csv")["count"].tolist() == [2] * len(runs)
+    for name in runs:
+        assert len(list((tmp_path / name / "runs").glob("*/summary.json"))) == 2
+    found = {p.parent.parent.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("metrics.csv")}
+    assert found == {f"{name}/runs" for name in runs}
+    again, left = read_runs([folder])
+    assert (len(again), left) == (2 * len(runs), [])
+
+
+def test_one_run_lies_below_where_it_was_typed(entry: Cli, tmp_path: Path) -> None:
+    (tmp_path / "graph.txt").write_text("".join(f"{n} {(n + 1) % 8}\n" for n in range(8)))
+    graph = ("algo=dpsgd", "topology=file", "topology.path=graph.txt", "hydra.run.dir=x", "hydra.job.chdir=true")
+    done = entry(*TINY, *graph)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "outputs" / "runs").glob("*/summary.json"))) == 1
+    assert list((tmp_path / "x").iterdir()) == []
+
+
+def test_each_job_says_that_it_begins(entry: Cli) -> None:
+    done = entry("-m", "algo.lr=0.001,0.01", "seed=0", *TINY)
+    first, _, second, *_ = done.stdout.splitlines()
+    assert first.startswith("1/2  algo.lr=0.001 seed=0 ")
+    assert second.startswith("2/2  algo.lr=0.01 seed=0 ")
+    assert first.split()[-1].startswith("sgd-none-linreg-")
+
+
+def test_a_sweep_without_a_row_says_so(entry: Cli, tmp_path: Path) -> None:
+    done = entry("-m", "seed=0,1", *TINY, "launch.device=cuda:99")
+    assert done.returncode == 2
+    assert "no row" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("outputs/runs/*"))
+
+
+def test_checking_composes_what_differs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same configs as Hydra composes, from two of its compositions."""
+    words = [["algo=topk", f"compress.k={k}", "+preset.lr=0.1", f"model.width={w}"] for k in (1, 0.1) for w in (4, 8)]
+    words += [["algo=sgd", "compress=none", "seed=3"]]
+    register()
+    register_resolvers()
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        whole = [compose("config", overrides=each) for each in words]
+        calls = []
+        monkeypatch.setattr("commexp.sweep.compose", lambda *a, **k: calls.append(k) or compose(*a, **k))
+        composer = Composer()
+        assert [composer.compose(each) for each in words] == whole
+        assert len(calls) == 2
+        with pytest.raises(HydraException, match="nokey"):
+            composer.compose(["algo=topk", "compress.nokey=1"])
+
+
+def test_a_long_check_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SOON", -1.0)
+    assert list(progress.checking([1, 2, 3])) == [1, 2, 3]
+    assert capsys.readouterr().err == ("commexp: note: checking the sweep's 3 jobs before the first begins: 0 done\n")

@@ -15,6 +15,8 @@ LEAVES: dict[str, set[str]] = {
     "ranks": set(),
     "listing": {"files"},
     "files": set(),
+    "locks": set(),
+    "streams": set(),
 }  # may be imported by all
 ALLOWED = {
     **LEAVES,
@@ -39,20 +41,22 @@ ALLOWED = {
     "provenance": set(),
     "schema": set(),
     "refusals": {"schema"},
+    "overrides": {"refusals", "schema"},
     "bounds": {"problems", "refusals", "schema"},
-    "components": {"compressors", "refusals"},
+    "components": {"algorithms", "allocations", "compressors", "network", "problems", "refusals", "topologies"},
     "pairs": {"allocations", "components", "compressors", "problems", "refusals", "schema", "topologies"},
     "config": {
-        "algorithms", "allocations", "bounds", "comm", "components", "compressors", "network", "pairs", "problems",
-        "refusals", "schema", "topologies",
+        "algorithms", "allocations", "bounds", "comm", "components", "compressors", "host", "network", "pairs",
+        "problems", "refusals", "schema", "topologies",
     },
+    "host": set(),
     "parts": {"components", "config", "refusals", "topologies"},
     "trial": {
         "algorithms", "asynchrony", "books", "comm", "compressors", "config", "network", "parts", "problems",
         "refusals", "rundir",
     },
     "accounts": {"comm", "network", "provenance", "trial"},
-    "asynchrony": {"algorithms", "comm", "compressors", "config", "network", "problems", "rundir"},
+    "asynchrony": {"algorithms", "checkpoint", "comm", "compressors", "config", "network", "problems", "rundir"},
     "following": {"asynchrony", "comm", "interrupts", "trial"},
     "inventory": {"trial"},
     "running": {
@@ -63,9 +67,9 @@ ALLOWED = {
     "compare": {"api", "config", "network", "refusals", "replay", "report", "rundir"},
     "replay": {"algorithms", "allocations", "books", "comm", "components", "network", "refusals", "rundir"},
     "launch": {"comm", "config", "refusals", "rundir", "runner"},
-    "sweep": {"config", "refusals", "report", "rundir", "runner", "schema", "trial"},
-    "api": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
-    "cli": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
+    "sweep": {"config", "progress", "refusals", "report", "rundir", "runner", "schema", "trial"},
+    "api": {"config", "host", "launch", "overrides", "refusals", "report", "rundir", "schema", "sweep"},
+    "cli": {"config", "launch", "overrides", "refusals", "report", "rundir", "schema", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api", "rundir"},
 }  # fmt: skip

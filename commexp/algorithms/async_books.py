@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from commexp.algorithms.asynchronous import Asynchronous
 
 COUNTS = ("had", "heard", "done", "calls")  # one of each worker
+ROWS, OWN = "workers.", "own."  # a codec of one worker has one row, which the server's checkpoint keeps whole
 
 
 def tables_of(method: Asynchronous) -> dict[str, list[dict[str, Any]]]:
@@ -42,7 +43,7 @@ def state_of(method: Asynchronous) -> dict[str, Tensor]:
     kept["stale"] = torch.tensor(sorted(method.stale.items()), dtype=torch.int64).view(-1, 2)
     kept["away"] = torch.tensor(sorted(method.away), dtype=torch.int64)
     for n, codec in enumerate(method.world.codecs):
-        kept |= with_prefix(f"codec.{n}", codec.state_dict())
+        kept |= with_prefix(f"codec.{n}", {k.replace(ROWS, OWN): v for k, v in codec.state_dict().items()})
     return kept
 
 
@@ -55,4 +56,5 @@ def load_state(method: Asynchronous, state: Mapping[str, Tensor]) -> None:
     method.away = set(state["away"].tolist())
     method.load_rows(under_prefix("rows", state))
     for n, codec in enumerate(method.world.codecs):
-        codec.load_state_dict(under_prefix(f"codec.{n}", state))
+        own = under_prefix(f"codec.{n}", state)
+        codec.load_state_dict({k.replace(OWN, ROWS): v for k, v in own.items()})

@@ -24,16 +24,16 @@ class AllocationFile(Listing, Allocation):
         self.content()
 
     def assign(self, workers: int, seed: int) -> np.ndarray:
-        rows: list[list[str]] = []
+        rows: list[np.ndarray] = []
         for number, words in self.lines():
             if not set(words) <= {"0", "1"}:
                 raise self.bad(f"line {number} is {' '.join(words)[:40]!r}", RIGHT)
             if rows and len(words) != len(rows[0]):
                 raise self.bad(f"line {number} has {len(words)} numbers, those before it {len(rows[0])}", RIGHT)
-            rows.append(words)
+            rows.append(np.array([word == "1" for word in words]))
         if not rows:
             raise self.bad("empty", RIGHT)
-        held = np.array([[word == "1" for word in words] for words in rows])
+        held = np.array(rows)
         N, M = held.shape
         if workers != N:
             raise ValueError(f"workers={workers}: the allocation in {self.path} has {N}; give workers={N}")

@@ -6,15 +6,16 @@ import time
 from collections.abc import Sequence
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from commexp.algorithms.base import Letter, Order
 from commexp.asynchrony.apart import Apart
+from commexp.checkpoint import load_worker, save_worker
 from commexp.comm import FAULT, MESSAGE, Given, Spoke, pack_frames
 from commexp.network import EventClock
 from commexp.problems import Finite
-from commexp.rundir import Run, write_atomic
+from commexp.rundir import Run
+from commexp.state import load_checked
 
 
 class AtWorker(Apart):
@@ -31,16 +32,22 @@ class AtWorker(Apart):
     def letter(self, worker: int) -> Letter:
         raise RuntimeError("the server is elsewhere")
 
-    def work(self, spoke: Spoke, given: Given | None, checked: Finite, inject: bool, run: Run) -> None:
+    def recall(self, worker: int, run: Run, identity: str) -> None:
+        """What the worker's codec remembered at the last checkpoint, if there is one that can be used."""
+        x = self.method.x
+
+        def accept(state: dict[str, Tensor]) -> None:
+            load_checked(self.codecs[worker], {k: v.to(x.device) for k, v in state.items()}, x.numel(), 1)
+
+        load_worker(run.folder / "checkpoints", worker, identity, accept)
+
+    def work(self, spoke: Spoke, given: Given | None, checked: Finite, inject: bool, run: Run, identity: str) -> None:
         """Works on the newest order, the first of which is ``given``, until it is over. A method whose messages may be
         overwritten does not wait for an answer longer than its own work took, and goes on from what it has. ``inject``:
         every message takes as long as on the virtual clock. What the codec remembers is kept beside the server's
         checkpoints."""
-        kept = run.folder / "checkpoints" / f"worker-{spoke.worker}.safetensors"
         method, n, dtype = self.method, spoke.worker, self.method.x.dtype
         codec, cycle, busy = self.codecs[n], 0, 0.0
-        if kept.is_file():
-            codec.load_state_dict(load(kept.read_bytes()))
         while given is not None:
             begun, counted, cycle = time.monotonic(), checked.count, cycle + 1
             checked.round = given.version + 1
@@ -59,7 +66,7 @@ class AtWorker(Apart):
             else:
                 spoke.say(MESSAGE, *said, bad, pack_frames(message, torch.ones(1))[0])
             if given.save and codec.state_dict():
-                write_atomic(kept, save({k: v.cpu().contiguous() for k, v in codec.state_dict().items()}))
+                save_worker(run.folder / "checkpoints", n, dict(codec.state_dict()), identity)
             given = spoke.next(took) or given if method.overwrites and not spoke.over else spoke.next()
         spoke.end()
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from commexp.check.quantities import QUANTITIES, misfit
+from commexp.files import read_text
 from commexp.refusals import UserError
 
 CLAIMS = Path(__file__).with_name("claims.yaml")
@@ -80,13 +81,18 @@ class Claim:
 def load(path: Path = CLAIMS) -> tuple[dict[str, System], list[Claim]]:
     """The systems by id, and what is claimed of them. Raises UserError."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--file={path}: cannot be read ({' '.join(str(error).split())}); give a YAML file") from error
-    if not isinstance(content, dict) or set(content) != {"systems", "claims"}:
+        content = yaml.safe_load(read_text(path))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"--file={path}: cannot be read ({why}); give a YAML file") from error
+    whole = isinstance(content, dict) and set(content) == {"systems", "claims"}
+    if not whole or not isinstance(content["systems"], dict) or not isinstance(content["claims"], list):
         raise UserError(f"--file={path}: not a file of claims; give systems: and claims: as in {CLAIMS.name}")
-    systems = {str(key): _made(System, {"id": key, **node}, path) for key, node in content["systems"].items()}
-    claims = [_claim(node, systems, path) for node in content["claims"]]
+    try:
+        systems = {str(key): _made(System, {"id": key, **node}, path) for key, node in content["systems"].items()}
+        claims = [_claim(node, systems, path) for node in content["claims"]]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"--file={path}: not a file of claims ({error}); give them as in {CLAIMS.name}") from error
     twice = {c.id for c in claims if sum(c.id == other.id for other in claims) > 1}
     if twice:
         raise UserError(f"--file={path}: {', '.join(sorted(twice))}: stands there twice; give each claim its own id")

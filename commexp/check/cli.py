@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from commexp import __version__
 from commexp.api import compose_config
 from commexp.check.claims_cli import add_arguments, check_claims
 from commexp.check.compressor import CHECKS, Result, one_line, run_checks
@@ -20,10 +21,13 @@ from commexp.components import around_codec, build
 from commexp.compressors import Compressor
 from commexp.refusals import CONF, UserError
 from commexp.report.tables import markdown
+from commexp.streams import lenient_streams
 
 
+@lenient_streams()
 def main() -> None:
     parser = argparse.ArgumentParser(prog="commexp-check", description="Check that promises are kept.")
+    parser.add_argument("--version", action="version", version=f"commexp {__version__}")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     codec = kinds.add_parser("compressor", help="what a compressor must hold: sizes, bias, state ...")
     codec.add_argument("spec", metavar="SPEC", help="my.module:MyCodec, a name of conf/compress, or all")

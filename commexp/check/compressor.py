@@ -17,6 +17,7 @@ from commexp.check.drive import (
     fresh,
     normal,
     odd_inputs,
+    placed,
     whole_round,
 )
 from commexp.check.fuzz import corrupt_messages
@@ -115,7 +116,7 @@ def reduce(factory: Factory) -> None:
     if type(factory()).conclude is not Compressor.conclude:
         return
     for dim in SIZES:
-        weights = torch.tensor([0.2, 0.5, 0.3])
+        weights = placed(torch.tensor([0.2, 0.5, 0.3]))
         x = normal(13, 3, dim)
         done = exchange(fresh(factory, dim), x, weights)
         codec = fresh(factory, dim)

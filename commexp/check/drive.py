@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -30,15 +31,33 @@ def fresh(factory: Factory, dim: int, worker_ids: Sequence[int] | None = None) -
     return codec
 
 
+_device = torch.device("cpu")
+
+
+@contextmanager
+def on(device: torch.device) -> Iterator[None]:
+    """The inputs of checks lie there meanwhile."""
+    global _device
+    before, _device = _device, device
+    try:
+        yield
+    finally:
+        _device = before
+
+
+def placed(x: Tensor) -> Tensor:
+    return x.to(_device)
+
+
 def normal(seed: int, workers: int, dim: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal numbers [W, J]."""
     draws = torch.randn(workers, dim, generator=generator(seed, "check", workers, dim), dtype=torch.float64)
-    return draws.to(dtype)
+    return placed(draws.to(dtype))
 
 
 def odd_inputs() -> dict[str, Tensor]:
     """Small vectors [2, J] that codecs have stumbled over."""
-    return {
+    inputs = {
         "zero": torch.zeros(2, 17),
         "all negative": -normal(0, 2, 33).abs() - 1,
         "all equal": torch.full((2, 17), 0.25),
@@ -48,6 +67,7 @@ def odd_inputs() -> dict[str, Tensor]:
         "tiny": normal(3, 2, 33) * 1e-30,
         "one spike": torch.eye(2, 40),
     }
+    return {label: placed(x) for label, x in inputs.items()}
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commexp.check.drive import DTYPES, Factory, exchange, fresh, normal
+from commexp.check.drive import DTYPES, Factory, exchange, fresh, normal, placed
 from commexp.compressors import Compressor, CorruptMessageError, Message
 
 MESSAGES = 10_000
@@ -24,8 +24,8 @@ def corrupt_messages(factory: Factory, dim: int = 40, messages: int = MESSAGES, 
     rng = np.random.default_rng(seed)
     inputs = [
         *(normal(10, 1, dim, dtype) for dtype in DTYPES),
-        torch.zeros(1, dim),
-        torch.eye(1, dim) * -3,
+        placed(torch.zeros(1, dim)),
+        placed(torch.eye(1, dim) * -3),
     ]
     per_input = -(-messages // len(inputs))
     done = 0
@@ -97,4 +97,4 @@ def _random(like: Tensor, columns: int, rng: np.random.Generator) -> Tensor:
     if out.numel():
         octets = rng.integers(0, 2 if like.dtype == torch.bool else 256, out.numel() * out.element_size(), np.uint8)
         out = torch.from_numpy(octets).view(like.dtype).view(shape)
-    return out
+    return out.to(like.device)

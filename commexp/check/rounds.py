@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from commexp.check.drive import Factory, Round, assert_same_bytes, exchange, fresh, normal, whole_round
+from commexp.check.drive import Factory, Round, assert_same_bytes, exchange, fresh, normal, placed, whole_round
 from commexp.compressors import Compressor, ErrorFeedback
 
 DIM = 120
@@ -52,7 +52,7 @@ def workers_apart(factory: Factory) -> None:
     messages answer other workers' messages."""
     for dim in (1, DIM, 1000):
         whole, part = fresh(factory, dim, (0, 1, 2, 3)), fresh(factory, dim, (2, 3))
-        weights = torch.tensor([0.1, 0.2, 0.3, 0.4])
+        weights = placed(torch.tensor([0.1, 0.2, 0.3, 0.4]))
         for t in range(3):
             x = normal(t, 4, dim)
             done = exchange(whole, x, weights)
@@ -71,7 +71,7 @@ def error_feedback(factory: Factory) -> None:
         return
     for workers, dim in ((1, 1), (3, 40), (2, 1000)):
         codec = ErrorFeedback(fresh(factory, dim))
-        given, sent = torch.zeros(2, workers, dim, dtype=torch.float64)
+        given, sent = placed(torch.zeros(2, workers, dim, dtype=torch.float64))
         largest = 1.0
         for t in range(6):
             x = normal(t, workers, dim, torch.float64)
@@ -94,7 +94,7 @@ def resume(factory: Factory) -> None:
             assert isinstance(value, Tensor), f"state {name} is a {type(value).__name__}; must be a tensor"
         content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
         second = fresh(factory, dim)
-        second.load_state_dict(load(content))
+        second.load_state_dict({name: placed(value) for name, value in load(content).items()})
         for t, (one, other) in enumerate(zip(_rounds(second, workers, dim, range(4, 8)), wanted[4:], strict=True), 5):
             where = f"round {t} of 8, resumed after 4 (state: {sorted(state) or 'none'})"
             assert len(one.messages) == len(other.messages), f"{where}: {len(one.messages)} messages"

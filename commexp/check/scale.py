@@ -54,7 +54,7 @@ def _contracts(factory: Factory) -> None:
                 decoded = exchange(codec, x).decoded
                 shares.append(_lost(x, decoded))
             mean = torch.stack(shares).mean(0)
-            slack = ERRORS * torch.stack(shares).std(0) / math.sqrt(draws) if draws > 1 else torch.zeros(len(x))
+            slack = ERRORS * torch.stack(shares).std(0) / math.sqrt(draws) if draws > 1 else x.new_zeros(len(x))
             if bool((mean <= (1 - delta) * (1 + ROUNDING) + slack + 1e-10).all()):
                 break
         else:

@@ -91,16 +91,22 @@ class Links:
 
 
 class Processes(Links):
-    """The processes of torch.distributed's default group: NCCL where each has a GPU of its own, else Gloo.
+    """The processes of a group of torch.distributed, the default one if none is given: NCCL where each has a GPU of its
+    own, else Gloo. Ranks are those in the group.
 
     Tensors on a GPU go over the CPU where Gloo carries them. Small things that all must know go through a second
     group, on Gloo in any case. Transfers raise RuntimeError when a process is gone or does not answer in time.
     """
 
-    def __init__(self, timeout: timedelta) -> None:
-        self.rank, self.processes = dist.get_rank(), dist.get_world_size()
-        self.staged = dist.get_backend() == "gloo"
-        control = dist.new_group(backend="gloo", timeout=timeout)
+    def __init__(self, timeout: timedelta, group: dist.ProcessGroup | None = None) -> None:
+        self.group = dist.distributed_c10d._get_default_group() if group is None else group
+        self.rank, self.processes = dist.get_rank(self.group), dist.get_world_size(self.group)
+        self.staged = dist.get_backend(self.group) == "gloo"
+        if self.group is dist.group.WORLD:
+            control = dist.new_group(backend="gloo", timeout=timeout)
+        else:  # whoever is outside knows nothing of it
+            members = dist.get_process_group_ranks(self.group)
+            control = dist.new_group(members, timeout, "gloo", use_local_synchronization=True)
         assert isinstance(control, dist.ProcessGroup)  # every process belongs to it
         self.control = control
         self.timeout = timeout
@@ -139,7 +145,7 @@ class Processes(Links):
     def all_reduce(self, x: Tensor) -> Steps[Tensor]:
         """x -> its sum over processes; x itself may be overwritten."""
         sent = self._ready(x)
-        yield begun(dist.all_reduce(sent, async_op=True))
+        yield begun(dist.all_reduce(sent, group=self.group, async_op=True))
         return sent.to(x.device)
 
     def all_gather(self, x: Tensor, sizes: Sequence[int] | None = None) -> Steps[list[Tensor]]:
@@ -148,7 +154,7 @@ class Processes(Links):
         sent = self._ready(x)
         if sizes is None or len(set(sizes)) == 1:
             received = list(sent.new_empty(self.processes, len(sent)))
-            yield begun(dist.all_gather(received, sent, async_op=True))
+            yield begun(dist.all_gather(received, sent, group=self.group, async_op=True))
             return [r.to(x.device) for r in received]
         others = [p for p in range(self.processes) if p != self.rank]
         pieces = yield from self.swap({p: x for p in others}, {p: sizes[p] for p in others}, x)
@@ -156,7 +162,7 @@ class Processes(Links):
 
     def broadcast(self, x: Tensor, source: int) -> Steps[Tensor]:
         sent = self._ready(x)
-        yield begun(dist.broadcast(sent, source, async_op=True))
+        yield begun(dist.broadcast(sent, self._everywhere(source), group=self.group, async_op=True))
         return sent.to(x.device)
 
     def all_to_all(self, pieces: Sequence[Tensor], sizes: Sequence[int]) -> Steps[list[Tensor]]:
@@ -164,7 +170,9 @@ class Processes(Links):
         sent = [self._ready(p) for p in pieces]
         received = sent[0].new_empty(sum(sizes))
         given = [len(s) for s in sent]
-        yield begun(dist.all_to_all_single(received, torch.cat(sent), list(sizes), given, async_op=True))
+        yield begun(
+            dist.all_to_all_single(received, torch.cat(sent), list(sizes), given, group=self.group, async_op=True)
+        )
         return list(torch.split(received.to(pieces[0].device), list(sizes)))
 
     def swap(self, out: Mapping[int, Tensor], sizes: Mapping[int, int], like: Tensor) -> Steps[dict[int, Tensor]]:
@@ -172,11 +180,16 @@ class Processes(Links):
         receive from each, of the type and device of ``like``."""
         staged = torch.device("cpu") if self.staged else like.device
         received = {p: torch.empty(n, dtype=like.dtype, device=staged) for p, n in sizes.items()}
-        works = [dist.P2POp(dist.irecv, r, p) for p, r in received.items() if r.numel()]
+        works = [dist.P2POp(dist.irecv, r, self._everywhere(p), self.group) for p, r in received.items() if r.numel()]
         turn = sorted(out, key=lambda p: (p - self.rank) % self.processes)  # else all send to the same one at first
-        works += [dist.P2POp(dist.isend, self._ready(out[p]), p) for p in turn if out[p].numel()]
+        sent = [(self._ready(out[p]), self._everywhere(p)) for p in turn if out[p].numel()]
+        works += [dist.P2POp(dist.isend, x, rank, self.group) for x, rank in sent]
         yield from dist.batch_isend_irecv(works) if works else ()
         return {p: r.to(like.device) for p, r in received.items()}
+
+    def _everywhere(self, rank: int) -> int:
+        """The rank among all processes of one in the group."""
+        return rank if self.group is dist.group.WORLD else dist.get_global_rank(self.group, rank)
 
     def _ready(self, x: Tensor) -> Tensor:
         return (x.cpu() if self.staged else x).contiguous()

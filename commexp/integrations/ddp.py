@@ -7,35 +7,55 @@ ddp.register_comm_hook(model, compress)       # the module gives the parameters 
 # Annotations are not postponed: register_comm_hook compares those of the hook with the types themselves.
 
 import copy
+import gc
+import logging
+import math
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.futures import Future
+from torch.nn.parallel import DistributedDataParallel
 
-from commexp.comm.links import Processes, Steps, finish
+from commexp.comm.links import Processes, Steps, begun, finish
 from commexp.comm.transport import Transport
 from commexp.compressors import Compressor, ErrorFeedback, Message, Setup
 from commexp.state import under_prefix, with_prefix
+
+log = logging.getLogger("commexp")
+FAULT = "fault"  # the buffer of a bucket's message that says whether its gradients were finite
 
 
 class Fused(Compressor):
     """C(a) = (C_1(a_1), ..., C_L(a_L)) over one bucket's parameters, for one exchange.
 
     ``codecs``: copies of one codec, each with a state of its own; ``dims``: J_1, ..., J_L, together J. A parameter
-    whose codec has sent its last message takes no part in the messages that follow.
+    whose codec has sent its last message takes no part in the messages that follow. ``finite``: whether the gradients
+    behind this process's message are; where those of any process are not, the aggregate is NaN.
     """
 
-    def __init__(self, codecs: Sequence[Compressor], dims: Sequence[int]) -> None:
-        self.codecs, self.dims, self.sums = codecs, list(dims), codecs[0].sums
+    def __init__(self, codecs: Sequence[Compressor], dims: Sequence[int], finite: Tensor) -> None:
+        self.codecs, self.dims, self.sums, self.finite = codecs, list(dims), codecs[0].sums, finite
         self._aggregates: dict[int, Tensor] = {}
 
     def encode(self, a: Tensor) -> Message:
         pieces = torch.split(a, self.dims, dim=1)
-        return self._fuse({i: c.encode(x) for i, (c, x) in enumerate(zip(self.codecs, pieces, strict=True))})
+        fused = self._fuse({i: c.encode(x) for i, (c, x) in enumerate(zip(self.codecs, pieces, strict=True))})
+        return replace(fused, buffers={**fused.buffers, FAULT: self._fault(fused)})
+
+    def _fault(self, message: Message) -> Tensor:
+        """Of messages that sum, a number that makes any sum NaN, of the type of the others, or it would be an exchange
+        of its own; else a byte."""
+        if not self.sums:
+            return (~self.finite).to(torch.uint8).view(1, 1)
+        wide = [b.dtype for b in message.buffers.values() if b.dtype.is_floating_point]
+        zero = self.finite.new_zeros((1, 1), dtype=wide[0] if wide else message.dtype)
+        return torch.where(self.finite, zero, math.nan)
 
     def _fuse(self, own: Mapping[int, Message]) -> Message:
         """One message of the parameters' own."""
@@ -58,10 +78,17 @@ class Fused(Compressor):
         return sum(c.payload(d, itemsize) for c, d in zip(self.codecs, self.dims, strict=True))
 
     def parts(self, message: Message) -> Tensor:
+        self._hear(message)
         return self._join(m.codec.parts(m) for m in self._split(message))
 
     def add_up(self, message: Message, weights: Tensor) -> Tensor:
+        self._hear(message)
         return self._join(m.codec.add_up(m, weights) for m in self._split(message))
+
+    def _hear(self, message: Message) -> None:
+        """Whether everyone's gradients were finite, in the first of a bucket's messages."""
+        if FAULT in message.buffers:
+            self.finite = (message.buffers[FAULT] == 0).all()
 
     def _join(self, pieces: Iterable[Tensor]) -> Tensor:
         columns = list(pieces)
@@ -80,15 +107,71 @@ class Fused(Compressor):
 
     def conclude(self, message: Message, total: Tensor) -> Tensor:
         """What ``proceed`` concluded for each parameter."""
-        return torch.cat([self._aggregates[i] for i in range(len(self.codecs))])
+        whole = torch.cat([self._aggregates[i] for i in range(len(self.codecs))])
+        return torch.where(self.finite, whole, math.nan)
 
     def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
         for codec, own in zip(self.codecs, torch.split(aggregate, self.dims), strict=True):
             codec.feedback(own, weights)
 
 
+class ModuleState:
+    """What a hook keeps for one module, by parameter: DDP regroups its buckets after the first step.
+
+    What a backward pass leaves is believed when the next one begins, and undone if any gradient was not finite.
+    """
+
+    def __init__(self, loaded: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.loaded = {name: dict(state) for name, state in loaded.items()}  # of parameters that have not been met
+        self.codecs: dict[Tensor, Compressor] = {}
+        self.names: dict[Tensor, str] = {}
+        self._forms: dict[Tensor, tuple[object, ...]] = {}  # a parameter in another one is another parameter
+        self._before: dict[Tensor, dict[str, Tensor]] = {}
+        self._finite: list[Tensor] = []
+        self.ddp: weakref.ref[DistributedDataParallel] | None = None
+
+    def look_at(self, module: nn.Module) -> None:
+        """The names that the module's parameters have now. What belonged to others, or to the same in another shape,
+        dtype or device, is forgotten. Raises ValueError for a loaded state that belongs to none of them."""
+        names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
+        forms: dict[Tensor, tuple[object, ...]] = {p: (p.shape, p.dtype, p.device) for p in names}
+        for p in [p for p, form in self._forms.items() if forms.get(p) != form]:
+            name = self.names.pop(p)
+            del self._forms[p]
+            self.loaded.pop(name, None)
+            self._before.pop(p, None)
+            if self.codecs.pop(p, None):
+                log.warning("hook: %s of %s was replaced; it starts anew", name, type(module).__name__)
+        if unknown := sorted(self.loaded.keys() - names.values()):
+            wrong = f"state_dict={unknown[0]}: no parameter of {type(module).__name__}"
+            raise ValueError(f"{wrong}; give what was saved for this model")
+        self.names, self._forms = names, forms
+
+    def knows(self, parameters: Iterable[Tensor]) -> bool:
+        return all(self._forms.get(p) == (p.shape, p.dtype, p.device) for p in parameters)
+
+    def settle(self) -> None:
+        """Decides about the last backward pass."""
+        if not all(bool(finite) for finite in self._finite):
+            for p, state in self._before.items():
+                self.codecs.pop(p, None)
+                self.loaded[self.names[p]] = state
+        self._before, self._finite = {}, []
+
+    def begin(self, parameter: Tensor) -> None:
+        """The parameter's codec is about to encode."""
+        self._before[parameter] = {key: x.clone() for key, x in self.codecs[parameter].state_dict().items()}
+
+    def judge(self, aggregate: Tensor) -> None:
+        self._finite.append(torch.isfinite(aggregate).all())  # not looked at now: a GPU would have to be waited for
+
+    def state_dict(self) -> dict[str, Tensor]:
+        states = {**self.loaded, **{self.names[p]: codec.state_dict() for p, codec in self.codecs.items()}}
+        return {key: x.clone() for name, s in states.items() for key, x in with_prefix(f"{name}.", s).items()}
+
+
 class Hook:
-    """What ``hook`` makes. State is kept by parameter: DDP regroups its buckets after the first step."""
+    """What ``hook`` makes. State is kept by module, for as long as there is the module."""
 
     def __init__(self, compressor: Compressor, error_feedback: bool, seed: int, timeout: timedelta) -> None:
         if error_feedback and ErrorFeedback in (type(compressor), type(getattr(compressor, "codec", None))):
@@ -97,86 +180,209 @@ class Hook:
             ErrorFeedback(compressor)  # refuses what it cannot go around
         self.compressor, self.error_feedback, self.seed, self.timeout = compressor, error_feedback, seed, timeout
         self.__name__ = self.__qualname__ = f"commexp.{compressor.name}"  # register_comm_hook asks for them
-        self._module: nn.Module | None = None
-        self._names: dict[Tensor, str] = {}
-        self._codecs: dict[str, Compressor] = {}
-        self._loaded: dict[str, dict[str, Tensor]] = {}  # state of parameters that have not been met
-        self._transport: Transport | None = None
+        self._states: weakref.WeakKeyDictionary[nn.Module, ModuleState] = weakref.WeakKeyDictionary()
+        self._loaded: dict[str, dict[str, Tensor]] = {}  # for the first module
+        self._transports: dict[dist.ProcessGroup, Transport] = {}
 
     def __call__(self, state: nn.Module, bucket: dist.GradBucket) -> Future[Tensor]:  # type: ignore[name-defined]
         """The mean over processes of the bucket's decoded gradients, in its layout and dtype."""
         if not isinstance(state, nn.Module):
             raise ValueError(f"state={state}: is no module; give register_comm_hook the model that DDP wraps")
-        if state is not self._module:
-            self._module, self._names = state, {p: name for name, p in state.named_parameters()}
-            self._check_loaded()
-        if self._transport is None:
-            self._transport = Transport(Processes(self.timeout), in_order=False)
-        links, buffer, parameters = self._transport.links, bucket.buffer(), bucket.parameters()
-        codec = Fused([self._codec(p, links.rank) for p in parameters], [p.numel() for p in parameters])
-        vector = buffer[None].to(torch.promote_types(buffer.dtype, torch.float32))
-        message = codec.encode(vector)
-        steps = self._exchange(message, vector.new_full((1,), 1.0 / links.processes), buffer)
-        plain = all(b.dtype == message.dtype for b in message.buffers.values()) if codec.sums else not message.lengths
-        if plain and message.last and not (links.staged and buffer.is_cuda):  # one collective, and none follows
+        module = state.module if isinstance(state, DistributedDataParallel) else state
+        kept, parameters = self._kept(module), bucket.parameters()
+        if bucket.index() == 0:
+            kept.settle()
+        if not kept.knows(parameters):
+            kept.look_at(module)
+        transport = self._transport(_ddp(state, kept, parameters))
+        buffer: Tensor = bucket.buffer()
+        if buffer.is_sparse:
+            return self._whole(transport.links, kept, buffer)
+        numbers = torch.view_as_real(buffer).flatten() if buffer.is_complex() else buffer
+        codecs = {p: self._codec(kept, p, transport.links.rank) for p in parameters if p.numel()}
+        if not codecs:
+            return _done(buffer, buffer)
+        for p in codecs:
+            kept.begin(p)
+        wide = numbers[None].to(torch.promote_types(numbers.dtype, torch.float32))
+        finite = torch.isfinite(wide).all()
+        fused = Fused(list(codecs.values()), [p.numel() * (1 + p.is_complex()) for p in codecs], finite)
+        message = fused.encode(torch.where(finite, wide, 0.0))
+        steps = self._exchange(transport, message, wide.new_full((1,), 1.0 / transport.links.processes), numbers)
+
+        def arrive() -> Tensor:
+            kept.judge(finish(steps))
+            return buffer
+
+        plain = all(b.dtype == message.dtype for b in message.buffers.values()) if fused.sums else not message.lengths
+        if plain and message.last and not (transport.links.staged and buffer.is_cuda):  # one collective, none follows
             transfer = next(steps)
             assert isinstance(transfer, dist.Work)
-            return transfer.get_future().then(lambda arrived: (arrived.wait(), finish(steps))[1])
-        done: Future[Tensor] = Future(devices=[buffer.device] if buffer.is_cuda else None)
-        done.set_result(finish(steps))
-        return done
+            return transfer.get_future().then(lambda arrived: (arrived.wait(), arrive())[1])
+        return _done(arrive(), buffer)
 
-    def _codec(self, parameter: Tensor, rank: int) -> Compressor:
-        name = self._names.get(parameter)
-        if name is None:
-            wrong = f"state={type(self._module).__name__}: has no such parameter of shape {list(parameter.shape)}"
-            raise ValueError(f"{wrong}; give register_comm_hook the model that DDP wraps")
-        if name not in self._codecs:
+    def _whole(self, links: Processes, kept: ModuleState, buffer: Tensor) -> Future[Tensor]:
+        """Sparse gradients, as of nn.Embedding(sparse=True): summed as DDP itself sums them."""
+        begun(dist.all_reduce(buffer, group=links.group, async_op=True)).wait()
+        buffer.div_(links.processes)
+        kept.judge(buffer.coalesce().values())
+        return _done(buffer, buffer)
+
+    def _kept(self, module: nn.Module) -> ModuleState:
+        if module not in self._states:
+            self._states[module] = ModuleState(self._loaded)
+            self._loaded = {}
+        return self._states[module]
+
+    def _transport(self, ddp: DistributedDataParallel) -> Transport:
+        group = ddp.process_group
+        if group not in self._transports:
+            self._transports = {g: t for g, t in self._transports.items() if _lives(g)}
+            self._transports[group] = Transport(Processes(self.timeout, group), in_order=False)
+        return self._transports[group]
+
+    def _codec(self, kept: ModuleState, parameter: Tensor, rank: int) -> Compressor:
+        if parameter not in kept.codecs:
+            name = kept.names[parameter]
             codec = copy.deepcopy(self.compressor)
             codec = ErrorFeedback(codec) if self.error_feedback else codec
-            codec.setup(Setup(self.seed, [rank], {name: parameter.shape}, f"compressor.{name}"))
-            if kept := self._loaded.pop(name, None):
-                codec.load_state_dict({key: x.to(parameter.device, copy=True) for key, x in kept.items()})
-            self._codecs[name] = codec
-        return self._codecs[name]
+            shape = (*parameter.shape, 2) if parameter.is_complex() else parameter.shape
+            codec.setup(Setup(self.seed, [rank], {name: shape}, f"compressor.{name}"))
+            if state := kept.loaded.pop(name, None):
+                codec.load_state_dict({key: x.to(parameter.device, copy=True) for key, x in state.items()})
+            kept.codecs[parameter] = codec
+        return kept.codecs[parameter]
 
-    def _exchange(self, message: Message, weights: Tensor, buffer: Tensor) -> Steps[Tensor]:
-        """All that follows the first encoding; the aggregate is written over ``buffer``."""
-        assert self._transport is not None
+    def _exchange(self, transport: Transport, message: Message, weights: Tensor, out: Tensor) -> Steps[Tensor]:
+        """All that follows the first encoding; the aggregate is written over ``out``."""
         codec = message.codec
-        carry = self._transport.all_reduce if codec.sums else self._transport.all_gather
+        carry = transport.all_reduce if codec.sums else transport.all_gather
         total = yield from carry(message, weights)
         while (following := codec.proceed(message, total)) is not None:
             message = following
             total = yield from carry(message, weights)
         aggregate = codec.conclude(message, total)
         codec.feedback(aggregate, weights)
-        return buffer.copy_(aggregate)
+        return out.copy_(aggregate)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self, module: nn.Module | None = None) -> dict[str, Tensor]:
         """Copies of what this rank's next step depends on, named ``PARAMETER..KEY``. No part of a parameter's name is
-        empty, so the first two dots end it."""
-        states = {**self._loaded, **{name: codec.state_dict() for name, codec in self._codecs.items()}}
-        return {key: x.clone() for name, s in states.items() for key, x in with_prefix(f"{name}.", s).items()}
+        empty, so the first two dots end it. ``module``: whose, needed where the hook serves several."""
+        kept = self._of(module)
+        if kept is None:
+            return ModuleState(self._loaded).state_dict()
+        kept.settle()
+        return kept.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor], module: nn.Module | None = None) -> None:
         """Goes on from what this rank's ``state_dict`` gave, also before the first backward pass: each parameter gets
-        its part when it is first met; those without a part start anew. Raises ValueError for a parameter that the
-        model does not have, as soon as the model is known."""
-        self._codecs = {}
-        self._loaded = {name: under_prefix(f"{name}.", state) for name in {key.partition("..")[0] for key in state}}
-        self._check_loaded()
+        its part when it is first met; those without a part start anew. Without ``module`` it is for the one that the
+        hook serves, or the first that it will. Raises ValueError for a parameter that the model does not have, as soon
+        as the model is known."""
+        loaded = {name: under_prefix(f"{name}.", state) for name in {key.partition("..")[0] for key in state}}
+        served = module if module is not None else self._one()
+        if served is None:
+            self._loaded = loaded
+            return
+        fresh = ModuleState(loaded)
+        fresh.look_at(_inner(served))
+        self._states[_inner(served)] = fresh
 
-    def _check_loaded(self) -> None:
-        if self._module is not None and (unknown := sorted(self._loaded.keys() - self._names.values())):
-            wrong = f"state_dict={unknown[0]}: no parameter of {type(self._module).__name__}"
-            raise ValueError(f"{wrong}; give what was saved for this model")
+    def _of(self, module: nn.Module | None) -> ModuleState | None:
+        served = module if module is not None else self._one()
+        if served is None:
+            return None
+        kept = self._kept(_inner(served))
+        kept.look_at(_inner(served))
+        return kept
+
+    def _one(self) -> nn.Module | None:
+        """The module that the hook serves, if there is one. Raises ValueError where there are several."""
+        if len(self._states) > 1:
+            gc.collect()  # some may be gone but for references to themselves
+        if len(self._states) > 1:
+            names = ", ".join(type(module).__name__ for module in self._states)
+            raise ValueError(f"module=None: this hook serves {len(self._states)} modules ({names}); say whose state")
+        return next(iter(self._states), None)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Hook":
+        """With the state of those modules that are copied with it, for the copies."""
+        twin = Hook(copy.deepcopy(self.compressor, memo), self.error_feedback, self.seed, self.timeout)
+        memo[id(self)] = twin
+        for module in list(self._states):
+            if id(module) in memo:
+                twin.load_state_dict(self.state_dict(module), memo[id(module)])
+        twin._loaded = copy.deepcopy(self._loaded)
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For whoever saves a whole DistributedDataParallel: process groups stay behind, as DDP leaves its own."""
+        settings = {name: getattr(self, name) for name in ("compressor", "error_feedback", "seed", "timeout")}
+        states = [(module, self.state_dict(module)) for module in self._states]
+        return {"settings": settings, "states": states, "loaded": self._loaded}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self.__init__(**saved["settings"])  # type: ignore[misc]
+        self._loaded = saved["loaded"]
+        for module, state in saved["states"]:
+            self.load_state_dict(state, module)
+
+
+def _inner(module: nn.Module) -> nn.Module:
+    return module.module if isinstance(module, DistributedDataParallel) else module
+
+
+def _done(result: Tensor, like: Tensor) -> Future[Tensor]:
+    done: Future[Tensor] = Future(devices=[like.device] if like.is_cuda else None)
+    done.set_result(result)
+    return done
+
+
+def _lives(group: dist.ProcessGroup | None) -> bool:
+    """Whether the group has not been destroyed."""
+    try:
+        return dist.get_world_size(group) > 0
+    except ValueError:
+        return False
+
+
+def _ddp(state: nn.Module, kept: ModuleState, parameters: Sequence[Tensor]) -> DistributedDataParallel:
+    """The DistributedDataParallel whose buckets these parameters are in: torch tells a hook nothing of it, nor of its
+    process group, so it is looked for among all objects, once. Raises ValueError where that does not settle it."""
+    name = type(state).__name__
+    for p in parameters:
+        if p not in kept.names:
+            wrong = f"state={name}: has no such parameter of shape {list(p.shape)}"
+            raise ValueError(f"{wrong}; give register_comm_hook the model that DDP wraps")
+    if isinstance(state, DistributedDataParallel):
+        return state
+    found = None if kept.ddp is None else kept.ddp()
+    if found is None:
+        around = _around(parameters[0])
+        if len({id(ddp.process_group) for ddp in around}) > 1:
+            gc.collect()  # some may be gone but for references to themselves
+            around = _around(parameters[0])
+        if len({id(ddp.process_group) for ddp in around}) != 1:
+            wrong = f"state={name}: {len(around) or 'no'} DistributedDataParallel found around it"
+            raise ValueError(f"{wrong}, so its process group is unknown; give register_comm_hook the DDP module itself")
+        found = around[0]
+        kept.ddp = weakref.ref(found)
+    return found
+
+
+def _around(parameter: Tensor) -> list[DistributedDataParallel]:
+    found = [o for o in gc.get_objects() if DistributedDataParallel in type(o).__mro__]
+    return [
+        ddp
+        for ddp in found
+        if _lives(getattr(ddp, "process_group", None)) and any(p is parameter for p in ddp.parameters())
+    ]
 
 
 def hook(
     compressor: Compressor, error_feedback: bool = True, seed: int = 0, timeout: timedelta = timedelta(minutes=30)
 ) -> Hook:
-    """A communication hook for ``ddp.register_comm_hook(model, hook(...))``, on the default process group of P ranks.
+    """A communication hook for ``ddp.register_comm_hook(model, hook(...))``, on the P ranks of the DDP's process group.
 
     At rank n every parameter has its own copy C of ``compressor``, which sees its gradient g_n as one vector [1, J],
     and with ``error_feedback`` its own residual e_n [1, J], zero at first (else e_n = 0):
@@ -191,10 +397,21 @@ def hook(
     collectives, which all processes must begin in one order, end before the hook returns: PowerSGD, sums of numbers
     narrower than the gradient (fp16, bf16), messages whose length follows the data.
 
-    The state is each rank's own: every rank saves and loads its ``state_dict``. Gradients must be finite and of one
-    scale (no GradScaler). What is sent for a parameter that no rank used is lost: DDP leaves its gradient alone.
+    A complex parameter of J entries counts as 2J real ones. Sparse gradients, as of nn.Embedding(sparse=True), travel
+    as DDP itself sends them, and parameters without entries not at all.
+
+    NaN or Inf in a bucket of any rank makes this bucket's aggregate NaN at every rank, so that all see that the step
+    is to be skipped; and everything that any rank keeps is again what it was before that backward pass, as if there had
+    been none. For this a copy of the state is kept from one backward pass to the next. Gradients must be of one scale
+    (a GradScaler's may not change).
+
+    The state is each rank's own, and of its module: a hook that serves several modules keeps one for each, and a
+    parameter that takes the place of another starts anew. Every rank saves and loads its ``state_dict``. The copy of a
+    module that copy.deepcopy or saving it whole makes has a copy of its state; register the hook again there, as torch
+    forgets it. What is sent for a parameter that no rank used is lost: DDP leaves its gradient alone.
     Raises ValueError for an ErrorFeedback with error_feedback=True, and for a compressor around which error feedback
     would grow without bound: give error_feedback=False with it. The backward pass raises ValueError for a state
-    that is no module or lacks a parameter, and what codecs raise: as RuntimeError where it had gone on meanwhile.
+    that is no module, lacks a parameter, or is in several DDPs of different groups (give the DDP itself as the state),
+    and what codecs raise: as RuntimeError where it had gone on meanwhile.
     """
     return Hook(compressor, error_feedback, seed, timeout)

@@ -3,24 +3,27 @@ launcher has started beside others."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from commexp.config import Plan
-from commexp.launch.single import run_alone
+from commexp.launch.single import keep_memory, run_alone
 from commexp.ranks import joins
 from commexp.rundir import Run
 
 
-def launch(plan: Plan) -> Run:
-    """Runs the plan; in one of several processes each returns the run. Raises UserError for a device that is not
-    there or workers that cannot be spread, LaunchError where processes do not come together or one is lost."""
+def launch(plan: Plan, hold: ExitStack) -> Run:
+    """Runs the plan; in one of several processes each returns the run. Until ``hold`` is closed nobody else runs it.
+    Raises UserError for a device that is not there or workers that cannot be spread, LaunchError where processes do
+    not come together or one is lost."""
     if joins():
         from commexp.launch.member import run_as_member
 
-        return run_as_member(plan)
+        return run_as_member(plan, hold)
     if plan.config.launch.kind == "torchrun":
         from commexp.launch.elastic import run_in_processes
 
-        return run_in_processes(plan)
-    return run_alone(plan)
+        return run_in_processes(plan, hold)
+    return run_alone(plan, hold)
 
 
-__all__ = ["launch"]
+__all__ = ["keep_memory", "launch"]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,17 +24,21 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from commexp.config import Plan
 from commexp.launch.agent import Agent
 from commexp.launch.rendezvous import HOST, Loopback, listen
+from commexp.locks import hold as hold_open
+from commexp.locks import remove_unheld
 from commexp.refusals import LaunchError, UserError
 from commexp.rundir import FINISHED, Run, write_json
-from commexp.runner import folder_of
+from commexp.runner import folder_of, lock_finished
 
 START = "from commexp.launch.worker import main; main()"
 KILLED = "killed it"
+PREFIX, TASK = "commexp-", "task.json"
 MONITOR = 0.1  # seconds between two looks at the processes
+ELASTIC = "torch.distributed.elastic"
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def run_in_processes(plan: Plan) -> Run:
+def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
     """launch.nproc processes, each running ``commexp.launch.worker``; the first one shows its progress here.
 
     Raises UserError for a plan that does not fit or is refused by the workers, LaunchError if a process dies and
@@ -38,18 +46,26 @@ def run_in_processes(plan: Plan) -> Run:
     """
     wanted, run = plan.config.launch, folder_of(plan)
     plan.check_processes(wanted.nproc, f"launch.nproc={wanted.nproc}")
-    if run.finished and not plan.config.rerun:
-        return run
-    for name in logging.root.manager.loggerDict:
-        if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say what happened, in one line
-    handlers = {number: signal.getsignal(number) for number in HANDLED}
-    with tempfile.TemporaryDirectory(prefix="commexp-") as scratch:
-        task = Path(scratch) / "task.json"
+    if not plan.config.rerun:
+        lock_finished(run, hold)
+        if run.finished:
+            return run
+    if run.is_locked():
+        with run.locked():
+            pass  # nobody need wait for it within launch.timeout
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith(ELASTIC)]
+    levels = [(logger, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)  # we say what happened, in one line
+    alone = threading.current_thread() is not threading.main_thread()  # which gets no signals
+    handlers = {} if alone else {number: signal.getsignal(number) for number in HANDLED}
+    with scratch_folder() as scratch:
+        task = Path(scratch) / TASK
         write_json(task, {"name": plan.name, "config": plan.resolved})
         os.environ |= {"COMMEXP_LAUNCHER": str(os.getpid()), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGHUP,SIGQUIT"}
         # Ctrl-C reaches the workers as SIGTERM: it ends one that is still importing without a word
-        signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        if not alone:
+            signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         try:
             spec = WorkerSpec(
                 role="default",
@@ -70,20 +86,47 @@ def run_in_processes(plan: Plan) -> Run:
                 reason += f" (after {wanted.max_restarts} restarts)"
             elif reason.endswith(KILLED):
                 reason += "; launch.max_restarts=3 would go on from the last checkpoint"
-            if run.status not in (None, *FINISHED):
+            if run.recorded not in (None, *FINISHED):
                 run.set_meta(status="failed", error=reason)
             raise LaunchError(reason) from error
         except SignalException as error:
-            if run.status not in (*FINISHED, "interrupted"):  # what workers write that were told and had begun
+            if run.recorded not in (*FINISHED, "interrupted"):  # what workers write that were told and had begun
                 raise KeyboardInterrupt from error
         finally:
             del os.environ["COMMEXP_LAUNCHER"], os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            for logger, level in levels:
+                logger.setLevel(level)
         refusal = Path(scratch) / "refusal"
         if refusal.is_file():
             raise UserError(refusal.read_text(encoding="utf-8"))
+    with suppress(OSError):  # what its processes have left is shown all the same
+        hold.enter_context(run.locked())
     return run
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A folder of this launcher's own for what it and its processes have to tell each other. Those that launchers of
+    the same user have left who were killed are removed: nobody holds them."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}????????"):
+        with suppress(OSError):
+            if path.lstat().st_uid == os.getuid() and (TASK in os.listdir(path) or not os.listdir(path)):
+                remove_unheld(path)
+    handle = None
+    while handle is None:
+        scratch = tempfile.mkdtemp(prefix=PREFIX)
+        with suppress(FileNotFoundError):  # another launcher took it for one that was left
+            handle = os.open(scratch, os.O_RDONLY | os.O_CLOEXEC)
+            if not hold_open(handle) or not os.path.isdir(scratch):
+                os.close(handle)
+                handle = None
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(handle)
 
 
 def _listen(port: int) -> socket.socket:

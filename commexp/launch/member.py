@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from datetime import timedelta
 
 import torch
@@ -14,7 +15,7 @@ import torch.distributed as dist
 
 from commexp.comm import Links, LostProcessError, Processes, Spoke
 from commexp.config import Plan
-from commexp.launch.single import keep_memory, set_threads, usable
+from commexp.launch.single import threads, usable
 from commexp.ranks import REVIVED, local, rank
 from commexp.refusals import LaunchError
 from commexp.rundir import Run
@@ -23,14 +24,12 @@ from commexp.runner import execute
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
-def run_as_member(plan: Plan) -> Run:
+def run_as_member(plan: Plan, hold: ExitStack) -> Run:
     """Raises UserError, and LaunchError naming this rank and the cause."""
     _die_with_launcher()
     world, here = int(os.environ["WORLD_SIZE"]), local("LOCAL_WORLD_SIZE", "WORLD_SIZE")
     plan.check_processes(world, f"{world} processes")
     device, backend = _place(plan.config.launch.device, here)
-    set_threads(plan, max(1, torch.get_num_threads() // here))
-    keep_memory()
     timeout = plan.config.launch.timeout
     _stay_here()
     pids: list[int] = []
@@ -40,7 +39,8 @@ def run_as_member(plan: Plan) -> Run:
             _join(backend, timeout)
             links = Processes(timedelta(seconds=timeout))
             pids = links.counts(torch.tensor([os.getpid()]))[:, 0].tolist()
-        return execute(plan, device, links)
+        with threads(plan, max(1, torch.get_num_threads() // here)):
+            return execute(plan, device, links, hold)
     except RuntimeError as error:
         cause = links.explain(error)
         if isinstance(cause, LostProcessError):

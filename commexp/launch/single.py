@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -15,13 +17,12 @@ from commexp.runner import execute
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
 
 
-def run_alone(plan: Plan) -> Run:
+def run_alone(plan: Plan, hold: ExitStack) -> Run:
     """Raises UserError for a device that is not there."""
     wanted = plan.config.launch.device
     device = usable(wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    set_threads(plan, torch.get_num_threads())
-    keep_memory()
-    return execute(plan, device)
+    with threads(plan, torch.get_num_threads()):
+        return execute(plan, device, hold=hold)
 
 
 def usable(name: str) -> torch.device:
@@ -35,16 +36,22 @@ def usable(name: str) -> torch.device:
 
 
 def keep_memory() -> None:
-    """Freed memory stays with this process and is used again. The C library would give every large block back to the
-    system and ask for it anew, page by page: on large models that takes longer than the arithmetic."""
+    """For a process of our own: freed memory stays with it and is used again. The C library would give every large
+    block back to the system and ask for it anew, page by page: on large models that takes longer than the
+    arithmetic."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # glibc's; elsewhere nothing is changed
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def set_threads(plan: Plan, usual: int) -> None:
-    """One where every split over processes must give the same bits: torch adds up in another order with more."""
-    config = plan.config
-    threads = config.launch.threads or (1 if config.comm.deterministic else usual)
-    torch.set_num_threads(threads)
+@contextmanager
+def threads(plan: Plan, usual: int) -> Iterator[None]:
+    """Torch's, for a run: one where every split over processes must give the same bits: torch adds up in another order
+    with more."""
+    config, before = plan.config, torch.get_num_threads()
+    torch.set_num_threads(config.launch.threads or (1 if config.comm.deterministic else usual))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

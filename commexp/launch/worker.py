@@ -12,16 +12,20 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+from commexp.streams import open_closed
 
 
 def main() -> None:
+    open_closed()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     from omegaconf import OmegaConf
 
     from commexp.config import prepare
     from commexp.launch.member import run_as_member
+    from commexp.launch.single import keep_memory
     from commexp.refusals import LaunchError, UserError
     from commexp.rundir import write_atomic
 
@@ -32,7 +36,9 @@ def main() -> None:
     try:
         plan = prepare(OmegaConf.create(task["config"]))
         assert plan.name == task["name"], "the plan has changed on its way"
-        run_as_member(plan)
+        keep_memory()
+        with ExitStack() as hold:
+            run_as_member(plan, hold)
     except UserError as error:
         write_atomic(path.with_name("refusal"), str(error))
     except LaunchError as error:

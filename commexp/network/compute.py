@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Optional
+from typing import ClassVar, Optional
 
 import numpy as np
+
+from commexp.files import number
+from commexp.listing import Listing
 
 KINDS = ("constant", "measured", "shifted_exponential", "lognormal", "pareto", "trace")
 
@@ -74,22 +77,19 @@ class Compute:
         return self.seconds * (1 - 1 / a) * (1 + rng.pareto(a, size=shape))
 
 
+class Trace(Listing):
+    key: ClassVar[str] = "compute.trace"
+
+
 def read_trace(path: str) -> np.ndarray:
-    """One positive number a line. Raises ValueError with the line's number for anything else."""
-    try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text"
-        raise ValueError(f"compute.trace={path}: {reason}; give a file with seconds, one number a line") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            value = float(line)
-        except ValueError:
-            value = math.nan
-        if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"compute.trace={path}: line {number}: {line!r} is no number of seconds; give 0 or more")
+    """One number a line, not negative; empty lines and comments (from # on) are passed over. Raises ValueError with the
+    line's number for anything else."""
+    trace, found = Trace(path), array("d")
+    for line, words in trace.lines():
+        value = number(words[0]) if len(words) == 1 else None
+        if value is None or not 0 <= value < math.inf:
+            raise trace.bad(f"line {line}: {' '.join(words)[:40]!r} is no number of seconds", "0 or more")
         found.append(value)
     if not found:
-        raise ValueError(f"compute.trace={path}: is empty; give a file with seconds, one number a line")
+        raise trace.bad("is empty", "a file with seconds, one number a line")
     return np.array(found)

@@ -39,14 +39,14 @@ def build_problem(
     """
     data = dataset.load(workers, seed, dtype)
     parts = partition.split(data, workers, seed)
-    setting = Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed or Speed())
+    speed = replace(speed or Speed(), workers="loop") if one_by_one else speed or Speed()
+    setting = Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed)
     if by_samples:
         setting.weights = [len(rows) / sum(map(len, parts)) for rows in parts]
+    problem = model.problem(data, setting)
     if one_by_one:
-        each = [model.problem(data, replace(setting, worker_ids=[n])) for n in worker_ids]
-        problem: Problem = Alternating(each, [one.local_sizes[0] for one in each])
-    else:
-        problem = model.problem(data, setting)
+        each = [problem.alone(w) for w in range(len(worker_ids))]
+        problem = Alternating(each, problem.local_sizes)
     problem.prox = prox or NoProx()
     return problem
 

@@ -103,6 +103,12 @@ class Problem(ABC):
     local_sizes: Sequence[int]
     shapes: Mapping[str, tuple[int, ...]]
 
+    def alone(self, w: int) -> Problem:
+        """The same problem for the ``w``-th worker here alone, W = 1. The two share what concerns all workers: memory
+        grows with what a worker holds. A gradient may be overwritten by the next one of either. Raises ValueError
+        where the problem does not know."""
+        raise ValueError(f"model: {type(self).__name__} is for workers that wait for each other; give algo=sgd, ...")
+
     @abstractmethod
     def init(self, generator: torch.Generator) -> Tensor:
         """The start x_0, [J]; equal for equal generators."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 
 import torch
@@ -72,10 +73,15 @@ class Classification(Problem):
             reason = str(error).splitlines()[0]
             raise ValueError(f"speed.workers={way}: this model cannot be ({reason}); give auto or loop") from error
 
+    def alone(self, w: int) -> Classification:
+        one = copy.copy(self)
+        one.feed = self.feed.alone(w)
+        return one
+
     def init(self, generator: torch.Generator) -> Tensor:
         """The module's own initialisation, drawn from ``generator`` instead of the global one."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator.initial_seed())
+            torch.default_generator.manual_seed(generator.initial_seed())  # not also those of all GPUs
             fresh = self.make()
         return nn.utils.parameters_to_vector(p for p in fresh.parameters()).detach().to(self.device, self.dtype)
 

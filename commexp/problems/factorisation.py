@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -97,6 +98,12 @@ class Factorisation(Problem):
 
     def _here(self, ratings: Ratings) -> Ratings:
         return Ratings(ratings.users.to(self.device), ratings.items.to(self.device), ratings.n_users, ratings.n_items)
+
+    def alone(self, w: int) -> Factorisation:
+        one = copy.copy(self)
+        one.setting = replace(self.setting, worker_ids=self.setting.worker_ids[w : w + 1])
+        one.pools, one.sampler = self.pools[w : w + 1], self.sampler and self.sampler.alone(w)
+        return one
 
     def init(self, generator: torch.Generator) -> Tensor:
         rows = self.start * torch.randn(len(self.rated), self.width, generator=generator, dtype=self.dtype)

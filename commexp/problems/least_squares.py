@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -22,29 +23,35 @@ class LeastSquares(Problem):
     """
 
     def __init__(self, data: Data, setting: Setting) -> None:
-        parts, device, own = setting.parts, setting.device, setting.worker_ids
+        parts, own = setting.parts, {n: w for w, n in enumerate(setting.worker_ids)}
         self.dim = dim = data.train_x.shape[1]
-        gram, cross = data.train_x.new_empty(len(parts), dim, dim), data.train_x.new_empty(len(parts), dim)
-        square = data.train_x.new_empty(len(parts))
-        for n, rows in enumerate(parts):
+        empty = data.train_x.new_empty
+        here = empty(len(own), dim, dim), empty(len(own), dim), empty(len(own))
+        spare = empty(dim, dim)
+        sums = [torch.zeros(each.shape[1:], dtype=torch.float64) for each in here]
+        for n, rows in enumerate(parts):  # those of others are needed for their mean alone
             x, y = data.train_x[rows], data.train_y[rows].to(data.train_x.dtype)
-            torch.matmul(x.mT, x, out=gram[n]).mul_(2 / len(rows))
-            cross[n], square[n] = x.mT @ y * (2 / len(rows)), y @ y / len(rows)
-        everyone = [each.to(device) for each in (gram, cross, square)]
-        if setting.weights is None:
-            self.mean_gram, self.mean_cross, self.mean_square = (each.mean(0) for each in everyone)
-        else:
-            weights = gram.new_tensor(setting.weights).to(device)
-            self.mean_gram, self.mean_cross, self.mean_square = (torch.tensordot(weights, each, 1) for each in everyone)
-        neighbours = list(own) == list(range(own[0], own[-1] + 1))  # then no copy is needed
-        here = slice(own[0], own[-1] + 1) if neighbours else list(own)
-        self.gram, self.cross, self.square = (each[here] for each in everyone)
+            gram = torch.matmul(x.mT, x, out=here[0][own[n]] if n in own else spare).mul_(2 / len(rows))
+            cross, square = x.mT @ y * (2 / len(rows)), y @ y / len(rows)
+            for total, one in zip(sums, (gram, cross, square), strict=True):
+                total.add_(one, alpha=1.0 if setting.weights is None else setting.weights[n] * len(parts))
+            if n in own:
+                here[1][own[n]], here[2][own[n]] = cross, square
+        self.gram, self.cross, self.square = (each.to(setting.device) for each in here)
+        self.mean_gram, self.mean_cross, self.mean_square = (
+            (total / len(parts)).to(setting.device, self.gram.dtype) for total in sums
+        )
         self.deterministic = setting.deterministic
         self.shapes = {"x": (self.dim,)}
         self.samples = sum(len(rows) for rows in parts)
         self.samples_per_step = self.samples / len(parts)
         self.local_sizes = [len(rows) for rows in setting.own]
         self.solution: Tensor = torch.linalg.solve(self.mean_gram, self.mean_cross)
+
+    def alone(self, w: int) -> LeastSquares:
+        one, here = copy.copy(self), slice(w, w + 1)
+        one.gram, one.cross, one.square = self.gram[here], self.cross[here], self.square[here]
+        return one
 
     def init(self, generator: torch.Generator) -> Tensor:
         """Uniform in [-1/sqrt(J), 1/sqrt(J)]: what torch.nn.Linear starts from."""

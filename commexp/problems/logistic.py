@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -58,6 +59,13 @@ class Logistic(Problem):
     def everything(self) -> Any:
         """All samples of the workers here."""
         return self.margins.take(self.own)
+
+    def alone(self, w: int) -> Logistic:
+        one, here = copy.copy(self), slice(w, w + 1)
+        one.__dict__.pop("everything", None)
+        one.own, one.worker_ids = self.own[here], self.worker_ids[here]
+        one.sampler = self.sampler and self.sampler.alone(w)
+        return one
 
     def init(self, generator: torch.Generator) -> Tensor:
         return self.start.clone()

@@ -54,27 +54,37 @@ class Margins(ABC):
         return (margins > 0) | ((margins == 0) & self.negative)
 
 
+Padded = tuple[Tensor, Tensor]  # [W, d, J] and each sample's weight in the mean, [W, d]
+PADDING = 4  # times the samples themselves: what several workers' may take where they are looked at in one go
+
+
 class DenseMargins(Margins):
     """``signed`` [m, J]. ``one_by_one``: worker by worker, so that each has the same bits whatever W is."""
 
     def __init__(self, signed: Tensor, one_by_one: bool) -> None:
         self.signed, self.one_by_one = signed, one_by_one
 
-    def take(self, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """[W, d, J] and each sample's weight in the mean, [W, d]; shorter rows are filled up with weights of zero."""
+    def take(self, rows: Sequence[Tensor]) -> Padded | list[Padded]:
+        """Shorter rows are filled up with weights of zero; where most would be filling, each worker's for itself."""
         longest = max(len(r) for r in rows)
+        if longest * len(rows) > PADDING * sum(len(r) for r in rows):
+            return [self._padded([r], len(r)) for r in rows]
+        return self._padded(rows, longest)
+
+    def _padded(self, rows: Sequence[Tensor], longest: int) -> Padded:
         index = torch.zeros(len(rows), longest, dtype=torch.long)
         weights = self.signed.new_zeros(len(rows), longest)
         for w, r in enumerate(rows):
             index[w, : len(r)], weights[w, : len(r)] = r, 1 / len(r)
         return self.signed[index.to(self.signed.device)], weights
 
-    def each(self, taken: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        signed, weights = taken
-        if self.one_by_one and len(x) > 1:
-            each = [self._of(a[None], w[None], row[None]) for a, w, row in zip(signed, weights, x, strict=True)]
-            return torch.cat([loss for loss, _ in each]), torch.cat([grad for _, grad in each])
-        return self._of(signed, weights, x)
+    def each(self, taken: Padded | list[Padded], x: Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(taken, tuple) and self.one_by_one and len(x) > 1:
+            taken = [(a[None], w[None]) for a, w in zip(*taken, strict=True)]
+        if isinstance(taken, tuple):
+            return self._of(*taken, x)
+        each = [self._of(*single, row[None]) for single, row in zip(taken, x, strict=True)]
+        return torch.cat([loss for loss, _ in each]), torch.cat([grad for _, grad in each])
 
     @staticmethod
     def _of(signed: Tensor, weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,11 @@ class Sampler:
         self.parts, self.worker_ids, self.batch_size, self.seed = parts, worker_ids, batch_size, seed
         self._orders: dict[tuple[int, int], Tensor] = {}
 
+    def alone(self, w: int) -> Sampler:
+        """Of the ``w``-th worker here."""
+        here = slice(w, w + 1)
+        return Sampler(self.parts[here], self.worker_ids[here], self.batch_size, self.seed)
+
     def batch(self, step: int) -> Tensor:
         """Sample indices [W, b] of local step 0, 1, ..."""
         return torch.stack([self._rows(w, step) for w in range(len(self.parts))])

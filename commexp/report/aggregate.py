@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from commexp.report.tables import METRICS, number, to_target
-from commexp.rundir import Run
-
-SUMMED = ("bytes_info", "bytes_sent", "bytes_wire", "bytes_against_dense", "wall_seconds", "sim_seconds")
+from commexp.files import printable, read_json
+from commexp.report.checked import LeftOut, ReadRun
+from commexp.report.tables import METRICS, SUMMED, number, to_target
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep: its overrides as key -> value, its folder, the accuracy to report the cost of reaching, and
-    its error where it was refused."""
+    """One run of a sweep: its overrides as key -> value, its folder, the accuracy to report the cost of reaching, its
+    error where it was refused, and the file that says so."""
 
     overrides: dict[str, str]
-    run: Run
+    run: ReadRun
     target: float | None = None
     error: str | None = None
+    path: Path = Path()
 
 
-def read_jobs(folder: Path) -> list[Job]:
-    """The jobs that a sweep's folder, <outputs>/sweeps/<name>, lists, in their order."""
-    paths = sorted((folder / "jobs").glob("*.json"), key=lambda p: int(p.stem))
-    loaded = [json.loads(p.read_text(encoding="utf-8")) for p in paths]
-    return [Job(j["overrides"], Run(folder.parent.parent / "runs" / j["run"]), j["target"], j["error"]) for j in loaded]
+def read_jobs(folder: Path) -> list[Job | LeftOut]:
+    """The jobs that a sweep's folder, <outputs>/sweeps/<name>, lists, in their order, and the files that list none."""
+    paths = sorted((folder / "jobs").glob("*.json"), key=lambda p: (not _is_count(p.stem), len(p.stem), p.stem))
+    return [_read_job(path, folder) for path in paths]
+
+
+def _read_job(path: Path, folder: Path) -> Job | LeftOut:
+    """Its run lies beside the sweeps, or in the outputs that the file names: a sweep may have a folder of its own."""
+    try:
+        job = read_json(path)
+        overrides, name, target, error = (job[key] for key in ("overrides", "run", "target", "error"))
+        outputs = job.get("outputs", "../..")
+        if not _is_count(path.stem):
+            raise ValueError("its name is no number")
+        if not isinstance(name, str) or os.path.basename(name) != name or name in ("", ".", "..") or "\0" in name:
+            raise ValueError(f"run={name}: no name of a run")
+        if not isinstance(outputs, str) or "\0" in outputs:
+            raise ValueError(f"outputs={outputs}: no folder")
+        if not isinstance(overrides, dict) or not isinstance(error, str | None):
+            raise ValueError("no job")
+        words = {printable(key): printable(str(value)) for key, value in overrides.items()}
+        goal = None if target is None else number(target)
+        run = ReadRun(Path(os.path.normpath(folder / outputs)) / "runs" / name)
+        return Job(words, run, goal, None if error is None else printable(error), path)
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+        return LeftOut(path, f"cannot be read: {getattr(error, 'strerror', None) or error!r}")
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def varied(jobs: Sequence[Job]) -> list[str]:
@@ -46,9 +72,9 @@ def per_run(jobs: Sequence[Job], keys: Sequence[str]) -> pd.DataFrame:
     """A row per job: its ``keys``, status, final and best metrics, bytes, seconds, bytes and time to target."""
     rows = []
     for job in jobs:
-        s = {} if job.error else job.run.summary
+        s = {} if job.error or job.run.problem else job.run.summary
         row: dict[str, Any] = {k: job.overrides.get(k, "") for k in keys}
-        row["status"] = "refused" if job.error else job.run.status or "missing"
+        row["status"] = "refused" if job.error else job.run.state if job.run.folder.is_dir() else "missing"
         for metric in METRICS:
             if metric in s:
                 row[metric] = number(s[metric])
@@ -77,8 +103,9 @@ def aggregate(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         row["status"] = ", ".join(f"{n} {status}" for status, n in Counter(group["status"]).items())
         row["count"] = len(done)
         for column in values:
-            row[column] = done[column].mean()
-            row[f"{column}_std"] = done[column].std(ddof=1) if len(done) > 1 else math.nan
+            with np.errstate(over="ignore", invalid="ignore"):  # a mean of infinite values is one
+                row[column] = done[column].mean()
+                row[f"{column}_std"] = done[column].std(ddof=1) if len(done) > 1 else math.nan
         if "bytes_to_target" in runs:
             row["target"] = group["target"].max()
             row["reached_target"] = int(done["bytes_to_target"].notna().sum())
@@ -86,10 +113,10 @@ def aggregate(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _compression(run: Run) -> float:
+def _compression(run: ReadRun) -> float:
     """Share of the entries that is sent, k/J; 1 without compression, NaN for a compressor that has no k."""
     compress = run.config["compress"]
     k = 1.0 if compress["_target_"].endswith(".NoCompression") else compress.get("k")
     if k is None:
         return math.nan
-    return float(k) if isinstance(k, float) else k / number(run.summary.get("parameters"))
+    return float(k) if isinstance(k, float) else k / (number(run.summary.get("parameters")) or math.nan)

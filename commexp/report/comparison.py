@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
 
+from commexp.files import printable
 from commexp.report.aggregate import Job, aggregate, per_run
-from commexp.report.reading import LeftOut, ReadRun
+from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.sweep import latex, readable
 from commexp.report.tables import PHASES, compare_markdown, flatten, labels, markdown
 
+MOST = 1000  # keys in which configs differ
 Table = tuple[list[str], list[list[str]]]  # headers, rows
 
 
@@ -61,6 +63,8 @@ class Comparison:
         told = [key for key in keys if len({str(config.get(key, "")) for config in configs}) > 1]
         if not told:
             return [], []
+        if len(told) > MOST:
+            return ["key"], [[f"{len(told)} keys, more than the {MOST} that are shown"]]
         columns = [[_several(config.get(key, "") for config in found) for key in told] for found in flat.values()]
         if len(flat) > len(told):
             return ["method", *told], [[name, *values] for name, values in zip(flat, columns, strict=True)]
@@ -80,21 +84,12 @@ class Comparison:
     def unfinished(self) -> list[tuple[str, str, str]]:
         """Name, status and reason of whatever is no completed run that could be read."""
         unsound = [run for run in self.runs if run.problem or run.status != "completed"]
-        found = [(run.name, state(run), run.problem or reason(run)) for run in unsound]
-        return found + [(str(one.folder), "no run", one.why) for one in self.left]
+        found = [(run.name, run.state, run.reason) for run in unsound]
+        return found + [(one.name, "no run", one.why) for one in self.left]
 
 
-def state(run: ReadRun) -> str:
-    return f"{run.status or 'unknown'}{', unreadable' if run.problem else ''}"
-
-
-def reason(run: ReadRun) -> str:
-    """What a run's end left in meta.json, on one line."""
-    return " ".join(str(run.meta.get("error", "")).split())
-
-
-def _several(values: object) -> str:
-    return ", ".join(dict.fromkeys(str(value) for value in values)) or "-"  # type: ignore[attr-defined]
+def _several(values: Iterable[object]) -> str:
+    return printable(", ".join(dict.fromkeys(str(value) for value in values))) or "-"
 
 
 def as_markdown(compared: Comparison) -> str:
@@ -108,13 +103,13 @@ def as_markdown(compared: Comparison) -> str:
         blocks += ["Milliseconds of a round:", markdown(["method", *PHASES.values()], rows)]
     if compared.differences[1]:
         blocks += ["What the configs differ in:", markdown(*compared.differences)]
-    return "\n\n".join([*blocks, *_left_out(compared)]) + "\n"
+    return "\n\n".join([*blocks, *left_out(compared)]) + "\n"
 
 
 def in_brief(compared: Comparison) -> str:
     """What the terminal shows."""
     runs = [run for found in compared.groups.values() for run in found]
-    return "\n\n".join(([compare_markdown(runs).rstrip()] if runs else []) + _left_out(compared))
+    return "\n\n".join(([compare_markdown(runs).rstrip()] if runs else []) + left_out(compared))
 
 
 def as_latex(compared: Comparison) -> str:
@@ -127,6 +122,6 @@ def methods_table(compared: Comparison) -> Table:
     return readable(compared.methods, ["method"])
 
 
-def _left_out(compared: Comparison) -> list[str]:
+def left_out(compared: Comparison) -> list[str]:
     rows = [list(row) for row in compared.unfinished]
     return ["Left out or not finished:", markdown(["run", "status", "why"], rows)] if rows else []

@@ -48,6 +48,8 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
     across = [next((x for x in WORK if x in everywhere), "step"), "bytes_sent", "sim_seconds"]
     real = {run.on_wall_clock for runs in groups.values() for run in runs}
     across += ["wall_seconds"] if "calls" in columns and real == {False} else []
+    if not rows:  # nothing has been evaluated yet
+        return []
     log = {x: x == "bytes_sent" or _far_apart(frames, x) for x in across}
     with figure(len(rows), len(across), 3.1, 2.4) as (made, axes):
         for i, metric in enumerate(rows):

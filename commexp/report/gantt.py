@@ -24,9 +24,9 @@ def draw_gantt(run: Run, path: Path) -> list[Path]:
     """gantt.csv, columns ``worker``, ``kind`` (compute or wait), ``start``, ``end``: the first seconds, a row for each
     of at most the first 24 workers; beside it staleness.csv, columns ``staleness``, ``messages``. Draws nothing where
     no seconds were kept: a run that went on from a checkpoint after its first cycles."""
-    if not all((run.folder / f"{name}.csv").read_text(encoding="utf-8").strip() for name in ("gantt", "staleness")):
+    spans, staleness = run.table("gantt"), run.table("staleness")
+    if spans.empty or staleness.empty:
         return []
-    spans = pd.read_csv(run.folder / "gantt.csv")
     workers = sorted(spans["worker"].unique())
     shown = workers[:WORKERS]
     spans = spans[spans["worker"].isin(shown)]
@@ -53,7 +53,7 @@ def draw_gantt(run: Run, path: Path) -> list[Path]:
         axis.set_axisbelow(True)
         if len(workers) > len(shown):
             axis.set_title(f"the first {len(shown)} of {len(workers):,} workers")
-        draw_ages(ages, pd.read_csv(run.folder / "staleness.csv"))
+        draw_ages(ages, staleness)
         handles = [Patch(color=colour, label=label) for colour, label in KINDS.values()]
         made.legend(handles=handles, loc="outside upper center", ncols=2, handlelength=1.0, handleheight=1.0)
         return save(made, path)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from commexp.files import TABLE, read_bytes
 from commexp.report.topology import draw_topology, read_weights
 from commexp.rundir import Run
 
@@ -28,7 +29,7 @@ def distinct_graphs(groups: Mapping[str, Sequence[Run]]) -> tuple[list[Graph], i
     for name, runs in groups.items():
         for run in runs:
             source = run.folder / "topology.csv"
-            content = source.read_bytes() if source.is_file() else b""
+            content = read_bytes(source, TABLE) if source.is_file() else b""
             if content not in graphs:
                 if not content or content in more or read_weights(run) is None:
                     continue

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ MODEL_MARKERS = ("o", "s", "^", "*", "D", "v", "P", "X")
 def draw_line(run: Run, path: Path) -> list[Path]:
     """line.csv, columns ``t`` and ``train_loss``: the first model stands at t = 0, the second at t = 1. A loss
     that is not finite leaves a gap."""
-    table = pd.read_csv(run.folder / "line.csv").sort_values("t")
+    table = run.table("line").sort_values("t")
     losses = table["train_loss"].where(np.isfinite(table["train_loss"]))
     with figure(1, 1, 4.4, 2.9) as (made, (axis,)):
         axis.set(xlabel="position on the line from worker 0 to worker 1", ylabel="train loss")
@@ -44,8 +43,11 @@ def draw_plane(run: Run, path: Path) -> list[Path]:
     """plane.csv, columns ``x``, ``y``, ``train_loss``, a row per point of a grid; plane_models.csv, columns ``name``,
     ``x``, ``y``, the models to mark. Levels are logarithmic where positive losses span a factor of five. Grey is where
     the loss is not finite."""
-    grid = pd.read_csv(run.folder / "plane.csv").pivot(index="y", columns="x", values="train_loss")
-    models = pd.read_csv(run.folder / "plane_models.csv", dtype={"name": str})
+    points = run.table("plane")
+    if points["x"].nunique() * points["y"].nunique() != len(points):
+        raise ValueError("plane.csv is no grid")
+    grid = points.pivot(index="y", columns="x", values="train_loss")
+    models = run.table("plane_models", name="str")
     x, y = grid.columns.to_numpy(float), grid.index.to_numpy(float)
     losses = np.ma.masked_invalid(grid.to_numpy(float))
     shape = float(np.ptp(y) / np.ptp(x)) if np.ptp(x) > 0 < np.ptp(y) else 1.0

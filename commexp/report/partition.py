@@ -6,7 +6,6 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize, to_hex
@@ -22,12 +21,15 @@ CLASS_COLOURS = (
     *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
 )
 WORKERS = 64
+MOST = 3 * 10**7
 
 
 def draw_partition(run: Run, path: Path) -> list[Path]:
     """partition.csv, columns ``worker``, ``class``, ``samples``: a bar per worker, at most the first 64, the classes
     side by side; more than ten of them in a sequence of colours."""
-    table = pd.read_csv(run.folder / "partition.csv")
+    table = run.table("partition")
+    if table["worker"].nunique() * table["class"].nunique() > MOST:
+        raise ValueError(f"more than {MOST} pairs of a worker and a class")
     counts = table.pivot_table(index="worker", columns="class", values="samples", aggfunc="sum", fill_value=0)
     shown = counts.iloc[:WORKERS]
     names = [str(name) for name in counts.columns]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from commexp.report import FORMATS
+from commexp.rundir import write_atomic
 from commexp.units import human_bytes
 
 # Okabe and Ito, Color Universal Design, 2008; without its yellow, which is too pale for thin lines
@@ -26,6 +27,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
+    "text.parse_math": False,  # a dollar in a run's name is a dollar
     "axes.titlesize": 9,
     "axes.labelsize": 9,
     "legend.fontsize": 8,
@@ -57,17 +59,14 @@ def figure(rows: int, columns: int, width: float, height: float) -> Iterator[tup
 
 def save(made: Figure, path: Path) -> list[Path]:
     """Writes ``path``.png and .pdf, each in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     made.draw_without_rendering()
     made.set_layout_engine(None)  # the layout is settled; any engine, even "none", has each format drawn twice
     written = []
-    for kind in ("png", "pdf"):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=f".{kind}")
-        os.close(handle)
-        made.savefig(temporary, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
-        os.chmod(temporary, 0o644)
+    for kind in FORMATS:
+        drawn = io.BytesIO()
+        made.savefig(drawn, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
         target = path.with_suffix(f".{kind}")
-        os.replace(temporary, target)
+        write_atomic(target, drawn.getvalue())
         written.append(target)
     return written
 

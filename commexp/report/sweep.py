@@ -11,17 +11,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from commexp.report.aggregate import Job, aggregate, per_run, read_jobs, varied
+from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.curves import draw_curves
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
 from commexp.report.tables import METRICS, markdown, show
-from commexp.rundir import Run, write_atomic
+from commexp.rundir import write_atomic
 from commexp.units import human_bytes
 
 
-def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job]]:
+def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job], list[LeftOut]]:
     """sweep.csv, .md, .tex, runs.csv and the figures of a sweep's folder, of its first ``count`` jobs (0: all);
-    returns the Markdown table and the jobs."""
-    jobs = read_jobs(folder)[: count or None]
+    returns the Markdown table, the jobs, and those whose files or runs cannot be read."""
+    found = read_jobs(folder)[: count or None]
+    jobs = [job for job in found if isinstance(job, Job)]
+    left = [one for one in found if isinstance(one, LeftOut)]
+    left += [LeftOut(job.run.folder, job.run.problem) for job in jobs if job.run.folder.is_dir() and job.run.problem]
     keys = varied(jobs)
     runs = per_run(jobs, keys)
     table = aggregate(runs, keys)
@@ -32,11 +36,17 @@ def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job]]:
     write_atomic(folder / "sweep.csv", table.to_csv(index=False))
     write_atomic(folder / "sweep.md", text)
     write_atomic(folder / "sweep.tex", latex(heads, cells))
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[ReadRun]] = {}
     for job in jobs:
+        if job.run.problem:
+            continue
         groups.setdefault(_call({k: job.overrides.get(k, "") for k in settings}), []).append(job.run)
     complete = {name: [r for r in found if r.status == "completed"] for name, found in groups.items()}
-    draw_curves({name: found for name, found in complete.items() if found} or groups, folder / "figures" / "curves")
+    drawn = {name: found for name, found in complete.items() if found} or {
+        name: begun for name, found in groups.items() if (begun := [run for run in found if not run.metrics.empty])
+    }
+    if drawn:
+        draw_curves(drawn, folder / "figures" / "curves")
     done, against = table[table["count"] > 0].copy(), None
     if len(done):
         against = _abscissa(done, settings)
@@ -44,11 +54,12 @@ def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job]]:
         _draw_final(folder / "figures", done, against)
         if "reached_target" in done and done["reached_target"].any():
             _draw_target(folder / "figures", done, against)
-    return text, jobs
+    return text, jobs, left
 
 
 ESCAPED = str.maketrans(
     {
+        **{c: f"{{{c}}}" for c in "[*"},  # which the end of the row before would take for its own
         **{c: f"\\{c}" for c in "%_&#${}"},
         **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
         **{c: f"${c}$" for c in "<>|"},
@@ -148,7 +159,10 @@ def _abscissa(done: pd.DataFrame, settings: Sequence[str]) -> Against | None:
 
 
 def _draw_final(folder: Path, done: pd.DataFrame, against: Against) -> None:
-    metric = next(m for m in ("test_accuracy", "test_rmse", "dist_to_opt", "objective", "train_loss") if m in done)
+    known = ("test_accuracy", "test_rmse", "dist_to_opt", "objective", "train_loss")
+    metric = next((m for m in known if m in done), None)
+    if metric is None:
+        return
     with figure(1, 1, 4.6, 3.2) as (made, axes):
         _lines(axes[0], done, against, metric)
         if metric == "test_accuracy":

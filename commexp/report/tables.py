@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from commexp.files import printable
 from commexp.rundir import Run
 from commexp.units import human_bytes
 
@@ -36,6 +37,9 @@ PHASES = {
     "transfer": "transfer",
     "decode": "decode",
 }
+
+
+SUMMED = ("bytes_info", "bytes_sent", "bytes_wire", "bytes_against_dense", "wall_seconds", "sim_seconds")
 
 
 def number(value: Any) -> float:
@@ -83,7 +87,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     names = []
     for codec, mine in zip(codecs, flat, strict=True):
         told = [key for key in mine if key in telling[codec]]
-        k = [f"k={mine['compress.k']:g}"] if "compress.k" in mine else []
+        k = [f"k={mine['compress.k']:g}"] if mine.get("compress.k") is not None else []
         rest = [_say(key, mine[key]) for key in told if key != "compress.k"]
         names.append(" ".join([codec, *k, *rest]))
     return names
@@ -124,13 +128,21 @@ NOT_IN_LABELS = ("seed", "debug", "preset", "launch", "target_accuracy", "output
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": _told(value)}
     return flat
+
+
+def _told(value: Any) -> Any:
+    """A list as the text that stands for it where it is too long to be shown."""
+    return shown if isinstance(value, list) and (shown := printable(str(value))) != str(value) else value
+
+
+ESCAPED = str.maketrans({c: f"\\{c}" for c in "\\|<`"})  # markup, and what would end a cell
 
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, padded so that it reads well as plain text too."""
-    table = [[c.replace("|", r"\|") for c in r] for r in (headers, *rows)]
+    table = [[printable(c).translate(ESCAPED).replace("](", r"]\(") for c in r] for r in (headers, *rows)]
     widths = [max(len(r[i]) for r in table) for i in range(len(headers))]
 
     def line(cells: Sequence[str]) -> str:
@@ -214,7 +226,8 @@ def compare_markdown(runs: Sequence[Run]) -> str:
     rows = []
     for run, name in zip(runs, labels(runs), strict=True):
         s = run.summary
-        counts = [human_bytes(s[c]) if c in s else "-" for c in ("bytes_info", "bytes_sent", "bytes_wire")]
+        sizes = [number(s.get(c)) for c in ("bytes_info", "bytes_sent", "bytes_wire")]
+        counts = ["-" if math.isnan(size) else human_bytes(size) for size in sizes]
         seed = str(run.config.get("seed", "-"))
         rows.append([name, seed, str(run.status), *[show(k, s.get(k)) for k in keys], *counts, run.name])
     heads = ["method", "seed", "status", *[METRICS[k] for k in keys], "info", "sent", "wire", "run"]

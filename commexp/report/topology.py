@@ -9,7 +9,6 @@ from typing import Any
 import matplotlib
 import networkx as nx
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
@@ -76,17 +75,21 @@ def draw_topology(run: Run, path: Path) -> list[Path]:
 
 
 def read_weights(run: Run) -> np.ndarray | None:
-    """[N, N] of topology.csv, without what workers take of themselves; None for more than 200 of them, or one alone."""
-    source = run.folder / "topology.csv"
-    if not source.read_text(encoding="utf-8").strip():
+    """[N, N] of topology.csv, without what workers take of themselves; None for more than 200 of them, or where
+    nobody has a neighbour. Raises OSError or ValueError for a file that cannot be read."""
+    table = run.table("topology")
+    if not len(table.columns):
         return None
-    table = pd.read_csv(source)
+    numbers = table[["worker", "neighbour", "weight"]].to_numpy(float)
+    if not (np.abs(numbers) < 1e12).all() or (numbers[:, :2] < 0).any() or (numbers[:, :2] % 1).any():
+        raise ValueError("a line is no two workers and a weight")
     size = int(table[["worker", "neighbour"]].to_numpy().max(initial=0)) + 1
     if not 1 < size <= WORKERS:
         return None
     W = np.zeros((size, size))
-    W[table["worker"], table["neighbour"]] = table["weight"]
-    return W
+    W[numbers[:, 0].astype(int), numbers[:, 1].astype(int)] = numbers[:, 2]
+    np.fill_diagonal(W, 0)
+    return W if W.any() else None
 
 
 def links(W: np.ndarray) -> tuple[nx.Graph, np.ndarray]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from commexp.files import number, text_lines
 from commexp.listing import Listing
 from commexp.topologies.base import Topology
 from commexp.topologies.mixing import TOLERANCE, Mixing
@@ -18,10 +19,18 @@ if TYPE_CHECKING:
     import networkx as nx
     from scipy.sparse import csr_array
 
+NUMPY = b"\x93NUMPY"
+STRUCTURED = 2**24  # bytes of GraphML or GML: some 250,000 links
+COUNT = re.compile("[0-9]{1,9}")
+SIZE = re.compile("[0-9]{1,18}")
+MARKET = re.compile(
+    r"%%MatrixMarket\s+matrix\s+(coordinate|array)\s+(real|integer|pattern|complex)\s+\S+\s*", re.IGNORECASE | re.ASCII
+)
+
 
 @dataclass
 class Given(Listing, Topology):
-    """Raises ValueError if the file cannot be read, or is not the one of ``digest``."""
+    """A graph from a file. Raises ValueError if the file cannot be read, or is not the one of ``digest``."""
 
     def __post_init__(self) -> None:
         Topology.__post_init__(self)
@@ -39,7 +48,7 @@ class GraphFile(Given):
     GML node's label or, without one, its id."""
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
-        kind = Path(self.path).suffix.lower()
+        kind = self.suffix
         graph = self._structured(kind) if kind in (".graphml", ".gml") else self._listed(kind == ".adjlist")
         missing = next((n for n in range(len(graph)) if n not in graph), None)
         if missing is not None:
@@ -52,12 +61,12 @@ class GraphFile(Given):
 
         right = 'two numbers "n m" per line' if not several else 'numbers "n m1 m2 ..." per line'
         graph = nx.Graph()
-        for number, words in self.lines():
-            if not all(w.isdecimal() for w in words) or not (several or len(words) == 2):
-                raise self.bad(f"line {number} is {' '.join(words)[:40]!r}", right)
+        for line, words in self.lines():
+            if not all(map(COUNT.fullmatch, words)) or not (several or len(words) == 2):
+                raise self.bad(f"line {line} is {' '.join(words)[:40]!r}", right)
             n, *others = map(int, words)
             if n in others:
-                raise self.bad(f"line {number} links worker {n} to itself", "links between two workers")
+                raise self.bad(f"line {line} links worker {n} to itself", "links between two workers")
             graph.add_node(n)
             graph.add_edges_from((n, m) for m in others)
         if not graph:
@@ -68,6 +77,10 @@ class GraphFile(Given):
         import networkx as nx
 
         content = self.content()
+        if len(content) > STRUCTURED:
+            raise self.bad(f"holds more than {STRUCTURED} bytes", 'a list of links "n m"')
+        if kind == ".graphml" and (b"<!" in content.replace(b"<!--", b"") or b"\0" in content):
+            raise self.bad("declares entities, or is no UTF-8", "a file that networkx wrote")  # they can grow for ever
 
         def gml(label: str) -> Any:
             return nx.read_gml(io.BytesIO(content), label=label)
@@ -80,12 +93,14 @@ class GraphFile(Given):
         except Exception as error:  # networkx lets through whatever its parsers raise
             reason = " ".join(str(error).split()) or type(error).__name__
             raise self.bad(f"cannot be read as {kind[1:]} ({reason})", "a file that networkx wrote") from error
-        strange = next((n for n in read if not str(n).isdecimal()), None)
+        strange = next((n for n in read if not COUNT.fullmatch(str(n))), None)
         if strange is not None:
             raise self.bad(f"node {strange!r} is no worker's number", "nodes 0, 1, 2, ...")
         graph = nx.DiGraph() if read.is_directed() else nx.Graph()
         graph.add_nodes_from(int(n) for n in read)
         graph.add_edges_from((int(n), int(m)) for n, m in read.edges())
+        if len(graph) != len(read):
+            raise self.bad("a worker has two nodes", "nodes 0, 1, 2, ...")
         if loop := next(nx.selfloop_edges(graph), None):
             raise self.bad(f"links worker {loop[0]} to itself", "links between two workers")
         if not graph:
@@ -95,9 +110,10 @@ class GraphFile(Given):
 
 @dataclass
 class MatrixFile(Given):
-    """Graph and weights: N rows of N numbers with commas or blanks between, # starts a comment; or .mtx, a Matrix
-    Market file. Worker n adds up what it receives by row n. W must be doubly stochastic, and is taken as symmetric if
-    it is so but for 1e-9."""
+    """Graph and weights: N rows of N numbers with commas or blanks between, # starts a comment; or a Matrix Market file
+    (.mtx), or NumPy's (.npy), which are known by their first bytes. Worker n adds up what it receives by row n. W must
+    be doubly stochastic, and is taken as symmetric if it is so but for 1e-9. What a header says is checked before
+    anything is made of that size."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,7 +141,13 @@ class MatrixFile(Given):
         return [made]
 
     def weighted(self, workers: int, seed: int) -> list[Mixing]:
-        matrix = self._market() if Path(self.path).suffix.lower() == ".mtx" else self._rows()
+        content = self.content()
+        if content.startswith(NUMPY):
+            matrix = self._numpy(content, workers)
+        elif content.startswith(b"%%MatrixMarket") or self.suffix == ".mtx":
+            matrix = self._market(content, workers)
+        else:
+            matrix = self._rows()
         if matrix.shape[0] == matrix.shape[1]:
             self.check_size(workers, matrix.shape[0])
             if abs(matrix - matrix.T).max() <= TOLERANCE:
@@ -139,14 +161,14 @@ class MatrixFile(Given):
         from scipy.sparse import csr_array
 
         columns, values, ends, width = [], [], [0], 0
-        for number, words in self.lines():
+        for line, words in self.lines():
             width = width or len(words)
             if len(words) != width:
-                raise self.bad(f"line {number} has {len(words)} numbers, those before it {width}", "N rows of N")
-            try:
-                row = np.array(words, dtype=np.float64)
-            except ValueError as error:
-                raise self.bad(f"line {number} is {' '.join(words)[:40]!r}", "N rows of N numbers") from error
+                raise self.bad(f"line {line} has {len(words)} numbers, those before it {width}", "N rows of N")
+            found = [number(word) for word in words]
+            if None in found:
+                raise self.bad(f"line {line} is {' '.join(words)[:40]!r}", "N rows of N numbers")
+            row = np.array(found, dtype=np.float64)
             columns.append(np.flatnonzero(row))
             values.append(row[columns[-1]])
             ends.append(ends[-1] + len(columns[-1]))
@@ -154,12 +176,56 @@ class MatrixFile(Given):
             raise self.bad("empty", "N rows of N numbers")
         return csr_array((np.concatenate(values), np.concatenate(columns), ends), shape=(len(columns), width))
 
-    def _market(self) -> csr_array:
+    def _check_sizes(self, workers: int, rows: int, columns: int) -> None:
+        """What a header says, before anything is made of that size."""
+        if rows != columns:
+            raise self.bad(f"{rows} rows and {columns} columns: not square", "a row for every worker")
+        self.check_size(workers, rows)
+
+    def _numpy(self, content: bytes, workers: int) -> csr_array:
+        from scipy.sparse import csr_array
+
+        file = io.BytesIO(content)
+        try:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, columns_first, dtype = header(file)
+        except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise self.bad(f"cannot be read as .npy ({said[:200]})", "a matrix that numpy.save wrote") from error
+        if len(shape) != 2 or dtype.kind not in "fiu":
+            raise self.bad(f"holds {dtype} of shape {shape}", "a matrix of real numbers")
+        self._check_sizes(workers, *shape)
+        body = content[file.tell() :]
+        if len(body) != shape[0] * shape[1] * dtype.itemsize:
+            raise self.bad(f"has {len(body)} bytes behind its header, not those of {shape}", "the whole file")
+        return csr_array(
+            np.frombuffer(body, dtype).reshape(shape, order="F" if columns_first else "C").astype(np.float64)
+        )
+
+    def _market(self, content: bytes, workers: int) -> csr_array:
         from scipy.io import mmread
         from scipy.sparse import csr_array
 
+        right = "a real matrix that scipy wrote"
         try:
-            return csr_array(mmread(io.BytesIO(self.content()))).astype(np.float64, casting="same_kind")
+            lines = (text for _, text in text_lines(io.BytesIO(content)))
+            head = next(lines, b"").decode("latin-1")
+            sizes = next((line for line in lines if not line.startswith(b"%")), b"").decode("latin-1").split()
+        except ValueError as error:
+            raise self.bad(f"cannot be read as Matrix Market ({error})", right) from error
+        kind = MARKET.fullmatch(head)
+        if kind is None or kind[2].lower() == "complex":
+            raise self.bad(f"cannot be read as Matrix Market (line 1 is {head[:60]!r})", right)
+        sparse = kind[1].lower() == "coordinate"
+        if len(sizes) != 2 + sparse or not all(map(SIZE.fullmatch, sizes)):
+            raise self.bad(f"cannot be read as Matrix Market (its sizes are {' '.join(sizes)[:40]!r})", right)
+        rows, columns, *entries = map(int, sizes)
+        self._check_sizes(workers, rows, columns)
+        if (entries[0] if sparse else rows) > len(content):  # each takes several bytes
+            raise self.bad(f"cannot be read as Matrix Market (it is shorter than its sizes, {' '.join(sizes)})", right)
+        try:
+            return csr_array(mmread(io.BytesIO(content))).astype(np.float64, casting="same_kind")
         except Exception as error:  # scipy lets through whatever its parser raises, line numbers in the text
             reason = " ".join(str(error).split()) or type(error).__name__
             raise self.bad(f"cannot be read as Matrix Market ({reason})", "a real matrix that scipy wrote") from error

@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_refused(allocation: Allocation, workers: int, says
         (Random, {"d": 0}, "d=0: must not be less than 1; give"),
         (Design, {"d": -1}, "d=-1: "),
         (AllocationFile, {"path": "/nowhere/held.txt"}, "path=/nowhere/held.txt: No such file or directory; give"),
-        (AllocationFile, {"path": "/"}, "path=/: Is a directory; give"),
+        (AllocationFile, {"path": "/"}, "path=/: a folder, not a file; give"),
     ],
 )
 def test_fields_are_checked(cls: type[Allocation], fields: dict[str, Any], says: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -279,6 +281,96 @@ def refusals(rank: int, _: Path) -> None:
         given(wrapped(network(), hook(DeafTopK(k=0.1))), rank, 0)
 
 
+def stays_within_its_group(rank: int, _: Path) -> None:
+    """Groups of one rank each: the gradient is the rank's own; beside it, one model over all ranks by the same hook."""
+    alone = [dist.new_group([r]) for r in range(RANKS)][rank]
+    for codec in (NoCompression(), FP16(), TopK(k=0.2)):
+        compress, model, other = hook(codec, error_feedback=False), network(), network()
+        ddp = DistributedDataParallel(model, process_group=alone)
+        ddp.register_comm_hook(model, compress)
+        everyone = wrapped(other, compress)
+        for step in range(2):
+            mine, found, mean = local_gradients(model, rank, step), given(ddp, rank, step), given(everyone, rank, step)
+            for name, g in mine.items():
+                one = fresh(codec, name, model, [0])
+                close(found[name], one.decode(one.encode(g[rank : rank + 1]))[0], name, 1e-3)
+                sent = [one.decode(one.encode(g[r : r + 1]))[0] for r in range(RANKS)]
+                close(mean[name], torch.stack(sent).mean(0), name, 1e-3)
+
+
+def a_step_that_is_skipped_leaves_nothing(rank: int, folder: Path) -> None:
+    """One rank's Inf is seen as NaN at both; afterwards all goes on as without that step. Top-k with error feedback in
+    float64, by hand: e_n is what g_n + e_n has beside its k largest entries, of the steps that were not skipped."""
+    kinds = {**registered(), **more()}
+    for kind, codec in kinds.items():
+        ends = []
+        for bad in ((), (1,)):
+            model, compress = network(), hook(codec, seed=5)
+            ddp, found = wrapped(model, compress), []
+            for step in range(4):
+                if step in bad:
+                    ddp.zero_grad()
+                    (loss(ddp, rank, 9) * (torch.inf if rank else 1.0)).backward()
+                    assert all(p.grad.isnan().all() for p in model.parameters()), kind
+                found.append(given(ddp, rank, step))
+            ends.append((found, compress.state_dict()))
+        (clean, state), (skipped, after) = ends
+        assert state.keys() == after.keys(), kind
+        assert all(torch.equal(state[key], after[key]) for key in state), kind
+        assert all(torch.equal(a[n], b[n]) for a, b in zip(clean, skipped, strict=True) for n in a), kind
+    model, residual = network(), {}
+    ddp = wrapped(model, hook(TopK(k=0.2)))
+    for step in range(4):
+        mine = local_gradients(model, rank, step)
+        ddp.zero_grad()
+        value = loss(ddp, rank, step)
+        (value if step != 2 or rank else value + model.head.bias[0] * torch.nan).backward()
+        for name, g in mine.items() if step != 2 else ():
+            a = g.double() + residual.get(name, 0.0)
+            kept = a.abs().topk(max(1, round(0.2 * a.shape[1])), dim=1).indices
+            sent = torch.zeros_like(a).scatter(1, kept, a.gather(1, kept))
+            residual[name] = a - sent
+            close(model.get_parameter(name).grad.flatten(), sent.mean(0), f"step {step}, {name}", 1e-5)
+
+
+class Odd(nn.Module):
+    """Sparse gradients, complex parameters, no entries, one entry, one that is tied, one that is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.rows, self.none = nn.Embedding(6, 4, sparse=True), nn.Parameter(torch.randn(0, 3))
+        self.phase = nn.Parameter(torch.randn(4, 3, dtype=torch.complex64))
+        self.scale, self.still = nn.Parameter(torch.tensor(1.5)), nn.Parameter(torch.randn(3), requires_grad=False)
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, which: Tensor) -> Tensor:
+        hidden = self.second(self.first(self.rows(which)).relu()) * self.scale
+        return (hidden.to(self.phase.dtype) @ self.phase).abs().square().sum() + self.none.sum() + self.still.sum()
+
+
+def odd_parameters(rank: int, _: Path) -> None:
+    """With a codec that loses nothing, what DDP does by itself; with every other one, something finite."""
+    plain, which = DistributedDataParallel(Odd()), torch.tensor([rank, 2, 2 + rank])
+    plain(which).backward()
+    for kind, codec in registered().items():
+        model = Odd()
+        for mib in (SMALL, LARGE):
+            ddp = wrapped(model, hook(codec, error_feedback=False), mib)
+            ddp.zero_grad()
+            ddp(which).backward()
+            for (name, p), q in zip(model.named_parameters(), plain.module.parameters(), strict=True):
+                assert (p.grad is None) == (q.grad is None), name
+                if p.grad is None:
+                    continue
+                assert (p.grad.shape, p.grad.dtype, p.grad.layout) == (q.grad.shape, q.grad.dtype, q.grad.layout), name
+                found, wanted = (x.to_dense() if x.is_sparse else x for x in (p.grad, q.grad))
+                assert found.isfinite().all(), (kind, name)
+                if kind == "none" or q.grad.is_sparse:
+                    torch.testing.assert_close(found, wanted)
+
+
 def death_is_noticed(rank: int, _: Path) -> None:
     """A process that is gone makes the others' backward pass fail, and soon."""
     ddp = wrapped(network(), hook(TopK(k=0.05)))
@@ -292,7 +384,7 @@ def death_is_noticed(rank: int, _: Path) -> None:
 
 CHECKS: list[Callable[[int, Path], None]] = [
     mean_of_decoded, nothing_is_lost, residuals_outlive_buckets, equals_plain_ddp, hook_does_not_wait, refusals,
-    resumes, death_is_noticed,
+    stays_within_its_group, a_step_that_is_skipped_leaves_nothing, odd_parameters, resumes, death_is_noticed,
 ]  # fmt: skip
 
 
@@ -326,6 +418,95 @@ def test_two_processes(tmp_path: Path) -> None:
             m.kill()
     assert [m.returncode for m in members] == [0, 0], "\n".join(said)
     assert CHECKS[-1].__name__ in said[0]
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def stepped(ddp: DistributedDataParallel, steps: range) -> list[dict[str, Tensor]]:
+    return [given(ddp, 0, step) for step in steps]
+
+
+def same(found: list[dict[str, Tensor]], wanted: list[dict[str, Tensor]]) -> bool:
+    return all(torch.equal(a[n], b[n]) for a, b in zip(found, wanted, strict=True) for n in b)
+
+
+def test_every_module_has_a_state_of_its_own(alone: None) -> None:
+    """Two at once and one after them, by one hook: what each has by a hook of its own."""
+    wanted = stepped(wrapped(network(), hook(TopK(k=0.1))), range(3))
+    compress, models = hook(TopK(k=0.1)), [network(), network()]
+    both = [wrapped(model, compress) for model in models]
+    found = [[given(ddp, 0, step) for ddp in both] for step in range(3)]
+    assert all(same(list(each), wanted) for each in zip(*found, strict=True))
+    assert same(stepped(wrapped(network(), compress), range(3)), wanted)
+    with pytest.raises(ValueError, match=r"^module=None: this hook serves 2 modules \(Net, Net\); say whose state"):
+        compress.state_dict()
+    first = compress.state_dict(models[0])
+    later = hook(TopK(k=0.1))
+    later.load_state_dict(first)
+    assert same(stepped(wrapped(models[0], later), range(3, 5)), stepped(wrapped(models[1], compress), range(3, 5)))
+
+
+@pytest.mark.parametrize("kind", ["topk", "regtopk", "powersgd", "qsgd"])
+@pytest.mark.parametrize("way", ["deepcopy", "save"])
+def test_copies_of_the_module_go_on_as_it_does(alone: None, kind: str, way: str) -> None:
+    model, compress = network(), hook(bare(kind))
+    ddp = wrapped(model, compress)
+    stepped(ddp, range(2))
+    if way == "deepcopy":
+        twin = copy.deepcopy(ddp)
+    else:
+        torch.save(ddp, file := io.BytesIO())
+        twin = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+    theirs, state = twin._comm_hooks[0]
+    assert theirs is not compress
+    assert state is twin.module
+    twin.register_comm_hook(twin.module, theirs)
+    assert same(stepped(twin, range(2, 4)), stepped(ddp, range(2, 4)))
+    assert copy.deepcopy(compress).state_dict() == {}, "without its module there is no state"
+
+
+def test_a_layer_that_was_replaced_starts_anew(alone: None, caplog: pytest.LogCaptureFixture) -> None:
+    model, compress = network(), hook(TopK(k=0.1))
+    stepped(wrapped(model, compress), range(2))
+    before = compress.state_dict()
+    model.head = nn.Linear(20, 7)
+    model.conv.double().float()  # the same parameters, in another dtype and back
+    with caplog.at_level(logging.WARNING):
+        compress.state_dict()
+    assert "hook: head.weight of Net was replaced; it starts anew" in caplog.text
+    found = stepped(wrapped(model, compress), range(1))[0]
+    own = {name: p.clone() for name, p in model.named_parameters()}
+    for name in own:
+        g = local_gradient(model, name)
+        a = g if name.startswith("head") else g + before[f"{name}..workers.residual"][0]
+        kept = a.abs().topk(max(1, round(0.1 * len(a)))).indices
+        close(found[name], torch.zeros_like(a).scatter(0, kept, a[kept]), name)
+
+
+def local_gradient(model: nn.Module, name: str) -> Tensor:
+    alone = copy.deepcopy(model)
+    return torch.autograd.grad(loss(alone, 0, 0), alone.get_parameter(name))[0].flatten()
+
+
+def test_which_group_is_told_or_asked(alone: None) -> None:
+    """Two DDPs of different groups around one model: the model does not tell which is meant, the DDP itself does."""
+    model, compress = network(), hook(TopK(k=0.1))
+    mine = [DistributedDataParallel(model, process_group=dist.new_group([0])) for _ in range(2)]
+    mine[0].register_comm_hook(model, compress)
+    with pytest.raises(
+        ValueError, match=r"^state=Net: 2 DistributedDataParallel found around it, so its process group"
+    ):
+        given(mine[0], 0, 0)
+    told = network()
+    others = [DistributedDataParallel(told, process_group=dist.new_group([0])) for _ in range(2)]
+    others[1].register_comm_hook(others[1], compress)
+    given(others[1], 0, 0)
 
 
 def test_what_makes_no_sense_is_refused() -> None:

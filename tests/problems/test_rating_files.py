@@ -212,7 +212,7 @@ FILES = {
     "": "holds no rating; give a folder with ratings.csv, ratings.dat or u.data from https://grouplens",
     "\n\n": "holds no rating; ",
     HEADER: "holds no rating; ",
-    "userId,movieId,rating\n1,1,3\n": "line 1: 'userId,movieId,ratin' is in none of the formats; give userId,movieId,",
+    "userId,movieId,stars\n1,1,3\n": "line 1: 'userId,movieId,stars' is in none of the formats; give userId,movieId,",
     "1,1,3,5\n": "line 1: '1,1,3,5' is in none of the formats; ",
     "1 1 3 5\n": "line 1: '1 1 3 5' is in none of the formats; ",
     "1\t1\t3\t5\t6\n2\t2\t3\t5\t6\n": "line 1: '1\\t1\\t3\\t5\\t6' has 5 words",

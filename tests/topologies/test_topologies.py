@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_refused(topology: Topology, workers: int, says: st
         (RandomRegular, {"degree": 0}, "degree=0: "),
         (Geometric, {"radius": 0.0}, "radius=0.0: "),
         (GraphFile, {"path": "/nowhere/graph.txt"}, "path=/nowhere/graph.txt: No such file or directory; give"),
-        (MatrixFile, {"path": "/"}, "path=/: Is a directory; give"),
+        (MatrixFile, {"path": "/"}, "path=/: a folder, not a file; give"),
     ],
 )
 def test_fields_are_checked(cls: type[Topology], fields: dict[str, Any], says: str) -> None:

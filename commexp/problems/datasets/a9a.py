@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from commexp.files import PACKED, reading
 from commexp.problems.data import Data, Dataset
-from commexp.problems.datasets.svmlight import OPENERS, PAGE, labelled, read, unpacked
+from commexp.problems.datasets.files import place
+from commexp.problems.datasets.svmlight import PAGE, Rules, labelled, read
 
 #: SHA-256 sums of what the published files hold, unpacked
 SUMS = {
@@ -18,6 +21,7 @@ SUMS = {
     "a9a.t": "1f448a153f0320399a7e40836eb207655b0bde0f21fc941cc472193daa9f5de9",
 }
 FEATURES = 123
+SIZE = 2**22  # bytes: the larger file has 2.3 million
 
 
 @dataclass
@@ -25,9 +29,10 @@ class A9A(Dataset):
     """32,561 training and 16,281 test samples of 123 binary features of people, kept sparse; whether one earns more
     than 50,000 dollars a year: 1, else 0.
 
-    ``root``: the folder of a9a and a9a.t, each plain, .gz or .bz2. Raises FileNotFoundError where one is not there,
-    ValueError where its SHA-256 sum is not the published one's. Source: Platt, Fast training of support vector machines
-    using sequential minimal optimization (1998), from UCI's Adult; sums of the files of csie.ntu.edu.tw/~cjlin.
+    ``root``: the folder of a9a and a9a.t, each plain, .gz, .bz2, .xz or .zip. Raises FileNotFoundError where one is not
+    there, ValueError where its SHA-256 sum is not the published one's. Source: Platt, Fast training of support vector
+    machines using sequential minimal optimization (1998), from UCI's Adult; sums of the files of
+    csie.ntu.edu.tw/~cjlin.
     """
 
     root: str = field(default="data", metadata={"location": True})
@@ -38,22 +43,23 @@ class A9A(Dataset):
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
         key = f"dataset.root={self.root}"
-        train, test = (read(key, self._published(key, name), dtype, FEATURES) for name in SUMS)
+        train, test = (read(key, self._published(key, name), Rules(dtype, FEATURES)) for name in SUMS)
         return labelled(train, test, FEATURES, np.array([-1.0, 1.0]))
 
     def _published(self, key: str, name: str) -> Path:
-        places = [Path(self.root, name + suffix) for suffix in ("", *OPENERS)]
-        path = next((place for place in places if place.is_file()), None)
+        places = [place(self.root, name + suffix) for suffix in PACKED]
+        path = next((each for each in places if os.path.isfile(each)), None)
         if path is None:
             raise FileNotFoundError(
                 f"dataset=a9a: {name} is not in {self.root}; put a9a and a9a.t there, each plain, .gz or .bz2, from "
                 f"{PAGE}binary.html"
             )
-        digest = hashlib.sha256()
-        with unpacked(key, path) as file:
-            while block := file.read(2**20):
-                digest.update(block)
-        if digest.hexdigest() != SUMS[name]:
+        try:
+            with reading(path) as file:
+                digest = hashlib.sha256(file.read(SIZE)).hexdigest()
+        except ValueError as error:
+            raise ValueError(f"{key}: {path} cannot be read ({error}); get it anew") from error
+        if digest != SUMS[name]:
             raise ValueError(
                 f"{key}: {path} is not the published {name} (its SHA-256 sum, unpacked, is not {SUMS[name]}); get it "
                 f"anew from {PAGE}binary.html, or give dataset=libsvm for files of your own"

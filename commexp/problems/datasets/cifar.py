@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from commexp.problems.datasets.files import check, from_archive
+from commexp.problems.datasets.files import check, from_archive, place
 
 PAGE = "the CIFAR page (https://www.cs.toronto.edu/~kriz/cifar.html)"
 
@@ -20,15 +21,15 @@ def read(key: str, root: str, download: bool, published: Any) -> tuple[Tensor, T
     checked before it is read. Raises FileNotFoundError for a missing file, ValueError for a damaged one.
     """
     listed = [*published.train_list, *published.test_list, (published.meta["filename"], published.meta["md5"])]
-    files = {Path(root) / published.base_folder / name: md5 for name, md5 in listed}
+    files = {place(root) / published.base_folder / name: md5 for name, md5 in listed}
 
     def missing() -> Path | None:
-        return next((path for path in files if not path.is_file()), None)
+        return next((path for path in files if not os.path.isfile(path)), None)
 
     from_archive(key, root, published.url, published.tgz_md5, PAGE, download, missing)
     for path, md5 in files.items():
         check(root, path, md5)
-    parts = [published(root, train=train) for train in (True, False)]
+    parts = [published(place(root), train=train) for train in (True, False)]
     images = [torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in parts]
     labels = [torch.tensor(part.targets, dtype=torch.long) for part in parts]
     return images[0], labels[0], images[1], labels[1]

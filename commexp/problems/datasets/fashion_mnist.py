@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from commexp.problems.datasets.files import place
 from commexp.problems.datasets.idx import read
 from commexp.problems.datasets.images import ImageSet
 
@@ -35,7 +36,7 @@ class FashionMNIST(ImageSet):
     def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         from torchvision.datasets import FashionMNIST as Published
 
-        places = [Path(self.root), Path(self.root) / "FashionMNIST" / "raw", DEBIAN]
+        places = [place(self.root), place(self.root, "FashionMNIST/raw"), DEBIAN]
         mirrors = Published.mirrors if self.download else None
         otherwise = "or install Debian's package dataset-fashion-mnist, or give dataset.download=true"
         return read("dataset=fashion_mnist", self.root, places, Published.resources, mirrors, otherwise, UNPACKED)

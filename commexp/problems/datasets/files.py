@@ -13,35 +13,60 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from commexp.files import open_regular, reading, reason, text_lines
 
-def content_sum(paths: Iterable[Path]) -> str:
+PUBLISHED = 2**31  # bytes: the largest published file here, imagenette2.tgz, has 1.6 GB
+
+
+def place(root: str | None, path: str = "") -> Path:
+    """Where ``path`` lies, counted from ``root``; ``~`` is the home folder in either."""
+    return Path(os.path.expanduser(root or ""), os.path.expanduser(path))
+
+
+def check_there(key: str, path: Path, remedy: str) -> None:
+    """Raises FileNotFoundError ('``key``: ...; ``remedy``') for what is no regular file, or cannot be opened."""
+    try:
+        open_regular(path).close()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{key}: {path} is missing; {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"{key}: {path} cannot be read ({reason(error)}); {remedy}") from error
+
+
+def content_sum(paths: Iterable[Path], longest: int) -> str:
     """The first 16 hex digits of blake2b over the files' blake2b sums; nothing where one cannot be read, or there is
-    none."""
+    none, or one begins like no text with lines of at most ``longest`` bytes, which will be refused when it is read."""
     whole, none = hashlib.blake2b(), True
     for path in paths:
         one, none = hashlib.blake2b(), False
         try:
-            with open(path, "rb") as file:
+            with reading(path) as text:
+                next(text_lines(text, longest), None)
+            with open_regular(path) as file:
                 while block := file.read(2**20):
                     one.update(block)
-        except OSError:
+        except (OSError, ValueError):
             return ""
         whole.update(one.digest())
     return "" if none else whole.hexdigest()[:16]
 
 
 def is_sound(path: Path, md5: str) -> bool:
-    """Whether the file has that MD5 sum."""
+    """Whether the file has that MD5 sum. Raises OSError where it cannot be read, or has more than PUBLISHED bytes."""
     digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
+    with open_regular(path, PUBLISHED) as file:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest() == md5
 
 
 def check(root: str, path: Path, md5: str) -> None:
-    """Raises ValueError for a file whose MD5 sum is another."""
-    if not is_sound(path, md5):
+    """Raises ValueError for a file that cannot be read, or whose MD5 sum is another."""
+    try:
+        sound = is_sound(path, md5)
+    except OSError as error:
+        raise ValueError(f"dataset.root={root}: {path} cannot be read ({reason(error)}); get it anew") from error
+    if not sound:
         raise ValueError(f"dataset.root={root}: {path} is damaged (its MD5 sum is not {md5}); get it anew")
 
 
@@ -103,19 +128,19 @@ def from_archive(
 
     Raises FileNotFoundError that says what is missing and what to do, ValueError for a damaged archive.
     """
-    folder, name = Path(root), url.rsplit("/", 1)[-1]
+    folder, name = place(root), url.rsplit("/", 1)[-1]
     archive = folder / name
     lack = missing()
     if lack is None:
         return
-    if not archive.is_file() and not download:
+    if not os.path.isfile(archive) and not download:
         raise FileNotFoundError(
             f"{key}: {lack} is missing, and {name} is not in {folder}; give dataset.download=true, or put {name} from "
             f"{page} there"
         )
     with locked(root, name):
         if missing() is not None:
-            if not archive.is_file():
+            if not os.path.isfile(archive):
                 fetch([url], folder, name, md5)
             check(root, archive, md5)
             unpack(root, archive, folder)
@@ -128,8 +153,8 @@ def from_archive(
 def locked(root: str, name: str) -> Iterator[None]:
     """One process at a time fetches or unpacks ``name``. Raises FileNotFoundError where nothing can be written."""
     try:
-        Path(root).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(Path(root) / f".{name}.lock")
+        place(root).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place(root) / f".{name}.lock")
         lock.acquire()
     except OSError as error:
         raise FileNotFoundError(

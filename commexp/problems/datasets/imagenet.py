@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from commexp.problems.data import Data, Dataset
+from commexp.problems.datasets.files import place
 from commexp.problems.datasets.photos import check_fields, from_folders
 
 
@@ -33,4 +33,4 @@ class ImageNet(Dataset):
             f"put the photos into {self.root}/train/<class>/ and {self.root}/val/<class>/ (from https://image-net.org)"
         )
         parts = self.image_size, self.augment, self.loaders
-        return from_folders("dataset=imagenet", self.root, Path(self.root), *parts, remedy)
+        return from_folders("dataset=imagenet", self.root, place(self.root), *parts, remedy)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from commexp.problems.data import Data, Dataset
-from commexp.problems.datasets.files import from_archive
+from commexp.problems.datasets.files import from_archive, place
 from commexp.problems.datasets.photos import check_fields, from_folders
 
 #: of each size, the archive's name without .tgz, which is the folder in it, and the archive's MD5 sum
@@ -46,10 +47,10 @@ class Imagenette(Dataset):
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
         name, md5 = ARCHIVES[self.size]
-        folder = Path(self.root) / name
+        folder = place(self.root, name)
 
         def missing() -> Path | None:
-            return next((folder / part for part in ("train", "val") if not (folder / part).is_dir()), None)
+            return next((folder / part for part in ("train", "val") if not os.path.isdir(folder / part)), None)
 
         key, url = "dataset=imagenette", f"{ADDRESS}{name}.tgz"
         from_archive(key, self.root, url, md5, PAGE, self.download, missing)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from commexp.problems.data import Data, Dataset
-from commexp.problems.datasets.files import content_sum
-from commexp.problems.datasets.svmlight import PAGE, Samples, labelled, line_of, read
+from commexp.problems.datasets.files import check_there, content_sum, place
+from commexp.problems.datasets.svmlight import LARGEST, LONGEST, PAGE, Rules, Samples, labelled, line_of, read
 
 CLASSES = 1000  # at most
 
 
 @dataclass
 class LibSVM(Dataset):
-    """Feature vectors, kept sparse, and classes from a file in LIBSVM format, plain, .gz or .bz2.
+    """Feature vectors, kept sparse, and classes from a file in LIBSVM format, plain, .gz, .xz, .zip or .bz2.
 
     ``path``, ``test_path``: the files; null for no file of a test set: then the share ``test`` of the first is held
     out, the same for every seed and balanced over classes. ``root``: the folder from which they count; null for the
-    working directory. ``features``: J, the number of features; null for the largest index in the files. ``digest``:
-    the first 16 hex digits of blake2b over the blake2b sums of the files, which stands for what is in them; it is
-    filled in where they can be read.
+    working directory. ``features``: J, the number of features; null for the largest index in the files.
+    ``zero_based``: whether indices count from 0; nobody guesses it from the file. ``digest``: the first 16 hex digits
+    of blake2b over the blake2b sums of the files, which stands for what is in them; it is filled in where they can be
+    read.
 
     Two labels may be any numbers, more must be integers, at most 1,000; in ascending order they become 0, 1, ....
     Raises ValueError for other labels, for lines that are not of the format, and for a digest that is not the files';
@@ -34,19 +35,19 @@ class LibSVM(Dataset):
     test_path: str | None = field(default=None, metadata={"location": True})
     test: float = 0.2
     features: int | None = None
+    zero_based: bool = False
     root: str | None = field(default=None, metadata={"location": True})
     digest: str = ""
 
     def __post_init__(self) -> None:
         if not self.path:
-            raise ValueError("path=: empty; give a file in LIBSVM format, plain, .gz or .bz2")
+            raise ValueError("path=: empty; give a file in LIBSVM format, plain, .gz, .xz, .zip or .bz2")
         if not 0.01 <= self.test <= 0.99:
             raise ValueError(f"test={self.test}: out of range; give the share of the test set, such as 0.2")
-        if self.features is not None and self.features < 1:
-            raise ValueError(
-                f"features={self.features}: must not be less than 1; give the number of features, or null for the "
-                "largest index in the files"
-            )
+        if self.features is not None and not 1 <= self.features <= LARGEST:
+            wrong = "must not be less than 1" if self.features < 1 else f"must not be more than {LARGEST}"
+            right = "the number of features, or null for the largest index in the files"
+            raise ValueError(f"features={self.features}: {wrong}; give {right}")
         if self.digest:
             self._check()
         else:
@@ -54,20 +55,18 @@ class LibSVM(Dataset):
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
         for key, path in self._files().items():
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f"{key}: {path} is missing; put a file in LIBSVM format there, such as those of {PAGE}"
-                )
+            check_there(key, path, f"put a file in LIBSVM format there, such as those of {PAGE}")
         try:
             self._check()
         except ValueError as error:
             raise ValueError(f"dataset.{error}") from error
         (key, path), *more = self._files().items()
-        train = read(key, path, dtype, self.features)
+        rules = Rules(dtype, self.features, self.zero_based)
+        train = read(key, path, rules)
         labels = Labels(key, path, train.labels)
         third = labels.new(2) if len(labels.values) > 2 else ""
         if more:
-            test = read(*more[0], dtype, self.features, labels.values)
+            test = read(*more[0], replace(rules, known=labels.values))
         else:
             train, test = self._split(train, labels)
         return labelled(train, test, self.features, labels.values, third)
@@ -75,10 +74,10 @@ class LibSVM(Dataset):
     def _files(self) -> dict[str, Path]:
         """By the names under which errors name them."""
         given = {"path": self.path, "test_path": self.test_path}
-        return {f"dataset.{name}={path}": Path(self.root or "", path) for name, path in given.items() if path}
+        return {f"dataset.{name}={path}": place(self.root, path) for name, path in given.items() if path}
 
     def _sum(self) -> str:
-        return content_sum(self._files().values())
+        return content_sum(self._files().values(), LONGEST)
 
     def _check(self) -> None:
         if self._sum() not in (self.digest, ""):

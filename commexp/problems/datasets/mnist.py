@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from torch import Tensor
 
+from commexp.problems.datasets.files import place
 from commexp.problems.datasets.idx import read
 from commexp.problems.datasets.images import ImageSet
 
@@ -26,7 +26,7 @@ class MNIST(ImageSet):
     def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         from torchvision import datasets as published
 
-        places = [Path(self.root), Path(self.root) / "MNIST" / "raw"]
+        places = [place(self.root), place(self.root, "MNIST/raw")]
         mirrors = published.MNIST.mirrors if self.download else None
         return read(
             "dataset=mnist", self.root, places, published.MNIST.resources, mirrors, "or give dataset.download=true"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,13 +11,13 @@ from typing import Optional
 
 import numpy as np
 
+from commexp.files import PACKED
 from commexp.problems.datasets.rating_bounds import Bounds, shown
-from commexp.problems.datasets.rating_files import Line, RatingFiles, table
+from commexp.problems.datasets.rating_files import Line, RatingFiles, groups, numbered, table, within
 from commexp.problems.datasets.triples import Triples
 
 NAMES = ("combined_data_*.txt", "mv_*.txt", "training_set/mv_*.txt")  # what a folder is searched for
 CUSTOMERS, MOVIES = 2_649_429, 17_770  # the largest ids, which the Prize's README states
-GROUP = 2**27  # bytes read in one go, at least a file
 COLUMNS: dict[str, type[np.generic]] = {
     "user": np.int32,
     "rating": np.float32,
@@ -42,66 +43,54 @@ class Netflix(RatingFiles):
         return "a folder with combined_data_*.txt or mv_*.txt, such as those of the Netflix Prize"
 
     def files(self) -> list[Path]:
-        if self.place.is_file():
+        if os.path.isfile(self.place):
             return [self.place]
-        found = (sorted(p for p in self.place.glob(name) if p.is_file()) for name in NAMES)
-        return next((paths for paths in found if paths), [])
+        found = {
+            name: sorted(p for end in PACKED for p in self.place.glob(f"{name}{end}") if p.is_file()) for name in NAMES
+        }
+        forms = [name for name, paths in found.items() if paths]
+        if len(forms) > 1:
+            raise ValueError(
+                f"path={self.path}: holds {' and '.join(forms)}, the same ratings twice; leave one of them"
+            )
+        return found[forms[0]] if forms else []
 
     def bounds(self, paths: Sequence[Path]) -> Bounds:
         return replace(super().bounds(paths), users=CUSTOMERS, items=MOVIES, stated="the Prize's go")
 
     def read(self, paths: Sequence[Path]) -> Triples:
-        parts = [_parsed(text) for text in _groups(paths)]
+        parts = [_parsed(text) for text in groups(paths, self.is_folder, whole_files=True)] or [_parsed(b"")]
         users, items, ratings, times = (np.concatenate(column) for column in zip(*parts, strict=True))
         return Triples(users, items, ratings, times)
 
     def lines(self, paths: Sequence[Path]) -> Iterator[Line]:
-        bounds = self.bounds(paths)
+        bounds, named = self.bounds(paths), self.is_folder
         for path in paths:
-            within, movie = f"{path.name}: " if self.place.is_dir() else "", None
-            number, empty = 0, False  # empty: no rating since the last movie
-            with open(path, "rb") as file:
-                for number, line in enumerate(file, 1):
-                    words = line.rstrip(b"\r\n").split(b",")
-                    if words == [b""]:
-                        continue
-                    start = MOVIE.fullmatch(line)
-                    if start:
-                        if empty:
-                            raise ValueError(f"{within}line {number}: no rating stands above it; remove that movie")
-                        movie, empty = start[1], True
-                        if fault := bounds.id_fault("item", movie):
-                            raise ValueError(f"{within}line {number}: {fault}")
-                        continue
-                    where = f"{within}line {number}"
-                    if movie is None:
-                        raise ValueError(f"{where}: no movie stands above it; give a line such as 17: before it")
-                    date, empty = DATE.fullmatch(words[-1]), False
-                    if len(words) != 3 or not date:
-                        raise ValueError(f"{where}: {shown(line.rstrip())} is no rating; give customer,rating,date")
-                    yield where, [words[0], movie, words[1], b"".join(date.groups())]
+            movie, where, empty = None, "", False  # empty: no rating since the last movie
+            for number, line in numbered(path, named):
+                words, where = line.rstrip(b"\r").split(b","), f"{within(path, named)}line {number}"
+                start = MOVIE.fullmatch(line)
+                if start:
+                    if empty:
+                        raise ValueError(f"{where}: no rating stands above it; remove that movie")
+                    movie, empty = start[1], True
+                    if fault := bounds.id_fault("item", movie):
+                        raise ValueError(f"{where}: {fault}")
+                    continue
+                if movie is None:
+                    raise ValueError(f"{where}: no movie stands above it; give a line such as 17: before it")
+                date, empty = DATE.fullmatch(words[-1]), False
+                if len(words) != 3 or not date:
+                    raise ValueError(f"{where}: {shown(line.rstrip())} is no rating; give customer,rating,date")
+                yield where, [words[0], movie, words[1], b"".join(date.groups())]
             if empty:
-                raise ValueError(f"{within}line {number}: its movie has no rating; remove that movie")
-
-
-def _groups(paths: Sequence[Path]) -> Iterator[bytes]:
-    """The files' text, several small ones at once."""
-    texts, size = [], 0
-    for path in paths:
-        text = path.read_bytes()
-        texts.append(text if text.endswith(b"\n") else text + b"\n")
-        size += len(text)
-        if size >= GROUP:
-            yield b"".join(texts)
-            texts, size = [], 0
-    if texts:
-        yield b"".join(texts)
+                raise ValueError(f"{where}: its movie has no rating; remove that movie")
 
 
 def _parsed(text: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Users, items, ratings and times. A colon stands in the lines of movies alone."""
-    if text[:1] in b"\r\n" or b"\n\n" in text or b"\n\r" in text:  # empty lines
-        text = re.sub(rb"\n[\r\n]+", b"\n", text).lstrip(b"\r\n")
+    if text[:1] in b"\r\n \t" or any(empty in text for empty in (b"\n\n", b"\n\r", b"\n ", b"\n\t")):
+        text = re.sub(rb"(?m)^[ \t\r]*\n", b"", text)
     bodies, movies, end = [], [], 0
     for colon in np.flatnonzero(np.frombuffer(text, np.uint8) == ord(":")).tolist():
         start = text.rfind(b"\n", 0, colon) + 1

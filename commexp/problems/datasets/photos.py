@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from commexp.files import open_regular, reason
 from commexp.problems.data import Data
 
 #: of ImageNet's training images, on the 0..1 scale
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TRIES = 10
+LARGEST = 2**28  # bytes of a photo: one of 100 megapixels, not compressed, is as large
 
 
 class Photos:
@@ -53,12 +55,11 @@ class Photos:
 
         size = self.image_size
         try:
-            with Image.open(self.path(index)) as file:
-                image = file.convert("RGB")
-        except OSError as error:
-            raise ValueError(
-                f"dataset: {self.path(index)} cannot be read as an image ({error}); get it anew"
-            ) from error
+            with open_regular(self.path(index), LARGEST) as file, Image.open(file) as photo:
+                image = photo.convert("RGB")
+        except Exception as error:  # PIL lets through whatever its many decoders raise
+            wrong = f"{self.path(index)} cannot be read as an image ({reason(error)})"
+            raise ValueError(f"dataset: {wrong}; get it anew") from error
         if self.augment and seed is not None:
             generator = torch.Generator().manual_seed(seed)
             top, left, height, width = window(generator, image.height, image.width)
@@ -101,19 +102,22 @@ def from_folders(key: str, root: str, folder: Path, image_size: int, augment: bo
     """The photos in ``folder``/{train,val}/<class>/*; classes are numbered in the order of train's folders' names.
 
     Raises FileNotFoundError ('``key``: ...; ``remedy``') where a folder is missing or has no images, ValueError for a
-    class in val that train lacks.
+    class in val that train lacks, and for links that lead round in a circle.
     """
     from torchvision.datasets import ImageFolder
 
     read = []
     for part in ("train", "val"):
-        if not (folder / part).is_dir():
+        if not os.path.isdir(folder / part):
             raise FileNotFoundError(f"{key}: {folder / part} is missing; {remedy}")
+        if loop := _loop(folder / part):
+            raise ValueError(f"dataset.root={root}: {loop} leads back to a folder that it lies in; remove that link")
         try:
             read.append(ImageFolder(str(folder / part)))
         except FileNotFoundError as error:
-            reason = " ".join(str(error).split())
-            raise FileNotFoundError(f"{key}: {folder / part} is incomplete ({reason}); {remedy}") from error
+            raise FileNotFoundError(f"{key}: {folder / part} is incomplete ({reason(error)}); {remedy}") from error
+        except OSError as error:
+            raise ValueError(f"{key}: {folder / part} cannot be read ({reason(error)}); {remedy}") from error
     train, val = read
     strange = sorted(set(val.classes) - set(train.classes))
     if strange:
@@ -127,3 +131,21 @@ def from_folders(key: str, root: str, folder: Path, image_size: int, augment: bo
     train_x = Photos(paths[0], train_y, image_size, augment, loaders)
     test_x = Photos(paths[1], val_y, image_size, False, loaders)
     return Data(train_x, train_y, test_x, val_y, classes=len(train.classes), mean=MEAN, std=STD)
+
+
+def _loop(folder: Path) -> str:
+    """A link below ``folder`` to a folder above itself, which torchvision would follow for ever; or nothing."""
+    stack = [(str(folder), frozenset([os.path.realpath(folder)]))]
+    while stack:
+        place, above = stack.pop()
+        try:
+            with os.scandir(place) as entries:
+                inside = [entry for entry in entries if entry.is_dir()]
+        except OSError:
+            continue  # torchvision passes over it, too
+        for entry in inside:
+            real = os.path.realpath(entry.path)
+            if real in above:
+                return entry.path
+            stack.append((entry.path, above | {real}))
+    return ""

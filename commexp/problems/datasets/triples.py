@@ -17,12 +17,14 @@ SPLITS = ("random", "time")
 
 @dataclass
 class Triples:
-    """``users``, ``items``, ``times``: integers [m]. ``ratings``: floats [m]. Times ascend with time, in any unit."""
+    """``users``, ``items``, ``times``: integers [m]. ``ratings``: floats [m]. Times ascend with time, in any unit;
+    ``timed``: whether anybody has said them."""
 
     users: np.ndarray
     items: np.ndarray
     ratings: np.ndarray
     times: np.ndarray
+    timed: bool = True
 
     def __len__(self) -> int:
         return len(self.users)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -38,6 +40,13 @@ class Feed(ABC):
             mean, std = (t.to(torch.float64) for t in (data.mean, data.std))
             place = {"device": setting.device, "dtype": setting.dtype}
             self.scale, self.shift = (1 / (255 * std)).to(**place), (-mean / std).to(**place)  # type: ignore[call-overload]
+
+    def alone(self, w: int) -> Feed:
+        """Of the same samples, for the ``w``-th worker here alone."""
+        one = copy.copy(self)
+        one.setting = replace(self.setting, worker_ids=self.setting.worker_ids[w : w + 1])
+        one.sampler = self.sampler.alone(w)
+        return one
 
     @abstractmethod
     def batch(self, step: int) -> Chunk:

@@ -24,9 +24,18 @@ class Streamed(Feed):
         assert isinstance(data.train_x, Photos)
         self.train_x: Photos = data.train_x
         self.test_x: Photos | None = data.test_x
-        own = partial(_own_keys, self.sampler, setting, self.train_x.augment)
         everyones = partial(_common_keys, setting.parts, self.batch_size, setting.seed)
-        self._own, self._common = (Arriving(self.train_x, keys, setting.device) for keys in (own, everyones))
+        self._own, self._common = self._arriving(), Arriving(self.train_x, everyones, setting.device)
+
+    def _arriving(self) -> Arriving:
+        own = partial(_own_keys, self.sampler, self.setting, self.train_x.augment)
+        return Arriving(self.train_x, own, self.setting.device)
+
+    def alone(self, w: int) -> Streamed:
+        one = super().alone(w)
+        assert isinstance(one, Streamed)
+        one._own = one._arriving()
+        return one
 
     def batch(self, step: int) -> Chunk:
         x, y = self._chunk(self.train_x, *self._own(step))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from commexp.files import read_bytes, reason
 from commexp.problems.base import Problem, Setting
 from commexp.problems.classification import Classification
 from commexp.problems.data import Data
@@ -30,6 +32,7 @@ HEADS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "squeezenet1_0": ("classifier", lambda: nn.AdaptiveAvgPool2d(1)),
 }
 SMALL, ENLARGED = 64, 224  # pixels: images with a side below the first are resized to the second
+LARGEST = 2**30  # bytes of a file of weights: resnet152's has 242 million
 CHUNK = 64  # images that pass through the network at once
 
 
@@ -81,11 +84,18 @@ class Pretrained(Model):
         import torchvision
 
         weights = torchvision.models.get_model_weights(self.arch).IMAGENET1K_V1
-        folder = Path(self.weights_dir).expanduser() if self.weights_dir else Path(torch.hub.get_dir(), "checkpoints")
+        own = os.path.expanduser(self.weights_dir)
+        folder = Path(own) if own else Path(torch.hub.get_dir(), "checkpoints")
         path = folder / Path(urlsplit(weights.url).path).name
-        if path.is_file():
+        if os.path.isfile(path):
             digits = path.stem.rpartition("-")[2]
-            if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digits):
+            try:
+                content = read_bytes(path, LARGEST)
+            except OSError as error:
+                raise ValueError(
+                    f"model.weights_dir={self.weights_dir}: {path} cannot be read ({reason(error)}); get it anew"
+                ) from error
+            if not hashlib.sha256(content).hexdigest().startswith(digits):
                 raise ValueError(
                     f"model.weights_dir={self.weights_dir}: {path} is damaged (its SHA-256 sum does not begin with "
                     f"{digits}); remove it and get it anew"

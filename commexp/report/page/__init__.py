@@ -64,7 +64,7 @@ def _facts(compared: Comparison) -> str:
 
 
 def _listed(values: Sequence[str], most: int = 8) -> str:
-    found = sorted({*values} - {"-"}, key=lambda v: (not v.isdigit(), int(v) if v.isdigit() else 0, v))
+    found = sorted({*values} - {"-"}, key=lambda v: (not v.isdecimal(), len(v) if v.isdecimal() else 0, v))
     return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "") or "-"
 
 

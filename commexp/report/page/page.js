@@ -10,8 +10,8 @@ const on = new Set(data.methods.map((_, k) => k).filter((k) => k < FIRST));
 const decoded = new Map();
 
 function column(run, name) {
+  if (!Object.hasOwn(run.columns, name)) return null;
   const number = run.columns[name];
-  if (number === undefined) return null;
   if (!decoded.has(number)) {
     const bytes = Uint8Array.from(atob(data.pool[number]), (c) => c.charCodeAt(0));
     const view = new DataView(bytes.buffer);
@@ -98,7 +98,7 @@ function axis(id, made) {
   const powers = decades < (narrow ? 1.3 : 2.5) ? "D2" : Math.ceil(decades / (narrow ? 4 : 7));
   const ticks = log ? { dtick: powers } : { nticks: narrow ? 5 : 8 };
   return {
-    ...scale(key), ...ticks, type: log ? "log" : "linear", title: { text: label(id, key), standoff: 8 },
+    ...scale(key), ...ticks, type: log ? "log" : "linear", title: { text: text(label(id, key)), standoff: 8 },
     automargin: true, gridcolor: color("--line"), linecolor: color("--line"), zeroline: false,
   };
 }

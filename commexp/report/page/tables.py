@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from commexp.report.comparison import Comparison, reason, state
-from commexp.report.reading import ReadRun
+from commexp.report.checked import ReadRun
+from commexp.report.comparison import Comparison
 from commexp.report.sweep import plus_minus, reached
 from commexp.report.tables import METRICS, number, show
 from commexp.units import human_bytes
@@ -98,19 +98,17 @@ def runs_table(compared: Comparison) -> str:
     for run in compared.runs:
         s = {} if run.problem else run.summary
         seed = "-" if run.problem else str(run.config["seed"])
-        cells = [Cell(run.name), Cell(method.get(run.name, "-")), Cell(seed), _status(state(run))]
+        cells = [Cell(run.name), Cell(method.get(run.name, "-")), Cell(seed), _status(run.state)]
         done = number(s.get("round"))
         cells.append(Cell("-" if math.isnan(done) else f"{done:,.0f}", done))
         for metric, _ in metrics:
             cells += [Cell(show(metric, s.get(m)), number(s.get(m))) for m in (metric, f"best_{metric}")]
         cells += [_count(s.get(name)) for name in ("bytes_info", "bytes_sent", "bytes_wire")]
         cells += [Cell(seconds(t), t) for t in (number(s.get("sim_seconds")), number(s.get("wall_seconds")))]
-        rows.append([*cells, Cell(run.problem or reason(run), kind="note")])
+        rows.append([*cells, Cell(run.reason, kind="note")])
     for one in compared.left:
         empty = [Cell("-")] * (len(heads) - 5)
-        rows.append(
-            [Cell(str(one.folder)), Cell("-"), Cell("-"), _status("no run"), *empty, Cell(one.why, kind="note")]
-        )
+        rows.append([Cell(one.name), Cell("-"), Cell("-"), _status("no run"), *empty, Cell(one.why, kind="note")])
     return table("runs", heads, rows)
 
 

@@ -1,0 +1,69 @@
+"""The standard streams of a program: whoever started it may have closed them (``commexp ... 2>&-``), and whoever reads
+them may leave before their end, as ``head`` does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+
+def open_closed() -> None:
+    """Opens closed streams on nothing: else the next file that is opened gets their number, and is written what was
+    meant for them. Of no use to whoever has not been started as a program."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # by number: the lowest free one is given
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  (for as long as the process lives)
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
+def complain(text: str) -> None:
+    """A mistake, or how a run has failed, in one line."""
+    print(f"commexp: error: {' '.join(text.splitlines())}", file=sys.stderr, flush=True)
+
+
+class _Lenient:
+    """A stream that forgets what nobody reads any more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except BrokenPipeError:
+            self._let_go()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except BrokenPipeError:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """What is still in the buffer goes nowhere, also when Python empties it at its end."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def lenient_streams() -> Iterator[None]:
+    """For a console script: a run goes on when nobody reads its lines any more, and ``--help | head`` is no error."""
+    open_closed()
+    usual = sys.stdout, sys.stderr
+    lenient = [_Lenient(stream) for stream in usual]
+    sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in lenient)
+    try:
+        yield
+    finally:
+        for stream in lenient:
+            stream.flush()
+        sys.stdout, sys.stderr = usual
