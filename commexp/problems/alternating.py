@@ -52,6 +52,9 @@ class Alternating(Problem):
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         return self.problems[0].training_gradient(x)
 
+    def training_loss(self, x: Tensor) -> float:
+        return self.problems[0].training_loss(x)
+
     def evaluate(self, x: Tensor) -> dict[str, float]:
         return self.problems[0].evaluate(x)
 

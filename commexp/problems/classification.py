@@ -116,6 +116,7 @@ class Classification(Problem):
         loss, grad = self._weighted(x, self.feed.chosen(rows), shares)
         return float(loss), grad
 
+    @torch.enable_grad()
     def _weighted(self, x: Tensor, chunks: Chunks, shares: Tensor) -> tuple[Tensor, Tensor]:
         """sum_i shares_i loss_i over the samples of all chunks at x [J], and its gradient [J]."""
         params = {name: p.requires_grad_() for name, p in self.layout.views(x.detach().clone()).items()}

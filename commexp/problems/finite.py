@@ -80,6 +80,9 @@ class Finite(Problem):
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         return self.problem.training_gradient(x)
 
+    def training_loss(self, x: Tensor) -> float:
+        return self.problem.training_loss(x)
+
     def evaluate(self, x: Tensor) -> dict[str, float]:
         return self.problem.evaluate(x)
 
