@@ -35,7 +35,7 @@ LIMIT = 220.0  # seconds after which no check begins
 FUZZ = 300  # mutated messages per codec: what a GPU adds to them is little
 TOLERANCE = 1e-6  # of the GPU's numbers, relative to the CPU's, in float64
 NETWORK_TOLERANCE = 0.02  # of a convolutional network's in float32, which cuDNN multiplies in TF32
-SHORT = ("odd inputs", "deterministic", "workers apart", "reduce", "error feedback", "resume")
+SHORT = ("odd inputs", "reduce", "resume")
 LINREG = ("dataset=linreg", "model=linear_regression", "dataset.samples=20", "dataset.dim=40", "workers=4")
 RATINGS = ("dataset=ratings", "workers=4", "dataset.users=40", "dataset.items=30")
 PROBLEM = {"ssp": RATINGS, "sync_ps": RATINGS}  # of methods that do not minimise what linear regression is
