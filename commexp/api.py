@@ -13,7 +13,6 @@ from commexp.host import hydra_of_our_own, undisturbed
 from commexp.launch import launch
 from commexp.refusals import CONF, UserError, explain
 from commexp.rundir import Run
-from commexp.schema import register
 from commexp.sweep import register_resolvers
 
 _turn = threading.RLock()  # torch's threads and defaults, the log and Hydra's state are one for the whole process
@@ -23,7 +22,6 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     """The config that ``overrides`` describe. Raises UserError."""
     try:
         with _turn, hydra_of_our_own():
-            register()
             register_resolvers()
             with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
                 return compose("config", overrides=list(overrides))

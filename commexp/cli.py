@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from commexp.ranks import rank
 from commexp.refusals import CONF, LaunchError, UserError, explain
 from commexp.rundir import Run
-from commexp.schema import register
 from commexp.streams import open_closed
 from commexp.sweep import for_each_job, minimised, record_job, register_resolvers
 
@@ -48,8 +47,7 @@ def run_one(composed: DictConfig) -> Run:
 
 
 def guarded(composed: DictConfig) -> float:
-    """``run_one`` with every ending turned into its exit status; a sweep goes on after a run that ends badly. Returns
-    what a sweeper that searches makes small."""
+    """``run_one``, its ending as exit status; a sweep goes on after a bad one. Returns what a search makes small."""
     sweep, small = HydraConfig.get().mode == RunMode.MULTIRUN, math.inf
     try:
         run = run_one(composed)
@@ -83,7 +81,6 @@ def main() -> None:
     """The console script."""
     open_closed()
     gc.disable()  # until the run begins: importing torch makes a million objects, none of them garbage
-    register()
     register_resolvers()
     # Hydra prints its own errors over many lines unless this is set; we turn them into one, unless the user set it
     os.environ.setdefault("COMMEXP_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))

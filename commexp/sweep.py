@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from commexp.ranks import joins
 from commexp.refusals import UserError, choices, explain
 from commexp.rundir import Run, write_json
-from commexp.schema import COMPONENTS, UNHASHED
+from commexp.schema import COMPONENTS, UNHASHED, register
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -75,7 +75,8 @@ def _tells(override: str) -> bool:
 
 
 def register_resolvers() -> None:
-    """What conf/config.yaml calls by name."""
+    """What conf/config.yaml calls by name, its schema too."""
+    register()
     OmegaConf.register_new_resolver("commexp_sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("commexp_choices", choices, replace=True)
 

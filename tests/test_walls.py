@@ -66,8 +66,8 @@ ALLOWED = {
     "replay": {"algorithms", "allocations", "books", "comm", "components", "network", "refusals", "rundir"},
     "launch": {"comm", "config", "refusals", "rundir", "runner"},
     "sweep": {"config", "refusals", "report", "rundir", "runner", "schema", "trial"},
-    "api": {"config", "host", "launch", "refusals", "report", "rundir", "schema", "sweep"},
-    "cli": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
+    "api": {"config", "host", "launch", "refusals", "report", "rundir", "sweep"},
+    "cli": {"config", "launch", "refusals", "report", "rundir", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api", "rundir"},
 }  # fmt: skip

@@ -314,7 +314,7 @@ class Hook:
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        """For torch.save of a whole DistributedDataParallel: process groups stay behind, as DDP leaves its own."""
+        """For saving a whole DistributedDataParallel: process groups stay behind, as DDP leaves its own."""
         settings = {name: getattr(self, name) for name in ("compressor", "error_feedback", "seed", "timeout")}
         states = [(module, self.state_dict(module)) for module in self._states]
         return {"settings": settings, "states": states, "loaded": self._loaded}
@@ -405,8 +405,8 @@ def hook(
 
     The state is each rank's own, and of its module: a hook that serves several modules keeps one for each, and a
     parameter that takes the place of another starts anew. Every rank saves and loads its ``state_dict``. The copy of a
-    module that copy.deepcopy or torch.save makes has a copy of its state; register the hook again there, as torch
-    forgets it. What is sent for a parameter that no rank used is lost: DDP leaves its gradient alone.
+    module that copy.deepcopy makes, or that saving it whole makes, has a copy of its state; register the hook again
+    there, as torch forgets it. What is sent for a parameter that no rank used is lost: DDP leaves its gradient alone.
     Raises ValueError for an ErrorFeedback with error_feedback=True. The backward pass raises ValueError for a state
     that is no module, lacks a parameter, or is in several DDPs of different groups (give the DDP itself as the state),
     and what codecs raise: as RuntimeError where it had gone on meanwhile.
