@@ -15,7 +15,6 @@ from commexp.launch import launch
 from commexp.overrides import legible
 from commexp.refusals import CONF, UserError, check_environment, explain
 from commexp.rundir import Run
-from commexp.schema import register
 from commexp.sweep import register_resolvers
 
 _turn = threading.RLock()  # torch's threads and defaults, the log and Hydra's state are one for the whole process
@@ -26,7 +25,6 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     check_environment()
     try:
         with _turn, hydra_of_our_own():
-            register()
             register_resolvers()
             with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
                 return compose("config", overrides=legible(overrides))

@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from commexp.overrides import arranged
 from commexp.ranks import rank
 from commexp.refusals import CONF, LaunchError, UserError, check_environment, explain
-from commexp.schema import register
 from commexp.streams import complain, lenient_streams
 from commexp.sweep import begin_job, minimised, record_job, register_resolvers
 
@@ -51,8 +50,7 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
 
 
 def guarded(composed: DictConfig) -> float:
-    """``run_one`` with every ending turned into its exit status; a sweep goes on after a run that ends badly. Returns
-    what a sweeper that searches makes small."""
+    """``run_one``, its ending as exit status; a sweep goes on after a bad one. Returns what a search makes small."""
     sweep, small = HydraConfig.get().mode == RunMode.MULTIRUN, float("inf")
     try:
         status, small = run_one(composed)
@@ -78,7 +76,6 @@ def full_error() -> bool:
 def main() -> None:
     """The console script."""
     gc.disable()  # until the run begins: importing torch makes a million objects, none of them garbage
-    register()
     register_resolvers()
     # Hydra prints its own errors over many lines unless this is set; we turn them into one, unless the user set it
     os.environ.setdefault("COMMEXP_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))

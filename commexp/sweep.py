@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from commexp.ranks import joins
 from commexp.refusals import UserError, choices, explain
 from commexp.rundir import Run, write_json
-from commexp.schema import UNHASHED
+from commexp.schema import UNHASHED, register
 from commexp.streams import complain
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def _is_sweep(override: str) -> bool:
 
 
 def register_resolvers() -> None:
-    """What conf/config.yaml calls by name."""
+    """What conf/config.yaml calls by name, its schema too."""
+    register()
     OmegaConf.register_new_resolver("commexp_sweep_folder", sweep_folder, replace=True)
     OmegaConf.register_new_resolver("commexp_choices", choices, replace=True)
 

@@ -13,6 +13,7 @@ from registry import options, plan
 
 from commexp.refusals import CONF, UserError
 from commexp.rundir import Run
+from commexp.sweep import register_resolvers
 
 EVERY = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml"))]
 
@@ -22,6 +23,7 @@ ADDED = ("experiment", "cluster")  # groups without a default: chosen with a plu
 
 def test_a_sweep_on_slurm_is_composed() -> None:
     """By the plugin's own schema; there is no Slurm here to hand it to."""
+    register_resolvers()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         config = compose("config", overrides=["+cluster=slurm", "algo=topk"], return_hydra_config=True)
     launcher = config.hydra.launcher

@@ -15,8 +15,7 @@ from omegaconf import OmegaConf
 
 from commexp.refusals import CONF
 from commexp.rundir import Run, write_json
-from commexp.schema import register
-from commexp.sweep import minimised
+from commexp.sweep import minimised, register_resolvers
 
 SMALL = ("dataset=linreg", "dataset.dim=20", "dataset.samples=20", "workers=4", "rounds=10")
 
@@ -49,7 +48,7 @@ def test_a_sweep_in_parallel_ends_with_one_table(cli: Cli, tmp_path: Path) -> No
 
 def test_optuna_composes_and_searches(entry: Cli, tmp_path: Path) -> None:
     needs("hydra_optuna_sweeper", "optuna")
-    register()
+    register_resolvers()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         config = compose("config", overrides=["hydra/sweeper=optuna", "algo=topk"], return_hydra_config=True)
     assert config.hydra.sweeper._target_.endswith("OptunaSweeper")

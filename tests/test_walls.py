@@ -68,8 +68,8 @@ ALLOWED = {
     "replay": {"algorithms", "allocations", "books", "comm", "components", "network", "refusals", "rundir"},
     "launch": {"comm", "config", "refusals", "rundir", "runner"},
     "sweep": {"config", "progress", "refusals", "report", "rundir", "runner", "schema", "trial"},
-    "api": {"config", "host", "launch", "overrides", "refusals", "report", "rundir", "schema", "sweep"},
-    "cli": {"config", "launch", "overrides", "refusals", "report", "rundir", "schema", "sweep"},
+    "api": {"config", "host", "launch", "overrides", "refusals", "report", "rundir", "sweep"},
+    "cli": {"config", "launch", "overrides", "refusals", "report", "rundir", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api", "rundir"},
 }  # fmt: skip

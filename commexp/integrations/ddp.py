@@ -316,7 +316,7 @@ class Hook:
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        """For whoever saves a whole DistributedDataParallel: process groups stay behind, as DDP leaves its own."""
+        """For saving a whole DistributedDataParallel: process groups stay behind, as DDP leaves its own."""
         settings = {name: getattr(self, name) for name in ("compressor", "error_feedback", "seed", "timeout")}
         states = [(module, self.state_dict(module)) for module in self._states]
         return {"settings": settings, "states": states, "loaded": self._loaded}
