@@ -19,6 +19,7 @@ from commexp.bounds import check_bounds
 from commexp.comm import check_carrier
 from commexp.components import around_codec, build, short, typed, wrap
 from commexp.compressors import Compressor
+from commexp.identity import RESULTS, sources
 from commexp.network import Network, Straggler
 from commexp.pairs import check_pairs
 from commexp.problems import Dataset, Model, Partition, Prox
@@ -48,11 +49,13 @@ class Plan:
     """An experiment that has been checked as far as it can be without its data.
 
     ``config``: the typed config. ``resolved``: the same as plain values, components with all their fields.
-    ``name``: the run folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``.
+    ``name``: the run folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``. ``sources``: of
+    components from outside, see identity.py.
     """
 
     config: Config
     resolved: dict[str, Any]
+    sources: dict[str, str]
     name: str
     dataset: Dataset
     partition: Partition
@@ -125,11 +128,13 @@ def prepare(composed: DictConfig) -> Plan:
             f"compress.feedback.momentum={around.feedback.momentum}: algo.momentum would add to it; give one of the two"
         )
     check_pairs(parts, {name: short(node["_target_"]) for name, node in nodes.items()}, config, around, gossip)
+    outside = sources(resolved)
     words = [short(nodes[n]["_target_"]) for n in ("algo", "compress", "dataset")]
     return Plan(
         config,
         resolved,
-        name="-".join([*words, fingerprint(resolved, parts)]),
+        outside,
+        name="-".join([*words, fingerprint(resolved, parts, outside)]),
         dataset=parts["dataset"],
         partition=parts["partition"],
         allocation=parts["allocation"],
@@ -156,19 +161,36 @@ def _check_finite(key: str, value: Any) -> None:
         raise UserError(f"{key}={value}: not a finite number; give one")
 
 
-def fingerprint(resolved: dict[str, Any], parts: dict[str, Any]) -> str:
+def fingerprint(resolved: dict[str, Any], parts: dict[str, Any], outside: dict[str, str]) -> str:
     """8 hex digits over what changes the result: not launch, outputs, ..., nor a field that only says where a file
-    lies (metadata ``location``). Where real processes decide whose message comes first, that is another result."""
+    lies (metadata ``location``), whose content the field ``digest`` beside it stands for; but the source of components
+    from ``outside``, and RESULTS. Where real processes decide whose message comes first, that is another result."""
     kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
+    kept.update({name: _without_locations(kept[name], part) for name, part in parts.items()})
     if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
         kept["inject"] = resolved["launch"]["inject"]
-    for name, part in parts.items():
-        if dataclasses.is_dataclass(part):
-            where = {f.name for f in dataclasses.fields(part) if "location" in f.metadata}
-            kept[name] = {k: v for k, v in kept[name].items() if k not in where}
+    kept.update(results=RESULTS, outside=outside)
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
+def _without_locations(described: Any, part: Any) -> Any:
+    if not (dataclasses.is_dataclass(part) and isinstance(described, dict)):
+        return described
+    fields = {f.name: f for f in dataclasses.fields(part)}
+    return {
+        name: _without_locations(value, getattr(part, name)) if name in fields else value
+        for name, value in described.items()
+        if name not in fields or "location" not in fields[name].metadata
+    }
+
+
 def _describe(node: dict[str, Any], part: Any) -> dict[str, Any]:
-    """The node with every field of the object made from it, defaults included."""
-    return {**node, **dataclasses.asdict(part)} if dataclasses.is_dataclass(part) else node  # type: ignore[arg-type]
+    """The node with every field of the object made from it, defaults included; so, too, of components within it."""
+    if not dataclasses.is_dataclass(part):
+        return node
+    within = {
+        name: _describe(value, getattr(part, name))
+        for name, value in node.items()
+        if isinstance(value, dict) and "_target_" in value
+    }
+    return {**node, **dataclasses.asdict(part), **within}  # type: ignore[arg-type]

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from commexp.identity import RESULTS
+
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Command, machine and versions."""
@@ -25,6 +27,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "commexp": version("commexp"),
+        "results": RESULTS,
         "git_commit": git_commit(),
     }
 

@@ -4,6 +4,7 @@ launcher has started beside others."""
 from __future__ import annotations
 
 from commexp.config import Plan
+from commexp.environment import settled
 from commexp.launch.single import run_alone
 from commexp.ranks import joins
 from commexp.rundir import Run
@@ -15,12 +16,14 @@ def launch(plan: Plan) -> Run:
     if joins():
         from commexp.launch.member import run_as_member
 
-        return run_as_member(plan)
+        with settled():
+            return run_as_member(plan)
     if plan.config.launch.kind == "torchrun":
         from commexp.launch.elastic import run_in_processes
 
         return run_in_processes(plan)
-    return run_alone(plan)
+    with settled():
+        return run_alone(plan)
 
 
 __all__ = ["launch"]

@@ -21,6 +21,7 @@ def main() -> None:
     from omegaconf import OmegaConf
 
     from commexp.config import prepare
+    from commexp.environment import settled
     from commexp.launch.member import run_as_member
     from commexp.refusals import LaunchError, UserError
     from commexp.rundir import write_atomic
@@ -32,7 +33,8 @@ def main() -> None:
     try:
         plan = prepare(OmegaConf.create(task["config"]))
         assert plan.name == task["name"], "the plan has changed on its way"
-        run_as_member(plan)
+        with settled():
+            run_as_member(plan)
     except UserError as error:
         write_atomic(path.with_name("refusal"), str(error))
     except LaunchError as error:

@@ -5,10 +5,10 @@ fold       the workers in the channel axis (folding.py): convolution, linear, ba
 vmap       torch.func.vmap over workers: whatever has a batching rule and keeps no running statistics
 loop       worker by worker: always possible, and bit for bit what W = 1 gives
 
-Their sums differ in order, so in the last digits. ``auto`` therefore goes by the model and W alone, never by what is the
-fastest where it runs: fold where every layer has a rule and the model at most 2^20 parameters, else loop. A small model
-spends its time on calls, of which fold makes W times fewer; a large one on arithmetic, where fold only adds copies.
-scripts/bench_ways.py measures what that costs.
+Their sums differ in order, so in the last digits. ``auto`` therefore goes by the model and W alone, never by what is
+the fastest where it runs: a model of at most 2^20 parameters goes the first of fold, vmap and loop that its layers
+allow, a larger one by loop. A small model spends its time on calls, of which fold and vmap make W times fewer; a large
+one on arithmetic, to which they add copies. scripts/bench_ways.py measures what that gives.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from commexp.problems.folding import CannotFoldError, Folded, fold, unfold
 
 Gradients = tuple[Tensor, Tensor]  # losses [W], gradients [W, J]
 Way = Callable[[Tensor, Tensor, Tensor], Gradients]
-FOLDED = 2**20  # parameters of the largest model that ``auto`` folds
+SMALL = 2**20  # parameters of the largest model whose workers ``auto`` takes together
 
 
 class ModuleGradients:
@@ -67,15 +67,15 @@ class ModuleGradients:
             return "one"
         name = self._wanted
         if name == "auto":
-            name = "fold" if self.layout.dim <= FOLDED and self._folds(shape) else "loop"
+            name = next((w for w in ("fold", "vmap") if self.layout.dim <= SMALL and self._allows(w, shape)), "loop")
         elif name != "loop":
             self._try(name, shape)
         self._way = self._ways[name]
         return name
 
-    def _folds(self, shape: Sequence[int]) -> bool:
+    def _allows(self, name: str, shape: Sequence[int]) -> bool:
         try:
-            self._try("fold", shape)
+            self._try(name, shape)
         except (CannotFoldError, RuntimeError):
             return False
         return True

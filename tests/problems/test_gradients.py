@@ -97,7 +97,8 @@ def test_one_worker_gives_the_bits_of_the_loop() -> None:
         (nn.Linear(10, 3), (10,), 2, "fold"),
         (nn.Linear(1023, 1024), (1023,), 4, "fold"),  # 2^20 parameters
         (nn.Linear(1024, 1024), (1024,), 4, "loop"),
-        (modules()["layer norm"], (1, 8, 8), 20, "loop"),
+        (modules()["layer norm"], (1, 8, 8), 20, "vmap"),
+        (modules()["running"], (1, 8, 8), 20, "loop"),
         (modules()["batch norm"], (1, 8, 8), 20, "fold"),
     ],
 )
@@ -108,7 +109,7 @@ def test_which_way_is_a_rule_of_the_model_and_the_number_of_workers(
     assert gradients.choose(workers, shape) == way
     x, inputs = torch.zeros(workers, gradients.layout.dim), torch.zeros(workers, 2, *shape)
     targets = torch.zeros(workers, 2, dtype=torch.long)
-    expected = {"fold": gradients.folded, "loop": gradients.looped}.get(way)
+    expected = {"fold": gradients.folded, "vmap": gradients.vmapped, "loop": gradients.looped}.get(way)
     if expected is not None:
         found = ModuleGradients(module)(x, inputs, targets)  # without being asked before
         assert all(torch.equal(a, b) for a, b in zip(found, expected(x, inputs, targets), strict=True))
