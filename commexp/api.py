@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from commexp.bounds import check_length
 from commexp.config import prepare
 from commexp.launch import launch
 from commexp.refusals import CONF, UserError, explain
@@ -24,9 +25,11 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            return compose("config", overrides=list(overrides))
+            composed = compose("config", overrides=list(overrides))
     except Exception as error:
         raise UserError(explain(error, overrides)) from error
+    check_length(overrides, composed.steps)
+    return composed
 
 
 def run_experiment(overrides: Sequence[str], figures: bool = True) -> Run:

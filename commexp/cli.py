@@ -28,7 +28,7 @@ def run_one(composed: DictConfig) -> Run:
     from commexp.report import finish, where_to_look
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    plan = prepare(composed)
+    plan = prepare(composed, HydraConfig.get().overrides.task)
     if sweep:
         record_job(HydraConfig.get(), plan)
     gc.freeze()  # what importing left behind need not be looked through again and again

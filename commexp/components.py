@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise
-from commexp.refusals import UserError
+from commexp.refusals import UserError, either, holders, options_of
 
 T = TypeVar("T")
 
@@ -30,6 +30,10 @@ def build(node: dict[str, Any], key: str, kind: type[T]) -> T:
         ) from error
     if not issubclass(cls, kind):
         raise UserError(f"{key}._target_={target}: is no {kind.__name__}; give a subclass of it")
+    if dataclasses.is_dataclass(cls):
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := next((name for name in node if name not in known and name != "_target_"), None):
+            raise UserError(_unknown(key, target, unknown, node[unknown]))
     values = {
         name: build(value, f"{key}.{name}", object) if isinstance(value, dict) and "_target_" in value else value
         for name, value in node.items()
@@ -45,6 +49,14 @@ def build(node: dict[str, Any], key: str, kind: type[T]) -> T:
         raise UserError(f"{key}.{error}") from error
     except TypeError as error:
         raise UserError(f"{key}._target_={target}: {error}; give its fields their values") from error
+
+
+def _unknown(key: str, target: str, field: str, value: Any) -> str:
+    """What the choice of a component lacks, which another choice gives it a value for."""
+    options, others = options_of(key, target), holders(key, field)
+    said = f"{key}={options[0]}" if len(options) == 1 else f"{key}._target_={target}"
+    right = f"choose {key}={either(others)}, or add ~{key}.{field}" if others else f"add ~{key}.{field}"
+    return f"{said}: has no field {field}, for which something else that is chosen gives {value}; {right}"
 
 
 def typed(key: str, values: dict[str, Any], kind: type[T], refuses: str = "") -> T:

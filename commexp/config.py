@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -15,7 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
-from commexp.bounds import check_bounds
+from commexp.bounds import check_bounds, check_length
 from commexp.comm import check_carrier
 from commexp.components import around_codec, build, short, typed, wrap
 from commexp.compressors import Compressor
@@ -97,8 +98,9 @@ class Plan:
         return "server" if served and self.config.comm.exchange == "auto" else self.config.comm.exchange
 
 
-def prepare(composed: DictConfig) -> Plan:
-    """Checks types and bounds and makes the components. Raises UserError."""
+def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
+    """Checks types and bounds and makes the components; ``given``: the overrides by which the config was composed.
+    Raises UserError."""
     try:
         config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed)))
     except MissingMandatoryValue as error:
@@ -109,6 +111,7 @@ def prepare(composed: DictConfig) -> Plan:
         if key not in Config.__dataclass_fields__:
             raise UserError(f"{key}={composed[key]}: no such key; leave it out, or see commexp --help")
     check_bounds(config)
+    check_length(given, config.steps)
     nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
     around = around_codec(nodes["compress"])
     gossip = typed("gossip", config.gossip, Gossip)

@@ -60,11 +60,21 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     if key == "experiment":
         return f"{given}: an experiment is added to the config; give +{given}"
     group, _, leaf = key.partition(".")
-    holders = [p.stem for p in sorted((CONF / group).glob("*.yaml")) if _has(p, group, leaf)] if leaf else []
-    if holders:
+    others = holders(group, leaf)
+    if others:
         chosen = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), _default(group))
-        return f"{given}: {group}={chosen} has no '{leaf}'; choose {group}={_either(holders)}, or leave it out"
+        return f"{given}: {group}={chosen} has no '{leaf}'; choose {group}={either(others)}, or leave it out"
     return f"{given}: no such key; {_near(key, known_keys())}"
+
+
+def options_of(group: str, target: str) -> list[str]:
+    """The options of a config group that stand for this class."""
+    return [p.stem for p in sorted((CONF / group).glob("*.yaml")) if node_of(p, group).get("_target_") == target]
+
+
+def holders(group: str, leaf: str) -> list[str]:
+    """The options of a config group that have this key."""
+    return [p.stem for p in sorted((CONF / group).glob("*.yaml")) if _has(p, group, leaf)] if leaf else []
 
 
 def _given(key: str, overrides: Sequence[str]) -> str:
@@ -136,9 +146,9 @@ def _near(word: str, options: Iterable[str]) -> str:
     options = sorted(options)
     close = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
     if close:
-        return f"did you mean {_either(close)}?"
+        return f"did you mean {either(close)}?"
     return f"give one of {', '.join(options)}" if len(options) < 12 else "see commexp --help"
 
 
-def _either(words: Sequence[str]) -> str:
+def either(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -134,7 +134,7 @@ def check(config: DictConfig) -> None:
     seen = set()
     for overrides in jobs_of(config):
         try:
-            plan = prepare(compose("config", overrides=list(overrides)))
+            plan = prepare(compose("config", overrides=list(overrides)), overrides)
             run, method = folder_of(plan), plan.algorithm
             keys = DECIDE_FIT + GOSSIP_FITS * method.decentralised + CODED_FITS * method.coded
             parts = str([plan.resolved[key] for key in keys])

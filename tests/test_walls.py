@@ -66,7 +66,7 @@ ALLOWED = {
     "replay": {"algorithms", "allocations", "books", "comm", "components", "network", "refusals", "rundir"},
     "launch": {"comm", "config", "environment", "refusals", "rundir", "runner"},
     "sweep": {"config", "refusals", "report", "rundir", "runner", "schema", "trial"},
-    "api": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
+    "api": {"bounds", "config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
     "cli": {"config", "launch", "refusals", "report", "rundir", "schema", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api", "rundir"},

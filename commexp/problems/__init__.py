@@ -34,7 +34,8 @@ def build_problem(
     """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``; with
     ``one_by_one`` an Alternating one.
 
-    Raises ValueError or FileNotFoundError, in words for the user, if the parts do not fit together.
+    Raises ValueError or FileNotFoundError, in words for the user, if the parts do not fit together, or a batch would
+    be larger than what the worker with the most samples has.
     """
     data = dataset.load(workers, seed, dtype)
     parts = partition.split(data, workers, seed)
@@ -44,6 +45,13 @@ def build_problem(
         problem: Problem = Alternating(each, [len(parts[n]) for n in worker_ids])
     else:
         problem = model.problem(data, setting)
+    if batch_size is not None:
+        largest = max(model.pools(data, parts))
+        if batch_size > largest:
+            right = f"{largest} or less" + (", or null for all of a worker's" if model.full_batch else "")
+            raise ValueError(
+                f"batch_size={batch_size}: none of {workers} workers has more than {largest} samples; give {right}"
+            )
     problem.prox = prox or NoProx()
     return problem
 
