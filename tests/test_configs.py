@@ -24,6 +24,7 @@ ADDED = ("experiment", "cluster")  # groups without a default: chosen with a plu
 
 def test_a_sweep_on_slurm_is_composed() -> None:
     """By the plugin's own schema; there is no Slurm here to hand it to."""
+    register()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         config = compose("config", overrides=["+cluster=slurm", "algo=topk"], return_hydra_config=True)
     launcher = config.hydra.launcher
