@@ -145,6 +145,16 @@ def test_a_batch_may_be_larger_than_the_smallest_share(run: Callable[..., Run]) 
     assert found.metrics["samples"].iloc[-1] == 2 * 8 * 100
 
 
+def test_small_data_are_run_with_the_default_batch(run: Callable[..., Run]) -> None:
+    """Nobody has typed it: batches go over several epochs."""
+    small = ("dataset=breast_cancer", "dataset.test=0.98", "workers=4", "rounds=2", "eval_every=2")
+    found = run(*small)
+    assert found.metrics["samples"].iloc[-1] == 2 * 4 * 16
+    assert found.metrics["epoch"].iloc[-1] > 8
+    with pytest.raises(UserError, match=r"^batch_size=17: none of 4 workers has more than 3 samples; give 3 or less$"):
+        run(*small, "batch_size=17")
+
+
 def test_experiment_takes_any_compressor() -> None:
     for name in options("compress"):
         made = plan("+experiment=regtopk_linreg", f"compress={name}")

@@ -16,6 +16,9 @@ from commexp.problems.models.base import Model
 from commexp.problems.prox import NoProx, Prox
 
 
+UNASKED = 16  # the default batch_size, which nobody has typed: small data are run with it, over several epochs a batch
+
+
 def build_problem(
     dataset: Dataset,
     partition: Partition,
@@ -35,7 +38,7 @@ def build_problem(
     ``one_by_one`` an Alternating one.
 
     Raises ValueError or FileNotFoundError, in words for the user, if the parts do not fit together, or a batch would
-    be larger than what the worker with the most samples has.
+    be larger than what the worker with the most samples has, and than UNASKED.
     """
     data = dataset.load(workers, seed, dtype)
     parts = partition.split(data, workers, seed)
@@ -47,7 +50,7 @@ def build_problem(
         problem = model.problem(data, setting)
     if batch_size is not None:
         largest = max(model.pools(data, parts))
-        if batch_size > largest:
+        if batch_size > max(largest, UNASKED):
             right = f"{largest} or less" + (", or null for all of a worker's" if model.full_batch else "")
             raise ValueError(
                 f"batch_size={batch_size}: none of {workers} workers has more than {largest} samples; give {right}"
