@@ -15,7 +15,6 @@ from commexp.problems.finite import POLICIES, Finite, NonFiniteError
 from commexp.problems.models.base import Model
 from commexp.problems.prox import NoProx, Prox
 
-
 UNASKED = 16  # the default batch_size, which nobody has typed: small data are run with it, over several epochs a batch
 
 
