@@ -95,6 +95,10 @@ def about(trial: Trial) -> dict[str, Any]:
     where = describe(trial.device)
     processes = 1 + trial.links.workers if isinstance(trial.links, Hub) else trial.links.processes
     sizes: dict[str, Any] = {"clock": "wall"} if isinstance(trial.books.clock, WallClock) else {}
+    if trial.problem.way:
+        sizes["gradients"] = trial.problem.way
+    if trial.plan.sources:
+        sizes["sources"] = trial.plan.sources
     sizes |= {"parameters": trial.problem.dim, "samples": trial.problem.samples, "stretch": trial.stretch}
     return {"seed": config.seed, "workers": config.workers, "processes": processes, **sizes, **where}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from commexp.problems import POLICIES, WAYS
@@ -9,6 +11,17 @@ from commexp.refusals import UserError
 from commexp.schema import TRACKERS, Config
 
 DTYPES = ("float32", "float64")
+
+
+def check_length(given: Sequence[str], steps: int | None) -> None:
+    """Raises UserError where the overrides that a user has typed say twice how long the run is, or say it in rounds
+    where an experiment says it in ``steps``: the rounds would count for nothing."""
+    words = {w.lstrip("+").partition("=")[0]: w.lstrip("+") for w in given}
+    told = [words[key] for key in ("rounds", "steps") if key in words and words[key] != "steps=null"]
+    if len(told) == 2:
+        raise UserError(f"{' '.join(told)}: both say how long the run is; give one of the two")
+    if "rounds" in words and steps is not None:
+        raise UserError(f"{words['rounds']}: this experiment is steps={steps} long; give steps=..., or add steps=null")
 
 
 def check_bounds(c: Config) -> None:

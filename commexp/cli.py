@@ -29,7 +29,7 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     os.chdir(HydraConfig.get().runtime.cwd)  # paths count from where the command was typed, also in hydra.job.chdir
-    plan = prepare(composed)
+    plan = prepare(composed, HydraConfig.get().overrides.task)
     if sweep:
         begin_job(HydraConfig.get(), plan)
     if not gc.isenabled():

@@ -19,7 +19,7 @@ from commexp.allocations import Allocation
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise
 from commexp.network import Network, Straggler
 from commexp.problems import Dataset, Model, Partition, Prox
-from commexp.refusals import UserError, misfit, shown
+from commexp.refusals import UserError, either, holders, misfit, options_of, shown
 from commexp.topologies import Topology
 
 T = TypeVar("T")
@@ -48,6 +48,10 @@ def build(node: Mapping[str, Any], key: str, kind: type[T], foreign: bool = Fals
     if foreign:
         _check_plain(node, key)
     cls, inner = _classes(node, key, kind, foreign)
+    if dataclasses.is_dataclass(cls):
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := next((name for name in node if name not in known and name != "_target_"), None):
+            raise UserError(_unknown(key, str(node["_target_"]), unknown, node[unknown]))
     values: dict[str, Any] = {name: value for name, value in node.items() if name != "_target_"}
     values.update({name: build(node[name], f"{key}.{name}", part, foreign) for name, part in inner.items()})
     target = node["_target_"]
@@ -157,6 +161,14 @@ def _check_plain(value: Any, key: str) -> None:
             _check_plain(each, f"{key}[{index}]")
     elif isinstance(value, str) and "${" in value:
         raise UserError(f"{key}={value}: is an interpolation")
+
+
+def _unknown(key: str, target: str, field: str, value: Any) -> str:
+    """What the choice of a component lacks, which another choice gives it a value for."""
+    options, others = options_of(key, target), holders(key, field)
+    said = f"{key}={options[0]}" if len(options) == 1 else f"{key}._target_={target}"
+    right = f"choose {key}={either(others)}, or add ~{key}.{field}" if others else f"add ~{key}.{field}"
+    return f"{said}: has no field {field}, for which something else that is chosen gives {value}; {right}"
 
 
 def typed(key: str, values: dict[str, Any], kind: type[T], refuses: str = "") -> T:

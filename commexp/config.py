@@ -6,20 +6,22 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from commexp import __version__
 from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
-from commexp.bounds import check_bounds
+from commexp.bounds import check_bounds, check_length
 from commexp.comm import check_carrier
 from commexp.components import KINDS, around_codec, build, short, typed, wrap
 from commexp.compressors import Compressor
 from commexp.host import quiet
+from commexp.identity import RESULTS, sources
 from commexp.network import Network, Straggler
 from commexp.pairs import check_pairs
 from commexp.problems import Dataset, Model, Partition, Prox
@@ -38,11 +40,12 @@ class Plan:
 
     ``config``: the typed config. ``resolved``: the same as plain values, components with all their fields.
     ``name``: the run folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``. ``identity``: 64
-    hex of the same and of commexp's version.
+    hex of the same and of commexp's version. ``sources``: of components from outside, see identity.py.
     """
 
     config: Config
     resolved: dict[str, Any]
+    sources: dict[str, str]
     name: str
     identity: str
     dataset: Dataset
@@ -86,8 +89,9 @@ class Plan:
 
 
 @quiet()
-def prepare(composed: DictConfig) -> Plan:
-    """Checks types and bounds and makes the components. Raises UserError."""
+def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
+    """Checks types and bounds and makes the components; ``given``: the overrides by which the config was composed.
+    Raises UserError."""
     try:
         config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed)))
     except MissingMandatoryValue as error:
@@ -101,6 +105,7 @@ def prepare(composed: DictConfig) -> Plan:
         if key not in Config.__dataclass_fields__:
             raise UserError(unknown_key(key, [f"{key}={shown(composed[key])}"]))
     check_bounds(config)
+    check_length(given, config.steps)
     nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
     around = around_codec(nodes["compress"])
     gossip = typed("gossip", config.gossip, Gossip)
@@ -120,12 +125,14 @@ def prepare(composed: DictConfig) -> Plan:
             f"compress.feedback.momentum={around.feedback.momentum}: algo.momentum would add to it; give one of the two"
         )
     check_pairs(parts, {name: short(node["_target_"]) for name, node in nodes.items()}, config, around, gossip)
+    outside = sources(resolved)
     words = [short(nodes[n]["_target_"]) for n in ("algo", "compress", "dataset")]
     return Plan(
         config,
         resolved,
-        name="-".join([*words, fingerprint(resolved, parts)]),
-        identity=fingerprint({**resolved, "commexp": version("commexp")}, parts, 32),
+        outside,
+        name="-".join([*words, fingerprint(resolved, parts, outside)]),
+        identity=fingerprint({**resolved, "commexp": __version__}, parts, outside, 32),
         dataset=parts["dataset"],
         partition=parts["partition"],
         allocation=parts["allocation"],
@@ -154,20 +161,37 @@ def _check_finite(key: str, value: Any) -> None:
         raise UserError(f"{key}={value}: too large; give less than {TOO_MANY}")
 
 
-def fingerprint(resolved: dict[str, Any], parts: dict[str, Any], size: int = 4) -> str:
+def fingerprint(resolved: dict[str, Any], parts: dict[str, Any], outside: dict[str, str], size: int = 4) -> str:
     """``size`` bytes, as hex digits, over what changes the result: not launch, outputs, ..., nor a field that only says
-    where a file lies (metadata ``location``). Where real processes decide whose message comes first, that is another
+    where a file lies (metadata ``location``), whose content the field ``digest`` beside it stands for; but the source
+    of components from ``outside``, and RESULTS. Where real processes decide whose message comes first, that is another
     result."""
     kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
+    kept.update({name: _without_locations(kept[name], part) for name, part in parts.items()})
     if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
         kept["inject"] = resolved["launch"]["inject"]
-    for name, part in parts.items():
-        if dataclasses.is_dataclass(part):
-            where = {f.name for f in dataclasses.fields(part) if "location" in f.metadata}
-            kept[name] = {k: v for k, v in kept[name].items() if k not in where}
+    kept.update(results=RESULTS, outside=outside)
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=size).hexdigest()
 
 
+def _without_locations(described: Any, part: Any) -> Any:
+    if not (dataclasses.is_dataclass(part) and isinstance(described, dict)):
+        return described
+    fields = {f.name: f for f in dataclasses.fields(part)}
+    return {
+        name: _without_locations(value, getattr(part, name)) if name in fields else value
+        for name, value in described.items()
+        if name not in fields or "location" not in fields[name].metadata
+    }
+
+
 def _describe(node: dict[str, Any], part: Any) -> dict[str, Any]:
-    """The node with every field of the object made from it, defaults included."""
-    return {**node, **dataclasses.asdict(part)} if dataclasses.is_dataclass(part) else node  # type: ignore[arg-type]
+    """The node with every field of the object made from it, defaults included; so, too, of components within it."""
+    if not dataclasses.is_dataclass(part):
+        return node
+    within = {
+        name: _describe(value, getattr(part, name))
+        for name, value in node.items()
+        if isinstance(value, dict) and "_target_" in value
+    }
+    return {**node, **dataclasses.asdict(part), **within}  # type: ignore[arg-type]

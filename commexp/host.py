@@ -19,14 +19,16 @@ from hydra.core.singleton import Singleton
 from hydra.version import VersionBase
 from omegaconf.basecontainer import BaseContainer
 
+from commexp.environment import settled
+
 NOTED = ("KMP_", "TORCHINDUCTOR_", "TRITON_")  # by scikit-learn and by torch's compiler; each reads its own once
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """A run depends on none of the caller's settings of torch, and what it changes is put back: default dtype and
-    device, gradients (no_grad, inference_mode), autocast, the precision of products; the global random
-    generators; warning filters; what libraries note in the environment when they are imported."""
+    """A run depends on none of the caller's settings of torch (see environment.py), and what it changes is put back:
+    those settings; the global random generators; warning filters; what libraries note in the environment when they
+    are imported."""
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         if sys.stderr is None:
@@ -35,19 +37,7 @@ def undisturbed() -> Iterator[None]:
         stack.callback(np.random.set_state, np.random.get_state())
         stack.callback(random.setstate, random.getstate())
         stack.callback(_forget_notes, set(os.environ))
-        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-        torch.set_default_dtype(torch.float32)
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        if (precision := torch.get_float32_matmul_precision()) != "highest":
-            stack.callback(torch.set_float32_matmul_precision, precision)
-            torch.set_float32_matmul_precision("highest")
+        stack.enter_context(settled())
         yield
 
 

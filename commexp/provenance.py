@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from commexp import __version__
+from commexp.identity import RESULTS
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "commexp": __version__,
+        "results": RESULTS,
         "git_commit": git_commit(),
     }
 

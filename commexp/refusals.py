@@ -84,16 +84,26 @@ def unknown_key(key: str, overrides: Sequence[str]) -> str:
     if key in added_groups():
         return f"{given}: {'an' if key[0] in 'aeiou' else 'a'} {key} is added to the config; give +{bare}"
     group, _, leaf = key.partition(".")
-    holders = [p.stem for p in sorted((CONF / group).glob("*.yaml")) if _has(p, group, leaf)] if leaf else []
-    if holders:
+    others = holders(group, leaf)
+    if others:
         chosen = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), _default(group))
-        return f"{given}: {group}={chosen} has no '{leaf}'; choose {group}={_either(holders)}, or leave it out"
+        return f"{given}: {group}={chosen} has no '{leaf}'; choose {group}={either(others)}, or leave it out"
     if key.startswith("hydra."):
         return f"{given}: no such key of Hydra's; see commexp --cfg hydra"
     value = bare.partition("=")[2]
     if full := [f"{name}={value}" for name in meant(key) if name != key]:
-        return f"{given}: no such key; give {_either(full)}"
+        return f"{given}: no such key; give {either(full)}"
     return f"{given}: no such key; {_near(key, known_keys())}"
+
+
+def options_of(group: str, target: str) -> list[str]:
+    """The options of a config group that stand for this class."""
+    return [p.stem for p in sorted((CONF / group).glob("*.yaml")) if node_of(p, group).get("_target_") == target]
+
+
+def holders(group: str, leaf: str) -> list[str]:
+    """The options of a config group that have this key."""
+    return [p.stem for p in sorted((CONF / group).glob("*.yaml")) if _has(p, group, leaf)] if leaf else []
 
 
 def _given(key: str, overrides: Sequence[str]) -> str:
@@ -306,9 +316,9 @@ def _near(word: str, options: Iterable[str]) -> str:
     options = sorted(options)
     close = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
     if close:
-        return f"did you mean {_either(close)}?"
+        return f"did you mean {either(close)}?"
     return f"give one of {', '.join(options)}" if len(options) < 12 else "see commexp --help"
 
 
-def _either(words: Sequence[str]) -> str:
+def either(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -27,9 +27,10 @@ class Comm:
 
 @dataclass
 class Speed:
-    """How gradients are computed. ``workers``: of several workers in one process: fold, vmap or loop; auto: the
-    fastest, measured once and remembered. ``amp``: forward and backward pass in bfloat16 where torch's autocast does
-    so. ``channels_last``: images with the channels innermost. ``compile``: by torch.compile, worker by worker."""
+    """How gradients are computed. ``workers``: of several workers in one process: fold, vmap or loop; auto: of a
+    model of at most 2^20 parameters the first of these that it allows, of a larger one loop. ``amp``: forward and
+    backward pass in bfloat16 where torch's autocast does so. ``channels_last``: images with the channels innermost.
+    ``compile``: by torch.compile, worker by worker."""
 
     workers: str = "auto"
     amp: bool = False

@@ -173,7 +173,7 @@ def check(jobs: Sequence[Sequence[str]]) -> None:
     seen, composer = set(), Composer()
     for overrides in checking(jobs):
         try:
-            plan = prepare(composer.compose(overrides))
+            plan = prepare(composer.compose(overrides), overrides)
             run, method = folder_of(plan), plan.algorithm
             keys = DECIDE_FIT + GOSSIP_FITS * method.decentralised + CODED_FITS * method.coded
             parts = str([plan.resolved[key] for key in keys])

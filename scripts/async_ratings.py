@@ -30,7 +30,7 @@ def ratings(root: str, seeds: int) -> None:
 
     def command(name: str, step: float, seed: int) -> tuple[str, ...]:
         given = RATINGS[name]
-        return "+experiment=async_ratings", *given, f"algo.lr={step:g}", f"seed={seed}", f"dataset.root={root}"
+        return "+experiment=async_movielens", *given, f"algo.lr={step:g}", f"seed={seed}", f"dataset.root={root}"
 
     run_all(command(name, step, 0) for name in RATINGS for step in RATES)
     runs = {(name, step): result(command(name, step, 0)) for name in RATINGS for step in RATES}

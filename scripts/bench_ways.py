@@ -1,6 +1,6 @@
-"""When does vmap win, when the loop? Gradients of W workers in one process, by model, W and batch.
+"""What does the rule of speed.workers=auto cost? Gradients of W workers in one process, by model, W and batch.
 
-Each way's time over the fastest one's, measured side by side (medians); what speed.workers=auto would take is 1.
+Each way's time over the fastest one's, measured side by side (medians), and the way that the rule takes.
 The last column is the largest difference of an entry from the loop's, over the largest entry, in float32.
 """
 
@@ -25,7 +25,7 @@ MODELS = {
     "ResNet-18, group norm, 11 M": ("model=resnet18", "model.norm=group"),
     "ViT, 2 layers, 25 k": ("model=vit", "model.image_size=8", "model.patch=2", "model.layers=2", "model.hidden=32"),
 }
-SIZES = ((4, 4), (4, 64), (16, 4))  # workers, samples of each
+SIZES = ((4, 4), (4, 64), (8, 16), (20, 16))  # workers, samples of each
 
 
 def main() -> None:
@@ -52,9 +52,13 @@ def main() -> None:
             apart = max(
                 float((found._ways[way](x, *given)[1] - exact).abs().max() / exact.abs().max()) for way in calls
             )
-            rows.append([name, str(workers), str(batch), *ratios, f"{1e3 * least:.1f}", f"{apart:.0e}"])
+            taken = found.choose(workers, given[0].shape[2:])
+            rows.append([name, str(workers), str(batch), *ratios, taken, f"{1e3 * least:.1f}", f"{apart:.0e}"])
     print("Gradients of W workers: time over the fastest way's; '-': the model cannot go that way\n")
-    print(markdown(["model, digits", "W", "batch", "fold", "vmap", "loop", "fastest, ms", "difference"], rows), "\n")
+    print(
+        markdown(["model, digits", "W", "batch", "fold", "vmap", "loop", "rule", "fastest, ms", "difference"], rows),
+        "\n",
+    )
 
 
 if __name__ == "__main__":

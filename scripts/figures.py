@@ -61,7 +61,7 @@ def commands() -> list[Words]:
         ],
         3: [
             ("algo=sgd",),
-            *((f"algo={c}", f"compress.k={k}") for c in ("topk", "regtopk") for k in (0.1, 0.01, 0.001)),
+            *((f"algo={c}", f"compress.k={k}") for c in ("topk", "regtopk") for k in KEPT),
         ],
     }
     return [(*words, f"seed={seed}") for seeds, each in fixed.items() for words in each for seed in range(seeds)]

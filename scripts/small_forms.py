@@ -26,9 +26,9 @@ RATINGS: dict[str, tuple[int, Words]] = {
     "barrier": (1, ("+experiment=async_ratings_small", "algo=sync_ps", "rounds=50", "eval_every=1")),
 }
 A9A: dict[str, tuple[int, Words]] = {
-    "ProxGT-SR-E": (0, ("+experiment=proxgt_a9a_small",)),
-    "ProxGT-SA": (1, ("+experiment=proxgt_a9a_small", "algo=proxgt_sa")),
-    "DSGT with prox": (9, ("+experiment=proxgt_a9a_small", "algo=dsgt")),
+    "ProxGT-SR-E": (0, ("+experiment=proxgt_breast_cancer",)),
+    "ProxGT-SA": (1, ("+experiment=proxgt_breast_cancer", "algo=proxgt_sa")),
+    "DSGT with prox": (9, ("+experiment=proxgt_breast_cancer", "algo=dsgt")),
 }
 CODED = ("+experiment=onebit_images_small", "allocation.d=5")
 IMAGES: dict[str, tuple[int, Words]] = {
@@ -46,8 +46,8 @@ IMAGES: dict[str, tuple[int, Words]] = {
     ),
 }
 WIDTHS: dict[str, tuple[int, Words]] = {
-    "push 0.05, pull 0.5": (0, ("+experiment=dppf_cifar10_small", "algo.push_schedule=constant")),
-    "push 0.15, pull 0.5": (1, ("+experiment=dppf_cifar10_small", "algo.push_schedule=constant", "algo.push=0.15")),
+    "push 0.05, pull 0.5": (0, ("+experiment=dppf_digits", "algo.push_schedule=constant")),
+    "push 0.15, pull 0.5": (1, ("+experiment=dppf_digits", "algo.push_schedule=constant", "algo.push=0.15")),
 }
 
 
@@ -90,9 +90,9 @@ def async_ratings_small() -> None:
     panels(RATINGS, ("sim_seconds", "calls"), "test_rmse", "async_ratings_small")
 
 
-def proxgt_a9a_small() -> None:
+def proxgt_breast_cancer() -> None:
     """Stationarity of a perceptron on breast cancer data, against samples and bytes."""
-    panels(A9A, ("samples_per_node", "bytes_sent"), "stationarity", "proxgt_a9a_small")
+    panels(A9A, ("samples_per_node", "bytes_sent"), "stationarity", "proxgt_breast_cancer")
 
 
 def onebit_images_small() -> None:
@@ -117,4 +117,4 @@ def dppf_width() -> None:
         save(made, OUT / "dppf_width")
 
 
-FIGURES = (async_logistic_small, async_ratings_small, proxgt_a9a_small, onebit_images_small, dppf_width)
+FIGURES = (async_logistic_small, async_ratings_small, proxgt_breast_cancer, onebit_images_small, dppf_width)

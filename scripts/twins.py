@@ -1,4 +1,4 @@
-"""Figures of the deep-learning experiments as two cores can run them: the ``_small`` twin of each."""
+"""Figures of the deep-learning experiments as two cores can run them: on digits."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ OUT = Path("outputs/figures")
 SEEDS = 2
 #: each twin's title, and the methods that are compared on it
 TWINS = {
-    "dppf_cifar10_small": ("DPPF: digits, 4 workers", {"SGD": "algo=sgd", "LocalSGD": "algo=localsgd", "DPPF": ""}),
-    "dppf_cifar100_small": ("DPPF: few digits", {"SGD": "algo=sgd", "LocalSGD": "algo=localsgd", "DPPF": ""}),
-    "dppf_imagenet_small": ("DPPF: digits, 8 workers", {"SGD": "algo=sgd", "LocalSGD": "algo=localsgd", "DPPF": ""}),
-    "qsr_imagenet_small": ("QSR: a ViT, AdamW", {"AdamW": "algo=sgd", "Local AdamW": "algo=localsgd", "QSR": ""}),
-    "regtopk_cifar10_small": (
+    "dppf_digits": ("DPPF: digits, 4 workers", {"SGD": "algo=sgd", "LocalSGD": "algo=localsgd", "DPPF": ""}),
+    "dppf_digits_few": ("DPPF: few digits", {"SGD": "algo=sgd", "LocalSGD": "algo=localsgd", "DPPF": ""}),
+    "dppf_digits_8_workers": ("DPPF: digits, 8 workers", {"SGD": "algo=sgd", "LocalSGD": "algo=localsgd", "DPPF": ""}),
+    "qsr_digits": ("QSR: a ViT, AdamW", {"AdamW": "algo=sgd", "Local AdamW": "algo=localsgd", "QSR": ""}),
+    "regtopk_digits": (
         "RegTop-k: random shares, 0.1 %",
         {"SGD": "compress=none", "Top-k": "compress=topk", "RegTop-k": ""},
     ),
-    "regtopk_imagenette_small": (
+    "regtopk_digits_linear": (
         "RegTop-k: a linear head, 1 %",
         {"SGD": "compress=none", "Top-k": "compress=topk", "RegTop-k": ""},
     ),

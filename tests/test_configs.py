@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from problems.test_datasets import write_fashion
@@ -48,7 +49,7 @@ INSTEAD = {
     "qsr_imagenet": ["dataset=digits", "model.image_size=8", "model.patch=4", "model.layers=1", "model.heads=2"],
 }
 INSTEAD["proxgt_a9a"] = INSTEAD["async_logistic"] = ["dataset=breast_cancer"]
-INSTEAD["async_ratings"] = ["dataset=ratings"]
+INSTEAD["async_movielens"] = ["dataset=ratings"]
 INSTEAD["ring_10000"] = ["workers=300"]
 INSTEAD["qsr_imagenet"] += ["model.hidden=16", "model.mlp=16"]
 FILES = {"dppf_small": "Fashion-MNIST", "regtopk_imagenette": "Imagenette and published weights"}
@@ -87,6 +88,71 @@ def test_whatever_is_missing_it_says_what_to_do(dataset: str, run: Callable[...,
     missing = rf"^dataset={dataset}: .*(missing|is not in).*; (give dataset.download=true|put)"
     with pytest.raises(UserError, match=missing):
         run(f"dataset={dataset}", "model=cnn", f"dataset.root={tmp_path}")
+
+
+#: how long a run is, where it is said once
+SAID_ONCE = {
+    "steps=100": (500, 100),
+    "rounds=7": (7, None),
+    "+experiment=regtopk_linreg steps=100": (2500, 100),
+    "+experiment=dppf_digits rounds=7 steps=null": (7, None),
+    "+experiment=dppf_digits steps=8": (500, 8),
+}
+
+
+@pytest.mark.parametrize("overrides", SAID_ONCE)
+def test_a_length_is_said_once(overrides: str) -> None:
+    config = plan(*overrides.split()).config
+    assert (config.rounds, config.steps) == SAID_ONCE[overrides]
+
+
+def test_a_length_said_twice_is_refused_however_it_is_typed(entry: Callable[..., Any], tmp_path: Path) -> None:
+    for words, told in ((("rounds=100",), "rounds=100"), (("-m", "rounds=1,2"), "rounds=1")):
+        ended = entry(*words, "steps=100")
+        assert ended.returncode == 2
+        assert ended.stderr.startswith(f"commexp: error: {told} steps=100: both say how long the run is; give one")
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_an_experiment_runs_what_its_name_says(experiment: str) -> None:
+    """Every option of these groups that its name holds is the one that is chosen."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        config = compose("config", overrides=[f"+experiment={experiment}"], return_hydra_config=True)
+    groups = ("algo", "compress", "dataset", "topology")
+    chosen = {str(config.hydra.runtime.choices[group]) for group in groups}
+    assert {o for group in groups for o in options(group) if f"_{o}_" in f"_{experiment}_"} <= chosen
+
+
+def test_a_field_that_an_experiment_sets_can_be_taken_away() -> None:
+    assert plan("+experiment=onebit_linreg", "straggler=none", "~straggler.p").name
+
+
+def test_the_toy_takes_another_model(run: Callable[..., Run]) -> None:
+    """Its start is for the model that has one; nobody has typed it."""
+    assert plan("dataset=toy").resolved["model"]["start"] == [0.0, 1.0]
+    assert run("dataset=toy", "model=linear_regression", "algo.lr=1e-4", "rounds=2").status == "completed"
+
+
+def test_a_batch_may_be_larger_than_the_smallest_share(run: Callable[..., Run]) -> None:
+    """It goes on into that worker's next epochs; as of any worker it has so many samples."""
+    found = run(
+        "partition=dirichlet", "partition.alpha=0.1", "batch_size=100", "rounds=2", "eval_every=2", "model.width=8"
+    )
+    sizes = pd.read_csv(found.folder / "partition.csv").groupby("worker")["samples"].sum()
+    assert sizes.min() < 100 < sizes.max()
+    assert found.metrics["samples"].iloc[-1] == 2 * 8 * 100
+
+
+def test_small_data_are_run_with_the_default_batch(run: Callable[..., Run]) -> None:
+    """Nobody has typed it: batches go over several epochs."""
+    small = ("dataset=breast_cancer", "dataset.test=0.98", "workers=4", "rounds=2", "eval_every=2")
+    found = run(*small)
+    assert found.metrics["samples"].iloc[-1] == 2 * 4 * 16
+    assert found.metrics["epoch"].iloc[-1] > 8
+    with pytest.raises(UserError, match=r"^batch_size=17: none of 4 workers has more than 3 samples; give 3 or less$"):
+        run(*small, "batch_size=17")
 
 
 def test_experiment_takes_any_compressor() -> None:
@@ -203,6 +269,12 @@ REFUSED = {
     "algo.learning=1": "algo.learning=1: no such key",
     "worker=4": "worker=4: no such key; did you mean workers",
     "datset=digits": "datset=digits: no such key; did you mean dataset",
+    "rounds=100 steps=100": "rounds=100 steps=100: both say how long the run is; give one of the two",
+    "+experiment=dppf_digits rounds=9": "rounds=9: this experiment is steps=1600 long; give steps=..., or add",
+    "+experiment=async_logistic_small algo=sgd model=mlp": "model=mlp: has no field l2, for which something else that "
+    "is chosen gives 0.002197802; choose model=logistic_regression, or add ~model.l2",
+    "+experiment=onebit_linreg straggler=none": "straggler=none: has no field p, for which something else",
+    "+experiment=dppf_digits_few dataset=fashion_mnist": "dataset=fashion_mnist: has no field test,",
 }
 
 
@@ -232,6 +304,12 @@ MISFITS = {
     "batch_size=null": "batch_size=null:",
     "model=linear_regression batch_size=null": "model=linear_regression: needs feature vectors",
     "launch.device=abacus": "launch.device=abacus: not usable here",
+    "batch_size=5000": "batch_size=5000: none of 8 workers has more than 180 samples; give 180 or less",
+    "partition=random_shares batch_size=2000": "batch_size=2000: none of 8 workers has more than ",
+    "dataset=breast_cancer model=logistic_regression batch_size=58": "batch_size=58: none of 8 workers has more than "
+    "57 samples; give 57 or less, or null for all of a worker's",
+    "dataset=ratings batch_size=39": "batch_size=39: none of 8 workers has more than 38 samples",
+    "dataset=ratings algo=async_ps batch_size=39": "batch_size=39: none of 8 workers has more than 38 samples",
 }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from commexp.config import Plan
+from commexp.environment import settled
 from commexp.launch.single import keep_memory, run_alone
 from commexp.ranks import joins
 from commexp.rundir import Run
@@ -18,12 +19,14 @@ def launch(plan: Plan, hold: ExitStack) -> Run:
     if joins():
         from commexp.launch.member import run_as_member
 
-        return run_as_member(plan, hold)
+        with settled():
+            return run_as_member(plan, hold)
     if plan.config.launch.kind == "torchrun":
         from commexp.launch.elastic import run_in_processes
 
         return run_in_processes(plan, hold)
-    return run_alone(plan, hold)
+    with settled():
+        return run_alone(plan, hold)
 
 
 __all__ = ["keep_memory", "launch"]

@@ -24,6 +24,7 @@ def main() -> None:
     from omegaconf import OmegaConf
 
     from commexp.config import prepare
+    from commexp.environment import settled
     from commexp.launch.member import run_as_member
     from commexp.launch.single import keep_memory
     from commexp.refusals import LaunchError, UserError
@@ -37,7 +38,7 @@ def main() -> None:
         plan = prepare(OmegaConf.create(task["config"]))
         assert plan.name == task["name"], "the plan has changed on its way"
         keep_memory()
-        with ExitStack() as hold:
+        with settled(), ExitStack() as hold:
             run_as_member(plan, hold)
     except UserError as error:
         write_atomic(path.with_name("refusal"), str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from array import array
 from dataclasses import dataclass, field
@@ -28,15 +29,18 @@ class Compute:
         trace                 the numbers of the file ``trace``, one a line, from a place drawn at random on
 
     The mean is ``seconds`` for each of the drawn ones, and spread = 0 is constant. ``slow``: factors of single workers,
-    the first ones (worker 0, 1, ...); all others have 1. Source: Lee et al., arXiv 1512.02673 (shifted exponential).
-    Raises ValueError for values out of range, or a file that cannot be read.
+    the first ones (worker 0, 1, ...); all others have 1. ``digest``: 16 hex of BLAKE2b of the trace's numbers, which
+    stands for them; filled in. Source: Lee et al., arXiv 1512.02673 (shifted exponential).
+    Raises ValueError for values out of range, or a file that cannot be read or is not the one of ``digest``.
     """
 
     kind: str = "constant"
     seconds: float = 0.0
     spread: float = 0.5
     slow: list[float] = field(default_factory=list)
-    trace: Optional[str] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
+    # OmegaConf reads this spelling on every Python we support
+    trace: Optional[str] = field(default=None, metadata={"location": True})  # noqa: UP045
+    digest: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -50,6 +54,13 @@ class Compute:
         if (self.kind == "trace") != (self.trace is not None):
             raise ValueError(f"compute.trace={self.trace}: goes with compute.kind=trace; give both or neither")
         self.recorded = np.empty(0) if self.trace is None else read_trace(self.trace)
+        content = self.recorded.astype("<f8").tobytes()
+        found = hashlib.blake2b(content, digest_size=8).hexdigest() if content else ""
+        if self.digest not in ("", found):
+            raise ValueError(
+                f"compute.digest={self.digest}: the trace has changed since; leave it out to take it as it is now"
+            )
+        self.digest = found
 
     def factors(self, workers: int) -> np.ndarray:
         """[N]. Raises ValueError for more factors than workers."""

@@ -15,6 +15,8 @@ from commexp.problems.finite import POLICIES, Finite, NonFiniteError
 from commexp.problems.models.base import Model
 from commexp.problems.prox import NoProx, Prox
 
+UNASKED = 16  # the default batch_size, which nobody has typed: small data are run with it, over several epochs a batch
+
 
 def build_problem(
     dataset: Dataset,
@@ -35,7 +37,8 @@ def build_problem(
     """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``; with
     ``one_by_one`` an Alternating one. ``by_samples``: workers weigh in F by their samples, else equally.
 
-    Raises ValueError or FileNotFoundError, in words for the user, if the parts do not fit together.
+    Raises ValueError or FileNotFoundError, in words for the user, if the parts do not fit together, or a batch would
+    be larger than what the worker with the most samples has, and than UNASKED.
     """
     data = dataset.load(workers, seed, dtype)
     parts = partition.split(data, workers, seed)
@@ -44,6 +47,13 @@ def build_problem(
     if by_samples:
         setting.weights = [len(rows) / sum(map(len, parts)) for rows in parts]
     problem = model.problem(data, setting)
+    if batch_size is not None:
+        largest = max(model.pools(data, parts))
+        if batch_size > max(largest, UNASKED):
+            right = f"{largest} or less" + (", or null for all of a worker's" if model.full_batch else "")
+            raise ValueError(
+                f"batch_size={batch_size}: none of {workers} workers has more than {largest} samples; give {right}"
+            )
     if one_by_one:
         each = [problem.alone(w) for w in range(len(worker_ids))]
         problem = Alternating(each, problem.local_sizes)

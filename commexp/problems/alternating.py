@@ -19,7 +19,7 @@ class Alternating(Problem):
         self.problems, self.own_samples, self.ids = problems, own_samples, [0]
         first = self.own = problems[0]
         self.dim, self.shapes, self.penalised = first.dim, first.shapes, first.penalised
-        self.samples, self.samples_per_step = first.samples, first.samples_per_step
+        self.samples, self.samples_per_step, self.way = first.samples, first.samples_per_step, first.way
         self.local_sizes = own_samples
 
     def turn(self, worker: int) -> None:

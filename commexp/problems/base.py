@@ -92,11 +92,13 @@ class Problem(ABC):
     ``samples_per_step``: samples that one worker's batch holds, on average over the workers. ``local_sizes``: samples
     of each of the W workers here.
     ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h beside F.
-    ``penalised``: whether F holds more than the loss on the samples, such as an l2 term.
+    ``penalised``: whether F holds more than the loss on the samples, such as an l2 term. ``way``: how the gradients of
+    the workers here are computed where there is a choice, see gradients.py.
     """
 
     prox: Prox = NoProx()
     penalised = False
+    way = ""
     dim: int
     samples: int
     samples_per_step: float

@@ -56,22 +56,16 @@ class Classification(Problem):
         self.local_sizes = [len(rows) for rows in setting.own]
         classes = data.classes or int(data.train_y.max()) + 1
         self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=classes) for rows in setting.parts])
-        if setting.speed.workers in ("fold", "vmap") and len(setting.worker_ids) > 1:
-            self._check(setting.speed.workers, data)
+        try:
+            self.way = self.gradients.choose(len(setting.worker_ids), data.train_x.shape[1:])
+        except (CannotFoldError, RuntimeError) as error:
+            way, reason = setting.speed.workers, str(error).splitlines()[0]
+            raise ValueError(f"speed.workers={way}: this model cannot be ({reason}); give auto or loop") from error
 
     def _train(self) -> None:
         self.module.train()
         for norm in self.norms:
             norm.track_running_stats = False
-
-    def _check(self, way: str, data: Data) -> None:
-        x = torch.zeros(2, self.dim, device=self.device, dtype=self.dtype)
-        inputs = x.new_zeros(2, 2, *data.train_x.shape[1:])
-        try:
-            self.gradients(x, inputs, torch.zeros(2, 2, dtype=torch.long, device=self.device))
-        except (CannotFoldError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"speed.workers={way}: this model cannot be ({reason}); give auto or loop") from error
 
     def alone(self, w: int) -> Classification:
         one = copy.copy(self)

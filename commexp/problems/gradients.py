@@ -1,17 +1,19 @@
-"""Losses and gradients of W workers for any torch module, the fastest way that the module and the machine allow.
+"""Losses and gradients of W workers for any torch module, in one of four ways.
 
 one        W = 1: plain autograd; parameters and gradients are views of flat buffers, nothing is copied
 fold       the workers in the channel axis (folding.py): convolution, linear, batch and group norm, pooling
 vmap       torch.func.vmap over workers: whatever has a batching rule and keeps no running statistics
 loop       worker by worker: always possible, and bit for bit what W = 1 gives
+
+Their sums differ in order, so in the last digits. ``auto`` therefore goes by the model and W alone, never by what is
+the fastest where it runs: a model of at most 2^20 parameters goes the first of fold, vmap and loop that its layers
+allow, a larger one by loop. A small model spends its time on calls, of which fold and vmap make W times fewer; a large
+one on arithmetic, to which they add copies. scripts/bench_ways.py measures what that gives.
 """
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import torch
@@ -22,27 +24,24 @@ from torch.func import functional_call, grad_and_value, vmap
 from commexp.problems.base import Ready, Speed
 from commexp.problems.flat import FlatLayout
 from commexp.problems.folding import CannotFoldError, Folded, fold, unfold
-from commexp.problems.ways import fastest, remembered
 
 Gradients = tuple[Tensor, Tensor]  # losses [W], gradients [W, J]
 Way = Callable[[Tensor, Tensor, Tensor], Gradients]
+SMALL = 2**20  # parameters of the largest model whose workers ``auto`` takes together
 
 
 class ModuleGradients:
     """Cross entropy of a module's output, mean over each worker's batch, and its gradient by the flat vector.
 
-    ``speed.workers`` says which way several workers go, ``auto`` measures; a way that the module does not allow raises
-    ValueError. ``deterministic``: as ``loop``, and nothing is measured.
+    ``speed.workers`` says which way several workers go, ``auto`` by the rule above. ``deterministic``: as ``loop``.
     """
 
     def __init__(self, module: nn.Module, deterministic: bool = False, speed: Speed | None = None) -> None:
         self.module, self.speed = module.requires_grad_(False), speed or Speed()
         self.layout = FlatLayout(module)
         self._ways: dict[str, Way] = {"fold": self.folded, "vmap": self.vmapped, "loop": self.looped}
-        if deterministic or self.speed.compile:
-            self._way: Way | None = self.looped
-        else:
-            self._way = self._ways.get(self.speed.workers)
+        self._wanted = "loop" if deterministic or self.speed.compile else self.speed.workers
+        self._way: Way | None = None
         self._run: Callable[[Tensor], Tensor] = torch.compile(module) if self.speed.compile else module
         self._starts = list(accumulate(self.layout.sizes, initial=0))
         self._bound: tuple[Tensor, Tensor] | None = None
@@ -57,29 +56,35 @@ class ModuleGradients:
                 self._grad = torch.empty(x.shape[1], dtype=x.dtype, device=x.device)
             return self.one(x[0], inputs[0], targets[0], self._grad, ready)[None], self._grad[None]
         if self._way is None:
-            self._way = self._ways[self._choose(x, inputs, targets)]
+            self.choose(len(x), inputs.shape[2:])
+            assert self._way is not None
         return self._way(x, inputs, targets)
 
-    def _choose(self, x: Tensor, inputs: Tensor, targets: Tensor) -> str:
-        """What is remembered is not tried again: merely to call vmap imports torch's compiler, two seconds long."""
-        warnings.filterwarnings("ignore", message=".*not yet implemented the batching rule")  # it is measured, too
-        where = torch.cuda.get_device_name(x.device) if x.is_cuda else f"{torch.get_num_threads()} threads"
-        about = [str(self.module), *map(str, (x.shape, x.stride(0), inputs.shape, inputs.dtype, self.speed))]
-        digest = hashlib.blake2b("\n".join([*about, where, torch.__version__]).encode(), digest_size=8).hexdigest()
-        key = f"{type(self.module).__name__} {tuple(x.shape)} {digest}"
-        known = remembered(key)
-        if known in self._ways:
-            return known
-        possible: dict[str, Callable[[], object]] = {}
-        for name, way in self._ways.items():
-            try:
-                way(x, inputs, targets)
-            except (CannotFoldError, RuntimeError):
-                if name == "loop":  # a genuine mistake
-                    raise
-            else:
-                possible[name] = partial(way, x, inputs, targets)
-        return fastest(possible, key, x.device)
+    def choose(self, workers: int, shape: Sequence[int]) -> str:
+        """Settles which way so many workers go, and says its name; ``shape``: of one input. Raises CannotFoldError or
+        RuntimeError where ``speed.workers`` is a way that the module does not allow."""
+        if workers == 1:
+            return "one"
+        name = self._wanted
+        if name == "auto":
+            name = next((w for w in ("fold", "vmap") if self.layout.dim <= SMALL and self._allows(w, shape)), "loop")
+        elif name != "loop":
+            self._try(name, shape)
+        self._way = self._ways[name]
+        return name
+
+    def _allows(self, name: str, shape: Sequence[int]) -> bool:
+        try:
+            self._try(name, shape)
+        except (CannotFoldError, RuntimeError):
+            return False
+        return True
+
+    def _try(self, name: str, shape: Sequence[int]) -> None:
+        """Two workers with two samples each: what the module allows does not depend on more, memory would."""
+        like = next(self.module.parameters())
+        x, inputs = like.new_zeros(2, self.layout.dim), like.new_zeros(2, 2, *shape)
+        self._ways[name](x, inputs, torch.zeros(2, 2, dtype=torch.long, device=like.device))
 
     def output(self, inputs: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         """``run`` on images, in the precision and the layout that are asked for."""

@@ -95,7 +95,7 @@ def readable(table: pd.DataFrame, settings: Sequence[str]) -> tuple[list[str], l
     for _, row in table.iterrows():
         line = [str(row[k]) for k in settings] + [row["status"]]
         line += [plus_minus(m, row[m], row[f"{m}_std"]) for m in wanted]
-        line += [human_bytes(row[c]) if row["count"] else "-" for c in counts]
+        line += [human_bytes(row[c], row[f"{c}_std"]) if row["count"] else "-" for c in counts]
         if counts:
             line += (
                 [f"{row.get('bytes_against_dense', math.nan):.4g}", f"{row['wall_seconds']:.1f}"]
@@ -103,17 +103,21 @@ def readable(table: pd.DataFrame, settings: Sequence[str]) -> tuple[list[str], l
                 else ["-", "-"]
             )
         if "reached_target" in table:
-            line += [reached(row, "bytes_to_target", human_bytes), reached(row, "seconds_to_target", "{:.4g}".format)]
+            line += [reached(row, "bytes_to_target", human_bytes), reached(row, "seconds_to_target", _seconds)]
         cells.append(line)
     return heads, cells
 
 
-def reached(row: pd.Series, cost: str, say: Callable[[float], str]) -> str:
-    """Mean cost of the target over the seeds that reached it, and how many did where not all."""
+def reached(row: pd.Series, cost: str, say: Callable[[float, float], str]) -> str:
+    """Mean cost of the target over the seeds that reached it, its spread, and how many did where not all."""
     n, of = int(row["reached_target"]), int(row["count"])
     if n == 0:
         return "not reached" if of and not math.isnan(row["target"]) else "-"
-    return say(row[cost]) + ("" if n == of else f" ({n} of {of})")
+    return say(row[cost], row[f"{cost}_std"]) + ("" if n == of else f" ({n} of {of})")
+
+
+def _seconds(mean: float, std: float) -> str:
+    return f"{mean:.4g} ± {std:.2g}" if std > 0 else f"{mean:.4g}"
 
 
 def plus_minus(metric: str, mean: float, std: float) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,7 +13,7 @@ from registry import plan
 from torch import nn
 from torch.func import functional_call
 
-from commexp.problems import Speed, build_problem, ways
+from commexp.problems import Speed, build_problem
 from commexp.problems.classification import Classification
 from commexp.refusals import UserError
 from commexp.rundir import Run
@@ -149,40 +147,6 @@ def test_compiled_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
         expected = plain.loss_and_grad((step + 1) * x, plain.batch(step))
         found = compiled.loss_and_grad((step + 1) * x, plain.batch(step))
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
-
-
-def test_the_fastest_way_is_measured_once_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    calls: list[str] = []
-
-    def slow() -> None:
-        calls.append("slow")
-        sum(range(200_000))
-
-    def quick() -> None:
-        calls.append("quick")
-
-    cpu = torch.device("cpu")
-    assert ways.fastest({"slow": slow, "quick": quick}, "here", cpu) == "quick"
-    assert len(calls) == 2 * ways.CALLS
-    kept = json.loads((tmp_path / "commexp" / "ways.json").read_text())
-    assert kept["here"]["way"] == "quick"
-    assert kept["here"]["seconds"]["quick"] < kept["here"]["seconds"]["slow"]
-    kept["here"]["way"] = "slow"  # whatever it says is followed
-    (tmp_path / "commexp" / "ways.json").write_text(json.dumps(kept))
-    assert ways.fastest({"slow": slow, "quick": quick}, "here", cpu) == "slow"
-    assert len(calls) == 2 * ways.CALLS
-    assert ways.fastest({"quick": quick}, "here", cpu) == "quick", "what is remembered is not possible here"
-
-
-def test_without_a_cache_folder_it_is_measured_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert ways.fastest({"one": lambda: None}, "here", torch.device("cpu")) == "one"
-    (tmp_path / "commexp").mkdir()
-    (tmp_path / "commexp" / "ways.json").write_text("{ damaged")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert ways.fastest({"one": lambda: None}, "here", torch.device("cpu")) == "one"
 
 
 def test_flatness_at_the_end_of_a_run(run: Callable[..., Run]) -> None:

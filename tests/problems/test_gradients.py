@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from commexp.problems.folding import CannotFoldError
 from commexp.problems.gradients import ModuleGradients
 from commexp.problems.models import ResNetCifar, ResNetSmall
+from commexp.rundir import Run
 
 W, B = 3, 5
 
@@ -89,19 +90,52 @@ def test_one_worker_gives_the_bits_of_the_loop() -> None:
         assert torch.equal(ways(x[w : w + 1], inputs[w : w + 1], targets[w : w + 1])[1][0], together[w])
 
 
-def test_what_is_remembered_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Merely to call vmap imports torch's compiler, which takes two seconds."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    g = torch.Generator().manual_seed(0)
-    x, inputs, targets = torch.randn(3, 33, generator=g), torch.randn(3, 4, 10, generator=g), torch.zeros(3, 4).long()
-    first = ModuleGradients(nn.Linear(10, 3))(x, inputs, targets)
-    (kept,) = json.loads((tmp_path / "commexp" / "ways.json").read_text()).values()
+@pytest.mark.parametrize(
+    ("module", "shape", "workers", "way"),
+    [
+        (nn.Linear(10, 3), (10,), 1, "one"),
+        (nn.Linear(10, 3), (10,), 2, "fold"),
+        (nn.Linear(1023, 1024), (1023,), 4, "fold"),  # 2^20 parameters
+        (nn.Linear(1024, 1024), (1024,), 4, "loop"),
+        (modules()["layer norm"], (1, 8, 8), 20, "vmap"),
+        (modules()["running"], (1, 8, 8), 20, "loop"),
+        (modules()["batch norm"], (1, 8, 8), 20, "fold"),
+    ],
+)
+def test_which_way_is_a_rule_of_the_model_and_the_number_of_workers(
+    module: nn.Module, shape: tuple[int, ...], workers: int, way: str
+) -> None:
+    gradients = ModuleGradients(module)
+    assert gradients.choose(workers, shape) == way
+    x, inputs = torch.zeros(workers, gradients.layout.dim), torch.zeros(workers, 2, *shape)
+    targets = torch.zeros(workers, 2, dtype=torch.long)
+    expected = {"fold": gradients.folded, "vmap": gradients.vmapped, "loop": gradients.looped}.get(way)
+    if expected is not None:
+        found = ModuleGradients(module)(x, inputs, targets)  # without being asked before
+        assert all(torch.equal(a, b) for a, b in zip(found, expected(x, inputs, targets), strict=True))
 
-    def tried(*_: object) -> None:
-        raise AssertionError("it was tried")
 
-    for name in {"folded": "fold", "vmapped": "vmap", "looped": "loop"}.items():
-        if name[1] != kept["way"]:
-            monkeypatch.setattr(ModuleGradients, name[0], tried)
-    again = ModuleGradients(nn.Linear(10, 3))(x, inputs, targets)
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+@pytest.mark.parametrize("kept", ["[]", "{}", "loop", "vmap", None])
+def test_nothing_in_the_home_folder_decides(
+    kept: str | None, run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anything written there."""
+    home = tmp_path / "home"
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(home))
+    ways = home / "commexp" / "ways.json"
+    ways.parent.mkdir(parents=True)
+    if kept is not None:
+        ways.write_text(kept)
+    small = ("model=mlp", "model.hidden=[4]", "workers=3", "rounds=3", "eval_every=3", "dataset.test=0.8")
+    found, again = run(*small), run(*small, "rounds=3", "rerun=true")
+    assert found.meta["gradients"] == "fold"
+    assert found.meta["gradients"] == again.meta["gradients"]
+    assert [p for p in home.rglob("*") if p.is_file()] == ([] if kept is None else [ways])
+
+
+def test_meta_says_which_way_gradients_went(run: Callable[..., Run]) -> None:
+    small = ("model=mlp", "model.hidden=[4]", "rounds=1", "dataset.test=0.8")
+    wanted = {"workers=1": "one", "workers=2": "fold", "speed.workers=vmap": "vmap", "comm.deterministic=true": "loop"}
+    assert {words: run(*small, words).meta["gradients"] for words in wanted} == wanted
+    assert "gradients" not in run("dataset=linreg", "rounds=1").meta  # there is only one way

@@ -46,6 +46,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 SHORT = ("rounds=10", "eval_every=5", "model.width=8", "batch_size=2")
 
 
+def test_a_cost_has_its_spread_in_the_same_unit() -> None:
+    spreads = (0.0, float("nan"), 56_789.0, 130_000.0)
+    assert [human_bytes(847_000, s) for s in spreads] == ["847 kB", "847 kB", "847 kB ± 57", "847 kB ± 130"]
+
+
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_234_567, "1.23 MB"), (5e15, "5e+03 TB")]
 )

@@ -8,7 +8,7 @@ import torch
 
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.files import place
-from commexp.problems.datasets.photos import check_fields, from_folders
+from commexp.problems.datasets.photos import check_fields, from_folders, identity
 
 
 @dataclass
@@ -16,7 +16,9 @@ class ImageNet(Dataset):
     """1,281,167 training and 50,000 validation photos of 1,000 classes; any photos in such folders will do.
 
     ``root``: the folder of train/<class>/*.JPEG and val/<class>/*.JPEG. ``image_size``, ``augment``, ``loaders``: see
-    Photos. Raises FileNotFoundError where a folder is missing or empty, ValueError for a class in val that train lacks.
+    Photos. ``digest``: of the photos' names and sizes, which stands for them; filled in where they are there. Raises
+    FileNotFoundError where a folder is missing or empty, ValueError for a class in val that train lacks, or a digest
+    that is not the photos'.
     Source: Russakovsky et al., arXiv 1409.0575.
     """
 
@@ -24,13 +26,15 @@ class ImageNet(Dataset):
     image_size: int = 224
     augment: bool = True
     loaders: int = field(default=4, metadata={"location": True})  # changes nothing but the time
+    digest: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self.image_size, self.loaders)
+        self.digest = self.digest or identity(place(self.root))
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
         remedy = (
             f"put the photos into {self.root}/train/<class>/ and {self.root}/val/<class>/ (from https://image-net.org)"
         )
         parts = self.image_size, self.augment, self.loaders
-        return from_folders("dataset=imagenet", self.root, place(self.root), *parts, remedy)
+        return from_folders("dataset=imagenet", self.root, place(self.root), *parts, remedy, self.digest)

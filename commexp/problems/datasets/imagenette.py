@@ -10,7 +10,7 @@ import torch
 
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.files import from_archive, place
-from commexp.problems.datasets.photos import check_fields, from_folders
+from commexp.problems.datasets.photos import check_fields, from_folders, identity
 
 #: of each size, the archive's name without .tgz, which is the folder in it, and the archive's MD5 sum
 ARCHIVES = {
@@ -28,7 +28,9 @@ class Imagenette(Dataset):
 
     ``root``: the folder in which imagenette2-320 lies (or imagenette2-160, imagenette2), or that folder's .tgz archive.
     ``size``: of the shorter side in the files: 320px, 160px or full. ``download``: whether to fetch what is not there.
-    ``image_size``, ``augment``, ``loaders``: see Photos. Raises ValueError for another size or a damaged archive,
+    ``image_size``, ``augment``, ``loaders``: see Photos. ``digest``: of the photos' names and sizes, which stands for
+    them; filled in where they are there, empty where the archive is still to be unpacked, whose own sum is checked.
+    Raises ValueError for another size or a damaged archive,
     FileNotFoundError where a folder is missing. Source: Howard, github.com/fastai/imagenette; sums as torchvision lists
     them.
     """
@@ -39,15 +41,21 @@ class Imagenette(Dataset):
     augment: bool = True
     download: bool = field(default=False, metadata={"location": True})
     loaders: int = field(default=4, metadata={"location": True})  # changes nothing but the time
+    digest: str = ""
 
     def __post_init__(self) -> None:
         if self.size not in ARCHIVES:
             raise ValueError(f"size={self.size}: unknown; give 320px, 160px or full")
         check_fields(self.image_size, self.loaders)
+        self.digest = self.digest or identity(self.folder)
+
+    @property
+    def folder(self) -> Path:
+        return place(self.root, ARCHIVES[self.size][0])
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
         name, md5 = ARCHIVES[self.size]
-        folder = place(self.root, name)
+        folder = self.folder
 
         def missing() -> Path | None:
             return next((folder / part for part in ("train", "val") if not os.path.isdir(folder / part)), None)
@@ -55,4 +63,4 @@ class Imagenette(Dataset):
         key, url = "dataset=imagenette", f"{ADDRESS}{name}.tgz"
         from_archive(key, self.root, url, md5, PAGE, self.download, missing)
         remedy = f"remove {folder} and unpack {name}.tgz anew"
-        return from_folders(key, self.root, folder, self.image_size, self.augment, self.loaders, remedy)
+        return from_folders(key, self.root, folder, self.image_size, self.augment, self.loaders, remedy, self.digest)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +17,11 @@ from torch import Tensor
 from commexp.files import open_regular, reason
 from commexp.problems.data import Data
 
+if TYPE_CHECKING:
+    from torchvision.datasets import ImageFolder
+
+PARTS = ("train", "val")
+STRETCH = 1000  # files looked at in one go
 #: of ImageNet's training images, on the 0..1 scale
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TRIES = 10
@@ -98,27 +106,64 @@ def check_fields(image_size: int, loaders: int) -> None:
         raise ValueError(f"loaders={loaders}: must not be negative; give processes such as 4, or 0 for none")
 
 
-def from_folders(key: str, root: str, folder: Path, image_size: int, augment: bool, loaders: int, remedy: str) -> Data:
+def identity(folder: Path) -> str:
+    """What stands for the photos in ``folder``/{train,val}: 16 hex digits of BLAKE2b of their names and sizes; nothing
+    where a folder is missing or without images. Their pixels are not read: that would take hours."""
+    if any(_loop(folder / name) for name in PARTS):
+        return ""  # refused where they are read
+    try:
+        return _sum(folder, [part for name in PARTS for part, _ in _opened(folder / name).samples])
+    except OSError:
+        return ""
+
+
+def _opened(folder: Path) -> ImageFolder:
+    from torchvision.datasets import ImageFolder
+
+    return ImageFolder(str(folder))
+
+
+def _sum(folder: Path, paths: Sequence[str]) -> str:
+    """Raises OSError for a file that cannot be looked at."""
+    pieces = [paths[i : i + STRETCH] for i in range(0, len(paths), STRETCH)]
+    start = len(os.path.join(folder, ""))
+
+    def described(piece: Sequence[str]) -> str:
+        return "".join(f"{path[start:]}\0{os.stat(path).st_size}\n" for path in piece)
+
+    whole = hashlib.blake2b(digest_size=8)
+    with ThreadPoolExecutor(16) as several:  # each waits for the disk, or for a file server
+        for text in several.map(described, pieces):
+            whole.update(text.encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
+
+
+def from_folders(
+    key: str, root: str, folder: Path, image_size: int, augment: bool, loaders: int, remedy: str, digest: str
+) -> Data:
     """The photos in ``folder``/{train,val}/<class>/*; classes are numbered in the order of train's folders' names.
 
     Raises FileNotFoundError ('``key``: ...; ``remedy``') where a folder is missing or has no images, ValueError for a
-    class in val that train lacks, and for links that lead round in a circle.
+    class in val that train lacks, for links that lead round in a circle, and where ``digest`` is given and not the
+    photos' ``identity``.
     """
-    from torchvision.datasets import ImageFolder
-
     read = []
-    for part in ("train", "val"):
+    for part in PARTS:
         if not os.path.isdir(folder / part):
             raise FileNotFoundError(f"{key}: {folder / part} is missing; {remedy}")
         if loop := _loop(folder / part):
             raise ValueError(f"dataset.root={root}: {loop} leads back to a folder that it lies in; remove that link")
         try:
-            read.append(ImageFolder(str(folder / part)))
+            read.append(_opened(folder / part))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{key}: {folder / part} is incomplete ({reason(error)}); {remedy}") from error
         except OSError as error:
             raise ValueError(f"{key}: {folder / part} cannot be read ({reason(error)}); {remedy}") from error
     train, val = read
+    if digest and digest != _sum(folder, [path for part in read for path, _ in part.samples]):
+        raise ValueError(
+            f"dataset.digest={digest}: the photos in {folder} have changed since; leave it out to take them as they are"
+        )
     strange = sorted(set(val.classes) - set(train.classes))
     if strange:
         raise ValueError(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from commexp.problems.base import Problem, Setting
 from commexp.problems.classification import Classification
@@ -12,7 +14,14 @@ from commexp.problems.data import Data
 
 
 class Model(ABC):
-    """A dataclass whose fields are the model's hyper-parameters."""
+    """A dataclass whose fields are the model's hyper-parameters. ``full_batch``: whether it also takes
+    batch_size=null."""
+
+    full_batch: ClassVar[bool] = False
+
+    def pools(self, data: Data, parts: Sequence[Tensor]) -> list[int]:
+        """Of how many samples each worker's batches are drawn; ``parts``: those that it has."""
+        return [len(rows) for rows in parts]
 
     @abstractmethod
     def problem(self, data: Data, setting: Setting) -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from commexp.problems.base import Problem, Setting
 from commexp.problems.data import Data
@@ -26,6 +27,8 @@ class LinearRegression(Model):
 class LogisticRegression(Model):
     """Binary logistic regression on feature vectors, dense or sparse, labels -1 and 1 or two classes. ``start``: the
     first x, zero if null. ``l2``, ``nonconvex``: weights of the smooth regularisers, see Logistic."""
+
+    full_batch: ClassVar[bool] = True
 
     start: list[float] | None = None
     l2: float = 0.0

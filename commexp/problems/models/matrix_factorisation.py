@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
 
 from commexp.problems.all_factors import AllFactors
 from commexp.problems.base import Problem, Setting
@@ -28,6 +33,8 @@ class MatrixFactorisation(Model):
     travels: str = "items"
     start: float = 0.1
 
+    full_batch: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"rank={self.rank}: must not be less than 1; give the number of factors, such as 16")
@@ -39,6 +46,13 @@ class MatrixFactorisation(Model):
             raise ValueError("lam=0.0: users with few ratings would have no one best fit; give a positive number")
         if not self.start > 0:
             raise ValueError(f"start={self.start}: must be positive, since no step leads away from zero; give 0.1")
+
+    def pools(self, data: Data, parts: Sequence[Tensor]) -> list[int]:
+        """Where the items' factors travel, a sample is a user."""
+        if self.travels == "all":
+            return super().pools(data, parts)
+        users = data.train_x.users
+        return [int((torch.bincount(users[rows]) > 0).sum()) for rows in parts]
 
     def problem(self, data: Data, setting: Setting) -> Problem:
         if not isinstance(data.train_x, Ratings):

@@ -66,7 +66,7 @@ def methods_table(compared: Comparison) -> str:
             cells += [Cell(plus_minus(metric, row[m], row[f"{m}_std"]), float(row[m])) for m in names]
         cells.append(_count(row.get("bytes_sent")))
         if "reached_target" in methods:
-            for cost, say in (("bytes_to_target", human_bytes), ("seconds_to_target", seconds)):
+            for cost, say in (("bytes_to_target", human_bytes), ("seconds_to_target", lambda mean, _: seconds(mean))):
                 cells.append(Cell(reached(row, cost, say), float(row[cost])))
         rows.append(cells)
     return table("methods", heads, rows)
