@@ -11,6 +11,7 @@ from commexp.refusals import UserError
 from commexp.schema import TRACKERS, Config
 
 DTYPES = ("float32", "float64")
+LONGEST = 10**7  # rounds or local steps: what is planned for each takes memory, and a run's tables have a row for each
 
 
 def check_length(given: Sequence[str], steps: int | None) -> None:
@@ -31,6 +32,9 @@ def check_bounds(c: Config) -> None:
             raise UserError(f"{key}={getattr(c, key)}: must not be less than 1; give 1 or more")
     if c.steps is not None and c.steps < 1:
         raise UserError(f"steps={c.steps}: must not be less than 1; give 1 or more, or null for a number of rounds")
+    for key, length in (("rounds", c.rounds), ("steps", c.steps)):
+        if length is not None and length > LONGEST:
+            raise UserError(f"{key}={length}: longer than a run can be; give {LONGEST} or less")
     if c.flatness not in ("none", "valley", "landscape"):
         raise UserError(f"flatness={c.flatness}: unknown; give none, valley or landscape")
     if c.speed.workers not in WAYS:

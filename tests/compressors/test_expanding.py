@@ -60,14 +60,14 @@ def residual(codec: Compressor, rounds: int = 150) -> float:
     return float(fed.residual.norm() / g.norm())
 
 
-@pytest.mark.parametrize("codec", EXPANDING, ids=lambda c: f"{c.name}-{id(c) % 97}")
+@pytest.mark.parametrize("codec", EXPANDING, ids=lambda c: c.name)
 def test_error_feedback_around_what_expands_is_refused(codec: Compressor) -> None:
     for around in (ErrorFeedback, hook):
         with pytest.raises(ValueError, match=r"^error_feedback=true: .*; give error_feedback=false[^;\n]*$"):
             around(codec)
 
 
-@pytest.mark.parametrize("codec", BOUNDED, ids=lambda c: f"{c.name}-{id(c) % 97}")
+@pytest.mark.parametrize("codec", BOUNDED, ids=lambda c: c.name)
 def test_what_stays_behind_is_bounded_around_the_others(codec: Compressor) -> None:
     assert residual(codec) < 25
 
