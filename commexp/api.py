@@ -40,7 +40,7 @@ def run_experiment(overrides: Sequence[str], figures: bool = True) -> Run:
     from commexp.report import finish  # pandas, which composing a config does not need
 
     with _turn, undisturbed():
-        plan = prepare(compose_config(overrides))
+        plan = prepare(compose_config(overrides), overrides)
         with ExitStack() as hold:  # until it has been shown
             run = launch(plan, hold)
             finish(run, plan.config.target_accuracy, figures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -161,6 +161,21 @@ def _check_plain(value: Any, key: str) -> None:
             _check_plain(each, f"{key}[{index}]")
     elif isinstance(value, str) and "${" in value:
         raise UserError(f"{key}={value}: is an interpolation")
+
+
+def check_added(given: Sequence[str], nodes: Mapping[str, Any]) -> None:
+    """Raises UserError for a field that an override with a plus gives to a component whose class has no such field."""
+    for word in given:
+        key, _, field = word.lstrip("+").partition("=")[0].partition(".")
+        if not word.startswith("+") or not field or key not in nodes or "_target_" not in nodes[key]:
+            continue
+        cls = _any_class(str(nodes[key]["_target_"]), key)
+        around = {f.name for f in dataclasses.fields(Around)} if key == "compress" else set()
+        if (
+            dataclasses.is_dataclass(cls)
+            and field.partition(".")[0] not in {f.name for f in dataclasses.fields(cls)} | around
+        ):
+            raise UserError(f"{word.lstrip('+')}: {cls.__name__} has no such field; leave it out, or see --cfg job")
 
 
 def _unknown(key: str, target: str, field: str, value: Any) -> str:

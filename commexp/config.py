@@ -18,7 +18,7 @@ from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
 from commexp.bounds import check_bounds, check_length
 from commexp.comm import check_carrier
-from commexp.components import KINDS, around_codec, build, short, typed, wrap
+from commexp.components import KINDS, around_codec, build, check_added, short, typed, wrap
 from commexp.compressors import Compressor
 from commexp.host import quiet
 from commexp.identity import RESULTS, sources
@@ -107,6 +107,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     check_bounds(config)
     check_length(given, config.steps)
     nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
+    check_added(given, nodes)
     around = around_codec(nodes["compress"])
     gossip = typed("gossip", config.gossip, Gossip)
     parts: dict[str, Any] = {name: build(nodes[name], name, kind) for name, kind in KINDS.items()}

@@ -33,7 +33,6 @@ def arranged(words: Sequence[str]) -> list[str]:
     flags, overrides = _flags_and_overrides(words)
     sweep = any(word in ("-m", "--multirun") for word in flags) or "hydra.mode=MULTIRUN" in overrides
     given = legible(overrides)
-    _check_given_once(overrides)
     return [*flags, *(map(_choice_of_one, given) if sweep else given)]
 
 
@@ -88,15 +87,6 @@ def _meant(word: str) -> str:
     return f"{found[0] if len(found) == 1 else key}{equals}{value}"
 
 
-def _check_given_once(overrides: Sequence[str]) -> None:
-    """Of two values for one key Hydra would take the last without a word."""
-    seen: dict[str, str] = {}
-    for word in overrides:
-        key = word.lstrip("+~").partition("=")[0]
-        if seen.setdefault(key, word) != word:
-            raise UserError(f"{seen[key]} {word}: two values for {key}; give one of them")
-
-
 def _check_spaces(overrides: Sequence[str]) -> None:
     """Raises UserError for ``seed = 3``, which a shell makes three words of."""
     for before, word, *after in zip_longest(overrides, overrides[1:], overrides[2:], fillvalue=""):
@@ -146,6 +136,7 @@ def _check_valueless(word: str) -> None:
         return
     if word.startswith("~"):
         _check_taken_out(word, word[1:])
+        return
     if not word.strip(" =+"):
         raise UserError(f"'{word}': says nothing; leave it out")
     key, colon, value = word.partition(":")
@@ -158,7 +149,9 @@ def _check_valueless(word: str) -> None:
 
 
 def _check_taken_out(word: str, key: str) -> None:
-    """Raises UserError: every run needs all of its config."""
+    """Raises UserError for what every run needs: all but the fields of components, which have defaults of their own."""
+    if FIELD.match(f"{key}=") and key in known_keys():
+        return
     if key in groups():
         raise UserError(f"{word}: a run needs one; choose another with {key}=..., see commexp --help")
     if key in known_keys():
@@ -233,7 +226,7 @@ def _check_override(word: str, override: Override) -> None:
     key, group, sweep = override.key_or_group, override.key_or_group in groups(), override.is_sweep_override()
     if override.is_delete() and not key.startswith("hydra"):
         _check_taken_out(word, key)
-    if override.is_add() and key in known_keys() and key not in added_groups():
+    if override.is_add() and key in known_keys() and key not in added_groups() and not FIELD.match(f"{key}="):
         raise UserError(f"{word}: it is there already; give {word.lstrip('+')}")
     added = override.is_add() or override.is_force_add()
     if added and re.split(r"[./]", key)[0] not in (*known_keys(), "hydra"):

@@ -49,6 +49,10 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
             return f"--config-name: there is no config {missing} here; leave it out"
         group, _, choice = str(missing).rpartition("/")
         return f"{_typed(group, choice, overrides)}: no such option; {_near(choice, error.options)}"
+    there = re.search(r"An item is already at '([^']+)'", text)
+    if there:
+        given = _given(there[1], overrides)
+        return f"{given}: it is there already; give {given.lstrip('+')}"
     unknown = re.search(r"Could not (?:override|append to|delete from config|find)\D*? '([^']+)'", text)
     if unknown:
         return unknown_key(unknown[1].removeprefix("config."), overrides)

@@ -51,7 +51,6 @@ MISTAKES = {
     "''": "leave it out",
     "=3": "has no key",
     "'seed=${'": "give a value, such as seed=0",
-    "seed=1 seed=2": "two values for seed",
     # flags
     "--k=v": "give compress.k=v",
     "--seed=3": "give seed=3",
@@ -78,7 +77,6 @@ MISTAKES = {
     "compress@foo=topk": "no such key",
     "~network": "network=...",
     "~seed": "give seed=0",
-    "~algo.lr": "give algo.lr=",
     "~nokey": "~nokey:|no such key",
     "cluster=slurm": "give +cluster=slurm",
     "experiment=regtopk_toy": "give +experiment=regtopk_toy",

@@ -125,10 +125,10 @@ class Processes(Links):
         assert isinstance(control, dist.ProcessGroup)  # every process belongs to it
         self.control = control
         self.timeout = timeout
-        for group in (control, *([dist.group.WORLD] if self.staged else [])):
-            self._prove(group)
+        for each in (control, *([self.group] if self.staged else [])):
+            self._prove(each)
 
-    def _prove(self, group: dist.ProcessGroup | None) -> None:
+    def _prove(self, group: dist.ProcessGroup) -> None:
         """That whoever is at the other end of each connection of a group knows the run's secret: it answers a random
         number. Raises LostProcessError where one does not."""
         mine = [secret.nonce() for _ in range(self.processes)]
@@ -139,7 +139,7 @@ class Processes(Links):
                 text = f"rank {self.rank}: who says that it is rank {p} does not know this run's {secret.SECRET}"
                 raise LostProcessError(text, "gone")
 
-    def _swap_octets(self, out: Sequence[bytes], group: dist.ProcessGroup | None) -> list[bytes]:
+    def _swap_octets(self, out: Sequence[bytes], group: dist.ProcessGroup) -> list[bytes]:
         """32 bytes to every process, and theirs."""
         sent = torch.frombuffer(bytearray(b"".join(out)), dtype=torch.uint8)
         received = torch.empty_like(sent)

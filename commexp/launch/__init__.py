@@ -12,10 +12,15 @@ from commexp.ranks import joins
 from commexp.rundir import Run
 
 
-def launch(plan: Plan, hold: ExitStack) -> Run:
+def launch(plan: Plan, hold: ExitStack | None = None) -> Run:
     """Runs the plan; in one of several processes each returns the run. Until ``hold`` is closed nobody else runs it.
     Raises UserError for a device that is not there or workers that cannot be spread, LaunchError where processes do
     not come together or one is lost."""
+    with ExitStack() as own:
+        return _launch(plan, hold or own)
+
+
+def _launch(plan: Plan, hold: ExitStack) -> Run:
     if joins():
         from commexp.launch.member import run_as_member
 

@@ -37,7 +37,7 @@ def finish(run: Run, target: float | None = None, figures: bool = True) -> str:
     picture; returns the summary. A picture that cannot be drawn is named, and so is what cannot be written; the run is
     shown all the same. Raises FileNotFoundError where the run's folder is gone, ValueError for a folder of which a
     table or the summary cannot be read."""
-    if not run.summary:
+    if not run.folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, "the run's folder has been removed or renamed", str(run.folder))
     shown = ReadRun(run.folder)
     try:

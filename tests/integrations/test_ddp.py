@@ -455,7 +455,8 @@ def test_every_module_has_a_state_of_its_own(alone: None) -> None:
 @pytest.mark.parametrize("kind", ["topk", "regtopk", "powersgd", "qsgd"])
 @pytest.mark.parametrize("way", ["deepcopy", "save"])
 def test_copies_of_the_module_go_on_as_it_does(alone: None, kind: str, way: str) -> None:
-    model, compress = network(), hook(bare(kind))
+    codec = bare(kind)
+    model, compress = network(), hook(codec, error_feedback=not codec.expands)
     ddp = wrapped(model, compress)
     stepped(ddp, range(2))
     if way == "deepcopy":

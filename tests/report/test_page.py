@@ -141,7 +141,7 @@ def test_every_run_and_folder_has_a_row(parsed: Parsed, zoo: Path) -> None:
         "completed, unreadable", "metrics.csv cannot be read: line 3, column train_loss: 'one' is no number",
     )  # fmt: skip
     assert told["failed"] == ("failed", f"RuntimeError: {NASTY}")
-    assert told["running"] == ("running", "")
+    assert told["running"] == ("interrupted", ""), "nobody holds its lock"
     assert told[str(zoo / "empty")] == ("no run", "an empty folder")
     assert told[str(zoo / "nowhere")] == ("no run", "no such folder")
     assert found["running"]["rounds"] == "110", "as far as it has come"
@@ -160,7 +160,7 @@ def test_what_did_not_finish_is_told_apart(parsed: Parsed, report: Path) -> None
 def test_methods_have_a_mean_and_a_spread_over_seeds(parsed: Parsed) -> None:
     head, *rows = parsed.tables["methods"]
     found = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
-    assert [row["runs"] for row in found.values()] == ["1 failed", "1 completed, 1 running", "2 completed"]
+    assert [row["runs"] for row in found.values()] == ["1 failed", "1 completed, 1 interrupted", "2 completed"]
     small = found["topk k=0.01"]
     assert re.fullmatch(r"9\d\.\d\d% ± \d\.\d\d", small["test accuracy"])
     assert re.fullmatch(r"\d+ kB", small["bytes to 0.9 acc."])
