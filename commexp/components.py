@@ -175,7 +175,9 @@ def check_added(given: Sequence[str], nodes: Mapping[str, Any]) -> None:
             dataclasses.is_dataclass(cls)
             and field.partition(".")[0] not in {f.name for f in dataclasses.fields(cls)} | around
         ):
-            raise UserError(f"{word.lstrip('+')}: {cls.__name__} has no such field; leave it out, or see --cfg job")
+            raise UserError(
+                f"{word.lstrip('+')}: no such key of {cls.__name__}; leave it out, or see commexp --cfg job"
+            )
 
 
 def _unknown(key: str, target: str, field: str, value: Any) -> str:

@@ -148,10 +148,13 @@ class Door:
             raise LostProcessError(no_port(port, error), "") from error
         self._strangers = threading.BoundedSemaphore(STRANGERS)
         address = f"{host} {self._sock.getsockname()[1]}"
-        meeting_place(timeout).set(DOOR, f"{address} {secret.proof(DOOR, address).hex()}")
+        self._store = meeting_place(timeout)
+        self._store.set(DOOR, f"{address} {secret.proof(DOOR, address).hex()}")
         threading.Thread(target=self._open, daemon=True).start()
 
     def close(self) -> None:
+        with suppress(RuntimeError):
+            self._store.delete_key(DOOR)  # the same processes may go on to another run, whose door is another
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # or the thread would wait for ever
         self._sock.close()

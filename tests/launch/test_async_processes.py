@@ -49,8 +49,8 @@ def back(folder: Path) -> list[str]:
 
 
 def test_behind_a_barrier_the_curve_is_that_of_the_virtual_clock(started: Callable[..., Any], tmp_path: Path) -> None:
-    """With a codec whose memory is in the workers' processes, and with samples in unequal shares."""
-    words = [*WORLD, "algo=sync_ps", FIVE, "algo.solver=svrg", "compress=topk", "compress.k=5", "algo.shares=samples"]
+    """With a codec whose memory is in the workers' processes."""
+    words = [*WORLD, "algo=sync_ps", FIVE, "algo.solver=svrg", "compress=topk", "compress.k=5"]
     words += ["compress.error_feedback=true", "rounds=20", "eval_every=5"]
     launcher = started(*words, *REAL)
     _, err = launcher.communicate(timeout=120)

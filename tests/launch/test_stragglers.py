@@ -86,7 +86,7 @@ def test_the_server_dies_and_is_started_anew(started: Callable[..., Any], tmp_pa
     _, err = launcher.communicate(timeout=120)
     assert launcher.returncode == 0, err
     run = finished(tmp_path)
-    assert "resumed after round" in (run.folder / "run.log").read_text()
+    assert "resumed after round" in (run.folder / "run.log").read_text(), err
     alone = run_experiment(
         [*CODED, *SLEEPER, "rounds=60", "launch=single", "launch.inject=false", f"outputs={tmp_path}/alone"],
         figures=False,
