@@ -246,8 +246,11 @@ def wrap(codec: Compressor, around: Around) -> Compressor:
     try:
         return ErrorFeedback(codec, around.feedback) if around.error_feedback else codec
     except ValueError as error:
-        key = "compress" if str(error).startswith("error_feedback") else "compress.feedback"
-        raise UserError(f"{key}.{error}") from error
+        if str(error).startswith("error_feedback"):  # what is right is told with the keys of the codec
+            wrong, _, right = str(error).partition("; give ")
+            keys = ", or ".join(f"compress.{each}" for each in right.split(", or "))
+            raise UserError(f"compress.{wrong}; give {keys}") from error
+        raise UserError(f"compress.feedback.{error}") from error
 
 
 def short(target: str) -> str:

@@ -98,7 +98,7 @@ def test_on_the_command_line(words: list[str], instead: str) -> None:
         plan(*words)
     text = str(refused.value)
     assert text.startswith("compress.error_feedback=true: ")
-    assert text.endswith("; give error_feedback=false" + (instead and f", or {instead}"))
+    assert text.endswith("; give compress.error_feedback=false" + (instead and f", or compress.{instead}"))
 
 
 @pytest.mark.parametrize(("levels", "bucket"), [(7, 98), (7, 195), (1, 3), (3, 30)])
