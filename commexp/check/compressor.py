@@ -26,7 +26,7 @@ from commexp.check.scale import scale
 from commexp.check.sizes import information, integer_width, size
 from commexp.compressors import Compressor
 
-FRAMES = 1000
+FRAMES = 200  # each of two workers; the tests of frames read more
 
 
 def shape(factory: Factory) -> None:
