@@ -94,6 +94,8 @@ class Running(Trial):
                     with suppress(OSError):
                         run.set_meta(status="failed", ended=now(), error=reason)
                     self.tracking.end({}, "failed")
+                    if isinstance(error, FileNotFoundError):
+                        run.check_place()  # raises what says so, where the whole folder is gone
                 raise
             finally:
                 if isinstance(self.links, Coordinator | Hub):
