@@ -154,7 +154,7 @@ def prepare_network(*words: str) -> Any:
     ("word", "key"),
     [
         ("+algo.schedule._target_=subprocess.Popen +algo.schedule.args=[touch,PWNED]", "algo.schedule"),
-        ("+straggler.x={_target_:subprocess.Popen,args:[touch,PWNED]}", "straggler.x"),
+        ("straggler=bernoulli straggler.p={_target_:subprocess.Popen,args:[touch,PWNED]}", "straggler.p"),
         ("algo.betas=[{_target_:subprocess.Popen,args:[touch,PWNED]}]", "algo.betas[0]"),
         ("+network.compute._target_=subprocess.Popen +network.compute.args=[touch,PWNED]", "network.compute"),
         ("network.links={0:{_target_:subprocess.Popen,args:[touch,PWNED]}}", "network.links.0"),
@@ -166,6 +166,14 @@ def test_on_the_command_line_too_components_stand_where_they_are_declared(word: 
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"commexp: error: {key}._target_=subprocess.Popen: commexp.")
     assert line.endswith("takes no component there; leave it out")
+    assert not Path("PWNED").exists()
+
+
+def test_a_component_in_a_field_that_is_not_there(entry: Cli) -> None:
+    done = entry(*SMALL, "+straggler.x={_target_:subprocess.Popen,args:[touch,PWNED]}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "straggler.x=" in done.stderr
+    assert "no such key of NoStragglers" in done.stderr
     assert not Path("PWNED").exists()
 
 
