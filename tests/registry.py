@@ -41,7 +41,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def plan(*overrides: str) -> Plan:
-    return prepare(composed(*overrides))
+    return prepare(composed(*overrides), overrides)
 
 
 def compressor(name: str, *overrides: str) -> Compressor:

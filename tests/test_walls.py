@@ -70,7 +70,7 @@ ALLOWED = {
     "replay": {"algorithms", "allocations", "books", "comm", "components", "network", "refusals", "rundir"},
     "launch": {"comm", "config", "environment", "refusals", "rundir", "runner"},
     "sweep": {"config", "progress", "refusals", "report", "rundir", "runner", "schema", "trial"},
-    "api": {"bounds", "config", "host", "launch", "overrides", "refusals", "report", "rundir", "sweep"},
+    "api": {"config", "host", "launch", "overrides", "refusals", "report", "rundir", "sweep"},
     "cli": {"config", "launch", "overrides", "refusals", "report", "rundir", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api", "rundir"},

@@ -19,7 +19,7 @@ class Apart:
         assert isinstance(plan.algorithm, Asynchronous)
         self.method, self.problem, self.clock = plan.algorithm, problem, clock
         self.seconds, self.factors = plan.network.compute.seconds, plan.network.compute.factors(plan.config.workers)
-        self.samples: Sequence[int] = problem.own_samples
+        self.samples: Sequence[int] = problem.local_sizes
         self.batch_sizes: Sequence[int] = [plan.config.batch_size or size for size in self.samples]
         self.codecs: Sequence[Compressor] = [deepcopy(plan.compressor) for _ in range(plan.config.workers)]
         for n, codec in enumerate(self.codecs):

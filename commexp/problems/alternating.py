@@ -13,14 +13,13 @@ from commexp.problems.base import Problem, Ready
 class Alternating(Problem):
     """``problems``: each with one worker, W = 1. Gradients are those of the worker whose ``turn`` it is; ``ids`` holds
     its number, for whoever wants to name it. What concerns all workers is the same whoever's turn it is.
-    ``own_samples``: of each worker."""
+    ``local_sizes``: samples of each worker."""
 
-    def __init__(self, problems: Sequence[Problem], own_samples: Sequence[int]) -> None:
-        self.problems, self.own_samples, self.ids = problems, own_samples, [0]
+    def __init__(self, problems: Sequence[Problem], local_sizes: Sequence[int]) -> None:
+        self.problems, self.local_sizes, self.ids = problems, local_sizes, [0]
         first = self.own = problems[0]
         self.dim, self.shapes, self.penalised = first.dim, first.shapes, first.penalised
         self.samples, self.samples_per_step, self.way = first.samples, first.samples_per_step, first.way
-        self.local_sizes = own_samples
 
     def turn(self, worker: int) -> None:
         self.own, self.ids[0] = self.problems[worker], worker
