@@ -13,9 +13,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from commexp.overrides import arranged
-from commexp.ranks import rank
+from commexp.ranks import joins, rank
 from commexp.refusals import CONF, LaunchError, UserError, check_environment, explain
-from commexp.streams import complain, lenient_streams
+from commexp.streams import complain, leave, lenient_streams
 from commexp.sweep import begin_job, minimised, record_job, register_resolvers
 
 EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted": 130}
@@ -57,6 +57,8 @@ def guarded(composed: DictConfig) -> float:
     except (UserError, LaunchError) as error:
         if rank() == 0 or isinstance(error, LaunchError):  # a mistake is the same for all processes
             complain(str(error))
+        if isinstance(error, LaunchError) and joins() and not sweep:
+            leave(EXIT["failed"])
         status = "refused" if isinstance(error, UserError) else "failed"
     except Exception as error:
         if full_error():

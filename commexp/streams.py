@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TextIO, cast
 
 
 def open_closed() -> None:
@@ -23,6 +23,15 @@ def open_closed() -> None:
 def complain(text: str) -> None:
     """A mistake, or how a run has failed, in one line."""
     print(f"commexp: error: {' '.join(text.splitlines())}", file=sys.stderr, flush=True)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends a process that has lost others of its run. An ordinary exit would tear down torch's communication threads,
+    which may still wait for the lost processes, and then aborts at times ("terminate called ...")."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 class _Lenient:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from commexp.streams import open_closed
+from commexp.streams import leave, open_closed
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
         leave_word(str(error), error.lost)
         if error.lost == "silent":
             end(error.others)
-        sys.exit(1)
+        leave(1)
     except Exception as error:
         leave_word(f"{type(error).__name__}: {error}", "")
         sys.exit(1)
@@ -67,4 +67,4 @@ def end(others: Sequence[int]) -> None:
     for pid in others:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    os._exit(1)  # together with them, so that the launcher hears of all
+    leave(1)  # together with them, so that the launcher hears of all
