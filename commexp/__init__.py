@@ -10,24 +10,18 @@ From Python::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from commexp.rundir import Run
+    from commexp.api import run
 
 __version__ = "0.1.0"
-
-
-def run(*overrides: str) -> Run:
-    """Runs the experiment that ``overrides`` describe, as ``commexp OVERRIDES...`` does, and returns its folder.
-
-    A finished identical run is returned as it is. What the caller has set in torch, Hydra, Python has no part in the
-    result, and is afterwards as it was; of several threads that call, one runs at a time. Raises
-    commexp.refusals.UserError for a mistake in an override.
-    """
-    from commexp.api import run_experiment
-
-    return run_experiment(overrides)
-
-
 __all__ = ["run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what ``commexp`` offers when it is first used: without torch, ``import commexp`` takes no time."""
+    if name not in __all__:
+        raise AttributeError(f"module 'commexp' has no attribute {name!r}")
+    return getattr(import_module("commexp.api"), name)

@@ -1,5 +1,5 @@
 """``python -m commexp``: the same as ``commexp``."""
 
-from commexp.cli import main
+from commexp.cli.run import main
 
 main()

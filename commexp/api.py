@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from commexp.config import prepare
-from commexp.host import hydra_of_our_own, undisturbed
-from commexp.launch import launch
-from commexp.overrides import legible
-from commexp.refusals import CONF, UserError, check_environment, explain
-from commexp.rundir import Run
-from commexp.sweep import register_resolvers
+from commexp.config.messages import CONF, UserError, check_environment, explain
+from commexp.config.overrides import legible
+from commexp.config.plan import prepare
+from commexp.environment import hydra_of_our_own, undisturbed
+from commexp.launch.launch import launch
+from commexp.launch.sweep import register_resolvers
+from commexp.run_folder import Run
 
 _turn = threading.RLock()  # torch's threads and defaults, the log and Hydra's state are one for the whole process
 
@@ -32,9 +32,19 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         raise UserError(explain(error, overrides)) from error
 
 
+def run(*overrides: str) -> Run:
+    """Runs the experiment that ``overrides`` describe, as ``commexp OVERRIDES...`` does, and returns its folder.
+
+    A finished identical run is returned as it is. What the caller has set in torch, Hydra, Python has no part in the
+    result, and is afterwards as it was; of several threads that call, one runs at a time. Raises
+    commexp.config.messages.UserError for a mistake in an override.
+    """
+    return run_experiment(overrides)
+
+
 def run_experiment(overrides: Sequence[str], figures: bool = True) -> Run:
-    """See ``commexp.run``; ``figures=False`` leaves the run's own picture undrawn."""
-    from commexp.report import finish  # pandas, which composing a config does not need
+    """As ``run``; ``figures=False`` leaves the run's own picture undrawn."""
+    from commexp.report.finish import finish  # pandas, which composing a config does not need
 
     with _turn, undisturbed():
         plan = prepare(compose_config(overrides), overrides)

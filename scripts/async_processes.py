@@ -20,12 +20,12 @@ import torch
 from scipy.optimize import minimize
 
 from commexp.api import compose_config
-from commexp.batch import result, run_all
-from commexp.config import prepare
+from commexp.check.batch import result, run_all
+from commexp.config.plan import prepare
+from commexp.experiment.setup import Trial
 from commexp.report.style import figure, line_style, log_scale, save
 from commexp.report.tables import markdown
-from commexp.rundir import Run, write_atomic
-from commexp.trial import Trial
+from commexp.run_folder import Run, write_atomic
 
 OUT = Path("outputs/figures")
 COMMON = ["+experiment=async_logistic_small", "workers=4", "algo.solver=svrg", "batch_size=16", "model.l2=0.01"]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from commexp.batch import result, run_all
-from commexp.refusals import UserError
+from commexp.check.batch import result, run_all
+from commexp.config.messages import UserError
 from commexp.report.tables import markdown
-from commexp.rundir import Run, write_atomic
+from commexp.run_folder import Run, write_atomic
 
 OUT = Path("outputs/figures")
 RATINGS = {

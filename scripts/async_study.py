@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from commexp.algorithms.asynchronous import Asynchronous
+from commexp.algorithms.asynchronous.asynchronous import Asynchronous
 from commexp.api import compose_config
-from commexp.config import prepare
-from commexp.refusals import UserError
+from commexp.config.messages import UserError
+from commexp.config.plan import prepare
+from commexp.experiment.setup import Trial
 from commexp.report.style import compact, figure, line_style, log_scale, save
 from commexp.report.tables import markdown
-from commexp.rundir import Run, write_atomic
-from commexp.trial import Trial
+from commexp.run_folder import Run, write_atomic
 
 OUT = Path("outputs/figures")
 STEPS = (0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)

@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 from netlab import NetLab, NetLabError
 
-from commexp.books import busy
 from commexp.comm import Communicator, Ledger, Processes, exchange, stretch_ends
 from commexp.compressors import Compressor, NoCompression, Setup, TopK
+from commexp.experiment.record import busy
 from commexp.network import Compute, Link, Network, NoStragglers, VirtualClock
 from commexp.topologies import Gossip, Mixer, Ring, Star
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 from commexp.api import compose_config
-from commexp.config import prepare
+from commexp.config.plan import prepare
+from commexp.experiment.execute import folder_of
+from commexp.experiment.setup import Trial
 from commexp.problems.classification import Classification
 from commexp.report.tables import markdown
-from commexp.runner import folder_of
 from commexp.seeding import generator
-from commexp.trial import Trial
 
 PROGRAM = [sys.executable, "-m", "commexp"]
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from commexp.report.tables import markdown
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 COMMON = ["workers=8", "dataset=linreg", "dataset.dim=100", "dataset.samples=50", "eval_every=5", "rerun=true"]
 COMMON += ["launch=torchrun", "launch.nproc=8", "launch.inject=true"]

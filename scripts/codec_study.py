@@ -22,14 +22,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from commexp.api import compose_config
-from commexp.components import around_codec, build
 from commexp.compressors import Compressor, Message, Setup
-from commexp.config import prepare
+from commexp.config.components import around_codec, build
+from commexp.config.messages import CONF
+from commexp.config.plan import prepare
 from commexp.problems.classification import Classification
-from commexp.refusals import CONF
 from commexp.report.style import COLOURS, MARKERS, figure, save
 from commexp.report.tables import markdown
-from commexp.rundir import read_json, write_atomic, write_json
+from commexp.run_folder import read_json, write_atomic, write_json
 
 OUT = Path("outputs/figures")
 CACHE = OUT / "cache"

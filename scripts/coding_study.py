@@ -20,11 +20,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from commexp.batch import result, run_all
+from commexp.check.batch import result, run_all
 from commexp.report.curves import draw_line, dress
 from commexp.report.style import compact, figure, save
 from commexp.report.tables import markdown
-from commexp.rundir import write_atomic
+from commexp.run_folder import write_atomic
 from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")

@@ -18,16 +18,16 @@ import small_forms
 import twins
 from codec_study import study
 
-from commexp.batch import result, run_all
+from commexp.check.batch import result, run_all
 from commexp.check.claim import load
-from commexp.check.claims_cli import folders
 from commexp.check.judge import judge
 from commexp.check.show import sections, write
+from commexp.cli.claims import folders
 from commexp.report.curves import draw_line, dress
 from commexp.report.findings import findings_page
 from commexp.report.style import bytes_axis, figure, line_style, percent_axis, save
 from commexp.report.tables import markdown
-from commexp.rundir import Run, write_atomic
+from commexp.run_folder import Run, write_atomic
 from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")

@@ -17,14 +17,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from commexp.api import compose_config
-from commexp.batch import result, run_all
-from commexp.config import prepare
-from commexp.refusals import UserError
+from commexp.check.batch import result, run_all
+from commexp.config.messages import UserError
+from commexp.config.plan import prepare
+from commexp.experiment.setup import Trial
 from commexp.report.curves import draw_line, dress
 from commexp.report.style import figure, save
 from commexp.report.tables import markdown
-from commexp.rundir import Run, write_atomic
-from commexp.trial import Trial
+from commexp.run_folder import Run, write_atomic
 from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")

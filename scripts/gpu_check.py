@@ -58,7 +58,7 @@ class Checks:
         self.cuda = device.type == "cuda"
 
     def __iter__(self) -> Iterator[Check]:
-        from commexp.refusals import CONF
+        from commexp.config.messages import CONF
 
         names = {group: sorted(p.stem for p in (CONF / group).glob("*.yaml")) for group in ("compress", "algo")}
         for count in (10**5,) if self.tiny else (10**7, 10**8):
@@ -80,9 +80,9 @@ class Checks:
         from commexp.check.compressor import CHECKS
         from commexp.check.drive import on
         from commexp.check.fuzz import corrupt_messages
-        from commexp.components import around_codec, build
         from commexp.compressors import Compressor
-        from commexp.refusals import CONF, node_of
+        from commexp.config.components import around_codec, build
+        from commexp.config.messages import CONF, node_of
 
         given = {"preset": {}, "compress": node_of(CONF / "compress" / f"{name}.yaml", "compress")}
         node: Any = OmegaConf.to_container(OmegaConf.create(given), resolve=True)["compress"]  # type: ignore[index,call-overload]
@@ -104,8 +104,8 @@ class Checks:
         """Of metrics.csv, of the same run for each device and number of processes, 0 for one without torchrun. Raises
         what a run ended with."""
         from commexp.api import compose_config
-        from commexp.config import prepare
-        from commexp.launch import launch
+        from commexp.config.plan import prepare
+        from commexp.launch.launch import launch
 
         config, rows = compose_config(overrides), []
         for name, (device, processes) in launches.items():

@@ -26,7 +26,7 @@ from types import FrameType
 import torch
 
 from commexp.api import run_experiment
-from commexp.refusals import CONF, UserError
+from commexp.config.messages import CONF, UserError
 
 SECONDS, PATIENCE = 30, 5
 DATASETS = (

@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 from figures import KEPT, OUT, digits, runs
 
-from commexp.batch import run_all
+from commexp.check.batch import run_all
 from commexp.report.tables import markdown, to_target
-from commexp.rundir import Run, write_atomic
+from commexp.run_folder import Run, write_atomic
 from commexp.units import human_bytes
 
 SEEDS, TARGET = 3, 0.95

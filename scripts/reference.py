@@ -16,10 +16,10 @@ from typing import Any
 
 from hydra.utils import get_class
 
-from commexp.components import Around
 from commexp.compressors import Feedback
-from commexp.refusals import CONF, node_of
-from commexp.schema import UNHASHED, Comm, Config, Launch, Speed
+from commexp.config.components import Around
+from commexp.config.messages import CONF, node_of
+from commexp.config.schema import UNHASHED, Comm, Config, Launch, Speed
 from commexp.topologies import Gossip
 
 TITLES = {

@@ -71,7 +71,7 @@ COMMANDS = (
 def record(folder: Path) -> None:
     """Runs the commands anew, with the results below ``folder``."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    code = "import sys; from commexp.cli import main; sys.argv[0] = 'commexp'; main()"
+    code = "import sys; from commexp.cli.run import main; sys.argv[0] = 'commexp'; main()"
     for number, command in enumerate(COMMANDS):
         words = [*command.split(), f"outputs={folder / f'{number:02}'}", "launch.device=cpu", "rerun=true"]
         ended = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from commexp.batch import Command, result
+from commexp.check.batch import Command, result
 from commexp.report.curves import draw_line, dress
 from commexp.report.style import figure, log_scale, save
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 OUT = Path("outputs/figures")
 SEEDS = 3

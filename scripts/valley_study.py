@@ -13,7 +13,7 @@ from dppf_study import OUT, result, run_all
 
 from commexp.report.style import COLOURS, MARKERS, figure, save
 from commexp.report.tables import markdown
-from commexp.rundir import write_atomic
+from commexp.run_folder import write_atomic
 
 BATCHES, RATES, DECAYS = (8, 16, 32), (0.02, 0.05, 0.1), (0.0, 1e-3, 5e-3)
 STEPS = 1000

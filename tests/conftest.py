@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 from registry import options
 
 from commexp.api import run_experiment
-from commexp.cli import main
-from commexp.refusals import CONF
-from commexp.rundir import Run
+from commexp.cli.run import main
+from commexp.config.messages import CONF
+from commexp.run_folder import Run
 from commexp.topologies import Ring, Topology
 
 torch.set_num_threads(1)

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from commexp.api import compose_config
 from commexp.compressors import Compressor
-from commexp.config import Plan, prepare
-from commexp.refusals import CONF
+from commexp.config.messages import CONF
+from commexp.config.plan import Plan, prepare
 
 
 def untimed(path: Path) -> list[dict[str, str]]:

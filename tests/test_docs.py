@@ -18,10 +18,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from registry import plan
 
-from commexp import cli, compare
-from commexp.check import cli as checks
-from commexp.refusals import CONF
-from commexp.sweep import sweep_name
+from commexp.cli import check as checks
+from commexp.cli import report as compare
+from commexp.cli import run as cli
+from commexp.config.messages import CONF
+from commexp.launch.sweep import sweep_name
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -20,12 +20,12 @@ from PIL import Image
 from registry import plan
 
 from commexp.allocations import AllocationFile
+from commexp.experiment.execute import folder_of
 from commexp.network.compute import Compute, read_trace
 from commexp.problems.datasets import A9A, MNIST, LibSVM, MovieLens, Netflix
 from commexp.problems.datasets.files import check
 from commexp.problems.datasets.imagenet import ImageNet
 from commexp.problems.models.pretrained import Pretrained
-from commexp.runner import folder_of
 from commexp.topologies import GraphFile, MatrixFile
 
 Reader = Callable[[str], object]

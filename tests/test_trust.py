@@ -18,18 +18,18 @@ from omegaconf import OmegaConf
 
 from commexp.api import run_experiment
 from commexp.check.quantities import Unmeasured, value
-from commexp.compare import compare, main
-from commexp.components import build
-from commexp.config import prepare
+from commexp.cli.report import compare, main
+from commexp.config.components import build
+from commexp.config.messages import UserError
+from commexp.config.plan import prepare
+from commexp.experiment.replay import Replay
 from commexp.network import Straggler
-from commexp.refusals import UserError
-from commexp.replay import Replay
-from commexp.report import finish
 from commexp.report.comparison import Comparison, as_latex, as_markdown
+from commexp.report.finish import finish
 from commexp.report.page import write_page
 from commexp.report.reading import DEPTH, read_runs
 from commexp.report.sweep import write_sweep
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 SMALL = ["dataset=linreg", "dataset.dim=8", "dataset.samples=10", "workers=4", "rounds=4", "eval_every=2", "seed=0"]
 TOUCH = {"_target_": "subprocess.Popen", "args": ["touch", "PWNED"]}
@@ -67,9 +67,11 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "in a list": lambda c: c["algo"].update(betas=[TOUCH, 0.9]),
     "in a mapping in a list": lambda c: c["algo"].update(betas=[{"deep": [{"x": TOUCH}]}]),
     "through a module of ours": lambda c: c["straggler"].update(
-        x={**TOUCH, "_target_": "commexp.provenance.subprocess.Popen"}
+        x={**TOUCH, "_target_": "commexp.experiment.provenance.subprocess.Popen"}
     ),
-    "a function of ours": lambda c: c.update(straggler={"_target_": "commexp.rundir.write_atomic", "path": "PWNED"}),
+    "a function of ours": lambda c: c.update(
+        straggler={"_target_": "commexp.run_folder.write_atomic", "path": "PWNED"}
+    ),
     "a class of ours of another kind": lambda c: c.update(straggler={"_target_": "commexp.network.Network"}),
     "a module that runs when it is imported": lambda c: c.update(straggler={"_target_": "evil.Straggler"}),
     "a module in our name": lambda c: c.update(straggler={"_target_": "commexp.network.evil.Straggler"}),

@@ -1,31 +1,31 @@
 """Algorithms, one file each."""
 
-from commexp.algorithms.async_ps import AsyncPS
-from commexp.algorithms.async_sgd import AsyncSGD
+from commexp.algorithms.asynchronous.async_ps import AsyncPS
+from commexp.algorithms.asynchronous.async_sgd import AsyncSGD
+from commexp.algorithms.asynchronous.ssp import SSP
+from commexp.algorithms.asynchronous.sync_ps import SyncPS
 from commexp.algorithms.base import Algorithm, Asynchrony, Context, Redundancy
-from commexp.algorithms.choco import Choco
-from commexp.algorithms.d2 import D2
-from commexp.algorithms.deepstorm import DeepStorm
-from commexp.algorithms.diloco import DiLoCo
-from commexp.algorithms.dppf import DPPF
-from commexp.algorithms.dpsgd import DPSGD
-from commexp.algorithms.dsgt import DSGT
-from commexp.algorithms.easgd import EASGD
-from commexp.algorithms.exact_coding import ExactCoding
-from commexp.algorithms.gradient_coding import GradientCoding
-from commexp.algorithms.ignore import IgnoreStragglers
-from commexp.algorithms.localsgd import LocalSGD
-from commexp.algorithms.lsgd import LSGD
-from commexp.algorithms.mgrawa import MGRAWA
-from commexp.algorithms.postlocal import PostLocalSGD
-from commexp.algorithms.proxgt_sa import ProxGTSA
-from commexp.algorithms.proxgt_sr_e import ProxGTSRE
-from commexp.algorithms.proxgt_sr_o import ProxGTSRO
-from commexp.algorithms.qsr import QSR
+from commexp.algorithms.coded.exact_coding import ExactCoding
+from commexp.algorithms.coded.gradient_coding import GradientCoding
+from commexp.algorithms.coded.ignore import IgnoreStragglers
+from commexp.algorithms.decentralised.choco import Choco
+from commexp.algorithms.decentralised.d2 import D2
+from commexp.algorithms.decentralised.deepstorm import DeepStorm
+from commexp.algorithms.decentralised.dpsgd import DPSGD
+from commexp.algorithms.decentralised.dsgt import DSGT
+from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
+from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
+from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
+from commexp.algorithms.gradient.sgd import SGD
+from commexp.algorithms.local.diloco import DiLoCo
+from commexp.algorithms.local.dppf import DPPF
+from commexp.algorithms.local.easgd import EASGD
+from commexp.algorithms.local.localsgd import LocalSGD
+from commexp.algorithms.local.lsgd import LSGD
+from commexp.algorithms.local.mgrawa import MGRAWA
+from commexp.algorithms.local.postlocal import PostLocalSGD
+from commexp.algorithms.local.qsr import QSR
 from commexp.algorithms.schedule import Schedule
-from commexp.algorithms.sgd import SGD
-from commexp.algorithms.ssp import SSP
-from commexp.algorithms.sync_ps import SyncPS
 
 __all__ = [
     "D2",

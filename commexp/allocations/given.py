@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from commexp.allocations.base import Allocation
-from commexp.listing import Listing
+from commexp.files import Listing
 
 RIGHT = "N rows of M zeros and ones"
 

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from commexp.check.quantities import QUANTITIES, misfit
+from commexp.config.messages import UserError
 from commexp.files import read_text
-from commexp.refusals import UserError
 
 CLAIMS = Path(__file__).with_name("claims.yaml")
 MEANS = ("arithmetic", "geometric")

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from commexp.batch import Command, attempt_all
+from commexp.check.batch import Command, attempt_all
 from commexp.check.claim import Claim
 from commexp.check.quantities import Unmeasured
-from commexp.refusals import UserError
-from commexp.rundir import Run
+from commexp.config.messages import UserError
+from commexp.run_folder import Run
 
 MET, NOT_MET, FAILED, ELSEWHERE = "met", "not met", "failed", "not runnable here"
 

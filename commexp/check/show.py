@@ -11,7 +11,7 @@ from commexp.check.claim import System
 from commexp.check.judge import ELSEWHERE, FAILED, MET, NOT_MET, Verdict
 from commexp.report.findings import Finding, Section
 from commexp.report.tables import markdown
-from commexp.rundir import write_atomic, write_json
+from commexp.run_folder import write_atomic, write_json
 
 
 def table(verdicts: Sequence[Verdict]) -> str:

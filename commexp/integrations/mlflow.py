@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from commexp.integrations.tracking import flat, numbers
-from commexp.rundir import read_json, write_json
+from commexp.run_folder import read_json, write_json
 
 AT_ONCE = 100  # parameters in a call
 LONGEST = 500  # characters of a parameter

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from commexp.rundir import read_json, write_json
+from commexp.run_folder import read_json, write_json
 
 
 class Tracker:

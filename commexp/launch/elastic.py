@@ -20,19 +20,19 @@ from torch.distributed.elastic.agent.server.api import WorkerSpec
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from commexp.comm import SECRET, made, no_port
-from commexp.config import Plan
+from commexp.comm import SECRET, made
+from commexp.config.messages import LaunchError, UserError
+from commexp.config.plan import Plan
+from commexp.experiment.execute import folder_of, lock_finished
 from commexp.launch.agent import Agent
 from commexp.launch.rendezvous import HOST, Loopback
-from commexp.locks import hold as hold_open
-from commexp.locks import remove_unheld
 from commexp.ranks import MEETING
-from commexp.refusals import LaunchError, UserError
-from commexp.rundir import FINISHED, Run, write_json
-from commexp.runner import folder_of, lock_finished
+from commexp.run_folder import FINISHED, Run, remove_unheld, write_json
+from commexp.run_folder import hold as hold_open
+from commexp.server.lines import no_port
 
 # python -c puts the current folder before everything else that is imported: it goes before anything is
-START = "import sys; sys.path[:1] = [p for p in sys.path[:1] if p]; from commexp.launch.worker import main; main()"
+START = "import sys; sys.path[:1] = [p for p in sys.path[:1] if p]; from commexp.cli.worker import main; main()"
 SAFE = ("-P",) if sys.version_info >= (3, 11) else ()  # where python knows the option, whatever it starts heeds it, too
 KILLED = "killed it"
 PREFIX, TASK = "commexp-", "task.json"
@@ -42,7 +42,7 @@ HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
-    """launch.nproc processes, each running ``commexp.launch.worker``; the first one shows its progress here.
+    """launch.nproc processes, each running ``commexp.cli.worker``; the first one shows its progress here.
 
     Raises UserError for a plan that does not fit or is refused by the workers, LaunchError if a process dies and
     launch.max_restarts have been used up.

@@ -14,13 +14,15 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore
 
-from commexp.comm import SECRET, Links, LostProcessError, Processes, Spoke, is_given, meeting_place
-from commexp.config import Plan
+from commexp.comm import SECRET, Links, LostProcessError, Processes, is_given
+from commexp.config.messages import LaunchError
+from commexp.config.plan import Plan
+from commexp.experiment.execute import execute
 from commexp.launch.single import threads, usable
 from commexp.ranks import MEETING, REVIVED, local, one_host, rank
-from commexp.refusals import LaunchError
-from commexp.rundir import Run
-from commexp.runner import execute
+from commexp.run_folder import Run
+from commexp.server.lines import meeting_place
+from commexp.server.spoke import Spoke
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 UNPROTECTED = "whoever reaches the ports of this run can join it; give all its processes the same secret"

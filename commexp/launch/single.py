@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from commexp.config import Plan
-from commexp.refusals import UserError
-from commexp.rundir import Run
-from commexp.runner import execute
+from commexp.config.messages import UserError
+from commexp.config.plan import Plan
+from commexp.experiment.execute import execute
+from commexp.run_folder import Run
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
 

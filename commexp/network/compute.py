@@ -10,8 +10,7 @@ from typing import ClassVar, Optional
 
 import numpy as np
 
-from commexp.files import number
-from commexp.listing import Listing
+from commexp.files import Listing, number
 
 KINDS = ("constant", "measured", "shifted_exponential", "lognormal", "pareto", "trace")
 

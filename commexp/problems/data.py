@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from commexp.problems.augment import Augment
-from commexp.problems.ratings import Ratings
+from commexp.problems.ratings.data import Ratings
 from commexp.problems.rows import SparseRows
 
 

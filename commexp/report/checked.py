@@ -14,7 +14,7 @@ import pandas as pd
 
 from commexp.files import printable, read_json
 from commexp.report.tables import METRICS, SUMMED, flatten, labels, number, phase_seconds
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 COUNTED = ("step", "bytes_sent", "wall_seconds", "sim_seconds")  # columns of every metrics.csv
 

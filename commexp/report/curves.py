@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from commexp.report.style import bytes_axis, count_axis, figure, line_style, log_scale, percent_axis, save
 from commexp.report.thin import thinned
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 X_AXES = {
     "step": "local steps",

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from commexp.report.style import COLOURS, figure, save
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 WORKERS = 24
 CYCLES = 4  # of the slowest worker that is shown

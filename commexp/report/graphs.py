@@ -8,7 +8,7 @@ from pathlib import Path
 
 from commexp.files import TABLE, read_bytes
 from commexp.report.topology import draw_topology, read_weights
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 MOST = 6  # graphs that are drawn; a sweep over seeds may have a random one for each
 

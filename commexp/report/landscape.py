@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from commexp.report.style import COLOURS, compact, figure, log_scale, save
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 MODEL_MARKERS = ("o", "s", "^", "*", "D", "v", "P", "X")
 

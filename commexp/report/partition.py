@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from commexp.report.style import figure, save
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 # Petroff, arXiv 2107.02270: ten colours that stay apart for colour-blind readers
 CLASS_COLOURS = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from commexp.report.style import COLOURS, figure, save
 from commexp.report.tables import PHASES, phase_seconds
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 
 def draw_phases(groups: Mapping[str, Sequence[Run]], path: Path) -> list[Path]:

@@ -15,8 +15,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from commexp.report import FORMATS
-from commexp.rundir import write_atomic
+from commexp.run_folder import FORMATS, write_atomic
 from commexp.units import human_bytes
 
 # Okabe and Ito, Color Universal Design, 2008; without its yellow, which is too pale for thin lines

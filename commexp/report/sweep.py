@@ -15,7 +15,7 @@ from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.curves import draw_curves
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
 from commexp.report.tables import METRICS, markdown, show
-from commexp.rundir import sweep_up, write_atomic
+from commexp.run_folder import sweep_up, write_atomic
 from commexp.units import human_bytes
 
 

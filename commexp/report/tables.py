@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from commexp.files import printable
-from commexp.rundir import Run
+from commexp.run_folder import Run
 from commexp.units import human_bytes
 
 METRICS = {

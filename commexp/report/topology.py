@@ -15,7 +15,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.ticker import MaxNLocator
 
 from commexp.report.style import COLOURS, compact, figure, save
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 WORKERS = 200
 LABELLED = 24  # links with their weights written on them

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from commexp.files import number, text_lines
-from commexp.listing import Listing
+from commexp.files import Listing, number, text_lines
 from commexp.topologies.base import Topology
 from commexp.topologies.mixing import TOLERANCE, Mixing
 from commexp.topologies.spectrum import ROUNDING

@@ -12,14 +12,14 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from commexp.algorithms import Algorithm, Context
-from commexp.algorithms.gossiping import Gossiping
+from commexp.algorithms.decentralised.gossiping import Gossiping
 from commexp.comm import Communicator, Ledger
 from commexp.compressors import Compressor, NoCompression
+from commexp.config.messages import CONF
 from commexp.problems import Data, NoProx, Problem, Prox
 from commexp.problems.base import Setting
 from commexp.problems.logistic import Logistic
 from commexp.problems.prox import L1
-from commexp.refusals import CONF
 from commexp.topologies import Gossip, Mixer, Topology
 
 N, J, B, ROUNDS, SEED = 8, 12, 4, 30, 3

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from experiment.test_runner import Stops
 from registry import plan, untimed
 from sklearn.linear_model import LogisticRegression
-from test_runner import Stops
 
 from commexp.algorithms import AsyncPS
-from commexp.algorithms.asynchronous import Asynchronous
-from commexp.algorithms.local_steps import local_steps
-from commexp.comm import Spoke
+from commexp.algorithms.asynchronous.asynchronous import Asynchronous
+from commexp.algorithms.local.local_steps import local_steps
+from commexp.config.messages import UserError
+from commexp.experiment.setup import Trial
 from commexp.problems import Alternating
-from commexp.refusals import UserError
-from commexp.rundir import Run
-from commexp.trial import Trial
+from commexp.run_folder import Run
+from commexp.server.spoke import Spoke
 
 CANCER = ["dataset=breast_cancer", "model=logistic_regression", "model.l2=0.01", "dtype=float64", "partition=iid"]
 CANCER += ["workers=4", "batch_size=8", "algo.lr=0.05", "rounds=30", "eval_every=10", "launch.threads=1"]
@@ -147,7 +147,7 @@ def test_a_run_that_was_interrupted_goes_on_bit_for_bit(
     names = ("metrics", "traffic", "staleness", "workers", "gantt")
     tables = [untimed(whole.folder / f"{name}.csv") for name in names]
     with monkeypatch.context() as patch:
-        patch.setattr("commexp.running.Interrupts", Stops)
+        patch.setattr("commexp.experiment.loop.Interrupts", Stops)
         assert run(*words, "rerun=true").status == "interrupted"
     resumed = run(*words)
     assert "resumed after round 6" in (resumed.folder / "run.log").read_text()

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from experiment.test_runner import Stops, dies_in_round
 from registry import bare, plan, untimed
-from test_runner import Stops, dies_in_round
 
-from commexp.algorithms.coded import Coded
+from commexp.algorithms.coded.coded import Coded
 from commexp.api import run_experiment
 from commexp.compressors import Compressor, OneBit
-from commexp.refusals import UserError
-from commexp.rundir import Run
+from commexp.config.messages import UserError
+from commexp.experiment.setup import Trial
+from commexp.run_folder import Run
 from commexp.seeding import numpy_generator
-from commexp.trial import Trial
 
 DRAWS, ROUNDS, SEED, LR, P = 20_000, 30, 3, 0.05, 0.4
 SMALL = ("dataset=linreg", "dataset.dim=6", "dataset.samples=8", f"seed={SEED}", f"algo.lr={LR}", "workers=8")
@@ -289,11 +289,11 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     whole = run(*overrides)
     tables = [untimed(whole.folder / f"{name}.csv") for name in ("metrics", "traffic")]
     with monkeypatch.context() as patch:
-        patch.setattr("commexp.running.Interrupts", Stops)
+        patch.setattr("commexp.experiment.loop.Interrupts", Stops)
         halted = run(*overrides, "rerun=true")
     assert (halted.status, halted.summary["round"]) == ("interrupted", 6)
     with monkeypatch.context() as patch:
-        patch.setattr("commexp.algorithms.coded.Coded.round", dies_in_round(8, Coded))
+        patch.setattr("commexp.algorithms.coded.coded.Coded.round", dies_in_round(8, Coded))
         with pytest.raises(KeyboardInterrupt):
             run(*overrides)
     resumed = run(*overrides)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 J = 100
 

@@ -10,9 +10,9 @@ from registry import bare, options, plan
 from torch import Tensor
 
 from commexp.compressors import Composition, RegTopK, TopK
-from commexp.refusals import UserError
-from commexp.rundir import Run
-from commexp.trial import Trial
+from commexp.config.messages import UserError
+from commexp.experiment.setup import Trial
+from commexp.run_folder import Run
 
 WORDS = ["dataset=linreg", "dataset.dim=20", "dataset.samples=10", "workers=4", "rounds=3", "algo.lr=0.01"]
 WORDS += ["network.compute.seconds=0.01"]

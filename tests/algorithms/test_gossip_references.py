@@ -36,7 +36,7 @@ from registry import options
 from torch import Tensor
 
 from commexp.algorithms import D2, DPSGD, DSGT, Algorithm, Choco, DeepStorm, ProxGTSA, ProxGTSRE, ProxGTSRO
-from commexp.algorithms.gossiping import Gossiping
+from commexp.algorithms.decentralised.gossiping import Gossiping
 from commexp.compressors import TopK
 from commexp.problems.logistic import Logistic
 from commexp.problems.sampler import Sampler, with_replacement

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from commexp.api import run_experiment
-from commexp.refusals import UserError
+from commexp.config.messages import UserError
 
 SMALL = ["dataset=linreg", "dataset.dim=5", "dataset.samples=6", "rounds=2"]
 REFUSED = {

@@ -15,7 +15,7 @@ from commexp.algorithms import DPPF, EASGD, LSGD, MGRAWA, QSR, SGD, Algorithm, D
 from commexp.comm import Communicator, Ledger
 from commexp.compressors import ErrorFeedback, NoCompression, TopK
 from commexp.problems import Problem
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 STEPS, LR = 24, 0.02
 
@@ -383,7 +383,7 @@ def test_gather_broadcast_and_a_look_that_is_not_booked() -> None:
 
 
 def test_plain_messages_alone_where_whole_models_travel() -> None:
-    from commexp.refusals import UserError
+    from commexp.config.messages import UserError
 
     for name in ("lsgd", "mgrawa"):
         with pytest.raises(UserError, match=f"compress=topk: algo={name} exchanges whole models"):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from registry import plan
 
-from commexp.rundir import Run
-from commexp.trial import Trial
+from commexp.experiment.setup import Trial
+from commexp.run_folder import Run
 
 N, J, D, TAU, ROUNDS, LR = 4, 6, 9, 3, 5, 0.02
 STEPS = TAU * ROUNDS

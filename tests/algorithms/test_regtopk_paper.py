@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 SEEDS = {"regtopk": 5, "topk": 3}  # Top-k stands still: its curves hardly differ
 

@@ -12,7 +12,7 @@ from registry import options, target
 
 from commexp.problems.logistic import Logistic
 from commexp.problems.margins import DenseMargins
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 SETTING = ["dataset=breast_cancer", "model=logistic_regression", "workers=4", "rounds=7", "eval_every=3"]
 SETTING += ["algo.lr=0.01", "dtype=float64", "network.compute.seconds=0.01", "network.compute.slow=[1,2]"]

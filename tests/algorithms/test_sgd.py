@@ -10,9 +10,9 @@ import torch
 from registry import options, plan, target
 
 from commexp.algorithms import SGD, Algorithm, Context, Schedule
-from commexp.checkpoint import load_checkpoint, save_checkpoint
 from commexp.comm import Communicator, Ledger, Links
 from commexp.compressors import ErrorFeedback, NoCompression, TopK
+from commexp.experiment.checkpoint import load_checkpoint, save_checkpoint
 from commexp.problems.base import Setting
 from commexp.problems.datasets import LinReg
 from commexp.problems.least_squares import LeastSquares

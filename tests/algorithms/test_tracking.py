@@ -13,12 +13,12 @@ import torch
 from algorithms.gossip_world import CPU, SEED, N, class_of, go, world
 from registry import options, plan
 
-from commexp.algorithms.tracking import Tracking
+from commexp.algorithms.decentralised.tracking import Tracking
 from commexp.compressors import Compressor, Sign, TopK
+from commexp.experiment.setup import Trial
 from commexp.problems.logistic import Logistic
-from commexp.rundir import Run
+from commexp.run_folder import Run
 from commexp.topologies import Gossip, Ladder, Topology
-from commexp.trial import Trial
 
 TRACKING = {name: class_of(name) for name in options("algo") if issubclass(class_of(name), Tracking)}
 

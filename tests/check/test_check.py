@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from registry import options
 
 from commexp.check import CHECKS, run_checks
-from commexp.check.cli import imported, one, registered
 from commexp.check.drive import normal, row_bytes
 from commexp.check.fuzz import corrupt, corrupt_messages
 from commexp.check.scale import best_factor
+from commexp.cli.check import imported, one, registered
 from commexp.compressors import Compressor, Message, TopK
-from commexp.refusals import UserError
+from commexp.config.messages import UserError
 
 
 def reasons(factory: object) -> dict[str, str]:
@@ -135,7 +135,7 @@ class NeedsK(TopK):
 def number():
     return 3
 """
-MAIN = "import sys; sys.path.remove(''); from commexp.check.cli import main; main()"
+MAIN = "import sys; sys.path.remove(''); from commexp.cli.check import main; main()"
 
 
 def check(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:

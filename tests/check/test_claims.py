@@ -16,12 +16,12 @@ from conftest import environment
 from registry import plan
 
 from commexp.check.claim import CLAIMS, Bound, Claim, load
-from commexp.check.cli import main
 from commexp.check.judge import ELSEWHERE, FAILED, MET, NOT_MET, judged
 from commexp.check.quantities import QUANTITIES, Unmeasured
 from commexp.check.show import sections, table, write
-from commexp.refusals import UserError
-from commexp.rundir import Run
+from commexp.cli.check import main
+from commexp.config.messages import UserError
+from commexp.run_folder import Run
 
 SYSTEMS, PUBLISHED = load()
 SYSTEM = {"toy": {"title": "Toy", "paper": "nobody"}}
@@ -198,7 +198,7 @@ def test_exit_statuses_and_files(tmp_path: Path) -> None:
     absent = {**TOY, "id": "absent", "runs": {"a": "+experiment=proxgt_a9a dataset.root=nowhere"}}
     costly = {**TOY, "id": "costly", "costs": "a year"}
     wrong = {**TOY, "id": "vanishes", "bound": {"at_most": 0.0}}
-    command = [sys.executable, "-c", "from commexp.check.cli import main; main()", "claims"]
+    command = [sys.executable, "-c", "from commexp.cli.check import main; main()", "claims"]
     for claims, status, verdicts in (
         ((TOY, absent, costly), 0, [MET, ELSEWHERE, ELSEWHERE]),
         ((TOY, wrong), 1, [MET, NOT_MET]),

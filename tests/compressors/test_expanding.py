@@ -21,8 +21,8 @@ from commexp.compressors import (
     Threshold,
     TopK,
 )
+from commexp.config.messages import UserError
 from commexp.integrations.ddp import hook
-from commexp.refusals import UserError
 
 EXPANDING: list[Compressor] = [
     RandK(k=0.25, rescale=True),

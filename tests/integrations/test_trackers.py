@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experiment.test_runner import Stops
 from registry import plan, untimed
-from test_runner import Stops
 
 from commexp.algorithms import SGD
+from commexp.config.messages import UserError
+from commexp.config.schema import TRACKERS
 from commexp.integrations import tracking
-from commexp.refusals import UserError
-from commexp.rundir import Run, read_json
-from commexp.schema import TRACKERS
+from commexp.run_folder import Run, read_json
 
 SMALL = ("dataset=linreg", "dataset.dim=20", "dataset.samples=20", "workers=4", "rounds=12", "eval_every=2")
 Start = Callable[..., Run]
@@ -25,7 +25,7 @@ Start = Callable[..., Run]
 
 def halted_and_resumed(run: Start, track: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     with monkeypatch.context() as patch:
-        patch.setattr("commexp.running.Interrupts", Stops)
+        patch.setattr("commexp.experiment.loop.Interrupts", Stops)
         assert run(*SMALL, track).status == "interrupted"
     done = run(*SMALL, track)
     assert done.status == "completed"

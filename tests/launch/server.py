@@ -8,10 +8,12 @@ from datetime import timedelta
 import numpy as np
 import torch
 
-from commexp.comm import Coordinator, Ledger, Processes, Remote, Served, bundle, pack_frames
+from commexp.comm import Ledger, Processes, bundle, pack_frames
 from commexp.compressors import Message, NoCompression
+from commexp.experiment.execute import apart
 from commexp.launch.member import _join
-from commexp.runner import apart
+from commexp.server.coordinator import Coordinator, Remote
+from commexp.server.served import Served
 
 CALLS = {0: "first", 1: "deadline", 2: "model", 3: "bad", 4: "lost"}  # one round each, and one between them
 

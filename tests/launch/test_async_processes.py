@@ -15,7 +15,7 @@ from launch.test_stragglers import finished
 from registry import untimed
 
 from commexp.api import run_experiment
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 __all__ = ["started"]  # a fixture
 

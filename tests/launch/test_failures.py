@@ -18,8 +18,8 @@ from conftest import environment
 from launch.processes import free_port, ranks, wait_for
 
 from commexp.api import run_experiment
+from commexp.config.messages import UserError
 from commexp.launch.member import _place
-from commexp.refusals import UserError
 
 SMALL = ["algo=topk", "dataset=linreg", "dataset.dim=40", "dataset.samples=20", "workers=8"]  # no library is loaded
 LONG = [*SMALL, "compress.k=4", "rounds=100000", "eval_every=1", "save_every=5"]

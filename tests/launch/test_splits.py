@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 
 from commexp.comm import Links
 from commexp.comm.cost import serves_two_phase
-from commexp.config import Plan, prepare
-from commexp.launch import launch
-from commexp.rundir import Run
+from commexp.config.plan import Plan, prepare
+from commexp.launch.launch import launch
+from commexp.run_folder import Run
 
 WALKER = Path(__file__).with_name("walker.py")
 LINEAR = [

@@ -14,7 +14,7 @@ from launch.test_failures import alive, meta, saved, started, until, workers_of
 from registry import untimed
 
 from commexp.api import run_experiment
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 __all__ = ["started"]  # a fixture
 

@@ -94,7 +94,7 @@ def listening_at(pid: int) -> list[str]:
 @pytest.mark.parametrize("options", [SAFE, ()], ids=["with -P", "as on 3.10"])
 def test_processes_import_nothing_from_the_current_folder(tmp_path: Path, options: tuple[str, ...]) -> None:
     spread(tmp_path)
-    what = START.replace("from commexp.launch.worker import main; main()", "import json; print(json.dumps(sys.path))")
+    what = START.replace("from commexp.cli.worker import main; main()", "import json; print(json.dumps(sys.path))")
     assert what != START
     command = [sys.executable, *options, "-c", what]
     done = subprocess.run(command, cwd=tmp_path / "here", env=environment(), capture_output=True, text=True, check=True)

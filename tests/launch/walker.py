@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from commexp.comm import Communicator, Ledger, Links, Processes, exchange
 from commexp.compressors import QSGD, Setup, Threshold, TopK
-from commexp.config import prepare
+from commexp.config.plan import prepare
+from commexp.experiment.execute import execute
 from commexp.launch.member import _join
-from commexp.runner import execute
 from commexp.topologies import Exponential, Gossip, Ladder, Mixer, OnePeer
 
 

@@ -13,10 +13,10 @@ from registry import options, plan
 
 from commexp.comm import stretch_ends, stretch_of
 from commexp.compressors import NoCompression, TopK
+from commexp.config.messages import UserError
+from commexp.experiment.replay import Replay
 from commexp.network import Compute, Fixed, Network, NoStragglers, Straggler, VirtualClock
-from commexp.refusals import UserError
-from commexp.replay import Replay
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 HALVES = (0.5, 1.0)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from registry import plan
 
-from commexp.compare import at
+from commexp.cli.report import at
 from commexp.network import Bernoulli, Closing, Compute, Fixed, Link, Network, NoStragglers, VirtualClock
 
 LINE = ([0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2])

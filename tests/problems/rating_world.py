@@ -10,8 +10,8 @@ import torch
 from commexp.problems import Data
 from commexp.problems.base import Setting
 from commexp.problems.datasets import ByUser, Iid, LowRank, Partition
-from commexp.problems.factorisation import Factorisation
 from commexp.problems.models import MatrixFactorisation
+from commexp.problems.ratings.factorisation import Factorisation
 
 N, SEED, RANK, LAM = 3, 0, 3, 0.7
 CPU = torch.device("cpu")

@@ -15,11 +15,11 @@ from commexp.problems.datasets.breast_cancer import BreastCancer
 from commexp.problems.datasets.digits import Digits
 from commexp.problems.datasets.linreg import LinReg
 from commexp.problems.datasets.partition import Iid
-from commexp.problems.datasets.rating_partition import ByUser
-from commexp.problems.datasets.ratings import LowRank
 from commexp.problems.models.linear import LinearRegression, LogisticRegression
 from commexp.problems.models.matrix_factorisation import MatrixFactorisation
 from commexp.problems.models.mlp import MLP
+from commexp.problems.ratings.low_rank import LowRank
+from commexp.problems.ratings.partition import ByUser
 from commexp.seeding import generator
 
 KINDS: dict[str, tuple[Any, Any, Any, int | None]] = {

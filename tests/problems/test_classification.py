@@ -13,10 +13,10 @@ from registry import plan
 from torch import nn
 from torch.func import functional_call
 
+from commexp.config.messages import UserError
 from commexp.problems import Speed, build_problem
 from commexp.problems.classification import Classification
-from commexp.refusals import UserError
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 W, B = 3, 4
 

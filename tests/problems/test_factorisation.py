@@ -10,7 +10,7 @@ import torch
 from problems.rating_world import LAM, RANK, SEED, N, Plain, problem, spread, world
 
 from commexp.problems.datasets import Blocks, ByUser, Iid
-from commexp.problems.factorisation import CHUNK, Factorisation
+from commexp.problems.ratings.factorisation import CHUNK, Factorisation
 from commexp.seeding import generator
 
 FORMS = ("items", "all")
@@ -157,8 +157,8 @@ def test_long_lists_are_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None
         x = spread(made)
         once, values = made.local_gradient(x)[1], made.evaluate(x[0])
         for module in ("factorisation", "all_factors", "item_factors"):
-            monkeypatch.setattr(f"commexp.problems.{module}.CHUNK", 11)
-        monkeypatch.setattr("commexp.problems.item_factors.SHORT", 1)
+            monkeypatch.setattr(f"commexp.problems.ratings.{module}.CHUNK", 11)
+        monkeypatch.setattr("commexp.problems.ratings.item_factors.SHORT", 1)
         np.testing.assert_allclose(made.local_gradient(x)[1], once, rtol=1e-9, atol=1e-12)
         assert made.evaluate(x[0]) == pytest.approx(values)
         monkeypatch.undo()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from commexp.problems.folding import CannotFoldError
 from commexp.problems.gradients import ModuleGradients
 from commexp.problems.models import ResNetCifar, ResNetSmall
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 W, B = 3, 5
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from registry import plan
 
+from commexp.config.messages import UserError
 from commexp.problems import Data, Setting
 from commexp.problems.datasets import A9A, BreastCancer, LibSVM
 from commexp.problems.models import LogisticRegression
 from commexp.problems.rows import SparseRows
-from commexp.refusals import UserError
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}
 SHARED = Path(__file__).parents[3] / "shared" / "data"  # beside the repository

@@ -17,7 +17,7 @@ from commexp.problems.finite import Finite
 from commexp.problems.logistic import Logistic
 from commexp.problems.prox import L1
 from commexp.problems.rows import SparseRows
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 TERMS = [{"l2": 0.3}, {"nonconvex": 0.2}, {"l2": 0.3, "nonconvex": 0.2}]
 CANCER = ("dataset=breast_cancer", "model=logistic_regression", "workers=3", "dtype=float64", "rounds=4")

@@ -14,8 +14,8 @@ from registry import options
 from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 
+from commexp.config.messages import CONF
 from commexp.problems.prox import L1, L2, Box, ElasticNet, GroupLasso, L1Ball, NoProx, Prox
-from commexp.refusals import CONF
 
 NAMES = options("prox")
 EACH = pytest.mark.parametrize("name", NAMES)

@@ -14,14 +14,14 @@ import pytest
 import torch
 from registry import plan
 
+from commexp.config.messages import UserError
 from commexp.problems import Data, Setting
 from commexp.problems.datasets import ByUser, MovieLens, Netflix
-from commexp.problems.datasets.triples import Triples, held_out
-from commexp.problems.factorisation import Factorisation
 from commexp.problems.models import MatrixFactorisation
-from commexp.problems.ratings import Ratings
-from commexp.refusals import UserError
-from commexp.rundir import Run
+from commexp.problems.ratings.data import Ratings
+from commexp.problems.ratings.factorisation import Factorisation
+from commexp.problems.ratings.triples import Triples, held_out
+from commexp.run_folder import Run
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"  # beside the repository
 LATEST = SHARED / "ml-latest-small" / "ratings.csv"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from commexp.config.messages import UserError
 from commexp.problems import Data, Partition
 from commexp.problems.datasets import Blocks, ByUser, Digits, Iid, LowRank, Natural
-from commexp.problems.ratings import Ratings
-from commexp.refusals import UserError
-from commexp.rundir import Run
+from commexp.problems.ratings.data import Ratings
+from commexp.run_folder import Run
 from commexp.seeding import numpy_generator
 
 SHORT = ("dataset=ratings", "dataset.users=40", "dataset.items=30", "rounds=4", "eval_every=2")

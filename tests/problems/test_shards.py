@@ -12,11 +12,11 @@ from registry import plan
 from torch import Tensor
 from torch.func import functional_call
 
+from commexp.experiment.setup import Trial
 from commexp.problems import Problem
 from commexp.problems.classification import Classification
 from commexp.problems.sampler import common_rows
-from commexp.rundir import Run
-from commexp.trial import Trial
+from commexp.run_folder import Run
 
 UNEVEN = ["workers=5", "partition=random_shares", "partition.ratio=10", "batch_size=4", "rounds=2", "dtype=float64"]
 CANCER = ["dataset=breast_cancer", "model=mlp", "model.hidden=[5]"]

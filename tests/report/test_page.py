@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from commexp.compare import compare, main
+from commexp.cli.report import compare, main
 from commexp.report.comparison import Comparison, as_latex
 from commexp.report.findings import Finding, Section, findings_page
 from commexp.report.page import write_page
 from commexp.report.page.embed import embedded
 from commexp.report.reading import LeftOut, read_runs
 from commexp.report.thin import WHOLE, thinned
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 BROKEN = "round,step,bytes_sent,wall_seconds,sim_seconds,train_loss\n0,0,0,0,0,1.0\n1,1,1,1,1,one\n"

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from commexp.report import FIGURES, finish, where_to_look
+from commexp.report.finish import FIGURES, finish, where_to_look
 from commexp.report.gantt import draw_gantt
 from commexp.report.landscape import _levels, draw_line, draw_plane
 from commexp.report.partition import draw_partition
-from commexp.rundir import Run
+from commexp.run_folder import Run
 
 Draw = Callable[[Run, Path], list[Path]]
 
@@ -187,7 +187,7 @@ def test_of_seconds_that_were_not_kept_there_is_no_picture(tmp_path: Path) -> No
 
 def test_finish_draws_what_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path / "run")
-    monkeypatch.setattr("commexp.report.summary_markdown", lambda run, target: "a summary")
+    monkeypatch.setattr("commexp.report.finish.summary_markdown", lambda run, target: "a summary")
     run.write_rows(
         "metrics", [{"round": r, "step": r, "bytes_sent": r, "sim_seconds": r, "train_loss": 9 - r} for r in range(5)]
     )

@@ -25,7 +25,7 @@ from commexp.report.tables import (
     summary_markdown,
     to_target,
 )
-from commexp.rundir import Run
+from commexp.run_folder import Run
 from commexp.units import human_bytes
 
 

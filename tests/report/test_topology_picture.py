@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from commexp.report.topology import draw_topology
-from commexp.rundir import Run
+from commexp.run_folder import Run
 from commexp.topologies import (
     Complete,
     Exponential,

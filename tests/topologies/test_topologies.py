@@ -15,7 +15,7 @@ from scipy.io import mmwrite
 from scipy.sparse import csr_array
 
 from commexp import topologies
-from commexp.refusals import CONF
+from commexp.config.messages import CONF
 from commexp.topologies import (
     Complete,
     ErdosRenyi,
@@ -50,7 +50,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def registered(name: str, files: dict[str, Path], **fields: Any) -> Topology:
-    """As conf/topology/<name>.yaml describes it, built the way that commexp.config does."""
+    """As conf/topology/<name>.yaml describes it, built the way that commexp.config.plan does."""
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "topology" / f"{name}.yaml"))  # type: ignore[assignment]
     cls = get_class(node.pop("_target_"))
     path = {"path": str(files[name])} if name in files else {}

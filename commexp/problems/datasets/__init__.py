@@ -12,13 +12,13 @@ from commexp.problems.datasets.images import ImageSet
 from commexp.problems.datasets.libsvm import LibSVM
 from commexp.problems.datasets.linreg import LinReg
 from commexp.problems.datasets.mnist import MNIST
-from commexp.problems.datasets.movielens import MovieLens
-from commexp.problems.datasets.netflix import Netflix
 from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Natural, Partition, RandomShares
 from commexp.problems.datasets.photos import Photos
-from commexp.problems.datasets.rating_partition import Blocks, ByUser
-from commexp.problems.datasets.ratings import LowRank
 from commexp.problems.datasets.toy import Toy
+from commexp.problems.ratings.low_rank import LowRank
+from commexp.problems.ratings.movielens import MovieLens
+from commexp.problems.ratings.netflix import Netflix
+from commexp.problems.ratings.partition import Blocks, ByUser
 
 __all__ = [
     "A9A",

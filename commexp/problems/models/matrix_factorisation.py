@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from commexp.problems.all_factors import AllFactors
 from commexp.problems.base import Problem, Setting
 from commexp.problems.data import Data
-from commexp.problems.factorisation import Factorisation
-from commexp.problems.item_factors import ItemFactors
 from commexp.problems.models.base import Model
-from commexp.problems.ratings import Ratings
+from commexp.problems.ratings.all_factors import AllFactors
+from commexp.problems.ratings.data import Ratings
+from commexp.problems.ratings.factorisation import Factorisation
+from commexp.problems.ratings.item_factors import ItemFactors
 
 FORMS: dict[str, type[Factorisation]] = {"items": ItemFactors, "all": AllFactors}
 

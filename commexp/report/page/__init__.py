@@ -17,7 +17,7 @@ from commexp.report.page.bars import phase_bars
 from commexp.report.page.embed import embedded
 from commexp.report.page.graph import graph_figure
 from commexp.report.page.tables import differences_table, made_table, methods_table, part, runs_table
-from commexp.rundir import write_atomic
+from commexp.run_folder import write_atomic
 
 
 def write_page(compared: Comparison, path: Path) -> Path:

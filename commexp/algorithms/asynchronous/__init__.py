@@ -1,0 +1,1 @@
+"""Methods in which no worker waits for another, and their synchronous baseline."""

@@ -1,0 +1,1 @@
+"""Methods on redundant data, whose rounds do not wait for stragglers."""

@@ -1,0 +1,40 @@
+"""Exact gradient coding: the full gradient from whichever workers answer first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commexp.algorithms.base import Redundancy
+from commexp.algorithms.coded.coded import Coded
+from commexp.allocations import decoding
+
+if TYPE_CHECKING:
+    from commexp.allocations import Held
+
+
+@dataclass
+class ExactCoding(Coded):
+    """Every subset lies with d workers, and B is the allocation's code. Every round:
+
+        l_n = sum_{k held by n} B[n, k] grad f_k(x)
+        g   = (1/M) sum_{n answers} a_n C(l_n)                    a B = (1, ..., 1), so g = grad F for C = identity
+
+    A round is closed after the ``first`` N - d + 1 answers, which suffice whoever they are (null: so many); late
+    workers are waited for where fewer are on time. With fewer, or a ``deadline``, a round in which no such a can be
+    had passes without a step. Goes with allocation=fractional or cyclic. The other fields: see Coded.
+    Source: Tandon, Lei, Dimakis and Karampatziakis, arXiv 1612.03301, algorithms 1 and 2.
+    """
+
+    def coefficients(self, redundancy: Redundancy) -> np.ndarray:
+        self.code = redundancy.code()
+        return self.code
+
+    def closes(self, held: Held) -> tuple[int | None, float | None]:
+        return (held.workers - int(held.copies.min()) + 1 if self.first is None else self.first), self.deadline
+
+    def weights(self, answered: np.ndarray) -> np.ndarray | None:
+        found = decoding(self.code, answered)
+        return None if found is None else found / self.redundancy.held.subsets

@@ -1,0 +1,46 @@
+"""Stochastic gradient coding, real-valued or with one bit an entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+from commexp.algorithms.base import Redundancy
+from commexp.algorithms.coded.coded import Coded
+from commexp.allocations import scaled
+
+
+@dataclass
+class GradientCoding(Coded):
+    """Subset k lies with d_k workers, each of which fails to answer with probability p. Every round:
+
+        l_n = sum_{k held by n} grad f_k(x) / (d_k (1 - p))
+        g   = (1/M) sum_{n answers} C(l_n)                        E g = grad F for an unbiased C; no answers, no step
+
+    C = ``onebit``: 1-bit gradient coding (Li and Skoglund, arXiv 2403.14716); C = ``none``: stochastic gradient coding
+    (Bitar, Wootters and El Rouayheb, arXiv 1905.05383); any other compressor, too. ``p``: null takes the share of late
+    workers from the straggler model, or 1 - first/N where ``first`` is given. With a deadline p must be given. The
+    other fields: see Coded.
+    """
+
+    p: Optional[float] = None  # noqa: UP045
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.p is not None and not 0 <= self.p < 1:
+            raise ValueError(f"p={self.p}: out of range; give a probability in [0, 1), or null")
+        if self.p is None and self.deadline is not None:
+            raise ValueError("p=null: how many come too late for a deadline is not known; give their share")
+
+    def coefficients(self, redundancy: Redundancy) -> np.ndarray:
+        workers, p = redundancy.held.workers, self.p
+        if p is None:
+            p = redundancy.late if self.first is None else 1 - self.first / workers
+        if not p < 1:
+            raise ValueError("straggler: everyone is always late; give fewer, or straggler=none")
+        return scaled(redundancy.held, p)
+
+    def weights(self, answered: np.ndarray) -> np.ndarray | None:
+        return answered / self.redundancy.held.subsets if answered.any() else None

@@ -1,0 +1,60 @@
+"""D2, or exact diffusion: gossip SGD without the bias of unlike data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from commexp.algorithms.base import Context
+from commexp.algorithms.decentralised.gossiping import Gossiping, check_lr
+from commexp.algorithms.schedule import Schedule
+
+ROUNDING = 1e-9
+
+
+@dataclass
+class D2(Gossiping):
+    """Every round, on every worker n, with g_n the gradient of its batch at x_n:
+
+        psi_n  <- x_n - lr_t g_n
+        x_n    <- W (psi_n + x_n - psi_n of the round before)          in the first round W psi_n
+
+    ``topology.lazy=true``, (I + W)/2 in the place of W, makes it exact diffusion.
+    Source: Tang et al., D2, arXiv 1803.07068, algorithm 1; Yuan et al., Exact Diffusion, arXiv 1702.05122.
+    Raises ValueError if lr is not positive; at set-up if W is not symmetric, or W^K has an eigenvalue of -1/3 or less,
+    where a mode stays or grows.
+    """
+
+    lr: float = 0.1
+    schedule: Schedule = field(default_factory=Schedule)
+    compressible = False
+    compressed_by = "choco"
+    rows = ("x", "psi")
+
+    def __post_init__(self) -> None:
+        check_lr(self.lr)
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        self.psi = self.x
+        self.begin_mixing()
+        mixer = context.comm.mixer
+        if mixer is None:
+            return
+        if not (mixer.constant and mixer.symmetric and mixer.eta == 0):
+            raise ValueError(
+                "algo=d2: needs plain gossip with symmetric weights that stay the same; give another topology, or "
+                "algo=dsgt"
+            )
+        least = mixer.mixings[0].smallest_eigenvalue ** mixer.rounds  # the least of W^K, where it is negative
+        if least <= -1 / 3 + ROUNDING:
+            raise ValueError(
+                f"algo=d2: its mixing has an eigenvalue of {least:.3f}, and at -1/3 or less it need not converge; give "
+                "topology.lazy=true"
+            )
+
+    def round(self, t: int) -> None:
+        problem = self.context.problem
+        _, gradient = problem.loss_and_grad(self.x, problem.batch(t))
+        lr = self.lr * self.schedule.factor(t, self.context.steps)
+        psi = self.x - lr * gradient
+        self.x, self.psi = self.mixed("x", psi + (self.x - self.psi)), psi

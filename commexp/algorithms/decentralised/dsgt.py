@@ -1,0 +1,23 @@
+"""Stochastic gradient tracking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
+
+
+@dataclass
+class DSGT(ProxGTSA):
+    """v_n is the gradient of one batch; what is new is added after the mixing:
+
+        y_n <- W^K y_n + v_n - v_n of the round before;   x_n <- W^K prox_{lr h}(x_n - lr y_n)
+
+    Source: Pu and Nedic, Distributed stochastic gradient tracking methods, arXiv 1805.11454; its form with the step
+    before the mixing, and a prox. The fields: see Tracking.
+    """
+
+    def tracked(self, change: Tensor) -> Tensor:
+        return self.mixed("y", self.y) + change

@@ -1,0 +1,18 @@
+"""ProxGT-SA: proximal gradient tracking with plain stochastic gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from commexp.algorithms.decentralised.tracking import Tracking
+
+
+@dataclass
+class ProxGTSA(Tracking):
+    """v_n is the mean of b = ``batch_size`` fresh stochastic gradients at x_n. All else, and the fields: see Tracking.
+    Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 2."""
+
+    def estimate(self, t: int) -> Tensor:
+        return self.at(self.x, self.context.problem.batch(t))

@@ -1,0 +1,36 @@
+"""ProxGT-SR-E: proximal gradient tracking with recursive gradients, on finite data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Optional
+
+from torch import Tensor
+
+from commexp.algorithms.decentralised.recursive import Recursive
+
+
+@dataclass
+class ProxGTSRE(Recursive):
+    """The large batch of every ``q`` rounds is all of a worker's m samples; q = null: sqrt(N m), the paper's, for
+    which b = max(1, sqrt(m / N)) samples between are enough. All else: see Recursive, Tracking.
+    Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 4. Raises ValueError if q is below 1.
+    """
+
+    q: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.q is not None and self.q < 1:
+            raise ValueError(f"q={self.q}: must not be less than 1; give rounds, or null for sqrt(N m)")
+
+    @property
+    def period(self) -> int:
+        return self.q or max(1, round(math.sqrt(self.context.problem.samples)))
+
+    def large_size(self) -> float:
+        return self.context.problem.samples / self.context.comm.size
+
+    def large(self, t: int) -> Tensor:
+        return self.context.problem.local_gradient(self.x)[1].clone()

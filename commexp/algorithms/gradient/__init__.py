@@ -1,0 +1,1 @@
+"""Methods that exchange a gradient in every step."""

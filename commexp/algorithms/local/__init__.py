@@ -1,0 +1,1 @@
+"""Methods with several local steps between two exchanges."""

@@ -1,0 +1,62 @@
+"""Soft consensus: workers are pulled towards a point and pushed away from their average."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from commexp.algorithms.local.local import LocalMethod
+from commexp.algorithms.training import row_norms
+
+SCHEDULES = ("constant", "increasing", "decreasing")
+
+
+@dataclass
+class SoftConsensus(LocalMethod):
+    """After ``tau`` local steps, with x_A the average of the workers and u_n = (x_n - x_A) / ||x_n - x_A||:
+
+        x_n <- x_n - alpha (x_n - x_C) + lambda_t u_n
+
+    The pull alpha and the point x_C are the concrete method's; the push lambda_t is ``push`` times, at the share
+    p of the run's local steps,
+
+        constant 1      increasing (1 - cos(pi p)) / 2      decreasing (1 + cos(pi p)) / 2      (``push_schedule``)
+
+    With x_C = x_A the distance r of a worker from x_A follows r <- |1 - alpha| r + lambda: it settles at
+    lambda / alpha. A worker that stands at x_A is not pushed.
+
+    Source: Dimlioglu and Choromanska, arXiv 2507.20424.
+    """
+
+    push: float = 0.0
+    push_schedule: str = "increasing"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.push >= 0:
+            raise ValueError(f"push={self.push}: must not be negative; give a distance such as 0.1, or 0 for none")
+        if self.push_schedule not in SCHEDULES:
+            raise ValueError(f"push_schedule={self.push_schedule}: unknown; give one of {', '.join(SCHEDULES)}")
+
+    def push_at(self, t: int) -> float:
+        """lambda_t of round t's exchange."""
+        share = self.ends[t + 1] / self.context.steps
+        if self.push_schedule == "constant":
+            return self.push
+        wave = math.cos(math.pi * share)
+        return self.push * (1 - wave if self.push_schedule == "increasing" else 1 + wave) / 2
+
+    def pull_and_push(self, t: int, centre: Tensor, pull: float) -> None:
+        """``centre``: x_C [J]; ``pull``: alpha. ``average`` must be this round's if there is a push."""
+        self.pulled = torch.lerp(self.x, centre.expand_as(self.x), pull)
+        self.pulled_average = torch.lerp(self.average, centre, pull)
+        push = self.push_at(t)
+        if not push:
+            self.x = self.pulled.clone()
+            return
+        apart = self.x - self.average
+        lengths = row_norms(apart).clamp(min=torch.finfo(self.x.dtype).tiny)
+        self.x = torch.addcmul(self.pulled, apart, (push / lengths)[:, None])

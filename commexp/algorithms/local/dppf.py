@@ -1,0 +1,42 @@
+"""DPPF: distributed pull-push force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from commexp.algorithms.base import Context
+from commexp.algorithms.local.consensus import SoftConsensus
+
+
+@dataclass
+class DPPF(SoftConsensus):
+    """Soft consensus with x_C = x_A; one exchange serves both:
+
+        x_n <- x_n + (x_A - x_n) (alpha - lambda_t / ||x_n - x_A||)
+
+    ``pull``: alpha in (0, 2). ``push``: lambda; the workers keep a distance of lambda / alpha from x_A, the valley's
+    width. x_A is the model. With alpha = 1 and lambda = 0 it is local SGD.
+
+    Source: Dimlioglu and Choromanska, arXiv 2507.20424, algorithm 1.
+    """
+
+    pull: float = 0.1
+    push: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.pull < 2:
+            raise ValueError(f"pull={self.pull}: not stable; give a number in (0, 2) such as 0.1")
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        self.limit = 0.0
+
+    def exchange(self, t: int) -> None:
+        self.average = self.averaged()
+        self.pull_and_push(t, self.average, self.pull)
+        self.limit = self.push_at(t) / self.pull
+
+    def diagnostics(self) -> dict[str, float]:
+        """With ``valley_limit``, lambda_t / alpha, where the valley width would settle."""
+        return {**super().diagnostics(), "valley_limit": self.limit}

@@ -1,0 +1,51 @@
+"""Elastic averaging SGD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from commexp.algorithms.base import Context
+from commexp.algorithms.local.consensus import SoftConsensus
+
+
+@dataclass
+class EASGD(SoftConsensus):
+    """Soft consensus towards a centre variable c, known to all, that follows the average:
+
+        x_n <- x_n - (beta/N) (x_n - c) + lambda_t u_n
+        c   <- (1 - beta) c + beta x_A                      with the x_n and c from before
+
+    ``beta`` in (0, 1]; the pull alpha is beta/N. c is the model. Without a push (``push=0``) it is synchronous EASGD.
+
+    Source: Zhang, Choromanska and LeCun, arXiv 1412.6651, equations 5 and 6.
+    """
+
+    beta: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.beta <= 1:
+            raise ValueError(f"beta={self.beta}: out of range; give a number in (0, 1] such as 0.9")
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        self.centre = context.start.clone()
+
+    def exchange(self, t: int) -> None:
+        self.average = self.averaged()
+        self.pull_and_push(t, self.centre, self.beta / self.context.comm.size)
+        self.centre = torch.lerp(self.centre, self.average, self.beta)
+
+    def model(self) -> Tensor:
+        return self.centre
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {**super().state_dict(), "centre": self.centre}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        super().load_state_dict(state)
+        self.centre = state["centre"]

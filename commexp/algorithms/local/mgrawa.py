@@ -1,0 +1,66 @@
+"""MGRAWA: workers in flat places weigh more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from commexp.algorithms.base import Context
+from commexp.algorithms.local.chosen import ChosenCentre
+from commexp.algorithms.training import row_norms
+from commexp.compressors import NoCompression
+
+
+@dataclass
+class MGRAWA(ChosenCentre):
+    """Soft consensus with x_C = sum_n w_n x_n, w_n proportional to 1 / h_n; h_n is the norm of the gradient at x_n on
+    one random batch that is the same for all workers, smoothed over rounds t = 1, 2, ...
+
+        m_n <- b m_n + (1 - b) ||grad f(x_n)||,     h_n = m_n / (1 - b^t)            b = ``smoothing``, 0.9^8
+
+    The norms go to everyone, then the weighted models are added up. One more gradient per round, of a batch as large
+    as a worker's, or of all samples where workers take all of theirs.
+
+    Source: Dimlioglu and Choromanska, arXiv 2403.04206 (GRAWA), model level.
+    """
+
+    smoothing: float = 0.43046721
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing={self.smoothing}: must lie in [0, 1); 0.9^8 = 0.43 is usual")
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        self.smoothed = self.x.new_zeros(len(self.x))  # m_n
+
+    def centre(self, t: int) -> Tensor:
+        comm, b = self.context.comm, self.smoothing
+        _, gradient = self.context.problem.common_gradient(self.x, self.ends[t + 1] - 1)
+        self.smoothed = b * self.smoothed + (1 - b) * row_norms(gradient)
+        norms = comm.gather(self.smoothed[:, None])[:, 0] / (1 - b ** (t + 1))
+        inverse = 1 / norms.clamp(min=torch.finfo(norms.dtype).tiny)
+        shares = inverse / inverse.max()
+        own = (shares / shares.sum())[list(comm.worker_ids)]
+        return comm.aggregate(NoCompression().encode(self.x), own)
+
+    def common(self) -> float:
+        """The common batch over a worker's own."""
+        return self.context.problem.common_samples() / self.context.problem.samples_per_step
+
+    def batches_of(self, lengths: Sequence[int]) -> list[float]:
+        return [batches + self.common() for batches in super().batches_of(lengths)]
+
+    def gradients_of(self, lengths: Sequence[int]) -> list[float]:
+        return [gradients + self.common() for gradients in super().gradients_of(lengths)]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {**super().state_dict(), "workers.smoothed": self.smoothed}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        super().load_state_dict(state)
+        self.smoothed = state["workers.smoothed"]

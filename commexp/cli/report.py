@@ -1,0 +1,188 @@
+"""``commexp-report RUN...``: a page, tables and figures of runs, also as another network would have had them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from commexp import __version__
+from commexp.config.messages import UserError
+from commexp.files import printable
+from commexp.launch.streams import complain, lenient_streams
+from commexp.run_folder import Run, write_atomic
+
+if TYPE_CHECKING:
+    from commexp.network import Network
+    from commexp.report.comparison import Comparison
+
+    Groups = Mapping[str, Sequence[Run]]
+
+BANDWIDTHS = [10 ** (k / 4) for k in range(21)]  # 1 Mbit/s to 100 Gbit/s
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see commexp-report --help")
+
+
+@lenient_streams()
+def main() -> None:
+    parser = _Parser(prog="commexp-report", description="Compare runs: a page, tables and figures.")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or that hold runs or a sweep"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/comparison"), help="where index.html, tables and figures go"
+    )
+    parser.add_argument(
+        "--replay",
+        action="append",
+        default=[],
+        metavar="network=NAME",
+        help="price the runs anew on this network; also network.latency=5 and the like, each with its own --replay",
+    )
+    parser.add_argument("--target", type=float, help="accuracy to reach; that of the runs' config if not given")
+    parser.add_argument("--version", action="version", version=f"commexp {__version__}")
+    try:
+        given = parser.parse_args()
+        if given.target is not None and not 0 < given.target <= 1:
+            raise UserError(f"--target={given.target:g}: out of range; give a share in (0, 1] such as 0.95")
+        compare(given.runs, given.out, given.replay, given.target)
+    except UserError as error:
+        complain(printable(str(error)))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def compare(folders: Sequence[Path], out: Path, words: Sequence[str], target: float | None) -> None:
+    """Raises UserError, before anything is written, where no folder holds a run; for a network, where none holds one
+    that can be priced on it; and for a folder ``out`` that cannot be written."""
+    from commexp.report.reading import read_runs
+
+    runs, left = read_runs(folders)
+    if not any(not run.problem for run in runs):
+        wrong = [(run.folder, run.problem) for run in runs] + [(one.folder, one.why) for one in left]
+        raise UserError(
+            f"RUN={wrong[0][0]}: no run with results ({wrong[0][1]}); give folders such as outputs/runs/..."
+        )
+
+    from commexp.report.comparison import Comparison
+
+    try:
+        if words:
+            replayed(Comparison(runs, left, target), out, words)
+        else:
+            compared(Comparison(runs, left, target), out)
+    except OSError as error:
+        raise UserError(
+            f"--out={out}: cannot be written ({error.strerror or error}); give a folder that can"
+        ) from error
+
+
+def compared(found: Comparison, out: Path) -> None:
+    """The page, the tables and the figures. A figure that cannot be drawn is named; all else stands without it."""
+    from commexp.report.comparison import as_latex, as_markdown, in_brief
+    from commexp.report.curves import draw_curves
+    from commexp.report.graphs import draw_graphs
+    from commexp.report.page import write_page
+    from commexp.report.phases import draw_phases
+    from commexp.report.style import STYLES
+
+    write_atomic(out / "comparison.md", as_markdown(found))
+    write_atomic(out / "comparison.tex", as_latex(found))
+    written = [write_page(found, out / "index.html"), out / "comparison.md", out / "comparison.tex"]
+    few = len(found.groups) <= STYLES
+    if found.groups and few:
+        written += _drawn(draw_curves, found.groups, out / "comparison")
+        written += _drawn(draw_phases, found.groups, out / "phases")
+    written += _drawn(draw_graphs, found.groups, out / "topology")
+    print(in_brief(found))
+    if not few:
+        print(f"\nNo figures: {STYLES} lines at most can be told apart, of {len(found.groups)} methods; see the page")
+    print("\n".join(str(p) for p in ["", *written]))
+
+
+def _drawn(draw: Callable[[Groups, Path], list[Path]], groups: Groups, path: Path) -> list[Path]:
+    try:
+        return draw(groups, path)
+    except OSError:
+        raise
+    except Exception as error:
+        note(f"{path.name} is not drawn: {type(error).__name__}: {error}")
+        return []
+
+
+def note(text: str) -> None:
+    print(f"commexp: note: {printable(text)}", file=sys.stderr)
+
+
+def replayed(found: Comparison, out: Path, words: Sequence[str]) -> None:
+    """replay.md and its figure: the runs on the network that ``words`` describe, and on faster and slower ones. A run
+    that cannot be priced there is named with the reason. Raises UserError where none can."""
+    from commexp.experiment.replay import Replay
+    from commexp.report.checked import LeftOut
+    from commexp.report.comparison import Comparison, left_out
+    from commexp.report.replay import SHOWN, Priced, draw_replay, replay_markdown
+
+    network = described(words)
+    bandwidths = sorted({*BANDWIDTHS, *SHOWN, network.bandwidth})
+    priced: dict[str, list[Priced]] = {}
+    first: Run | None = None
+    left = [LeftOut(run.folder, run.problem) for run in found.runs if run.problem] + [*found.left]
+    dense = ""
+    for name, runs in found.groups.items():
+        for run in runs:
+            try:
+                books = Replay(run)
+                seconds = {b: books.seconds(at(network, b)) for b in bandwidths}
+            except UserError as error:
+                left.append(LeftOut(run.folder, str(error).removeprefix(f"RUN={run.folder}: ")))
+                continue
+            for each in books.outside:
+                note(f"{run.name}: {each}: from outside commexp, and not made; its books are priced without it")
+            priced.setdefault(name, []).append(Priced(run.metrics, seconds))
+            first = first or run
+            dense = dense or (name if run.name.startswith("sgd-none-") else "")
+    if first is None:
+        raise UserError(f"RUN={left[0].folder}: {left[0].why}")
+    target = found.target or first.config.get("target_accuracy")
+    baseline = dense or max(priced, key=lambda name: float(priced[name][0].metrics["bytes_sent"].iloc[-1]))
+    blocks = [" ".join(words), replay_markdown(priced, network.bandwidth, target, baseline).rstrip()]
+    text = "\n\n".join([*blocks, *left_out(Comparison([], left))]) + "\n"
+    write_atomic(out / "replay.md", text)
+    written = _drawn(lambda _, path: draw_replay(priced, target, path), {}, out / "replay")
+    print(text)
+    print("\n".join(str(p) for p in [out / "replay.md", *written]))
+
+
+def described(words: Sequence[str]) -> Network:
+    """The network of ``network=...`` and ``network.<field>=...``. Raises UserError for other words."""
+    from commexp.api import compose_config
+    from commexp.config.plan import prepare
+
+    for word in words:
+        if not word.startswith(("network=", "network.")):
+            raise UserError(f"--replay {word}: says nothing of the network; give network=mobile, or network.latency=5")
+    return prepare(compose_config(words)).network
+
+
+def at(network: Network, bandwidth: float) -> Network:
+    """The same with another bandwidth; the way up, and the links of single workers both ways, as much faster or slower
+    than it as they were. Latencies stay."""
+    if math.isclose(bandwidth, network.bandwidth):
+        return network
+
+    def scaled(rate: float | None) -> float | None:
+        return None if rate is None else rate * bandwidth / network.bandwidth
+
+    links = network.links and {
+        n: dataclasses.replace(link, bandwidth=scaled(link.bandwidth), up=scaled(link.up))
+        for n, link in network.links.items()
+    }
+    return dataclasses.replace(network, bandwidth=bandwidth, up=scaled(network.up), links=links)

@@ -1,0 +1,70 @@
+"""What ``commexp launch=torchrun`` starts: one process of a run, told what to do by a file.
+
+It ends with status 0 whenever the run has come to an end that starting anew would not change; else it leaves a line
+that says why where the launcher looks for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from commexp.launch.streams import leave, open_closed
+
+
+def main() -> None:
+    open_closed()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    from omegaconf import OmegaConf
+
+    from commexp.config.messages import LaunchError, UserError
+    from commexp.config.plan import prepare
+    from commexp.environment import settled
+    from commexp.launch.member import run_as_member
+    from commexp.launch.single import keep_memory
+    from commexp.run_folder import write_atomic
+
+    path = Path(sys.argv[1])
+    if not path.is_file():
+        sys.exit(1)  # the launcher was interrupted, and has gone
+    task = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        plan = prepare(OmegaConf.create(task["config"]))
+        assert plan.name == task["name"], "the plan has changed on its way"
+        keep_memory()
+        with settled(), ExitStack() as hold:
+            run_as_member(plan, hold)
+    except UserError as error:
+        write_atomic(path.with_name("refusal"), str(error))
+    except LaunchError as error:
+        leave_word(str(error), error.lost)
+        if error.lost == "silent":
+            end(error.others)
+        leave(1)
+    except Exception as error:
+        leave_word(f"{type(error).__name__}: {error}", "")
+        sys.exit(1)
+
+
+def leave_word(text: str, lost: str) -> None:
+    """In the form and at the place that torch's elastic launcher reads."""
+    from commexp.run_folder import write_json
+
+    extra = {"timestamp": str(int(time.time())), "lost": lost, "py_callstack": ""}
+    write_json(Path(os.environ["TORCHELASTIC_ERROR_FILE"]), {"message": {"message": text, "extraInfo": extra}})
+
+
+def end(others: Sequence[int]) -> None:
+    """Ends the run's other processes, all on this host, after a moment in which they may leave word, too: one that
+    hangs does not heed the launcher's SIGTERM either, and the launcher would wait for it."""
+    time.sleep(2)
+    for pid in others:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    leave(1)  # together with them, so that the launcher hears of all

@@ -1,0 +1,62 @@
+"""Which components go together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from commexp.allocations import Single
+from commexp.compressors import NoCompression
+from commexp.config.components import Around
+from commexp.config.messages import UserError
+from commexp.config.schema import Config
+from commexp.problems import NoProx
+from commexp.topologies import Complete, Gossip
+
+
+def check_pairs(parts: dict[str, Any], names: dict[str, str], config: Config, around: Around, gossip: Gossip) -> None:
+    """What the algorithm cannot do with the others."""
+    algo, name = parts["algo"], names["algo"]
+    if not algo.compressible and not isinstance(parts["compress"], NoCompression):
+        raise UserError(
+            f"compress={names['compress']}: algo={name} exchanges whole models, not what they have moved; give "
+            f"compress=none, or algo={algo.compressed_by}"
+        )
+    if not algo.feeds_back and parts["compress"].learns:
+        raise UserError(
+            f"compress={names['compress']}: learns from the aggregate of all workers, which nobody has with "
+            f"algo={name}; give compress=topk"
+        )
+    if not algo.proximal and not isinstance(parts["prox"], NoProx):
+        raise UserError(f"prox: algo={name} takes gradient steps alone; give prox=none, or algo=proxgt_sr_e")
+    exchange = config.comm.exchange
+    if algo.coded and exchange not in ("auto", "server", "all_gather"):
+        raise UserError(
+            f"comm.exchange={exchange}: needs every worker, and algo={name} goes on without those who are late; give "
+            "server or all_gather"
+        )
+    if config.launch.inject and parts["network"].compute.kind == "measured":
+        raise UserError(
+            "launch.inject=true: network.compute.kind=measured has no seconds to sleep; give constant, lognormal, ..."
+        )
+    if config.launch.inject and algo.coded and exchange == "all_gather":
+        raise UserError(
+            "launch.inject=true: with comm.exchange=all_gather processes wait for each other, late or not; give server"
+        )
+    if algo.asynchronous and exchange not in ("auto", "server"):
+        raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with a server; give auto")
+    if not algo.coded and parts["allocation"] != Single():
+        raise UserError(
+            f"allocation={names['allocation']}: algo={name} has no use for data that several workers hold; give "
+            "allocation=single, or algo=gradient_coding"
+        )
+    if not algo.decentralised:
+        if parts["topology"] != Complete() or gossip != Gossip():
+            key = "topology" if parts["topology"] != Complete() else "gossip"
+            raise UserError(f"{key}: algo={name} exchanges with all workers at once; leave it out, or give algo=dpsgd")
+        return
+    if around.error_feedback:
+        raise UserError(
+            f"compress.error_feedback=true: algo={name} keeps what compression leaves out itself; give false"
+        )
+    if exchange != "auto":
+        raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with neighbours; give auto")

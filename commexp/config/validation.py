@@ -1,0 +1,86 @@
+"""Bounds of the values that belong to no component."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from commexp.config.messages import UserError
+from commexp.config.schema import TRACKERS, Config
+from commexp.problems import POLICIES, WAYS
+
+DTYPES = ("float32", "float64")
+LONGEST = 10**7  # rounds or local steps: what is planned for each takes memory, and a run's tables have a row for each
+
+
+def check_length(given: Sequence[str], steps: int | None) -> None:
+    """Raises UserError where the overrides that a user has typed say twice how long the run is, or say it in rounds
+    where an experiment says it in ``steps``: the rounds would count for nothing."""
+    words = {w.lstrip("+").partition("=")[0]: w.lstrip("+") for w in given}
+    told = [words[key] for key in ("rounds", "steps") if key in words and words[key] != "steps=null"]
+    if len(told) == 2:
+        raise UserError(f"{' '.join(told)}: both say how long the run is; give one of the two")
+    if "rounds" in words and steps is not None:
+        raise UserError(f"{words['rounds']}: this experiment is steps={steps} long; give steps=..., or add steps=null")
+
+
+def check_bounds(c: Config) -> None:
+    """Raises UserError for the first value out of range."""
+    for key in ("workers", "rounds", "eval_every"):
+        if getattr(c, key) < 1:
+            raise UserError(f"{key}={getattr(c, key)}: must not be less than 1; give 1 or more")
+    if c.steps is not None and c.steps < 1:
+        raise UserError(f"steps={c.steps}: must not be less than 1; give 1 or more, or null for a number of rounds")
+    for key, length in (("rounds", c.rounds), ("steps", c.steps)):
+        if length is not None and length > LONGEST:
+            raise UserError(f"{key}={length}: longer than a run can be; give {LONGEST} or less")
+    if c.flatness not in ("none", "valley", "landscape"):
+        raise UserError(f"flatness={c.flatness}: unknown; give none, valley or landscape")
+    if c.speed.workers not in WAYS:
+        raise UserError(f"speed.workers={c.speed.workers}: unknown; give one of {', '.join(WAYS)}")
+    if c.speed.compile and c.speed.workers not in ("auto", "loop"):
+        raise UserError(f"speed.workers={c.speed.workers}: torch.compile goes worker by worker; give auto or loop")
+    if c.save_every is not None and c.save_every < 1:
+        raise UserError(f"save_every={c.save_every}: must not be less than 1; give rounds, or null for every 10 s")
+    if c.batch_size is not None and c.batch_size < 1:
+        raise UserError(
+            f"batch_size={c.batch_size}: must not be less than 1; give 1 or more, or null for the full batch"
+        )
+    for name in c.track:
+        if name not in TRACKERS:
+            raise UserError(f"track=[{name}]: unknown; give some of {', '.join(TRACKERS)}")
+    if not c.outputs:
+        raise UserError("outputs=: empty; give a folder such as outputs")
+    if c.seed < 0:
+        raise UserError(f"seed={c.seed}: must not be negative; give 0 or more")
+    if c.dtype not in DTYPES:
+        raise UserError(f"dtype={c.dtype}: unknown; give {' or '.join(DTYPES)}")
+    if c.on_nonfinite not in POLICIES:
+        raise UserError(f"on_nonfinite={c.on_nonfinite}: unknown; give stop, skip or zero")
+    if c.target_accuracy is not None and not 0 < c.target_accuracy <= 1:
+        raise UserError(f"target_accuracy={c.target_accuracy}: out of range; give a share in (0, 1] such as 0.95")
+    if c.launch.kind not in ("single", "torchrun"):
+        raise UserError(f"launch.kind={c.launch.kind}: unknown; give single or torchrun")
+    if c.launch.device != "auto":
+        check_device(c.launch.device)
+    if c.launch.nproc < 1:
+        raise UserError(f"launch.nproc={c.launch.nproc}: must not be less than 1; give a number of processes")
+    if not 0 <= c.launch.port < 65536:
+        raise UserError(f"launch.port={c.launch.port}: out of range; give a port below 65536, or 0 for a free one")
+    if not c.launch.timeout > 0:
+        raise UserError(f"launch.timeout={c.launch.timeout}: must be positive; give seconds")
+    if c.launch.max_restarts < 0:
+        raise UserError(f"launch.max_restarts={c.launch.max_restarts}: must not be negative; give 0 or more")
+    if c.launch.threads is not None and c.launch.threads < 1:
+        raise UserError(f"launch.threads={c.launch.threads}: must not be less than 1; give 1 or more, or null")
+
+
+def check_device(name: str) -> None:
+    """Raises UserError for what is no device anywhere; whether it is here, the run will see."""
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        _, colon, index = name.partition(":")
+        right = f"launch.device=cuda{colon}{index}" if name.startswith("gpu") else "auto, cpu or cuda"
+        raise UserError(f"launch.device={name}: no such device; give {right}") from error

@@ -1,0 +1,1 @@
+"""What lies between a plan and a finished run folder."""

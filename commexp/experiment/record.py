@@ -1,0 +1,235 @@
+"""What a run has measured so far: evaluations, traffic, the clocks; on disk, in checkpoints, in its summary."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from commexp.comm import Communicator, Entry, Ledger
+from commexp.experiment.checkpoint import UnusableError, load_checkpoint, save_checkpoint
+from commexp.files import open_regular
+from commexp.network import EventClock, Network, NoStragglers, VirtualClock, WallClock
+from commexp.run_folder import Run, as_csv, from_cell
+from commexp.state import under_prefix, with_prefix
+
+State = dict[str, torch.Tensor]
+SMALL = (
+    "train_loss", "test_loss", "train_rmse", "test_rmse", "excess_loss", "dist_to_opt", "objective", "stationarity",
+)  # fmt: skip
+WORDS = ("exchange", "direction")  # columns that are no numbers
+BEST = {"test_accuracy": max, **dict.fromkeys(SMALL, min)}
+
+
+@dataclass
+class Planned:
+    """Of a worker, before round 0, 1, ... and after the last: ``ends``: local steps; ``batches`` it has drawn;
+    ``gradients`` of a batch it has computed."""
+
+    ends: Sequence[int] = (0,)
+    batches: Sequence[float] = (0.0,)
+    gradients: Sequence[float] = (0.0,)
+
+
+class Table:
+    """One of the run's tables. It only grows: what has been written is neither formatted nor hashed a second time."""
+
+    def __init__(self, name: str, columns: Sequence[str] = ()) -> None:
+        self.name, self.columns, self.rows = name, list(columns), 0
+        self.content, self._hash = bytearray(), hashlib.sha256()
+
+    def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.columns = self.columns or (list(rows[0]) if rows else [])
+        self._add(as_csv(rows, self.columns, header=not self.content).encode() if self.columns else b"")
+        self.rows += len(rows)
+
+    def _add(self, text: bytes) -> None:
+        self.content += text
+        self._hash.update(text)
+
+    def mark(self) -> dict[str, Any]:
+        """How much there is of it, and its hash."""
+        return {"bytes": len(self.content), "sha256": self._hash.hexdigest()}
+
+    def read(self, run: Run, mark: Any) -> list[dict[str, str]]:
+        """The rows up to a ``mark`` of the file that holds so many and perhaps more. Raises ValueError where they are
+        not those of the mark."""
+        size, digest = mark["bytes"], mark["sha256"]
+        with open_regular(run.folder / f"{self.name}.csv") as file:
+            while len(self.content) < size and (block := file.read(min(2**20, size - len(self.content)))):
+                self._add(block)
+        if self.mark() != {"bytes": size, "sha256": digest}:
+            raise ValueError("has changed")
+        read = csv.DictReader(io.StringIO(self.content.decode(), newline=""), strict=True)
+        found = list(read)
+        self.columns, self.rows = list(read.fieldnames or ()), len(found)
+        return found
+
+
+class Books:
+    """``planned``: the run's rounds. ``done``: rounds completed. ``wall``: seconds spent on them here. ``clock``: the
+    virtual one. ``here``: how many workers' (of coded methods, subsets') gradients a process computes. ``identity``:
+    of the plan; checkpoints of another one are not taken.
+    """
+
+    def __init__(self, run: Run, identity: str = "") -> None:
+        self.run, self.identity = run, identity
+        self.clock: VirtualClock | EventClock | WallClock = VirtualClock(Network(), NoStragglers(), 1, 0)
+        self.ledger = Ledger()
+        self.rows: list[dict[str, Any]] = []
+        self._metrics, self._traffic = Table("metrics"), Table("traffic", Entry._fields)
+        self.planned = Planned()
+        self.done = 0
+        self.wall = 0.0
+        self.here = 1.0
+        self._clocked = 0  # rounds that are on the virtual clock
+
+    @property
+    def steps(self) -> int:
+        """Local steps that each worker has done."""
+        return self.planned.ends[self.done]
+
+    def round_took(self, seconds: float) -> None:
+        """Closes a round."""
+        self.done += 1
+        self.wall += seconds
+
+    def settle(self, comm: Communicator) -> None:
+        """Brings ledger and virtual clock up to date. All processes call this together."""
+        booked: dict[int, list[Entry]] = {}
+        for entry in comm.settle():
+            booked.setdefault(entry.round, []).append(entry)
+        gradients = self.planned.gradients
+        for number in range(self._clocked + 1, self.done + 1):
+            own = booked.get(number, [])
+            self.clock.round(
+                number, gradients[number] - gradients[number - 1], own, sum(busy(entry) / self.here for entry in own)
+            )
+        self._clocked = self.done
+
+    @property
+    def sim(self) -> float:
+        """Seconds on the virtual clock."""
+        return self.clock.now
+
+    def flush(self) -> None:
+        """metrics.csv and traffic.csv as they were settled last."""
+        self._metrics.extend(self.rows[self._metrics.rows :])
+        self._traffic.extend([entry._asdict() for entry in self.ledger.entries[self._traffic.rows :]])
+        for table in (self._metrics, self._traffic):
+            self.run.write(f"{table.name}.csv", table.content)
+
+    def save(self, algorithm: State, comm: Communicator) -> None:
+        """A checkpoint. The tables go first: they may be ahead of it, never behind."""
+        self.settle(comm)
+        tables = {}
+        if comm.links.rank == 0:
+            self.flush()
+            tables = {table.name: table.mark() for table in (self._metrics, self._traffic)}
+        clocks = {"wall": torch.tensor(self.wall, dtype=torch.float64), "virtual": torch.from_numpy(self.clock.times)}
+        state = {**with_prefix("clocks", clocks), **with_prefix("algorithm", algorithm)}
+        folder = self.run.folder / "checkpoints"
+        save_checkpoint(folder, self.done, state, comm.worker_ids, comm.links, self.identity, tables)
+
+    def restore(self, comm: Communicator, load: Callable[[State], None]) -> bool:
+        """Goes back to the folder's newest checkpoint that fits; False where there is none. ``load``: takes the
+        algorithm's part, and raises ValueError or the like where it does not fit."""
+        first = comm.links.rank == 0  # who alone writes the tables
+        read: list[tuple[Table, Table, list[Any], list[Any]]] = []
+
+        def accept(about: dict[str, Any], state: State) -> None:
+            done = about["completed"]
+            # a server that nobody waits for keeps what its own workers need, all others what all of them do
+            if about["parts"][-1]["end"] not in (comm.size, comm.worker_ids[-1] + 1):
+                raise ValueError(f"of {about['parts'][-1]['end']} workers")
+            if not 0 < done < len(self.planned.ends) - 1:
+                raise ValueError(f"after {done} rounds")
+            self._check_clocks(state)
+            read[:] = [self._read_tables(about["tables"], done)] if first else []
+            load(under_prefix("algorithm", state))
+
+        folder = self.run.folder / "checkpoints"
+        found = load_checkpoint(folder, comm.worker_ids, comm.links, self.identity, accept)
+        if found is None:
+            return False
+        self.done, state = found
+        self.wall, self.clock.times = float(state["clocks.wall"]), state["clocks.virtual"].numpy()
+        self._clocked = self.done
+        for self._metrics, self._traffic, self.rows, entries in read:
+            self.ledger.restore(entries)
+        return True
+
+    def _check_clocks(self, state: State) -> None:
+        """Raises ValueError."""
+        wall, times, known = state["clocks.wall"], state["clocks.virtual"], self.clock.times
+        kept = 4 * len(getattr(self.clock, "spans", ()))  # the rest is as long in every round
+        more = times.numel() - (len(known) - kept)
+        if wall.shape != () or times.ndim != 1 or {wall.dtype, times.dtype} != {torch.float64} or more < 0:
+            raise ValueError("its clocks are others")
+        if more and (more % 4 or isinstance(self.clock, VirtualClock)):
+            raise ValueError("its clocks are others")
+
+    def _read_tables(self, marks: Mapping[str, Any], done: int) -> tuple[Table, Table, list[Any], list[Any]]:
+        """metrics.csv and traffic.csv, and their rows, up to a checkpoint. Raises UnusableError."""
+        tables, rows = (Table("metrics"), Table("traffic", Entry._fields)), []
+        for table in tables:
+            try:
+                found = table.read(self.run, marks[table.name])
+                rows.append([_numbers(row, strict=table.columns == list(Entry._fields)) for row in found])
+                if any(row["round"] > done for row in rows[-1]):
+                    raise ValueError("goes beyond")
+            except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+                why = f"does not fit {table.name}.csv ({error.strerror if isinstance(error, OSError) else error})"
+                raise UnusableError(f"state-{done}.json", why) from error
+        metrics, traffic = rows
+        if not metrics or "train_loss" not in metrics[0] or tables[1].columns != list(Entry._fields):
+            raise UnusableError(f"state-{done}.json", "does not fit its tables")
+        return *tables, metrics, traffic
+
+    def drop_checkpoint(self) -> None:
+        """A run that has come to its end needs none."""
+        shutil.rmtree(self.run.folder / "checkpoints", ignore_errors=True)
+
+    def summary(self, dense: int) -> dict[str, Any]:
+        """The last evaluation, the best values, and the costs up to the last round beside those of ``dense`` bytes."""
+        last = self.rows[-1]
+        best = {
+            f"best_{key}": pick(values)
+            for key, pick in BEST.items()
+            if key in last and (values := [r[key] for r in self.rows if math.isfinite(r[key])])
+        }
+        return {
+            **last,
+            "round": self.done,
+            "evaluated_round": last["round"],
+            "wall_seconds": self.wall,
+            "sim_seconds": self.sim,
+            **self.ledger.totals(),
+            **best,
+            "dense_bytes": dense,
+            "sent_over_info": self.ledger.bytes_sent / self.ledger.bytes_info if self.ledger.bytes_info else 1.0,
+            "bytes_against_dense": self.ledger.bytes_sent / dense if dense else 1.0,
+        }
+
+
+def _numbers(row: Mapping[str, str], strict: bool) -> dict[str, Any]:
+    """A row as it was before it was written. Raises ValueError for one that was not written so; ``strict``: also where
+    anything but the WORDS is no number."""
+    if None in row or None in row.values():
+        raise ValueError("a line of another length")
+    found = {key: text if key in WORDS else from_cell(text) for key, text in row.items()}
+    if strict and any(isinstance(value, str) for key, value in found.items() if key not in WORDS):
+        raise ValueError("a word in place of a number")
+    return found
+
+
+def busy(entry: Entry) -> float:
+    """Seconds in which a process computed, encoded and decoded."""
+    return entry.compute_seconds + entry.encode_seconds + entry.decode_seconds

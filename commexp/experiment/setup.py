@@ -1,0 +1,168 @@
+"""What a plan amounts to: problem, exchange, compressor and algorithm put together, and what they will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from commexp.algorithms import Context, Redundancy
+from commexp.comm import Communicator, Links, choose, stretch_ends, stretch_of
+from commexp.compressors import Setup
+from commexp.config.messages import UserError
+from commexp.config.plan import Plan
+from commexp.experiment.build import check_gossiped, keyed, make_held, make_mixer
+from commexp.experiment.record import Books, Planned
+from commexp.network import Closing, VirtualClock
+from commexp.problems import Alternating, Finite, NonFiniteError, Speed, build_problem
+from commexp.run_folder import Run
+from commexp.seeding import generator
+from commexp.server import asynchrony
+from commexp.server.coordinator import Coordinator
+from commexp.server.served import Served
+
+if TYPE_CHECKING:
+    from commexp.allocations import Held
+
+
+class Trial:
+    """A run's parts, put together. Raises UserError where they do not fit."""
+
+    def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links | None = None) -> None:
+        self.plan, self.run, self.device, config = plan, run, device, plan.config
+        self.books = Books(run, plan.identity)
+        self.links = links or Links()
+        try:
+            mixer = make_mixer(plan) if plan.algorithm.decentralised else None
+            deterministic = config.comm.deterministic
+            given = config.workers, self.books.ledger, plan.exchange, deterministic, self.links, self.concerns, mixer
+            self.comm = (
+                Served(*given, heard=self.heard) if isinstance(self.links, Coordinator) else Communicator(*given)
+            )
+            self.held = make_held(plan) if plan.algorithm.coded else None
+            rows: Sequence[int] = self.comm.worker_ids if self.held is None else self.held.here(self.comm.worker_ids)
+            self.parts = config.workers if self.held is None else self.held.subsets  # of the data
+            self.problem = build_problem(
+                plan.dataset,
+                plan.partition,
+                plan.model,
+                self.parts,
+                rows,
+                config.batch_size,
+                config.seed,
+                device,
+                getattr(torch, config.dtype),
+                config.comm.deterministic,
+                Speed(**vars(config.speed)),
+                plan.prox,
+                plan.algorithm.asynchronous,
+                getattr(plan.algorithm, "shares", "equal") == "samples",
+            )
+        except (ValueError, FileNotFoundError) as error:
+            raise UserError(str(error)) from error
+        ids = self.comm.worker_ids
+        plan.compressor.setup(Setup(config.seed, ids, self.problem.shapes))
+        start = self.problem.init(generator(config.seed, "start"))
+        itemsize = start.element_size()
+        if plan.algorithm.decentralised:
+            check_gossiped(plan, self.problem.dim)
+        try:
+            self.payload = plan.compressor.payload(self.problem.dim, itemsize)
+            self.choice = choose(plan.compressor, plan.exchange, config.workers, self.problem.dim, itemsize)
+        except ValueError as error:
+            raise UserError(f"compress.{error}") from error
+        self.dense_payload = self.problem.dim * itemsize
+        self.books.here = len(self.comm.worker_ids) if self.held is None else self.held.computed(self.links.processes)
+        rows = self.problem.ids if isinstance(self.problem, Alternating) else rows  # whose gradients they are
+        self.checked = Finite(self.problem, rows, config.on_nonfinite, "worker" if self.held is None else "subset")
+        self.algorithm = plan.algorithm
+        steps = config.steps or config.rounds * self.algorithm.tau  # local steps of a worker in the whole run
+        lengths = self.algorithm.lengths(steps)
+        try:
+            context = Context(self.checked, self.comm, plan.compressor, steps, start, config.debug)
+            if isinstance(self.problem, Alternating):
+                self.books.clock, self.world = asynchrony(plan, self.problem, self.links, self.heard, self.stops)
+                context.asynchrony = self.world
+            else:
+                clock = self.books.clock = self._clock()
+                context.redundancy = None if self.held is None else self._redundancy(self.held, rows, clock)
+            self.algorithm.setup(context)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        batches, gradients = self.algorithm.batches_of(lengths), self.algorithm.gradients_of(lengths)
+        self.books.planned = Planned(
+            [0, *accumulate(lengths)], [0.0, *accumulate(batches)], [0.0, *accumulate(gradients)]
+        )
+
+    def _clock(self) -> VirtualClock:
+        """Raises ValueError where it would not know who answers."""
+        plan, held, mixer = self.plan, self.held, self.comm.mixer
+        network, workers = plan.network, plan.config.workers
+        ends = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
+        if held is None:
+            stretches = stretch_ends(self.problem.dim, self.stretch)
+            return VirtualClock(network, plan.straggler, workers, plan.config.seed, ends, stretches=stretches)
+        closes = self.algorithm.closes(held)
+        if closes is not None and closes != (None, None) and network.compute.kind == "measured":
+            raise ValueError(
+                "network.compute.kind=measured: who answers in time would not be the same twice; give constant, "
+                "lognormal, ... and network.compute.seconds"
+            )
+        closing = None if closes is None else Closing(*closes)
+        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, held.loads, closing)
+
+    @property
+    def stretch(self) -> int | None:
+        """Entries of a gradient that go ahead of the rest together where there is one worker a process, or None."""
+        if not self.algorithm.streams or self.plan.config.on_nonfinite != "stop":
+            return None
+        return stretch_of(self.plan.compressor, self.comm.exchange, self.comm.deterministic)
+
+    def _redundancy(self, held: Held, rows: Sequence[int], clock: VirtualClock) -> Redundancy:
+        plan = self.plan
+        workers, seed = plan.config.workers, plan.config.seed
+
+        def code() -> np.ndarray:
+            try:
+                return plan.allocation.code(workers, seed)
+            except ValueError as error:
+                raise ValueError(keyed(str(error), "allocation", plan.allocation)) from error
+
+        return Redundancy(
+            held,
+            rows,
+            plan.straggler.share(workers),
+            lambda t: clock.answered(t + 1, self.algorithm.gradients),
+            code,
+        )
+
+    def pause(self, number: int) -> float:
+        """For how many seconds this process is to sleep in round ``number`` = 1, 2, ..., as long as the slowest of its
+        workers computes; where it is known who will answer, the slowest of those, if there are any. The server of
+        asynchronous methods does not sleep."""
+        clock, own = self.books.clock, list(self.comm.worker_ids)
+        if not self.plan.config.launch.inject or not isinstance(clock, VirtualClock):
+            return 0.0
+        gradients = self.books.planned.gradients
+        each = gradients[number] - gradients[number - 1]
+        seconds = clock.computing(number, each)[own]
+        known = clock.closing == Closing() or self.comm.deterministic
+        counted = clock.answered(number, each)[own]
+        return float(seconds[counted].max() if known and counted.any() else seconds.max())
+
+    def heard(self, bad: int, fault: str) -> None:
+        """What another process says of gradients that are not finite."""
+        self.checked.count += bad
+        if fault:
+            self.checked.fault = NonFiniteError.read(fault)
+
+    def stops(self) -> bool:
+        """Whether there is a wish to stop."""
+        return False
+
+    def concerns(self) -> tuple[int, ...]:
+        """What this process has to tell the others, see comm.Agreement."""
+        return ()

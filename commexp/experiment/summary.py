@@ -1,0 +1,125 @@
+"""What a run says of itself: rows of metrics.csv, its summary, where it was made, what it will cost."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import torch
+
+from commexp.experiment.provenance import describe
+from commexp.experiment.setup import Trial
+from commexp.network import WallClock
+from commexp.server.hub import Hub
+
+log = logging.getLogger("commexp")
+
+
+def row(trial: Trial, model: torch.Tensor, diagnostics: dict[str, float]) -> dict[str, Any]:
+    """Of metrics.csv, after the rounds that are done."""
+    books, problem = trial.books, trial.problem
+    drawn = trial.algorithm.samples_done()
+    if drawn is None:
+        drawn = books.planned.batches[books.done] * problem.samples_per_step * trial.parts
+    samples = round(drawn)
+    return {
+        "round": books.done,
+        "step": books.steps,
+        "epoch": samples / problem.samples,
+        "samples": samples,
+        "wall_seconds": books.wall,
+        "sim_seconds": books.sim,
+        **problem.evaluate(model),
+        **(gossiped(trial, model) if trial.algorithm.decentralised else {}),
+        **books.ledger.totals(),
+        **diagnostics,
+    }
+
+
+def gossiped(trial: Trial, model: torch.Tensor) -> dict[str, float]:
+    """What decentralised methods are judged by."""
+    books = trial.books
+    gradients = books.planned.gradients[books.done] * trial.problem.samples_per_step
+    costs = {"samples_per_node": round(gradients), "gossip_rounds": books.ledger.gossip_rounds}
+    return {**trial.problem.composite(model), **costs}
+
+
+def costs(trial: Trial, nonfinite: int) -> dict[str, Any]:
+    """What summary.json says; the baseline sends dense messages after every local step; over a server they come
+    down as well as go up."""
+    ways = 2 if trial.choice.exchange == "server" else 1
+    done = trial.algorithm.steps_done()
+    steps = trial.plan.config.workers * trial.books.steps if done is None else done
+    return {
+        **trial.books.summary(ways * steps * trial.dense_payload),
+        "exchange": ", ".join(dict.fromkeys(e.exchange for e in trial.books.ledger.entries)),
+        **graph(trial),
+        **redundancy(trial),
+        "payload_bytes": trial.payload,
+        "parameters": trial.problem.dim,
+        "nonfinite_gradients": nonfinite,
+    }
+
+
+def graph(trial: Trial) -> dict[str, Any]:
+    """Of the topology, where there is one."""
+    mixer = trial.comm.mixer
+    if mixer is None:
+        return {}
+    return {
+        "links": sum(len(m.edges()[0]) for m in mixer.mixings) / len(mixer.mixings) / 2,
+        "second_singular_value": mixer.second_singular_value,
+        "spectral_gap": 1 - mixer.second_singular_value,
+        "mixings": mixer.rounds,
+        "contraction": mixer.contraction,
+    }
+
+
+def redundancy(trial: Trial) -> dict[str, Any]:
+    """Of the allocation, where there is one."""
+    held = trial.held
+    if held is None:
+        return {}
+    return {
+        "subsets": held.subsets,
+        "copies": float(held.copies.mean()),
+        "largest_load": int(held.loads.max()),
+        "off_balance": held.balance.largest,
+        "off_balance_rms": held.balance.rms,
+    }
+
+
+def about(trial: Trial) -> dict[str, Any]:
+    config = trial.plan.config
+    where = describe(trial.device)
+    processes = 1 + trial.links.workers if isinstance(trial.links, Hub) else trial.links.processes
+    sizes: dict[str, Any] = {"clock": "wall"} if isinstance(trial.books.clock, WallClock) else {}
+    if trial.problem.way:
+        sizes["gradients"] = trial.problem.way
+    if trial.plan.sources:
+        sizes["sources"] = trial.plan.sources
+    sizes |= {"parameters": trial.problem.dim, "samples": trial.problem.samples, "stretch": trial.stretch}
+    return {"seed": config.seed, "workers": config.workers, "processes": processes, **sizes, **where}
+
+
+def say_what_it_costs(trial: Trial) -> None:
+    """Which exchange was chosen where there was a choice, and what is dearer than dense."""
+    if trial.algorithm.decentralised:
+        return
+    if trial.plan.exchange == "auto" and len(trial.choice.costs) > 1:
+        log.info("%s", trial.choice)
+        if trial.choice.exchange != next(iter(trial.choice.costs)):
+            print(f"commexp: note: {trial.choice}", file=sys.stderr, flush=True)
+    if trial.plan.compressor.varies:
+        return  # what it will cost is not known before it has been
+    dense = 2 * (trial.plan.config.workers - 1) * trial.dense_payload
+    wire = trial.choice.costs[trial.choice.exchange]
+    if trial.choice.exchange != "server" and wire > dense:
+        n = trial.plan.config.workers
+        text = (
+            f"note: {n} messages of {trial.payload:,} bytes by {trial.choice.exchange} put {wire / dense:.3g} times "
+            f"as much on the links as a dense all-reduce"
+        )
+        log.warning(text)
+        print(f"commexp: {text}", file=sys.stderr)

@@ -1,0 +1,248 @@
+"""Multirun sweeps: checked whole before the first run, gathered into one table after the last."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from commexp.config.messages import UserError, choices, explain
+from commexp.config.schema import UNHASHED, register
+from commexp.launch.streams import complain
+from commexp.ranks import joins
+from commexp.run_folder import Run, write_json
+
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
+
+    from commexp.config.plan import Plan
+
+SOUGHT = ("best_test_rmse", "best_objective", "best_train_loss")  # the first that a run has, or its test error
+NOT_SWEPT = (set(UNHASHED) | {"cluster"}) - {"preset"}  # overrides that do not tell one sweep from another
+GOSSIP_FITS = ("algo", "prox", "topology", "gossip", "seed")  # and, of decentralised methods, these ...
+CODED_FITS = ("algo", "allocation", "network", "straggler")  # ... and these of coded ones
+DECIDE_FIT = ("dataset", "partition", "model", "compress", "workers", "batch_size", "dtype")
+SWEEP = "COMMEXP_SWEEP"  # environment variable: what the jobs of the sweep that is running are told
+VALIDATE = Sweeper.validate_batch_is_legal
+
+
+def sweep_folder(outputs: str, overrides: Sequence[str]) -> str:
+    """Where a sweep's tables lie; its jobs, also in other processes, are told."""
+    told = _told()
+    return str(told["folder"]) if told else f"{os.path.expanduser(outputs)}/sweeps/{sweep_name(overrides)}"
+
+
+def sweep_name(overrides: Sequence[str]) -> str:
+    """A folder name from what is swept: the same words, the same folder."""
+    kept = sorted(o for o in overrides if _tells(o) or _is_sweep(o))
+    digest = hashlib.blake2b("\n".join(kept).encode(), digest_size=4).hexdigest()
+    values = [re.sub(r"[^\w.,-]+", "_", re.sub(r"^choice\((.*)\)$", r"\1", o.partition("=")[2])) for o in kept]
+    return f"{'-'.join(values)[:60].strip('-_')}-{digest}"
+
+
+def _tells(override: str) -> bool:
+    return re.split(r"[.=]", override.lstrip("+~"), maxsplit=1)[0] not in NOT_SWEPT
+
+
+def _is_sweep(override: str) -> bool:
+    try:
+        return OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:
+        return False
+
+
+def register_resolvers() -> None:
+    """What conf/config.yaml calls by name, its schema too."""
+    register()
+    OmegaConf.register_new_resolver("commexp_sweep_folder", sweep_folder, replace=True)
+    OmegaConf.register_new_resolver("commexp_choices", choices, replace=True)
+
+
+def _told() -> dict[str, Any] | None:
+    """What a sweep's jobs are told about it: the folder of its tables, how many jobs there are (0: nobody knows), and
+    the keys that it is over."""
+    told: dict[str, Any] | None = json.loads(os.environ.get(SWEEP, "null"))
+    return told
+
+
+def begin_job(hydra: HydraConf, plan: Plan) -> None:
+    """Records a job, and says which one begins."""
+    of = (_told() or {}).get("jobs")
+    settings = " ".join(f"{key}={value}" for key, value in _settings(hydra).items())
+    print(f"{hydra.job.num + 1}{f'/{of}' if of else ''}  {settings}  {plan.name}", flush=True)
+    record_job(hydra, plan)
+
+
+def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:
+    """Leaves in the sweep's folder which overrides stand for which run, and where that lies."""
+    folder = Path(hydra.sweep.dir).absolute()
+    job = {
+        "overrides": _settings(hydra),
+        "run": plan.name,
+        "outputs": os.path.relpath(Path(plan.config.outputs).expanduser(), folder),
+        "target": plan.config.target_accuracy,
+        "error": error,
+    }
+    write_json(folder / "jobs" / f"{hydra.job.num}.json", job)
+
+
+def _settings(hydra: HydraConf) -> dict[str, str]:
+    """What a job's overrides set, and is not the same for all sweeps."""
+    swept = (_told() or {}).get("keys", ())
+    words = [o.lstrip("+~").partition("=") for o in hydra.overrides.task]
+    return {key: value for key, _, value in words if _tells(f"{key}=") or key in swept}
+
+
+def minimised(run: Run) -> float:
+    """What hydra/sweeper=optuna makes small: the best test error, or RMSE, or training loss; infinity for a run that
+    did not complete."""
+    summary = run.summary
+    if run.status != "completed":
+        return math.inf
+    if "best_test_accuracy" in summary:
+        return 1.0 - float(summary["best_test_accuracy"])
+    return next((float(summary[key]) for key in SOUGHT if key in summary), math.inf)
+
+
+class SweepCallback(Callback):
+    """Hydra calls it at the start and the end of a multirun. Hydra turns a callback's errors into warnings, so what
+    must stop the sweep leaves as SystemExit."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        words = list(config.hydra.overrides.task)
+        try:
+            if joins():
+                raise UserError("-m: a sweep is not for torchrun to start; give commexp -m launch=torchrun ...")
+            os.environ.pop(SWEEP, None)  # of a sweep whose job has started this one
+            jobs = jobs_of(config)
+            self.folder, self.jobs = Path(config.hydra.sweep.dir).absolute(), len(jobs)
+            if by_hydra(config):
+                check(jobs)
+                Sweeper.validate_batch_is_legal = is_checked  # type: ignore[method-assign]
+        except Exception as error:
+            complain(explain(error, words))
+            raise SystemExit(2) from error
+        keys = [o.lstrip("+~").partition("=")[0] for o in words if _is_sweep(o)]
+        os.environ[SWEEP] = json.dumps({"folder": str(self.folder), "jobs": self.jobs, "keys": keys})
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        Sweeper.validate_batch_is_legal = VALIDATE  # type: ignore[method-assign]
+        try:
+            code = gather(self.folder, self.jobs)
+        except Exception as error:
+            traceback.print_exc()
+            raise SystemExit(1) from error
+        if code:
+            raise SystemExit(code)
+
+
+def is_checked(self: Sweeper, batch: Sequence[Sequence[str]]) -> None:
+    """What Hydra's sweeper does instead of composing every job once more before the first begins."""
+
+
+def check(jobs: Sequence[Sequence[str]]) -> None:
+    """Raises UserError, before anything is written, if one of the sweep's jobs would be refused."""
+    import torch
+
+    from commexp.config.plan import prepare
+    from commexp.experiment.execute import folder_of
+    from commexp.experiment.progress import checking
+    from commexp.experiment.setup import Trial
+
+    if not jobs:
+        raise UserError("-m: the sweep has no jobs; give every key at least one value")
+    seen, composer = set(), Composer()
+    for overrides in checking(jobs):
+        try:
+            plan = prepare(composer.compose(overrides), overrides)
+            run, method = folder_of(plan), plan.algorithm
+            keys = DECIDE_FIT + GOSSIP_FITS * method.decentralised + CODED_FITS * method.coded
+            parts = str([plan.resolved[key] for key in keys])
+            if parts not in seen and not run.finished:
+                Trial(plan, torch.device("cpu"), run)
+            seen.add(parts)
+        except Exception as error:
+            job = " ".join(o for o in overrides if not o.startswith("hydra."))
+            raise UserError(f"{explain(error, overrides)} (in the sweep's job {job})") from error
+
+
+class Composer:
+    """Composes many jobs that differ in a few values. Reading and merging the files takes nearly all the time, and
+    depends on the options alone: that is done once for each choice of them."""
+
+    def __init__(self) -> None:
+        self.groups = set(GlobalHydra.instance().config_loader().list_groups(""))
+        self.parser = OverridesParser.create()
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """What Hydra's ``compose`` gives. Raises what it raises."""
+        parsed = self.parser.parse_overrides(list(overrides))
+        values = [p for p in parsed if p.type is OverrideType.CHANGE and not self._chooses(p)]
+        kept = tuple(str(p.input_line) for p in parsed if p not in values)
+        if kept not in self.composed:
+            self.composed[kept] = compose("config", overrides=list(kept))
+        config = copy.deepcopy(self.composed[kept])
+        try:
+            for value in values:
+                OmegaConf.update(config, value.key_or_group, value.value(), merge=True)
+        except OmegaConfBaseException:
+            return compose("config", overrides=list(overrides))  # it says what is wrong
+        return config
+
+    def _chooses(self, override: Override) -> bool:
+        """Whether it is an option of a group, not a value."""
+        key = override.key_or_group
+        return "/" in key or key in self.groups or override.package is not None
+
+
+def gather(folder: Path, count: int) -> int:
+    """Writes and shows the table of the sweep's ``count`` jobs; returns the exit status of its worst run."""
+    from commexp.report.sweep import write_sweep
+
+    if not any((folder / "jobs").glob("*.json")):
+        complain(f"{folder}: none of the sweep's jobs has begun, so that it has no row")
+        return 1
+    table, jobs, left = write_sweep(folder, count)
+    for one in left:
+        print(f"commexp: note: {one.name}: {one.why}", file=sys.stderr)
+    near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    print(f"\n{table}\nfolder: {near}")
+    if all(job.error or job.run.problem or job.run.metrics.empty for job in jobs):
+        complain(f"{near}: no row of results; none of the sweep's {len(jobs)} jobs has got that far")
+    if any(job.error for job in jobs):
+        return 2
+    statuses = {"unreadable"} if left else {job.run.status for job in jobs}
+    return 0 if statuses <= {"completed"} else 3 if statuses <= {"completed", "diverged"} else 1
+
+
+def by_hydra(config: DictConfig) -> bool:
+    return str(config.hydra.sweeper._target_).endswith("BasicSweeper")
+
+
+def jobs_of(config: DictConfig) -> Sequence[Sequence[str]]:
+    """The overrides of every job, where Hydra's own sweeper will expand them; none where another one decides."""
+    if not by_hydra(config):
+        return []
+    loader = GlobalHydra.instance().config_loader()
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task))
+    return [list(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]

@@ -1,0 +1,58 @@
+"""Matrix factorisation where the factors of users and of items travel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from commexp.problems.base import Setting
+from commexp.problems.data import Data
+from commexp.problems.ratings.data import Ratings
+from commexp.problems.ratings.factorisation import CHUNK, Factorisation, Picks, add_rows, taken
+
+
+class AllFactors(Factorisation):
+    """x = (U, c, V, b), a row a user, then a row an item. A sample is a rating (u, i), on whichever worker:
+
+        f_n(x) = (N/m) sum_(u,i) [ (r_ui - mu - c_u - b_i - <u_u, v_i>)^2 + lam (|p_u|^2 / m_u + |q_i|^2 / m_i) ]
+
+    with the rows p_u = (u_u, c_u) and q_i = (v_i, b_i), and m_u, m_i how many training ratings of all workers user u
+    and item i have: all ratings together bear the whole regulariser, and a batch only touches the rows that it holds.
+    All else: see Factorisation.
+    """
+
+    def __init__(self, data: Data, setting: Setting, rank: int, lam: float, bias: bool, start: float) -> None:
+        super().__init__(data, setting, rank, lam, bias, start)
+        counts = torch.cat(list(self.tables.values()))
+        self.decay = self.lam / counts.clamp(min=1).to(self.device, self.dtype)  # of each row, per rating
+
+    def make_pools(self, train: Ratings) -> tuple[list[Tensor], Tensor]:
+        return self.setting.own, torch.arange(len(train))
+
+    def make_tables(self) -> dict[str, Tensor]:
+        return {"users": self.user_counts, "items": self.item_counts}
+
+    def gradients(self, rows: Tensor, picks: Picks) -> tuple[Tensor, Tensor]:
+        losses = torch.zeros(len(picks), device=self.device, dtype=self.dtype)
+        grads = torch.zeros(rows.shape, device=self.device, dtype=self.dtype)
+        flat, height = grads.view(-1, self.width), rows.shape[1]
+        worker, samples, weights = picks.flat(self.device)
+        samples = samples.to(self.device)
+        ratings, targets = self.train
+        for w, s, share in zip(*(torch.split(each, CHUNK) for each in (worker, samples, weights)), strict=True):
+            u, i = ratings.users[s], ratings.items[s] + ratings.n_users
+            users, items, share = taken(rows, w, u), taken(rows, w, i), share.to(self.dtype)
+            error = targets[s] - self.inner(users, items)
+            decay_u, decay_i = self.decay[u], self.decay[i]
+            loss = error.square() + decay_u * users.square().sum(1) + decay_i * items.square().sum(1)
+            add_rows(losses, w, share * loss)
+            for row, own, other, decay in ((u, users, items, decay_u), (i, items, users, decay_i)):
+                back = other.clone()  # the derivative of the prediction by the row
+                back[:, self.rank :] = 1
+                slope = decay[:, None] * own - error[:, None] * back
+                add_rows(flat, w * height + row, 2 * share[:, None] * slope)
+        return losses, grads
+
+    def factors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        users = len(self.user_counts)
+        return rows[:users], rows[users:]

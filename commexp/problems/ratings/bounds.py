@@ -1,0 +1,68 @@
+"""What one rating may be, and what is wrong with one that is not."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from commexp.problems.ratings.triples import Triples
+
+INTEGER = re.compile(rb"[+-]?[0-9]{1,18}")
+NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Ids count from 1, to ``users`` and ``items`` where the format states that. ``scale``: the lowest and the highest
+    rating; None for any. ``stated``: where, for a message."""
+
+    users: float = math.inf
+    items: float = math.inf
+    scale: tuple[float, float] | None = None
+    stated: str = ""
+
+    def hold(self, triples: Triples) -> bool:
+        """For all of them at once."""
+        ids = ((triples.users, self.users), (triples.items, self.items))
+        if len(triples) and any(each.min() < 1 or each.max() > most for each, most in ids):
+            return False
+        low, high = self.scale or (-math.inf, math.inf)
+        ratings = triples.ratings
+        return bool((np.isfinite(ratings) & (ratings >= low) & (ratings <= high)).all())
+
+    def fault(self, row: Sequence[bytes]) -> str:
+        """Of user, item, rating and time; nothing where all is well."""
+        user, item, rating, time = row
+        found = self.id_fault("user", user) or self.id_fault("item", item) or _no_integer("time", time)
+        if found:
+            return found
+        value = float(rating) if NUMBER.fullmatch(rating.strip()) else math.nan
+        if not math.isfinite(value):
+            return f"the rating {shown(rating)} is no finite number; give one such as 3.5"
+        if self.scale and not self.scale[0] <= value <= self.scale[1]:
+            low, high = self.scale
+            return f"the rating {value:g} is out of range; give one from {low:g} to {high:g}, or another dataset.scale"
+        return ""
+
+    def id_fault(self, name: str, word: bytes) -> str:
+        """``name``: user or item."""
+        most = self.users if name == "user" else self.items
+        if found := _no_integer(name, word):
+            return found
+        if int(word) < 1:
+            return f"the {name} {int(word)} is out of range; ids count from 1"
+        return f"the {name} {int(word)} is out of range; {self.stated} from 1 to {most:.0f}" if int(word) > most else ""
+
+
+def _no_integer(name: str, word: bytes) -> str:
+    good = INTEGER.fullmatch(word.strip())
+    return "" if good else f"the {name} {shown(word)} is no integer; give a number such as 17"
+
+
+def shown(word: bytes) -> str:
+    """For a message, which is one line."""
+    return ascii(word[:20].decode("latin-1"))

@@ -1,0 +1,120 @@
+"""Matrix factorisation where the factors of items travel and those of users are solved for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from commexp.problems.base import Setting
+from commexp.problems.data import Data
+from commexp.problems.ratings.data import Ratings
+from commexp.problems.ratings.factorisation import CHUNK, Factorisation, Picks, add_rows, taken
+
+SHORT = 32  # users with at most so many ratings are looked at together
+
+
+class ItemFactors(Factorisation):
+    """x = (V, b), a row an item. A sample is a user with all ratings; each user belongs to one worker. With the rows
+    a_i = (v_i, 1), y_i = r_ui - mu - b_i over the items i that user u has rated, and w = (u_u, c_u),
+
+        f_n(x) = (lam/m) (|V|^2 + |b|^2) + (N/m) sum_u min_w [ sum_i (y_i - <a_i, w>)^2 + lam |w|^2 ]
+
+    The minimum is at (A^T A + lam I)^-1 A^T y, so the users' factors are no state of anybody's, and the gradient of
+    f_n is the partial gradient by V and b at that place (envelope theorem). lam must be positive. A batch of users is
+    scaled to give f_n on average; its gradient is that of the batch, the regulariser of V and b whole.
+    Source: variable projection, Golub and Pereyra, Inverse Problems 19(2), 2003. All else: see Factorisation.
+
+    Raises ValueError where a user's ratings lie with several workers.
+    """
+
+    def __init__(self, data: Data, setting: Setting, rank: int, lam: float, bias: bool, start: float) -> None:
+        refuse_cut_users(data.train_x, setting)
+        super().__init__(data, setting, rank, lam, bias, start)
+        order = torch.argsort(data.train_x.users, stable=True).to(self.device)
+        self.items, self.targets = self.train[0].items[order], self.train[1][order]  # user by user
+        self.starts = self.user_counts.cumsum(0) - self.user_counts
+        self.decay = self.lam / self.count * self.rated.to(self.dtype)[:, None]
+
+    def make_pools(self, train: Ratings) -> tuple[list[Tensor], Tensor]:
+        return [torch.unique(train.users[rows]) for rows in self.setting.own], torch.unique(train.users)
+
+    def make_tables(self) -> dict[str, Tensor]:
+        return {"items": self.item_counts}
+
+    def gradients(self, rows: Tensor, picks: Picks) -> tuple[Tensor, Tensor]:
+        losses = torch.stack([(self.decay * row.square()).sum() for row in rows])
+        grads = torch.mul(rows, 2 * self.decay, out=torch.empty(rows.shape, dtype=self.dtype, device=self.device))
+        flat = grads.view(-1, self.width)
+        worker, users, weights = picks.flat(self.device)
+        for chosen in self._alike(users):
+            here = chosen.to(self.device)
+            w, share = worker[here], weights[here].to(self.dtype)
+            known, items, targets = self._rated_by(users[chosen])
+            found, errors = self._solved(taken(rows, w[:, None], items), targets, known)
+            loss = errors.square().sum(1) + self.lam * found.square().sum(1)
+            add_rows(losses, w, share * loss)
+            slopes = -2 * share[:, None] * errors
+            found[:, self.rank :] = 1
+            place = w[:, None] * rows.shape[1] + items
+            add_rows(flat, place[known], (slopes[:, :, None] * found[:, None])[known])
+        return losses, grads
+
+    def factors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        users = rows.new_zeros(len(self.user_counts), self.width)
+        for chosen in self._alike(self.everybody):
+            known, items, targets = self._rated_by(self.everybody[chosen])
+            users[self.everybody[chosen].to(self.device)] = self._solved(rows[items], targets, known)[0]
+        return users, rows
+
+    def _alike(self, users: Tensor) -> Iterator[Tensor]:
+        """Places in ``users``, all of them, in groups of similar numbers of ratings."""
+        counts = self.user_counts[users]
+        order = torch.argsort(counts, descending=True, stable=True)
+        left = counts[order]
+        while len(order):
+            longest = int(left[0])
+            fitting = max(1, CHUNK // longest)
+            size = min(fitting, int((left > (longest // 2 if longest > SHORT else 0)).sum()))
+            yield order[:size]
+            order, left = order[size:], left[size:]
+
+    def _rated_by(self, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of g users whether there is a rating (bool), its item and its target, [g, L] each, L the longest's."""
+        counts, starts = self.user_counts[users].to(self.device), self.starts[users].to(self.device)
+        across = torch.arange(int(counts.max()), device=self.device)
+        known = across < counts[:, None]
+        place = torch.where(known, starts[:, None] + across, starts[:, None])
+        return known, self.items[place], self.targets[place]
+
+    def _solved(self, rows: Tensor, targets: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Items' rows [g, L, width], targets and whether they count [g, L] -> the minimising w [g, width] and what is
+        left of the targets [g, L]; NaN where there is no telling, in a run that diverges."""
+        rows = rows * known[:, :, None]
+        targets = targets * known
+        if self.bias:
+            targets = targets - rows[:, :, self.rank]
+            rows[:, :, self.rank] = known.to(self.dtype)
+        gram = rows.mT @ rows
+        gram.diagonal(dim1=1, dim2=2).add_(self.lam)
+        root, failed = torch.linalg.cholesky_ex(gram)
+        found = torch.cholesky_solve(rows.mT @ targets[:, :, None], root)
+        found.masked_fill_(failed[:, None, None] > 0, torch.nan)
+        return found.squeeze(2), targets - (rows @ found).squeeze(2)
+
+
+def refuse_cut_users(train: Ratings, setting: Setting) -> None:
+    """Raises ValueError where a user's ratings lie with several workers."""
+    worker = torch.empty(len(train), dtype=torch.long)
+    for n, rows in enumerate(setting.parts):
+        worker[rows] = n
+    last = torch.empty(train.n_users, dtype=torch.long)
+    last[train.users] = worker
+    cut = (last[train.users] != worker).nonzero()
+    if len(cut):
+        user = int(train.users[cut[0, 0]])
+        raise ValueError(
+            f"model.travels=items: the partition cuts users in several pieces, such as number {user}; give "
+            "partition=by_user, or model.travels=all"
+        )

@@ -1,0 +1,72 @@
+"""How ratings are split over workers: whole users, or blocks of users and items."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+from commexp.problems.data import Data
+from commexp.problems.datasets.partition import Partition, Shares
+from commexp.problems.ratings.data import Ratings
+
+
+@dataclass
+class ByUser(Partition):
+    """Each worker gets whole users: the one with the most ratings first, each to whoever has the fewest ratings."""
+
+    def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
+        users = _ratings(data, "by_user").users.numpy()
+        counts = np.bincount(users)
+        if workers > np.count_nonzero(counts):
+            some = f"the {np.count_nonzero(counts)} users with ratings"
+            raise ValueError(f"workers={workers}: more workers than {some}; give fewer")
+        owner = balanced(counts, workers, rng)[users]
+        return [np.flatnonzero(owner == n) for n in range(workers)]
+
+
+@dataclass
+class Blocks(Partition):
+    """A grid: users in ``users`` groups, items in N / ``users``, of about as many ratings each; worker n gets what the
+    users of one group have rated of one group's items. Null: the number next below sqrt(N) that divides N.
+    Source: the blocks of Gemulla et al., KDD 2011, section 4. Raises ValueError for what does not divide N.
+    """
+
+    users: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
+
+    def __post_init__(self) -> None:
+        if self.users is not None and self.users < 1:
+            raise ValueError(f"users={self.users}: must not be less than 1; give a number of groups, or null")
+
+    def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
+        ratings = _ratings(data, "blocks")
+        groups = self.users or max(d for d in range(1, math.isqrt(workers) + 1) if workers % d == 0)
+        if workers % groups:
+            raise ValueError(f"partition.users={groups}: does not divide workers={workers}; give a divisor, or null")
+        u, i = ratings.users.numpy(), ratings.items.numpy()
+        row = balanced(np.bincount(u), groups, rng)[u]
+        column = balanced(np.bincount(i), workers // groups, rng)[i]
+        owner = row * (workers // groups) + column
+        return [np.flatnonzero(owner == n) for n in range(workers)]
+
+
+def balanced(counts: np.ndarray, groups: int, rng: np.random.Generator) -> np.ndarray:
+    """A group for each user or item with so many ratings: the largest first, equals in random order, each into the
+    group with the fewest ratings."""
+    present = rng.permutation(np.flatnonzero(counts))
+    group = np.zeros(len(counts), dtype=np.int64)
+    loads = [(0, n) for n in range(groups)]
+    for k in present[np.argsort(-counts[present], kind="stable")].tolist():
+        load, n = loads[0]
+        group[k] = n
+        heapq.heapreplace(loads, (load + int(counts[k]), n))
+    return group
+
+
+def _ratings(data: Data, name: str) -> Ratings:
+    if not isinstance(data.train_x, Ratings):
+        raise ValueError(f"partition={name}: the data are no ratings; give partition=iid or natural")
+    return data.train_x

@@ -1,0 +1,80 @@
+"""Who rated what when: numbering, duplicates, and what is held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from commexp.problems.data import Data
+from commexp.problems.ratings.data import Ratings
+from commexp.seeding import numpy_generator
+
+SPLITS = ("random", "time")
+
+
+@dataclass
+class Triples:
+    """``users``, ``items``, ``times``: integers [m]. ``ratings``: floats [m]. Times ascend with time, in any unit;
+    ``timed``: whether anybody has said them."""
+
+    users: np.ndarray
+    items: np.ndarray
+    ratings: np.ndarray
+    times: np.ndarray
+    timed: bool = True
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @cached_property
+    def numbers(self) -> tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]:
+        """Of users and of items: each id's place among those that there are, in ascending order, int64 [m], and how
+        many there are."""
+        import pandas as pd  # a third of a second that no other run needs
+
+        (users, all_users), (items, all_items) = (pd.factorize(ids, sort=True) for ids in (self.users, self.items))
+        return (users.astype(np.int64), len(all_users)), (items.astype(np.int64), len(all_items))
+
+    def repeated(self) -> int | None:
+        """The first rating whose user has rated its item before; None where there is none."""
+        (users, _), (items, _) = self.numbers
+        pairs = users * (int(items.max()) + 1) + items
+        in_order = np.sort(pairs)
+        if not (in_order[1:] == in_order[:-1]).any():
+            return None
+        first = np.unique(pairs, return_index=True)[1]
+        return int(np.setdiff1d(np.arange(len(pairs)), first)[0])
+
+
+def held_out(triples: Triples, share: float, split: str, seed: int) -> np.ndarray:
+    """Whether each rating is of the test set, bool [m]. ``random``: round(share m) of all, by the seed. ``time``: of
+    each user with m_u ratings the last floor(share m_u), so nobody is without training ratings."""
+    m = len(triples)
+    test = np.zeros(m, dtype=bool)
+    if split == "random":
+        test[numpy_generator(seed, "split").permutation(m)[: round(share * m)]] = True
+        return test
+    order = np.lexsort((triples.items, triples.times, triples.users))
+    starts = np.flatnonzero(np.diff(triples.users[order], prepend=np.nan))
+    counts = np.diff(starts, append=m)
+    place = np.arange(m) - np.repeat(starts, counts)  # of each rating among its user's
+    test[order] = place >= np.repeat(counts - np.floor(share * counts).astype(int), counts)
+    return test
+
+
+def divided(triples: Triples, share: float, split: str, seed: int, dtype: torch.dtype) -> Data:
+    """Users and items numbered in ascending order of their ids. Raises ValueError where a set would be empty."""
+    test = held_out(triples, share, split, seed)
+    if test.all() or not test.any():
+        raise ValueError(
+            f"dataset.test={share}: one of the two sets of {len(triples)} ratings would be empty; give another share, "
+            "or more ratings"
+        )
+    (users, all_users), (items, all_items) = triples.numbers
+    pairs = Ratings(torch.from_numpy(users), torch.from_numpy(items), all_users, all_items)
+    ratings = torch.tensor(triples.ratings, dtype=dtype)
+    rows = [torch.from_numpy(np.flatnonzero(side)) for side in (~test, test)]
+    return Data(pairs[rows[0]], ratings[rows[0]], pairs[rows[1]], ratings[rows[1]])

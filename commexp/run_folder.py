@@ -1,0 +1,373 @@
+"""The run folder: what a run leaves, written so that no moment of dying can spoil it."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import fcntl
+import io
+import json
+import logging
+import math
+import os
+import re
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from commexp import files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FINISHED = ("completed", "diverged")
+FORMATS = ("png", "pdf")  # of each figure
+READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # no fifo blocks it
+
+
+#: what ``write_atomic`` leaves beside a file, or a picture's older writer, when it is killed
+LITTER = re.compile(r"\..+\.(csv|json|yaml|md|tex|html|png|pdf|npy|safetensors)\.[^.]+|tmp\w{8}\.(png|pdf)")
+
+
+def write_atomic(path: Path, content: bytes | bytearray | str) -> None:
+    """Replaces ``path`` by ``content`` in one step: temporary file beside it, fsync, rename. Its permissions are what
+    the user's umask leaves. Raises OSError, which names ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, content)
+
+
+def replace(path: Path, content: bytes | bytearray | str) -> None:
+    """The same in a folder that is there."""
+    temporary = None
+    try:
+        handle, temporary = _beside(path)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(temporary, path)  # before it is closed, and no longer held
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+
+
+def _beside(path: Path) -> tuple[int, Path]:
+    """A new file beside ``path``, which this process holds, so that nobody takes it for litter."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            if hold(handle):
+                return handle, temporary
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def sweep_up(folder: Path) -> None:
+    """Removes what writers that were killed have left in ``folder``; what a living one holds stays."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if LITTER.fullmatch(path.name) and not path.is_dir():
+                remove_unheld(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_atomic(path, as_json(content))
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(content), indent=2) + "\n"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The file's object, or an empty one where there is no readable file."""
+    try:
+        loaded = files.read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become their names."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment's folder, finished or not."""
+
+    folder: Path
+    _place: list[tuple[int, int]] = field(default_factory=list, init=False, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def status(self) -> str | None:
+        """running, completed, interrupted, diverged or failed; None where there is no run. A run that says that it is
+        running while nobody holds its lock has been killed: it is interrupted."""
+        said = self.recorded
+        return "interrupted" if said == "running" and is_held(self.folder / LOCK) is False else said
+
+    @property
+    def recorded(self) -> str | None:
+        """The status that meta.json tells."""
+        said = self.meta.get("status")
+        return said if isinstance(said, str) else None
+
+    @property
+    def finished(self) -> bool:
+        return self.recorded in FINISHED
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return read_json(self.folder / "meta.json")
+
+    @property
+    def on_wall_clock(self) -> bool:
+        """Whether ``sim_seconds`` are real ones: where real processes decide whose message comes first."""
+        return self.meta.get("clock") == "wall"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return read_json(self.folder / "summary.json")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """As plain values. Raises OSError or ValueError where it cannot be read."""
+        loaded = files.read_yaml(self.folder / "config.yaml")
+        if not isinstance(loaded, dict):
+            raise ValueError("holds no keys with values")
+        return loaded
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """A row per evaluation; the columns are explained in the README."""
+        return self.table("metrics")
+
+    @property
+    def traffic(self) -> pd.DataFrame:
+        """A row per exchange and direction."""
+        return self.table("traffic")
+
+    def table(self, name: str, /, **types: str) -> pd.DataFrame:
+        """``name``.csv; empty where there is none, or nothing in it. ``types``: of columns, where they are not to be
+        guessed. Raises OSError or ValueError for one that cannot be read."""
+        import pandas as pd  # a third of a second that commexp --help does not need
+
+        path = self.folder / f"{name}.csv"
+        text = files.read_csv(path) if os.path.lexists(path) else ""
+        return pd.read_csv(io.StringIO(text), low_memory=False, dtype=types) if text else pd.DataFrame()
+
+    def set_meta(self, **changes: Any) -> None:
+        self.write("meta.json", as_json({**self.meta, **changes}))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        self.write("summary.json", as_json(summary))
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        self.write("config.yaml", yaml.dump(dict(config), Dumper=_Plain, sort_keys=False))
+
+    def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """``name``.csv: a header and a line per row; numbers in full, so that ``rows`` reads the same ones back."""
+        self.write(f"{name}.csv", as_csv(rows, list(rows[0]) if rows else []))
+
+    def write(self, name: str, content: bytes | bytearray | str) -> None:
+        """The file ``name``, in one step. Raises FileNotFoundError where the folder that was locked is gone."""
+        if self._place:  # this process holds the lock
+            self.check_place()
+            replace(self.folder / name, content)
+        else:
+            write_atomic(self.folder / name, content)
+
+    def check_place(self) -> None:
+        """Raises FileNotFoundError where the folder that was locked has been removed or renamed, or is another."""
+        try:
+            there = [_identity(self.folder)]
+        except OSError:
+            there = []
+        if self._place and there != self._place:
+            gone = "the run's folder has been removed or renamed while the run went on"
+            raise FileNotFoundError(errno.ENOENT, gone, str(self.folder))
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows that ``write_rows`` wrote. Raises OSError or ValueError for a file that cannot be read."""
+        text = io.StringIO(files.read_csv(self.folder / f"{name}.csv"), newline="")
+        return [{key: from_cell(text) for key, text in row.items()} for row in csv.DictReader(text)]
+
+    def clear(self) -> None:
+        """Empties the folder, but for the lock that this process holds."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Removes what writers that were killed have left, and the checkpoints of a run that has ended. For whoever
+        holds the lock."""
+        for folder in (self.folder, self.folder / "checkpoints", self.folder / "figures"):
+            sweep_up(folder)
+        if self.finished:
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def make_folder(self) -> None:
+        """Makes the folder. Raises OSError if it cannot be made or written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.folder):
+            pass
+
+    @contextmanager
+    def logging(self, log: logging.Logger, rank: int) -> Iterator[None]:
+        """What ``log`` is told goes to run.log, or for another process than the first to logs/rank-<rank>.log; so
+        does, there, whatever that process prints."""
+        path = self.folder / (f"logs/rank-{rank}.log" if rank else "run.log")
+        path.parent.mkdir(exist_ok=True)
+        if rank:
+            with open(path, "ab") as file:
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                    os.dup2(file.fileno(), stream.fileno())
+        handler = RunLog(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        level = log.level
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+            log.removeHandler(handler)
+            handler.close()
+
+    def is_locked(self) -> bool:
+        """Whether a process is running it."""
+        return bool(is_held(self.folder / LOCK))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process at a time; the operating system lets go when its holder dies, however it dies."""
+        lock = FileLock(self.folder / LOCK)
+        try:
+            try:
+                lock.acquire(timeout=GLANCE, poll_interval=GLANCE / 10)
+            except Timeout:
+                print(f"commexp: note: {self.name} is being run by another process; waiting for it", file=sys.stderr)
+                lock.acquire()
+            self._place[:] = [_identity(self.folder)]
+        except OSError as error:
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(self.folder)) from error
+        try:
+            yield
+        finally:
+            self._place.clear()
+            lock.release()
+
+
+class RunLog(logging.FileHandler):
+    """A full disk ends the run with a line of its own; the log does not print a traceback for each of its lines."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
+LOCK = ".lock"
+GLANCE = 0.5  # seconds: others may hold the lock for a moment to see whether it is held
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    about = os.stat(folder)
+    return about.st_dev, about.st_ino
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], header: bool = True) -> str:
+    """A line per row, after one of the columns' names."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+class _Plain(yaml.SafeDumper):
+    """A list that occurs twice is written twice: a file with aliases would not be read again."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def from_cell(text: str) -> int | float | str:
+    """What a cell of a CSV file stands for."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def is_held(path: Path) -> bool | None:
+    """Whether a process holds the lock on this file; None where that cannot be known. Nothing is written, and whoever
+    wants the lock in that moment has to try a second time."""
+    try:
+        handle = os.open(path, READING)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(handle)
+    return False
+
+
+def hold(handle: int) -> bool:
+    """Holds what is open for as long as it is. False where it has been removed in the meantime."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return os.fstat(handle).st_nlink > 0
+
+
+def remove_unheld(path: Path) -> None:
+    """Removes a file or a folder unless a process holds it, or that cannot be known. What cannot be removed stays."""
+    with suppress(OSError):
+        handle = os.open(path, READING | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if stat.S_ISDIR(os.fstat(handle).st_mode):
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        finally:
+            os.close(handle)
