@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 from commexp.api import compose_config
 from commexp.check.batch import result, run_all
 from commexp.config.plan import prepare
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.report.style import figure, line_style, log_scale, save
 from commexp.report.tables import markdown
 from commexp.run_folder import Run, write_atomic
@@ -49,7 +49,7 @@ def words(name: str, step: float) -> list[str]:
 @cache
 def least() -> float:
     """F at its minimum, by L-BFGS."""
-    made = Trial(prepare(compose_config(words("sync_ps", 0.1))), torch.device("cpu"), Run(OUT / "none"))
+    made = ExperimentSetup(prepare(compose_config(words("sync_ps", 0.1))), torch.device("cpu"), Run(OUT / "none"))
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = made.problem.training_gradient(torch.from_numpy(x))

@@ -24,7 +24,7 @@ from commexp.algorithms.asynchronous.asynchronous import Asynchronous
 from commexp.api import compose_config
 from commexp.config.messages import UserError
 from commexp.config.plan import prepare
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.report.style import compact, figure, line_style, log_scale, save
 from commexp.report.tables import markdown
 from commexp.run_folder import Run, write_atomic
@@ -78,11 +78,11 @@ def words_of(words: Sequence[str]) -> list[str]:
     return ["+experiment=async_logistic", *words]
 
 
-def trial(words: Sequence[str]) -> Trial:
-    return Trial(prepare(compose_config(words_of(words))), torch.device("cpu"), Run(OUT / "none"))
+def trial(words: Sequence[str]) -> ExperimentSetup:
+    return ExperimentSetup(prepare(compose_config(words_of(words))), torch.device("cpu"), Run(OUT / "none"))
 
 
-def objective(made: Trial, x: torch.Tensor) -> float:
+def objective(made: ExperimentSetup, x: torch.Tensor) -> float:
     return made.problem.training_gradient(x)[0]
 
 

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from netlab import NetLab, NetLabError
 
 from commexp.comm import Communicator, Ledger, Processes
-from commexp.compressors import FP16, Compressor, NoCompression, PowerSGD, Setup, Sign, Threshold, TopK
+from commexp.compressors import FP16, CodecContext, Compressor, NoCompression, PowerSGD, Sign, Threshold, TopK
 from commexp.topologies import Gossip, Mixer, Ring
 from commexp.units import human_bytes
 
@@ -63,7 +63,7 @@ def rank() -> None:
         x = torch.randn(
             1, 4 * DIM if isinstance(codec, Sign) else DIM, generator=torch.Generator().manual_seed(links.rank)
         )
-        codec.setup(Setup(worker_ids=[links.rank]))
+        codec.setup(CodecContext(worker_ids=[links.rank]))
         mixer = Mixer(Ring(), Gossip(rounds=2), HOSTS, 0)
         kind = "auto" if exchange in OTHERS else exchange
         comm = Communicator(HOSTS, Ledger(), kind, links=links, mixer=mixer)

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from netlab import NetLab, NetLabError
 
 from commexp.comm import Communicator, Ledger, Processes, exchange, stretch_ends
-from commexp.compressors import Compressor, NoCompression, Setup, TopK
+from commexp.compressors import CodecContext, Compressor, NoCompression, TopK
 from commexp.experiment.record import busy
 from commexp.network import Compute, Link, Network, NoStragglers, VirtualClock
 from commexp.topologies import Gossip, Mixer, Ring, Star
@@ -62,7 +62,7 @@ def rank(slow: int | None, cases: list[str]) -> None:
         graph = {"ring": Ring(), "star": Star()}.get(kind)
         mixer = None if graph is None else Mixer(graph, Gossip(), HOSTS, 0)
         comm = Communicator(HOSTS, Ledger(), "auto" if mixer or ahead else kind, links=links, mixer=mixer)
-        codec.setup(Setup(worker_ids=[links.rank]))
+        codec.setup(CodecContext(worker_ids=[links.rank]))
         x = torch.randn(1, DIM, generator=torch.Generator().manual_seed(links.rank))
         weights = torch.full((1,), 1 / HOSTS)
         message, walls = codec.encode(x), []

@@ -15,7 +15,7 @@ from bench_core import alternately
 from codec_study import against_cast, drive, plain_codec, registered
 from torch import Tensor
 
-from commexp.compressors import Compressor, ErrorFeedback, RegTopK, Setup, TopK
+from commexp.compressors import CodecContext, Compressor, ErrorFeedback, RegTopK, TopK
 from commexp.compressors.select import Selector
 from commexp.compressors.wire import pack_bits, unpack_bits
 from commexp.report.tables import markdown
@@ -133,7 +133,7 @@ def codecs() -> None:
     x, shapes, rows = vector("heavy tail"), resnet18_shapes(), []
     for name in registered():
         codec, _ = plain_codec(name)
-        codec.setup(Setup(shapes=shapes))
+        codec.setup(CodecContext(shapes=shapes))
         encoding, decoding, casting = against_cast(codec, x, 5)
         bits = 8 * sum(m.nbytes for m in drive(codec, x)[1]) / DIM
         times = [

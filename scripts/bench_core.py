@@ -16,7 +16,7 @@ import torch
 from commexp.api import compose_config
 from commexp.config.plan import prepare
 from commexp.experiment.execute import folder_of
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.problems.classification import Classification
 from commexp.report.tables import markdown
 from commexp.seeding import generator
@@ -37,10 +37,10 @@ def alternately(calls: Sequence[Callable[[], object]], rounds: int) -> list[floa
     return [statistics.median(t) for t in times]
 
 
-def make(*overrides: str) -> Trial:
+def make(*overrides: str) -> ExperimentSetup:
     """A run that is ready for its first round."""
     plan = prepare(compose_config(overrides))
-    return Trial(plan, torch.device("cpu"), folder_of(plan))
+    return ExperimentSetup(plan, torch.device("cpu"), folder_of(plan))
 
 
 def gradients(total: int) -> None:

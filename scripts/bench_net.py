@@ -27,11 +27,11 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as powersgd
 from torch.nn.parallel import DistributedDataParallel
 
-from commexp.algorithms import SGD, Context
+from commexp.algorithms import SGD, AlgorithmContext
 from commexp.comm import Communicator, Ledger, Processes
-from commexp.compressors import FP16, Compressor, ErrorFeedback, NoCompression, PowerSGD, Setup, Sign, TopK
+from commexp.compressors import FP16, CodecContext, Compressor, ErrorFeedback, NoCompression, PowerSGD, Sign, TopK
 from commexp.launch.single import keep_memory
-from commexp.problems import Finite, Problem
+from commexp.problems import NonFiniteGuard, Problem
 from commexp.problems.base import Ready
 from commexp.problems.gradients import ModuleGradients
 
@@ -75,9 +75,11 @@ def ours(codec: Compressor, x: Tensor, y: Tensor, links: Processes) -> Step:
     """What the runner does in a round, evaluations and tables left out."""
     problem = Perceptron(x, y)
     comm = Communicator(HOSTS, Ledger(), links=links, ask=lambda: (0, 0, 0))
-    codec.setup(Setup(0, comm.worker_ids, problem.shapes))
+    codec.setup(CodecContext(0, comm.worker_ids, problem.shapes))
     algorithm = SGD(lr=LR)
-    algorithm.setup(Context(Finite(problem, comm.worker_ids, "stop"), comm, codec, 10**6, problem.start))
+    algorithm.setup(
+        AlgorithmContext(NonFiniteGuard(problem, comm.worker_ids, "stop"), comm, codec, 10**6, problem.start)
+    )
 
     def step() -> None:
         comm.begin_round(comm.ledger.round + 1)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from commexp.api import compose_config
-from commexp.compressors import Compressor, Message, Setup
+from commexp.compressors import CodecContext, Compressor, Message
 from commexp.config.components import around_codec, build
 from commexp.config.messages import CONF
 from commexp.config.plan import prepare
@@ -155,13 +155,13 @@ def measure(name: str, changes: dict[str, float], a: Tensor, shapes: dict[str, l
     bits = 0
     for worker, g in enumerate(a.split(1)):
         codec, _ = plain_codec(name, changes)
-        codec.setup(Setup(worker_ids=[worker], shapes=shapes))
+        codec.setup(CodecContext(worker_ids=[worker], shapes=shapes))
         decoded, messages, _, _ = drive(codec, g)
         error += float((decoded - g[0]).double().square().sum())
         norm += float(g.double().square().sum())
         bits += 8 * sum(m.nbytes for m in messages)
     codec, _ = plain_codec(name, changes)
-    codec.setup(Setup(worker_ids=[0], shapes=shapes))
+    codec.setup(CodecContext(worker_ids=[0], shapes=shapes))
     encoding, decoding, casting = against_cast(codec, a[:1], ROUNDS)
     return {
         "error": error / norm,

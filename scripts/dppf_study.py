@@ -29,11 +29,11 @@ SEEDS = range(5)
 TUNING_SEEDS = (100,)
 BUDGET = 9  # settings that are tried for each method at each tau
 
-Setting = dict[str, float]
+ProblemContext = dict[str, float]
 Cell = tuple[str, int]  # method, tau
 
 
-def grid(**values: Sequence[float]) -> list[Setting]:
+def grid(**values: Sequence[float]) -> list[ProblemContext]:
     """Every combination of the values of algo's fields."""
     settings = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
     assert len(settings) == BUDGET
@@ -56,7 +56,7 @@ CELLS: list[Cell] = [(m, tau) for m in SPACES for tau in ((1,) if m in ("sgd", "
 NAMES = {"sgd": "SGD", "sam": "SGD + SAM", "localsgd": "LocalSGD", "qsr": "LocalSGD + QSR", "dppf": "DPPF"}
 
 
-def words(cell: Cell, setting: Setting, seed: int, validation: bool = False) -> tuple[str, ...]:
+def words(cell: Cell, setting: ProblemContext, seed: int, validation: bool = False) -> tuple[str, ...]:
     method, tau = cell
     fields = [f"algo.{name}={value:g}" for name, value in setting.items()]
     local = [f"algo.tau={tau}"] if tau > 1 else []

@@ -20,7 +20,7 @@ from commexp.api import compose_config
 from commexp.check.batch import result, run_all
 from commexp.config.messages import UserError
 from commexp.config.plan import prepare
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.report.curves import draw_line, dress
 from commexp.report.style import figure, save
 from commexp.report.tables import markdown
@@ -182,7 +182,7 @@ def logistic() -> None:
 def solved(words: Sequence[str]) -> float:
     """The objective at scikit-learn's solution (SAGA) of the same problem, F the mean of the workers' means."""
     plan = prepare(compose_config(words))
-    problem = Trial(plan, torch.device("cpu"), Run(OUT / "none")).problem
+    problem = ExperimentSetup(plan, torch.device("cpu"), Run(OUT / "none")).problem
     signed, shares = problem.margins.signed.numpy(), problem.shares.numpy()  # type: ignore[attr-defined]
     labels = [1 - 2 * (i % 2) for i in range(len(signed))]  # a sample and its mirror image have the same loss
     features = signed * torch.tensor(labels).numpy()[:, None]

@@ -17,7 +17,7 @@ from typing import Any
 from hydra.utils import get_class
 
 from commexp.compressors import Feedback
-from commexp.config.components import Around
+from commexp.config.components import CodecWrapping
 from commexp.config.messages import CONF, node_of
 from commexp.config.schema import UNHASHED, Comm, Config, Launch, Speed
 from commexp.topologies import Gossip
@@ -28,7 +28,7 @@ TITLES = {
     "partition": "Partitions", "prox": "Proximal terms", "straggler": "Stragglers", "topology": "Topologies",
 }  # fmt: skip
 SECTIONS: dict[str, tuple[type, ...]] = {
-    "comm": (Comm,), "speed": (Speed,), "launch": (Launch,), "gossip": (Gossip,), "compress": (Around, Feedback),
+    "comm": (Comm,), "speed": (Speed,), "launch": (Launch,), "gossip": (Gossip,), "compress": (CodecWrapping, Feedback),
 }  # fmt: skip
 
 

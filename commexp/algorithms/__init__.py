@@ -4,7 +4,7 @@ from commexp.algorithms.asynchronous.async_ps import AsyncPS
 from commexp.algorithms.asynchronous.async_sgd import AsyncSGD
 from commexp.algorithms.asynchronous.ssp import SSP
 from commexp.algorithms.asynchronous.sync_ps import SyncPS
-from commexp.algorithms.base import Algorithm, Asynchrony, Context, Redundancy
+from commexp.algorithms.base import Algorithm, AlgorithmContext, Asynchrony, Redundancy
 from commexp.algorithms.coded.exact_coding import ExactCoding
 from commexp.algorithms.coded.gradient_coding import GradientCoding
 from commexp.algorithms.coded.ignore import IgnoreStragglers
@@ -39,11 +39,11 @@ __all__ = [
     "SGD",
     "SSP",
     "Algorithm",
+    "AlgorithmContext",
     "AsyncPS",
     "AsyncSGD",
     "Asynchrony",
     "Choco",
-    "Context",
     "DeepStorm",
     "DiLoCo",
     "ExactCoding",

@@ -14,7 +14,7 @@ from commexp.comm import Communicator
 from commexp.compressors import Compressor, Message
 
 if TYPE_CHECKING:
-    from commexp.allocations import Held
+    from commexp.allocations import Assignment
     from commexp.problems import Problem
 
 
@@ -24,14 +24,14 @@ class Redundancy:
     problem's gradients. ``late``: the share of late workers. ``answered``: of round t = 0, 1, ..., bool [N].
     ``code``: the allocation's exact code B [N, M]; raises ValueError where it has none."""
 
-    held: Held
+    held: Assignment
     here: Sequence[int]
     late: float
     answered: Callable[[int], np.ndarray]
     code: Callable[[], np.ndarray]
 
 
-class Order(NamedTuple):
+class WorkItem(NamedTuple):
     """What the server sends a worker. ``body``: x [J], or what the method makes of ``kind``. ``version``: updates of x
     so far. ``heard``: messages that the server has had. ``done``: local steps that the worker is known to have done.
     """
@@ -43,13 +43,13 @@ class Order(NamedTuple):
     kind: int = 0
 
 
-class Letter(NamedTuple):
+class WorkerUpdate(NamedTuple):
     """What comes from a worker. ``base``: the order on which its work was done, if that was not the last one that it
     has been sent. ``done``: local steps that it has done in all."""
 
     message: Message
     done: int
-    base: Order | None = None
+    base: WorkItem | None = None
 
 
 class Clock(Protocol):
@@ -84,19 +84,19 @@ class Asynchrony(Protocol):
     def fit(self, worker: int, seconds: float) -> int:
         """How many gradients the worker computes in so many seconds, 1 or more."""
 
-    def serve(self, worker: int, order: Order, gradients: float, up: int) -> bool:
+    def serve(self, worker: int, order: WorkItem, gradients: float, up: int) -> bool:
         """Sends the order; the worker computes ``gradients`` of a batch, and will send ``up`` bytes. False where it is
         not there."""
 
     def arrivals(self, every: Sequence[int] = ()) -> list[int]:
         """The workers whose messages are dealt with next; where ``every`` is given, all of those that are there."""
 
-    def letter(self, worker: int) -> Letter:
+    def letter(self, worker: int) -> WorkerUpdate:
         """Of one of the last ``arrivals``."""
 
 
 @dataclass
-class Context:
+class AlgorithmContext:
     """The world of one run: the problem, the exchange, the compressor, the local steps of a worker in the whole run,
     the start x_0 [J]. ``debug``: what must hold in every round is asserted. ``redundancy``: of coded methods.
     ``asynchrony``: of asynchronous ones."""
@@ -118,7 +118,7 @@ class Algorithm(ABC):
     It never asks where a worker lives.
     """
 
-    context: Context
+    context: AlgorithmContext
     tau = 1  # local steps between two exchanges, where the number is fixed
     gradients = 1  # gradients that a worker computes in a local step
     compressible = True  # whether what is exchanged may be compressed ...
@@ -131,7 +131,7 @@ class Algorithm(ABC):
     coded = False  # its problem's gradients are those of subsets that several workers hold, and nobody waits for all
 
     @abstractmethod
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         """Takes its place in the world; called once before the first round. Raises ValueError, in words for the user,
         if it cannot work there."""
 
@@ -169,7 +169,7 @@ class Algorithm(ABC):
         """Samples that all workers have drawn so far, where ``batches_of`` cannot say so before."""
         return None
 
-    def closes(self, held: Held) -> tuple[int | None, float | None] | None:
+    def closes(self, held: Assignment) -> tuple[int | None, float | None] | None:
         """Of coded methods: after how many answers, and how many seconds, a round is closed; None: not by their number,
         not by the clock. None for both where all are waited for."""
         return None

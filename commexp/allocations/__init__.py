@@ -8,7 +8,7 @@ B = Cyclic(d=3).code(8, seed=0)
 a = decoding(B, answered)                     # a @ (B @ gradients) is the full sum, [J]; or None
 """
 
-from commexp.allocations.base import Allocation, Balance, Held
+from commexp.allocations.base import Allocation, Assignment, Balance
 from commexp.allocations.codes import decoding, scaled
 from commexp.allocations.cyclic import Cyclic
 from commexp.allocations.design import Design, difference_set
@@ -22,11 +22,11 @@ __all__ = [
     "All",
     "Allocation",
     "AllocationFile",
+    "Assignment",
     "Balance",
     "Cyclic",
     "Design",
     "FractionalRepetition",
-    "Held",
     "Random",
     "Single",
     "decoding",

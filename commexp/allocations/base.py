@@ -21,7 +21,7 @@ class Balance:
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class Assignment:
     """``held``: bool [N, M], read-only: whether worker n holds subset k."""
 
     held: np.ndarray
@@ -84,9 +84,9 @@ class Allocation(ABC):
     def assign(self, workers: int, seed: int) -> np.ndarray:
         """S, bool [N, M]: whether worker n holds subset k. Raises ValueError if there is none for so many workers."""
 
-    def allocation(self, workers: int, seed: int) -> Held:
+    def allocation(self, workers: int, seed: int) -> Assignment:
         """Raises ValueError if there is none for so many workers, or a subset is held by nobody."""
-        made = Held(self.assign(workers, seed))
+        made = Assignment(self.assign(workers, seed))
         lost = np.flatnonzero(made.copies == 0)
         if len(lost):
             raise ValueError(f"allocation: subset {lost[0]} is held by no worker; give each to one or more")

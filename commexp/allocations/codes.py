@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from commexp.allocations.base import Held
+from commexp.allocations.base import Assignment
 
 TOLERANCE = 1e-8
 
 
-def scaled(held: Held, p: float) -> np.ndarray:
+def scaled(held: Assignment, p: float) -> np.ndarray:
     """S[n, k] / (d_k (1 - p)), [N, M]: worker n sends its row times the gradients [M, J], and the sum over those that
     answer, each but with probability ``p``, is the full sum on average.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from commexp.compressors import Compressor, Message, Setup
+from commexp.compressors import CodecContext, Compressor, Message
 from commexp.seeding import generator
 
 Factory = Callable[[], Compressor]
@@ -27,7 +27,7 @@ SHAPES: dict[int, Mapping[str, Sequence[int]]] = {
 def fresh(factory: Factory, dim: int, worker_ids: Sequence[int] | None = None) -> Compressor:
     """A codec set up for vectors of length ``dim``; two of them with the same arguments must behave alike."""
     codec = factory()
-    codec.setup(Setup(seed=3, worker_ids=worker_ids, shapes=SHAPES.get(dim, {}), purpose="check"))
+    codec.setup(CodecContext(seed=3, worker_ids=worker_ids, shapes=SHAPES.get(dim, {}), purpose="check"))
     return codec
 
 

@@ -6,7 +6,7 @@ aggregate = codec.reduce(message, weights)    # sum_n w_n sent_n: [J]
 codec.feedback(aggregate, weights)
 """
 
-from commexp.compressors.base import Compressor, CorruptMessageError, Message, Setup
+from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message
 from commexp.compressors.bf16 import BF16
 from commexp.compressors.composition import Composition
 from commexp.compressors.error_feedback import ErrorFeedback, Feedback
@@ -31,6 +31,7 @@ __all__ = [
     "BF16",
     "FP16",
     "QSGD",
+    "CodecContext",
     "Composition",
     "Compressor",
     "CorruptMessageError",
@@ -46,7 +47,6 @@ __all__ = [
     "PowerSGD",
     "RandK",
     "RegTopK",
-    "Setup",
     "Sign",
     "Sparse",
     "Stochastic",

@@ -80,7 +80,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Setup:
+class CodecContext:
     """Where a compressor works. ``seed``: of its random draws. ``worker_ids``: global ids of the W workers here.
     ``shapes``: of the tensors that make up the flat vector, in order; empty where it is one vector.
     ``purpose``: tells the draws of several compressors in one run apart."""
@@ -123,9 +123,9 @@ class Compressor(ABC):
     #: of one that does not contract, the setting with which it would, as ``field=value``
     contracting: str = ""
 
-    _setup = Setup()
+    _setup = CodecContext()
 
-    def setup(self, setup: Setup) -> None:
+    def setup(self, setup: CodecContext) -> None:
         """Told once, before the first round. Without it: seed 0, workers 0..W-1, one flat vector."""
         self._setup = setup
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, CorruptMessageError, Message, Setup
+from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message
 from commexp.compressors.sparse import Sparse
 from commexp.state import under_prefix, with_prefix
 
@@ -45,7 +45,7 @@ class Composition(Compressor):
         self.cuts = False  # the values are one vector of length k, which cannot be divided
         self.shared_state, self.remembers = entries.shared_state, entries.remembers
 
-    def setup(self, setup: Setup) -> None:
+    def setup(self, setup: CodecContext) -> None:
         self.entries.setup(setup)
         self.values.setup(replace(setup, shapes={}, purpose=f"{setup.purpose}.values"))
 

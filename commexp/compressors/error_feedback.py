@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, Message, Setup
+from commexp.compressors.base import CodecContext, Compressor, Message
 from commexp.state import under_prefix, with_prefix
 
 
@@ -78,7 +78,7 @@ class ErrorFeedback(Compressor):
         if self.how.warmup and self._round <= self.how.warmup:
             self.codec.warm_up((self._round + 1) / (self.how.warmup + 1))
 
-    def setup(self, setup: Setup) -> None:
+    def setup(self, setup: CodecContext) -> None:
         self.codec.setup(setup)
 
     def at(self, t: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, CorruptMessageError, Message, Setup
+from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message
 from commexp.compressors.none import NoCompression
 from commexp.state import under_prefix, with_prefix
 
@@ -66,7 +66,7 @@ class Layerwise(Compressor):
         self._parts: list[Part] = []
         self._latest: tuple[Message, list[Message]] | None = None
 
-    def setup(self, setup: Setup) -> None:
+    def setup(self, setup: CodecContext) -> None:
         self._parts, whole, rest, start = [], [], [], 0
         for name, shape in setup.shapes.items():
             columns = slice(start, start + math.prod(shape))

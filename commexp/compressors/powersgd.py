@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, CorruptMessageError, Message, Setup
+from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message
 from commexp.seeding import generator
 
 LARGE = 2**14  # entries of a matrix from which on a copy of it costs more than taking them one by one
@@ -66,7 +66,7 @@ class PowerSGD(Compressor):
     r (m + n) numbers a worker instead of m n. What worker n contributes to the aggregate is P P^T M_n: that is what
     error feedback takes off its residual. Q starts at random, equal at all workers, and with ``warm_start`` each
     round starts from the last Q. A tensor of more than two axes is the matrix of its first axis by the rest; vectors,
-    and matrices that r columns would not make smaller, travel whole with P. Without shapes (Setup) the vector is
+    and matrices that r columns would not make smaller, travel whole with P. Without shapes (CodecContext) the vector is
     folded into one nearly square matrix. Matrices of one shape are handled as one stack.
     Source: Vogels, Karimireddy and Jaggi, PowerSGD, arXiv 1905.13727, algorithms 1 and 2. Raises ValueError for a rank
     below 1.
@@ -87,7 +87,7 @@ class PowerSGD(Compressor):
         self._plain = torch.empty(0, 0)
         self._dim = 0
 
-    def setup(self, setup: Setup) -> None:
+    def setup(self, setup: CodecContext) -> None:
         super().setup(setup)
         self._dim = 0
 

@@ -6,14 +6,16 @@ from typing import Any
 
 from commexp.allocations import Single
 from commexp.compressors import NoCompression
-from commexp.config.components import Around
+from commexp.config.components import CodecWrapping
 from commexp.config.messages import UserError
 from commexp.config.schema import Config
 from commexp.problems import NoProx
 from commexp.topologies import Complete, Gossip
 
 
-def check_pairs(parts: dict[str, Any], names: dict[str, str], config: Config, around: Around, gossip: Gossip) -> None:
+def check_pairs(
+    parts: dict[str, Any], names: dict[str, str], config: Config, around: CodecWrapping, gossip: Gossip
+) -> None:
     """What the algorithm cannot do with the others."""
     algo, name = parts["algo"], names["algo"]
     if not algo.compressible and not isinstance(parts["compress"], NoCompression):

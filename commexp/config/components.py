@@ -170,7 +170,7 @@ def check_added(given: Sequence[str], nodes: Mapping[str, Any]) -> None:
         if not word.startswith("+") or not field or key not in nodes or "_target_" not in nodes[key]:
             continue
         cls = _any_class(str(nodes[key]["_target_"]), key)
-        around = {f.name for f in dataclasses.fields(Around)} if key == "compress" else set()
+        around = {f.name for f in dataclasses.fields(CodecWrapping)} if key == "compress" else set()
         if (
             dataclasses.is_dataclass(cls)
             and field.partition(".")[0] not in {f.name for f in dataclasses.fields(cls)} | around
@@ -213,7 +213,7 @@ def _mistyped(key: str, values: dict[str, Any], error: OmegaConfBaseException) -
 
 
 @dataclass
-class Around:
+class CodecWrapping:
     """What stands around whichever codec is chosen. ``error_feedback``: with a residual, kept as ``feedback`` says.
     ``scope``, ``whole_below``: see Layerwise."""
 
@@ -223,16 +223,16 @@ class Around:
     feedback: Feedback = dataclasses.field(default_factory=Feedback)
 
 
-def around_codec(node: dict[str, Any]) -> Around:
-    """Takes the fields of Around out of the compress node. Raises UserError."""
-    values = {f.name: node.pop(f.name) for f in dataclasses.fields(Around) if f.name in node}
+def around_codec(node: dict[str, Any]) -> CodecWrapping:
+    """Takes the fields of CodecWrapping out of the compress node. Raises UserError."""
+    values = {f.name: node.pop(f.name) for f in dataclasses.fields(CodecWrapping) if f.name in node}
     feedback = values.get("error_feedback", False)
     if not isinstance(feedback, bool):
         raise UserError(f"compress.error_feedback={feedback}: not a truth value; give true or false")
-    return typed("compress", values, Around, "compress.feedback")
+    return typed("compress", values, CodecWrapping, "compress.feedback")
 
 
-def wrap(codec: Compressor, around: Around) -> Compressor:
+def wrap(codec: Compressor, around: CodecWrapping) -> Compressor:
     """The codec within what stands around it. Raises UserError for a pair that makes no sense."""
     try:
         if around.scope != "model" or around.whole_below:

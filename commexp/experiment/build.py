@@ -11,7 +11,7 @@ from commexp.config.plan import Plan
 from commexp.topologies import Mixer
 
 if TYPE_CHECKING:
-    from commexp.allocations import Held
+    from commexp.allocations import Assignment
 
 
 def make_mixer(plan: Plan) -> Mixer:
@@ -22,7 +22,7 @@ def make_mixer(plan: Plan) -> Mixer:
         raise UserError(keyed(str(error), "topology", plan.topology)) from error
 
 
-def make_held(plan: Plan) -> Held:
+def make_held(plan: Plan) -> Assignment:
     """Raises UserError for an allocation that does not fit."""
     try:
         return plan.allocation.allocation(plan.config.workers, plan.config.seed)

@@ -12,7 +12,7 @@ from commexp.comm import Links, Processes
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
 from commexp.experiment.following import follow
-from commexp.experiment.loop import Running
+from commexp.experiment.loop import TrainingLoop
 from commexp.run_folder import Run
 from commexp.server.coordinator import Coordinator, Remote
 from commexp.server.hub import Hub
@@ -34,7 +34,7 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
     side = links
     if isinstance(links, Processes) and plan.goes_on:
         side = apart(links, plan.algorithm.asynchronous, plan.config.launch.port)
-    running = Running(plan, device, run, side)
+    running = TrainingLoop(plan, device, run, side)
     if isinstance(links, Spoke):  # one that comes back, where all is settled
         follow(running, links)
         return run

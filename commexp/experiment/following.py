@@ -10,7 +10,7 @@ import torch
 from commexp.comm import bundle, pack_frames
 from commexp.experiment.checkpoint import load_worker, save_worker
 from commexp.experiment.interrupts import Interrupts
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.server import AtWorker, as_text
 from commexp.server.coordinator import Remote
 from commexp.server.spoke import Spoke
@@ -18,7 +18,7 @@ from commexp.server.spoke import Spoke
 log = logging.getLogger("commexp")
 
 
-def follow(trial: Trial, links: Remote | Spoke) -> None:
+def follow(trial: ExperimentSetup, links: Remote | Spoke) -> None:
     """Listens, and works; that there is work says that the run's folder is ready."""
     links.listen()
     with Interrupts():
@@ -34,7 +34,7 @@ def follow(trial: Trial, links: Remote | Spoke) -> None:
             trial.world.work(links, first, trial.checked, plan.config.launch.inject, save)
 
 
-def answer_calls(trial: Trial, links: Remote) -> None:
+def answer_calls(trial: ExperimentSetup, links: Remote) -> None:
     """Of coded methods: works on the newest call, until there are no more."""
     dtype, call = getattr(torch, trial.plan.config.dtype), links.next()
     with trial.run.logging(log, links.rank):

@@ -17,10 +17,10 @@ from commexp.experiment.interrupts import Interrupts
 from commexp.experiment.progress import Progress
 from commexp.experiment.provenance import now
 from commexp.experiment.record import State
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.experiment.summary import about, costs, row, say_what_it_costs
 from commexp.experiment.tables import write_inventory
-from commexp.integrations.tracking import Tracking
+from commexp.integrations.tracking import Trackers
 from commexp.problems import NonFiniteError
 from commexp.run_folder import Run
 from commexp.server.coordinator import Coordinator
@@ -35,7 +35,7 @@ BLOW_UP = 1e4  # a training loss of so many times the first (or 1) has diverged
 COUNT = "nonfinite_gradients"  # in the summary and, so that a resumed run goes on counting, in checkpoints
 
 
-class Running(Trial):
+class TrainingLoop(ExperimentSetup):
     """A run on its way, in one of its processes."""
 
     def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links) -> None:
@@ -44,7 +44,7 @@ class Running(Trial):
         self._saved, self._cost = time.monotonic(), 0.0
         self._named = 0  # losses
         self._loaded = False  # state of a checkpoint
-        self.tracking = Tracking(plan.config.track if self.links.rank == 0 else ())
+        self.tracking = Trackers(plan.config.track if self.links.rank == 0 else ())
 
     def run_to_end(self) -> None:
         run, books, first = self.run, self.books, self.links.rank == 0

@@ -29,7 +29,7 @@ BEST = {"test_accuracy": max, **dict.fromkeys(SMALL, min)}
 
 
 @dataclass
-class Planned:
+class RoundPlan:
     """Of a worker, before round 0, 1, ... and after the last: ``ends``: local steps; ``batches`` it has drawn;
     ``gradients`` of a batch it has computed."""
 
@@ -73,7 +73,7 @@ class Table:
         return found
 
 
-class Books:
+class RunRecord:
     """``planned``: the run's rounds. ``done``: rounds completed. ``wall``: seconds spent on them here. ``clock``: the
     virtual one. ``here``: how many workers' (of coded methods, subsets') gradients a process computes. ``identity``:
     of the plan; checkpoints of another one are not taken.
@@ -85,7 +85,7 @@ class Books:
         self.ledger = Ledger()
         self.rows: list[dict[str, Any]] = []
         self._metrics, self._traffic = Table("metrics"), Table("traffic", Entry._fields)
-        self.planned = Planned()
+        self.planned = RoundPlan()
         self.done = 0
         self.wall = 0.0
         self.here = 1.0

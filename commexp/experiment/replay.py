@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from commexp.algorithms import Algorithm
-from commexp.allocations import Held
+from commexp.allocations import Assignment
 from commexp.comm import Entry, stretch_ends
 from commexp.config.components import build, outside
 from commexp.config.messages import UserError
@@ -80,7 +80,7 @@ class Replay:
             _check_size("workers and subsets", workers * (1 + max(subset for _, subset in pairs)), MOST)
             held = np.zeros((workers, 1 + max(subset for _, subset in pairs)), dtype=bool)
             held[tuple(zip(*pairs, strict=True))] = True
-            self.held = Held(held)
+            self.held = Assignment(held)
         load = 1 if self.held is None else self.held.loads.max()
         _check_size("gradients of a round", load * self.workers * (1 + max(self.gradients.values(), default=0)), MOST)
         here = workers // processes if self.held is None else self.held.computed(processes)

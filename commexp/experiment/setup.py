@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from commexp.algorithms import Context, Redundancy
+from commexp.algorithms import AlgorithmContext, Redundancy
 from commexp.comm import Communicator, Links, choose, stretch_ends, stretch_of
-from commexp.compressors import Setup
+from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
 from commexp.experiment.build import check_gossiped, keyed, make_held, make_mixer
-from commexp.experiment.record import Books, Planned
+from commexp.experiment.record import RoundPlan, RunRecord
 from commexp.network import Closing, VirtualClock
-from commexp.problems import Alternating, Finite, NonFiniteError, Speed, build_problem
+from commexp.problems import GradientOptions, NonFiniteError, NonFiniteGuard, PerWorkerProblem, build_problem
 from commexp.run_folder import Run
 from commexp.seeding import generator
 from commexp.server import asynchrony
@@ -25,15 +25,15 @@ from commexp.server.coordinator import Coordinator
 from commexp.server.served import Served
 
 if TYPE_CHECKING:
-    from commexp.allocations import Held
+    from commexp.allocations import Assignment
 
 
-class Trial:
+class ExperimentSetup:
     """A run's parts, put together. Raises UserError where they do not fit."""
 
     def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links | None = None) -> None:
         self.plan, self.run, self.device, config = plan, run, device, plan.config
-        self.books = Books(run, plan.identity)
+        self.books = RunRecord(run, plan.identity)
         self.links = links or Links()
         try:
             mixer = make_mixer(plan) if plan.algorithm.decentralised else None
@@ -56,7 +56,7 @@ class Trial:
                 device,
                 getattr(torch, config.dtype),
                 config.comm.deterministic,
-                Speed(**vars(config.speed)),
+                GradientOptions(**vars(config.speed)),
                 plan.prox,
                 plan.algorithm.asynchronous,
                 getattr(plan.algorithm, "shares", "equal") == "samples",
@@ -64,7 +64,7 @@ class Trial:
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
         ids = self.comm.worker_ids
-        plan.compressor.setup(Setup(config.seed, ids, self.problem.shapes))
+        plan.compressor.setup(CodecContext(config.seed, ids, self.problem.shapes))
         start = self.problem.init(generator(config.seed, "start"))
         itemsize = start.element_size()
         if plan.algorithm.decentralised:
@@ -76,14 +76,16 @@ class Trial:
             raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * itemsize
         self.books.here = len(self.comm.worker_ids) if self.held is None else self.held.computed(self.links.processes)
-        rows = self.problem.ids if isinstance(self.problem, Alternating) else rows  # whose gradients they are
-        self.checked = Finite(self.problem, rows, config.on_nonfinite, "worker" if self.held is None else "subset")
+        rows = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else rows  # whose gradients they are
+        self.checked = NonFiniteGuard(
+            self.problem, rows, config.on_nonfinite, "worker" if self.held is None else "subset"
+        )
         self.algorithm = plan.algorithm
         steps = config.steps or config.rounds * self.algorithm.tau  # local steps of a worker in the whole run
         lengths = self.algorithm.lengths(steps)
         try:
-            context = Context(self.checked, self.comm, plan.compressor, steps, start, config.debug)
-            if isinstance(self.problem, Alternating):
+            context = AlgorithmContext(self.checked, self.comm, plan.compressor, steps, start, config.debug)
+            if isinstance(self.problem, PerWorkerProblem):
                 self.books.clock, self.world = asynchrony(plan, self.problem, self.links, self.heard, self.stops)
                 context.asynchrony = self.world
             else:
@@ -93,7 +95,7 @@ class Trial:
         except ValueError as error:
             raise UserError(str(error)) from error
         batches, gradients = self.algorithm.batches_of(lengths), self.algorithm.gradients_of(lengths)
-        self.books.planned = Planned(
+        self.books.planned = RoundPlan(
             [0, *accumulate(lengths)], [0.0, *accumulate(batches)], [0.0, *accumulate(gradients)]
         )
 
@@ -121,7 +123,7 @@ class Trial:
             return None
         return stretch_of(self.plan.compressor, self.comm.exchange, self.comm.deterministic)
 
-    def _redundancy(self, held: Held, rows: Sequence[int], clock: VirtualClock) -> Redundancy:
+    def _redundancy(self, held: Assignment, rows: Sequence[int], clock: VirtualClock) -> Redundancy:
         plan = self.plan
         workers, seed = plan.config.workers, plan.config.seed
 

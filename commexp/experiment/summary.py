@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from commexp.experiment.provenance import describe
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.network import WallClock
 from commexp.server.hub import Hub
 
 log = logging.getLogger("commexp")
 
 
-def row(trial: Trial, model: torch.Tensor, diagnostics: dict[str, float]) -> dict[str, Any]:
+def row(trial: ExperimentSetup, model: torch.Tensor, diagnostics: dict[str, float]) -> dict[str, Any]:
     """Of metrics.csv, after the rounds that are done."""
     books, problem = trial.books, trial.problem
     drawn = trial.algorithm.samples_done()
@@ -37,7 +37,7 @@ def row(trial: Trial, model: torch.Tensor, diagnostics: dict[str, float]) -> dic
     }
 
 
-def gossiped(trial: Trial, model: torch.Tensor) -> dict[str, float]:
+def gossiped(trial: ExperimentSetup, model: torch.Tensor) -> dict[str, float]:
     """What decentralised methods are judged by."""
     books = trial.books
     gradients = books.planned.gradients[books.done] * trial.problem.samples_per_step
@@ -45,7 +45,7 @@ def gossiped(trial: Trial, model: torch.Tensor) -> dict[str, float]:
     return {**trial.problem.composite(model), **costs}
 
 
-def costs(trial: Trial, nonfinite: int) -> dict[str, Any]:
+def costs(trial: ExperimentSetup, nonfinite: int) -> dict[str, Any]:
     """What summary.json says; the baseline sends dense messages after every local step; over a server they come
     down as well as go up."""
     ways = 2 if trial.choice.exchange == "server" else 1
@@ -62,7 +62,7 @@ def costs(trial: Trial, nonfinite: int) -> dict[str, Any]:
     }
 
 
-def graph(trial: Trial) -> dict[str, Any]:
+def graph(trial: ExperimentSetup) -> dict[str, Any]:
     """Of the topology, where there is one."""
     mixer = trial.comm.mixer
     if mixer is None:
@@ -76,7 +76,7 @@ def graph(trial: Trial) -> dict[str, Any]:
     }
 
 
-def redundancy(trial: Trial) -> dict[str, Any]:
+def redundancy(trial: ExperimentSetup) -> dict[str, Any]:
     """Of the allocation, where there is one."""
     held = trial.held
     if held is None:
@@ -90,7 +90,7 @@ def redundancy(trial: Trial) -> dict[str, Any]:
     }
 
 
-def about(trial: Trial) -> dict[str, Any]:
+def about(trial: ExperimentSetup) -> dict[str, Any]:
     config = trial.plan.config
     where = describe(trial.device)
     processes = 1 + trial.links.workers if isinstance(trial.links, Hub) else trial.links.processes
@@ -103,7 +103,7 @@ def about(trial: Trial) -> dict[str, Any]:
     return {"seed": config.seed, "workers": config.workers, "processes": processes, **sizes, **where}
 
 
-def say_what_it_costs(trial: Trial) -> None:
+def say_what_it_costs(trial: ExperimentSetup) -> None:
     """Which exchange was chosen where there was a choice, and what is dearer than dense."""
     if trial.algorithm.decentralised:
         return

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 
 Row = dict[str, Any]
 
 
-def write_inventory(trial: Trial) -> None:
+def write_inventory(trial: ExperimentSetup) -> None:
     """partition.csv, allocation.csv and topology.csv, each where there is such a thing; rounds.csv."""
     tables = {
         "partition": partition(trial),
@@ -26,7 +26,7 @@ def write_inventory(trial: Trial) -> None:
             trial.run.write_rows(name, rows)
 
 
-def partition(trial: Trial) -> list[Row]:
+def partition(trial: ExperimentSetup) -> list[Row]:
     """How many samples of each class every worker has."""
     counts, held = trial.problem.classes_per_worker(), trial.held
     if counts is None:
@@ -37,14 +37,14 @@ def partition(trial: Trial) -> list[Row]:
     return _rows(("worker", "class", "samples"), found)
 
 
-def allocation(trial: Trial) -> list[Row]:
+def allocation(trial: ExperimentSetup) -> list[Row]:
     """Who holds which subset, of coded methods."""
     if trial.held is None:
         return []
     return _rows(("worker", "subset"), [(int(n), int(k)) for n, k in zip(*trial.held.held.nonzero(), strict=True)])
 
 
-def topology(trial: Trial) -> list[Row]:
+def topology(trial: ExperimentSetup) -> list[Row]:
     """The weights off the diagonal, if they are not too many to be looked at; of a graph that changes their mean over
     a period."""
     mixer = trial.comm.mixer
@@ -53,7 +53,7 @@ def topology(trial: Trial) -> list[Row]:
     return _rows(("worker", "neighbour", "weight"), list(zip(*mixer.mean_links, strict=True)))
 
 
-def rounds(trial: Trial) -> list[Row]:
+def rounds(trial: ExperimentSetup) -> list[Row]:
     """What each round takes of a worker; of coded methods, for each subset that it holds."""
     planned = trial.books.planned
     each = [[b - a for a, b in pairwise(c)] for c in (planned.ends, planned.batches, planned.gradients)]

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from commexp.comm.links import Processes, Steps, begun, finish
 from commexp.comm.transport import Transport
-from commexp.compressors import Compressor, ErrorFeedback, Message, Setup
+from commexp.compressors import CodecContext, Compressor, ErrorFeedback, Message
 from commexp.state import under_prefix, with_prefix
 
 log = logging.getLogger("commexp")
@@ -247,7 +247,7 @@ class Hook:
             codec = copy.deepcopy(self.compressor)
             codec = ErrorFeedback(codec) if self.error_feedback else codec
             shape = (*parameter.shape, 2) if parameter.is_complex() else parameter.shape
-            codec.setup(Setup(self.seed, [rank], {name: shape}, f"compressor.{name}"))
+            codec.setup(CodecContext(self.seed, [rank], {name: shape}, f"compressor.{name}"))
             if state := kept.loaded.pop(name, None):
                 codec.load_state_dict({key: x.to(parameter.device, copy=True) for key, x in state.items()})
             kept.codecs[parameter] = codec

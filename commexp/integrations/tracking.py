@@ -25,7 +25,7 @@ class Tracker(Protocol):
         """summary.json, and how the run ended: completed, interrupted, diverged or failed."""
 
 
-class Tracking:
+class Trackers:
     """All trackers of a run, in its first process. One that fails is named in a line and told nothing more."""
 
     def __init__(self, names: Sequence[str]) -> None:

@@ -166,7 +166,7 @@ def check(jobs: Sequence[Sequence[str]]) -> None:
     from commexp.config.plan import prepare
     from commexp.experiment.execute import folder_of
     from commexp.experiment.progress import checking
-    from commexp.experiment.setup import Trial
+    from commexp.experiment.setup import ExperimentSetup
 
     if not jobs:
         raise UserError("-m: the sweep has no jobs; give every key at least one value")
@@ -178,7 +178,7 @@ def check(jobs: Sequence[Sequence[str]]) -> None:
             keys = DECIDE_FIT + GOSSIP_FITS * method.decentralised + CODED_FITS * method.coded
             parts = str([plan.resolved[key] for key in keys])
             if parts not in seen and not run.finished:
-                Trial(plan, torch.device("cpu"), run)
+                ExperimentSetup(plan, torch.device("cpu"), run)
             seen.add(parts)
         except Exception as error:
             job = " ".join(o for o in overrides if not o.startswith("hydra."))

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from commexp.problems.alternating import Alternating
-from commexp.problems.base import WAYS, Problem, Setting, Speed
+from commexp.problems.alternating import PerWorkerProblem
+from commexp.problems.base import WAYS, GradientOptions, Problem, ProblemContext
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.partition import Partition
-from commexp.problems.finite import POLICIES, Finite, NonFiniteError
+from commexp.problems.finite import POLICIES, NonFiniteError, NonFiniteGuard
 from commexp.problems.models.base import Model
 from commexp.problems.prox import NoProx, Prox
 
@@ -29,21 +29,21 @@ def build_problem(
     device: torch.device,
     dtype: torch.dtype,
     deterministic: bool = False,
-    speed: Speed | None = None,
+    speed: GradientOptions | None = None,
     prox: Prox | None = None,
     one_by_one: bool = False,
     by_samples: bool = False,
 ) -> Problem:
     """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``; with
-    ``one_by_one`` an Alternating one. ``by_samples``: workers weigh in F by their samples, else equally.
+    ``one_by_one`` a PerWorkerProblem. ``by_samples``: workers weigh in F by their samples, else equally.
 
     Raises ValueError or FileNotFoundError, in words for the user, if the parts do not fit together, or a batch would
     be larger than what the worker with the most samples has, and than UNASKED.
     """
     data = dataset.load(workers, seed, dtype)
     parts = partition.split(data, workers, seed)
-    speed = replace(speed or Speed(), workers="loop") if one_by_one else speed or Speed()
-    setting = Setting(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed)
+    speed = replace(speed or GradientOptions(), workers="loop") if one_by_one else speed or GradientOptions()
+    setting = ProblemContext(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed)
     if by_samples:
         setting.weights = [len(rows) / sum(map(len, parts)) for rows in parts]
     problem = model.problem(data, setting)
@@ -56,7 +56,7 @@ def build_problem(
             )
     if one_by_one:
         each = [problem.alone(w) for w in range(len(worker_ids))]
-        problem = Alternating(each, problem.local_sizes)
+        problem = PerWorkerProblem(each, problem.local_sizes)
     problem.prox = prox or NoProx()
     return problem
 
@@ -64,16 +64,16 @@ def build_problem(
 __all__ = [
     "POLICIES",
     "WAYS",
-    "Alternating",
     "Data",
     "Dataset",
-    "Finite",
+    "GradientOptions",
     "Model",
     "NoProx",
     "NonFiniteError",
+    "NonFiniteGuard",
     "Partition",
+    "PerWorkerProblem",
     "Problem",
     "Prox",
-    "Speed",
     "build_problem",
 ]

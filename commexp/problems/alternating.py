@@ -10,7 +10,7 @@ from torch import Tensor
 from commexp.problems.base import Problem, Ready
 
 
-class Alternating(Problem):
+class PerWorkerProblem(Problem):
     """``problems``: each with one worker, W = 1. Gradients are those of the worker whose ``turn`` it is; ``ids`` holds
     its number, for whoever wants to name it. What concerns all workers is the same whoever's turn it is.
     ``local_sizes``: samples of each worker."""

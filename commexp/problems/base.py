@@ -20,7 +20,7 @@ WAYS = ("auto", "fold", "vmap", "loop")
 
 
 @dataclass(frozen=True)
-class Speed:
+class GradientOptions:
     """How gradients are computed. ``workers``: of several workers at once: one of WAYS. ``amp``: in bfloat16 where
     torch's autocast does so. ``channels_last``: images with the channels innermost. ``compile``: by torch.compile."""
 
@@ -31,7 +31,7 @@ class Speed:
 
 
 @dataclass
-class Setting:
+class ProblemContext:
     """What a problem needs to know besides data and model. ``parts``: the samples of each of all N workers.
     ``worker_ids``: those of this process. ``batch_size``: None means the full batch. ``deterministic``: gradients
     worker by worker. ``weights``: of each worker in F; 1/N each if None."""
@@ -43,7 +43,7 @@ class Setting:
     device: torch.device
     dtype: torch.dtype
     deterministic: bool = False
-    speed: Speed = field(default_factory=Speed)
+    speed: GradientOptions = field(default_factory=GradientOptions)
     weights: Sequence[float] | None = None
 
     @property

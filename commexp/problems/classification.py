@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from commexp.problems.base import Problem, Ready, Setting
+from commexp.problems.base import Problem, ProblemContext, Ready
 from commexp.problems.data import Data
 from commexp.problems.feeds import make_feed
 from commexp.problems.folding import CannotFoldError
@@ -34,7 +34,7 @@ class Classification(Problem):
     allow.
     """
 
-    def __init__(self, make: Callable[[], nn.Module], data: Data, setting: Setting) -> None:
+    def __init__(self, make: Callable[[], nn.Module], data: Data, setting: ProblemContext) -> None:
         if data.test_x is None or data.test_y is None:
             raise ValueError("dataset: has no test set; classification needs one")
         if setting.batch_size is None:

@@ -33,7 +33,7 @@ class NonFiniteError(ArithmeticError):
         return NonFiniteError(*json.loads(text))
 
 
-class Finite(Problem):
+class NonFiniteGuard(Problem):
     """``problem`` with every worker's gradient checked before anyone uses it.
 
     ``policy``: stop notes the first bad worker's fault in ``fault``: the round must not count; skip and zero go on and

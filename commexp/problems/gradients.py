@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from commexp.problems.base import Ready, Speed
+from commexp.problems.base import GradientOptions, Ready
 from commexp.problems.flat import FlatLayout
 from commexp.problems.folding import CannotFoldError, Folded, fold, unfold
 
@@ -36,8 +36,8 @@ class ModuleGradients:
     ``speed.workers`` says which way several workers go, ``auto`` by the rule above. ``deterministic``: as ``loop``.
     """
 
-    def __init__(self, module: nn.Module, deterministic: bool = False, speed: Speed | None = None) -> None:
-        self.module, self.speed = module.requires_grad_(False), speed or Speed()
+    def __init__(self, module: nn.Module, deterministic: bool = False, speed: GradientOptions | None = None) -> None:
+        self.module, self.speed = module.requires_grad_(False), speed or GradientOptions()
         self.layout = FlatLayout(module)
         self._ways: dict[str, Way] = {"fold": self.folded, "vmap": self.vmapped, "loop": self.looped}
         self._wanted = "loop" if deterministic or self.speed.compile else self.speed.workers

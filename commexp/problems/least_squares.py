@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from commexp.problems.base import Problem, Ready, Setting
+from commexp.problems.base import Problem, ProblemContext, Ready
 from commexp.problems.data import Data
 
 
@@ -22,7 +22,7 @@ class LeastSquares(Problem):
     (2/D_n) X_n^T X_n: no difference of two like numbers, so small values keep their digits.
     """
 
-    def __init__(self, data: Data, setting: Setting) -> None:
+    def __init__(self, data: Data, setting: ProblemContext) -> None:
         parts, own = setting.parts, {n: w for w, n in enumerate(setting.worker_ids)}
         self.dim = dim = data.train_x.shape[1]
         empty = data.train_x.new_empty

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from commexp.problems.base import Problem, Ready, Setting
+from commexp.problems.base import Problem, ProblemContext, Ready
 from commexp.problems.data import Data
 from commexp.problems.margins import Margins, make_margins
 from commexp.problems.sampler import Sampler, common_rows, with_replacement
@@ -29,7 +29,12 @@ class Logistic(Problem):
     """
 
     def __init__(
-        self, data: Data, setting: Setting, start: Sequence[float] | None, l2: float = 0.0, nonconvex: float = 0.0
+        self,
+        data: Data,
+        setting: ProblemContext,
+        start: Sequence[float] | None,
+        l2: float = 0.0,
+        nonconvex: float = 0.0,
     ) -> None:
         self.l2, self.nonconvex = l2, nonconvex
         self.penalised = bool(l2 or nonconvex)

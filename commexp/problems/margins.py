@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.rows import SparseRows
 
 
@@ -124,7 +124,7 @@ class SparseMargins(Margins):
         return gradient.to(self.device, self.dtype)
 
 
-def make_margins(features: Any, signs: Tensor, setting: Setting) -> Margins:
+def make_margins(features: Any, signs: Tensor, setting: ProblemContext) -> Margins:
     """``features``: a tensor [m, J] or SparseRows. ``signs`` [m], -1 or 1."""
     margins: Margins
     if isinstance(features, SparseRows):

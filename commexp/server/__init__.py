@@ -9,7 +9,7 @@ from commexp.algorithms.base import Asynchrony
 from commexp.comm import Links
 from commexp.config.plan import Plan
 from commexp.network import EventClock, WallClock
-from commexp.problems import Alternating
+from commexp.problems import PerWorkerProblem
 from commexp.server.hub import Hub
 from commexp.server.server import AtServer
 from commexp.server.simulated import Simulated
@@ -18,7 +18,7 @@ from commexp.server.worker import AtWorker, as_text
 
 
 def asynchrony(
-    plan: Plan, problem: Alternating, links: Links, heard: Callable[[int, str], None], stops: Callable[[], bool]
+    plan: Plan, problem: PerWorkerProblem, links: Links, heard: Callable[[int, str], None], stops: Callable[[], bool]
 ) -> tuple[EventClock | WallClock, Asynchrony]:
     """``heard``: told what others say of gradients that are not finite. ``stops``: whether the run is to stop. Raises
     ValueError for a network or a compressor that does not fit."""

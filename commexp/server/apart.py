@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 from commexp.algorithms.asynchronous.asynchronous import Asynchronous
-from commexp.compressors import Compressor, Setup
+from commexp.compressors import CodecContext, Compressor
 from commexp.config.plan import Plan
 from commexp.network import EventClock, WallClock
-from commexp.problems import Alternating
+from commexp.problems import PerWorkerProblem
 
 
 class Apart:
     """What all of them have: see Asynchrony."""
 
-    def __init__(self, plan: Plan, problem: Alternating, clock: EventClock | WallClock) -> None:
+    def __init__(self, plan: Plan, problem: PerWorkerProblem, clock: EventClock | WallClock) -> None:
         assert isinstance(plan.algorithm, Asynchronous)
         self.method, self.problem, self.clock = plan.algorithm, problem, clock
         self.seconds, self.factors = plan.network.compute.seconds, plan.network.compute.factors(plan.config.workers)
@@ -23,7 +23,7 @@ class Apart:
         self.batch_sizes: Sequence[int] = [plan.config.batch_size or size for size in self.samples]
         self.codecs: Sequence[Compressor] = [deepcopy(plan.compressor) for _ in range(plan.config.workers)]
         for n, codec in enumerate(self.codecs):
-            codec.setup(Setup(plan.config.seed, [n], problem.shapes))
+            codec.setup(CodecContext(plan.config.seed, [n], problem.shapes))
 
     def turn(self, worker: int) -> None:
         self.problem.turn(worker)

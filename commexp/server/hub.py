@@ -71,7 +71,7 @@ class Hub(Links):
         self._door = Door(self.port, self.timeout, ORDER, ANSWER, range(self.workers), self._attend)
 
     def send(self, worker: int, version: int, heard: int, done: int, kind: int, body: Tensor) -> None:
-        """An order to a worker that is there; see algorithms.Order."""
+        """An order to a worker that is there; see algorithms.base.WorkItem."""
         self.version = version
         save = worker in self._unsaved
         self._unsaved.discard(worker)

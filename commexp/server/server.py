@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from commexp.algorithms.base import Letter, Order
+from commexp.algorithms.base import WorkerUpdate, WorkItem
 from commexp.comm import unpack_frames
 from commexp.compressors import CorruptMessageError, Message
 from commexp.config.plan import Plan
 from commexp.network import WallClock
-from commexp.problems import Alternating
+from commexp.problems import PerWorkerProblem
 from commexp.server.apart import Apart
 from commexp.server.hub import FAULT, JOINED, LOST, Hub, Said
 from commexp.server.lines import as_bytes
@@ -28,7 +28,7 @@ class AtServer(Apart):
     def __init__(
         self,
         plan: Plan,
-        problem: Alternating,
+        problem: PerWorkerProblem,
         hub: Hub,
         clock: WallClock,
         heard: Callable[[int, str], None],
@@ -36,11 +36,11 @@ class AtServer(Apart):
     ) -> None:
         super().__init__(plan, problem, clock)
         self.hub, self.heard, self.stops = hub, heard, stops
-        self.orders: list[dict[int, Order]] = [{} for _ in self.codecs]  # by version, those that may be worked on
+        self.orders: list[dict[int, WorkItem]] = [{} for _ in self.codecs]  # by version, those that may be worked on
         self.letters: dict[int, Said] = {}
         self.looked, self.alone = time.monotonic(), 0.0  # when it looked around, and for how long nobody has been there
 
-    def serve(self, worker: int, order: Order, gradients: float, up: int) -> bool:
+    def serve(self, worker: int, order: WorkItem, gradients: float, up: int) -> bool:
         if worker not in self.hub.there:
             return False
         self.orders[worker][order.version] = order
@@ -79,12 +79,12 @@ class AtServer(Apart):
         self.letters = {}
         return []
 
-    def letter(self, worker: int) -> Letter:
+    def letter(self, worker: int) -> WorkerUpdate:
         said, orders = self.letters[worker], self.orders[worker]
         for version in [v for v in orders if v < said.version]:
             del orders[version]
         base = orders[said.version] if said.version < max(orders) else None
-        return Letter(self._read(said), said.done, base)
+        return WorkerUpdate(self._read(said), said.done, base)
 
     def _read(self, said: Said) -> Message:
         """Raises CorruptMessageError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from commexp.algorithms.base import Letter, Order
+from commexp.algorithms.base import WorkerUpdate, WorkItem
 from commexp.network import EventClock
 from commexp.server.apart import Apart
 
@@ -14,7 +14,7 @@ class Simulated(Apart):
 
     clock: EventClock
 
-    def serve(self, worker: int, order: Order, gradients: float, up: int) -> bool:
+    def serve(self, worker: int, order: WorkItem, gradients: float, up: int) -> bool:
         down = order.body.numel() * order.body.element_size() if order.version else 0
         self.clock.serve(worker, gradients, down, up)
         return True
@@ -22,5 +22,5 @@ class Simulated(Apart):
     def arrivals(self, every: Sequence[int] = ()) -> list[int]:
         return self.clock.arrivals(every)
 
-    def letter(self, worker: int) -> Letter:
-        return Letter(self.method.message(worker), self.method.done[worker])
+    def letter(self, worker: int) -> WorkerUpdate:
+        return WorkerUpdate(self.method.message(worker), self.method.done[worker])

@@ -16,7 +16,7 @@ LONGER = 3  # than the server waits for a worker, a worker waits for the server
 
 
 class Given(NamedTuple):
-    """An order: see algorithms.Order; ``body`` as bytes, uint8. ``life``: this worker's, as the server counts.
+    """An order: see algorithms.base.WorkItem; ``body`` as bytes, uint8. ``life``: this worker's, as the server counts.
     ``save``: whether it is to keep what its codec remembers."""
 
     version: int

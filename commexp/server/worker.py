@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import Letter, Order
+from commexp.algorithms.base import WorkerUpdate, WorkItem
 from commexp.comm import pack_frames
 from commexp.network import EventClock
-from commexp.problems import Finite
+from commexp.problems import NonFiniteGuard
 from commexp.server.apart import Apart
 from commexp.server.hub import FAULT, MESSAGE
 from commexp.server.spoke import Given, Spoke
@@ -25,13 +25,13 @@ class AtWorker(Apart):
 
     clock: EventClock
 
-    def serve(self, worker: int, order: Order, gradients: float, up: int) -> bool:
+    def serve(self, worker: int, order: WorkItem, gradients: float, up: int) -> bool:
         return False
 
     def arrivals(self, every: Sequence[int] = ()) -> list[int]:
         raise RuntimeError("the server is elsewhere")
 
-    def letter(self, worker: int) -> Letter:
+    def letter(self, worker: int) -> WorkerUpdate:
         raise RuntimeError("the server is elsewhere")
 
     def accept(self, worker: int, state: State) -> None:
@@ -43,7 +43,7 @@ class AtWorker(Apart):
         self,
         spoke: Spoke,
         given: Given | None,
-        checked: Finite,
+        checked: NonFiniteGuard,
         inject: bool,
         save: Callable[[dict[str, Tensor]], None],
     ) -> None:
@@ -57,7 +57,7 @@ class AtWorker(Apart):
             begun, counted, cycle = time.monotonic(), checked.count, cycle + 1
             checked.round = given.version + 1
             body = given.body.view(dtype).to(method.x.device)
-            method.take(n, Order(body, given.version, given.heard, given.done, given.kind))
+            method.take(n, WorkItem(body, given.version, given.heard, given.done, given.kind))
             seconds = self.clock.computing(n, cycle, method.gradients_for(n)) if inject else 0.0
             message = method.message(n)
             spoke.sleep(begun + seconds - time.monotonic())

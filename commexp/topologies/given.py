@@ -28,7 +28,7 @@ MARKET = re.compile(
 
 
 @dataclass
-class Given(Listing, Topology):
+class FileTopology(Listing, Topology):
     """A graph from a file. Raises ValueError if the file cannot be read, or is not the one of ``digest``."""
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class Given(Listing, Topology):
 
 
 @dataclass
-class GraphFile(Given):
+class GraphFile(FileTopology):
     """An undirected graph, a link "n m" per line; .adjlist: "n m1 m2 ..."; # starts a comment. Or .graphml or .gml, as
     networkx reads them, which may be directed; weights that they hold are not used. The workers are 0, ..., N-1: a
     GML node's label or, without one, its id."""
@@ -108,7 +108,7 @@ class GraphFile(Given):
 
 
 @dataclass
-class MatrixFile(Given):
+class MatrixFile(FileTopology):
     """Graph and weights: N rows of N numbers with commas or blanks between, # starts a comment; or a Matrix Market file
     (.mtx), or NumPy's (.npy), which are known by their first bytes. Worker n adds up what it receives by row n. W must
     be doubly stochastic, and is taken as symmetric if it is so but for 1e-9. What a header says is checked before

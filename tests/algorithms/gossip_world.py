@@ -11,13 +11,13 @@ import torch
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from commexp.algorithms import Algorithm, Context
+from commexp.algorithms import Algorithm, AlgorithmContext
 from commexp.algorithms.decentralised.gossiping import Gossiping
 from commexp.comm import Communicator, Ledger
 from commexp.compressors import Compressor, NoCompression
 from commexp.config.messages import CONF
 from commexp.problems import Data, NoProx, Problem, Prox
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.logistic import Logistic
 from commexp.problems.prox import L1
 from commexp.topologies import Gossip, Mixer, Topology
@@ -48,7 +48,7 @@ CPU = torch.device("cpu")
 def logistic(prox: Prox | None = None) -> Logistic:
     parts = [torch.from_numpy(rows) for rows in PARTS]
     data = Data(torch.from_numpy(X), torch.from_numpy(Y))
-    made = Logistic(data, Setting(parts, range(N), B, SEED, CPU, torch.float64), None, L2, NONCONVEX)
+    made = Logistic(data, ProblemContext(parts, range(N), B, SEED, CPU, torch.float64), None, L2, NONCONVEX)
     made.prox = prox or NoProx()
     return made
 
@@ -63,14 +63,14 @@ def world(
     codec: Compressor | None = None,
     problem: Problem | None = None,
     debug: bool = False,
-) -> Context:
+) -> AlgorithmContext:
     problem = problem or logistic(L1(WEIGHT))
     start = torch.linspace(-0.5, 0.5, problem.dim, dtype=torch.float64)
-    return Context(problem, exchange(topology, gossip), codec or NoCompression(), ROUNDS, start, debug)
+    return AlgorithmContext(problem, exchange(topology, gossip), codec or NoCompression(), ROUNDS, start, debug)
 
 
 def go(
-    algorithm: Algorithm, made: Context, rounds: int = ROUNDS, after: Callable[[int], None] = lambda t: None
+    algorithm: Algorithm, made: AlgorithmContext, rounds: int = ROUNDS, after: Callable[[int], None] = lambda t: None
 ) -> None:
     algorithm.setup(made)
     for t in range(rounds):

@@ -19,8 +19,8 @@ from commexp.algorithms import AsyncPS
 from commexp.algorithms.asynchronous.asynchronous import Asynchronous
 from commexp.algorithms.local.local_steps import local_steps
 from commexp.config.messages import UserError
-from commexp.experiment.setup import Trial
-from commexp.problems import Alternating
+from commexp.experiment.setup import ExperimentSetup
+from commexp.problems import PerWorkerProblem
 from commexp.run_folder import Run
 from commexp.server.spoke import Spoke
 
@@ -31,12 +31,12 @@ UNEVEN = ["network.compute.slow=[1,2,4,8]"]
 METHODS = ["async_ps", "sync_ps", "ssp", "async_sgd"]
 
 
-def trial(*words: str) -> Trial:
+def trial(*words: str) -> ExperimentSetup:
     made = plan(*CANCER, *words)
-    return Trial(made, torch.device("cpu"), Run(Path("none")))
+    return ExperimentSetup(made, torch.device("cpu"), Run(Path("none")))
 
 
-def method(made: Trial) -> Any:
+def method(made: ExperimentSetup) -> Any:
     assert isinstance(made.algorithm, Asynchronous)
     return made.algorithm
 
@@ -45,7 +45,7 @@ def method(made: Trial) -> Any:
 def test_one_worker_is_the_local_solver_alone(solver: str) -> None:
     made = trial("workers=1", "algo=async_ps", f"algo.solver={solver}", "algo.decay=0.1")
     algorithm, problem = method(made), made.problem
-    assert isinstance(problem, Alternating)
+    assert isinstance(problem, PerWorkerProblem)
     x = algorithm.x.clone()
     for t in range(5):
         algorithm.round(t)
@@ -265,7 +265,7 @@ def test_mistakes(words: list[str], says: str) -> None:
 def test_mistakes_in_a_process(words: list[str], says: str) -> None:
     made = plan(*CANCER, "algo=async_ps", "network.compute.seconds=0", *words)
     with pytest.raises(UserError) as refused:
-        Trial(made, torch.device("cpu"), Run(Path("none")), Spoke(0, timedelta(seconds=1)))
+        ExperimentSetup(made, torch.device("cpu"), Run(Path("none")), Spoke(0, timedelta(seconds=1)))
     assert str(refused.value).startswith(says)
 
 

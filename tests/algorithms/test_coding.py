@@ -18,7 +18,7 @@ from commexp.algorithms.coded.coded import Coded
 from commexp.api import run_experiment
 from commexp.compressors import Compressor, OneBit
 from commexp.config.messages import UserError
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.run_folder import Run
 from commexp.seeding import numpy_generator
 
@@ -28,16 +28,16 @@ CODING = (*SMALL, "algo=gradient_coding", "straggler=bernoulli", f"straggler.p={
 Vector = np.ndarray
 
 
-def trial(*words: str) -> Trial:
-    return Trial(plan(*words, "rounds=100000"), torch.device("cpu"), Run(Path("none")))
+def trial(*words: str) -> ExperimentSetup:
+    return ExperimentSetup(plan(*words, "rounds=100000"), torch.device("cpu"), Run(Path("none")))
 
 
-def coded(made: Trial) -> Coded:
+def coded(made: ExperimentSetup) -> Coded:
     assert isinstance(made.algorithm, Coded)
     return made.algorithm
 
 
-def go(made: Trial, rounds: int = ROUNDS, after: Callable[[int], None] = lambda t: None) -> Vector:
+def go(made: ExperimentSetup, rounds: int = ROUNDS, after: Callable[[int], None] = lambda t: None) -> Vector:
     for t in range(rounds):
         made.comm.begin_round(t + 1)
         made.algorithm.round(t)
@@ -47,21 +47,21 @@ def go(made: Trial, rounds: int = ROUNDS, after: Callable[[int], None] = lambda 
     return x
 
 
-def samples(made: Trial) -> tuple[Vector, Vector]:
+def samples(made: ExperimentSetup) -> tuple[Vector, Vector]:
     """Features [M, D, J] and targets [M, D] of each subset."""
     data = made.plan.dataset.load(made.parts, SEED, torch.float64)
     x, y = data.train_x.numpy(), data.train_y.numpy()
     return x.reshape(made.parts, -1, x.shape[1]), y.reshape(made.parts, -1)
 
 
-def gradients(made: Trial, x: Vector) -> Vector:
+def gradients(made: ExperimentSetup, x: Vector) -> Vector:
     """grad f_k(x), [M, J], from the samples."""
     features, targets = samples(made)
     error = features @ x - targets
     return 2 / features.shape[1] * np.einsum("kdj,kd->kj", features, error)
 
 
-def starts(made: Trial) -> Vector:
+def starts(made: ExperimentSetup) -> Vector:
     x: Vector = made.algorithm.model().numpy().copy()
     return x
 
@@ -76,7 +76,7 @@ def answers() -> Vector:
     return np.stack([answered(t) for t in range(DRAWS)])
 
 
-def steps(made: Trial, codec: Compressor) -> Vector:
+def steps(made: ExperimentSetup, codec: Compressor) -> Vector:
     """(x_0 - x_1) / lr, DRAWS times, [T, J]: the method's weights on what so many of its messages decode to."""
     combined = coded(made).combined(0)
     weights = coded(made).weights(answers())

@@ -9,9 +9,9 @@ import pytest
 import torch
 from algorithms.gossip_world import CPU, ROUNDS, J, N, exchange, go, logistic, workers_of, world
 
-from commexp.algorithms import D2, DPSGD, Context
+from commexp.algorithms import D2, DPSGD, AlgorithmContext
 from commexp.compressors import NoCompression
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.datasets import LinReg
 from commexp.problems.least_squares import LeastSquares
 from commexp.topologies import Gossip, Hypercube, MatrixFile, Ring, Topology
@@ -20,7 +20,7 @@ from commexp.topologies import Gossip, Hypercube, MatrixFile, Ring, Topology
 def least_squares() -> LeastSquares:
     data = LinReg(dim=J, samples=30).load(N, 0, torch.float64)
     assert data.parts is not None
-    return LeastSquares(data, Setting(data.parts, range(N), None, 0, CPU, torch.float64))
+    return LeastSquares(data, ProblemContext(data.parts, range(N), None, 0, CPU, torch.float64))
 
 
 def test_d2_finds_the_optimum_where_gossip_sgd_stands_beside_it() -> None:
@@ -52,7 +52,7 @@ def test_d2_refuses_weights_on_which_it_diverges(topology: Topology, workers: in
 
     def setup(given: Topology) -> None:
         comm = exchange(given, workers=workers)
-        D2().setup(Context(problem, comm, NoCompression(), ROUNDS, torch.zeros(J, dtype=torch.float64)))
+        D2().setup(AlgorithmContext(problem, comm, NoCompression(), ROUNDS, torch.zeros(J, dtype=torch.float64)))
 
     (W,) = topology.mixings(workers, 0)
     assert W.smallest_eigenvalue <= -1 / 3 + 1e-9

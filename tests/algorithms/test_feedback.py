@@ -11,7 +11,7 @@ from torch import Tensor
 
 from commexp.compressors import Composition, RegTopK, TopK
 from commexp.config.messages import UserError
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.run_folder import Run
 
 WORDS = ["dataset=linreg", "dataset.dim=20", "dataset.samples=10", "workers=4", "rounds=3", "algo.lr=0.01"]
@@ -42,7 +42,7 @@ def test_every_algorithm_tells_its_codecs_or_refuses_them(algo: str, around: lis
     words = [*WORDS, f"algo={algo}", "compress=topk", f"compress._target_={__name__}.Learning", "compress.k=3", *around]
     told.clear()
     try:
-        made = Trial(plan(*words), torch.device("cpu"), Run(Path("none")))
+        made = ExperimentSetup(plan(*words), torch.device("cpu"), Run(Path("none")))
     except UserError as refused:
         text = str(refused)
         assert text.startswith("compress")

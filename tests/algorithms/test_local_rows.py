@@ -11,7 +11,7 @@ import pytest
 import torch
 from registry import plan
 
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.run_folder import Run
 
 N, J, D, TAU, ROUNDS, LR = 4, 6, 9, 3, 5, 0.02
@@ -29,7 +29,7 @@ class World:
         made = plan(*words)
         data = made.dataset.load(N, 0, torch.float64)
         self.a, self.b = data.train_x.numpy().reshape(N, D, J), data.train_y.numpy().reshape(N, D)
-        start = Trial(made, torch.device("cpu"), Run(Path("none"))).algorithm.model().numpy().copy()
+        start = ExperimentSetup(made, torch.device("cpu"), Run(Path("none"))).algorithm.model().numpy().copy()
         self.x, self.model, self.kept = np.tile(start, (N, 1)), start, np.zeros(J)
         self.losses = np.zeros(N)
         self.optimum = np.linalg.lstsq(self.a.reshape(-1, J), self.b.ravel(), rcond=None)[0]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from registry import options, plan, target
 
-from commexp.algorithms import SGD, Algorithm, Context, Schedule
+from commexp.algorithms import SGD, Algorithm, AlgorithmContext, Schedule
 from commexp.comm import Communicator, Ledger, Links
 from commexp.compressors import ErrorFeedback, NoCompression, TopK
 from commexp.experiment.checkpoint import load_checkpoint, save_checkpoint
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.datasets import LinReg
 from commexp.problems.least_squares import LeastSquares
 from commexp.topologies import Mixer
@@ -24,16 +24,16 @@ N, J = 5, 20
 def problem() -> LeastSquares:
     data = LinReg(dim=J, samples=30).load(N, 0, torch.float64)
     assert data.parts is not None
-    return LeastSquares(data, Setting(data.parts, range(N), None, 0, torch.device("cpu"), torch.float64))
+    return LeastSquares(data, ProblemContext(data.parts, range(N), None, 0, torch.device("cpu"), torch.float64))
 
 
-def context(steps: int = 40, codec: object = None, **comm: object) -> Context:
+def context(steps: int = 40, codec: object = None, **comm: object) -> AlgorithmContext:
     exchange = Communicator(N, Ledger(), **comm)  # type: ignore[arg-type]
     start = torch.linspace(-1, 1, J, dtype=torch.float64)
-    return Context(problem(), exchange, codec or NoCompression(), steps, start)  # type: ignore[arg-type]
+    return AlgorithmContext(problem(), exchange, codec or NoCompression(), steps, start)  # type: ignore[arg-type]
 
 
-def go(algorithm: Algorithm, world: Context, rounds: int = 40) -> torch.Tensor:
+def go(algorithm: Algorithm, world: AlgorithmContext, rounds: int = 40) -> torch.Tensor:
     algorithm.setup(world)
     for t in range(rounds):
         algorithm.round(t)
@@ -83,7 +83,7 @@ def in_step() -> list[str]:
 def test_state_resumes_bit_for_bit(case: str, tmp_path: Path) -> None:
     algo, *words = case.split()
 
-    def world() -> tuple[Algorithm, Context]:
+    def world() -> tuple[Algorithm, AlgorithmContext]:
         k = ["compress.k=3"] if words or algo in ("topk", "regtopk") else []
         given = [f"algo={algo}", *words, *k, "algo.lr=0.01", "algo.schedule.kind=constant", f"workers={N}"]
         made = plan(*given)

@@ -13,22 +13,22 @@ import torch
 from algorithms.gossip_world import CPU, SEED, N, class_of, go, world
 from registry import options, plan
 
-from commexp.algorithms.decentralised.tracking import Tracking
+from commexp.algorithms.decentralised.tracking import GradientTracking
 from commexp.compressors import Compressor, Sign, TopK
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.problems.logistic import Logistic
 from commexp.run_folder import Run
 from commexp.topologies import Gossip, Ladder, Topology
 
-TRACKING = {name: class_of(name) for name in options("algo") if issubclass(class_of(name), Tracking)}
+TRACKING = {name: class_of(name) for name in options("algo") if issubclass(class_of(name), GradientTracking)}
 
 
-def variant(name: str) -> Tracking:
+def variant(name: str) -> GradientTracking:
     made = TRACKING[name](lr=0.3)
     for key, value in {"q": 3, "large_batch": 10, "initial_batch": 10}.items():
         if hasattr(made, key):
             setattr(made, key, value)
-    assert isinstance(made, Tracking)
+    assert isinstance(made, GradientTracking)
     return made
 
 
@@ -67,7 +67,7 @@ def test_debug_finds_a_mean_that_is_lost(name: str) -> None:
     for debug in (True, False):
         algorithm, made = variant(name), world(Ladder(), debug=debug)
 
-        def spoil(t: int, algorithm: Tracking = algorithm) -> None:
+        def spoil(t: int, algorithm: GradientTracking = algorithm) -> None:
             if t == 4:
                 algorithm.y[2, 5] += 1e-6
 
@@ -86,7 +86,7 @@ def test_l1_logistic_regression_agrees_with_scikit_learn(tmp_path: Path) -> None
         "algo=proxgt_sr_e", "dataset=breast_cancer", "model=logistic_regression", "partition=by_class", "prox=l1",
         f"prox.weight={w}", "topology=ladder", "batch_size=16", "algo.lr=0.9", "dtype=float64", f"rounds={rounds}",
     )  # fmt: skip
-    trial = Trial(made, CPU, Run(tmp_path / "none"))
+    trial = ExperimentSetup(made, CPU, Run(tmp_path / "none"))
     problem = trial.problem
     assert isinstance(problem, Logistic)
     found = {}

@@ -14,10 +14,10 @@ from commexp.allocations import (
     All,
     Allocation,
     AllocationFile,
+    Assignment,
     Cyclic,
     Design,
     FractionalRepetition,
-    Held,
     Random,
     Single,
     difference_set,
@@ -80,7 +80,7 @@ def test_balance_is_what_it_says() -> None:
         for k in range(6)
         if j != k
     ]
-    balance = Held(S).balance
+    balance = Assignment(S).balance
     assert balance.largest == pytest.approx(max(gaps), abs=1e-12)
     assert balance.rms == pytest.approx(math.sqrt(np.mean(np.square(gaps))), abs=1e-12)
     assert All().allocation(7, 0).balance.largest == 0

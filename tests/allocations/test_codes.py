@@ -11,10 +11,10 @@ import pytest
 from commexp.allocations import (
     All,
     Allocation,
+    Assignment,
     Cyclic,
     Design,
     FractionalRepetition,
-    Held,
     Random,
     Single,
     decoding,
@@ -155,7 +155,7 @@ def test_the_seed_gives_the_code() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     for p in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match=rf"^p={p}: out of range; give a probability in \[0, 1\)"):
-            scaled(Held(np.ones((2, 2))), p)
+            scaled(Assignment(np.ones((2, 2))), p)
     for kind, workers, d, says in (
         ("fractional", 6, 4, "workers=6: not a multiple of d=4"),
         ("cyclic", 6, 7, "d=7: more copies than the 6 workers"),

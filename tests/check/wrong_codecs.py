@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from commexp.compressors import Compressor, CorruptMessageError, Message, Setup
+from commexp.compressors import CodecContext, Compressor, CorruptMessageError, Message
 from commexp.compressors.wire import pack_bits, packed_bytes, unpack_bits
 from commexp.seeding import derive, generator
 
@@ -203,7 +203,7 @@ class ForgetsAtResume(DenseValues):
 
     memory: Tensor | None = None
 
-    def setup(self, setup: Setup) -> None:
+    def setup(self, setup: CodecContext) -> None:
         super().setup(setup)
         self.memory = None
 

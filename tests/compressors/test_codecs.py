@@ -14,6 +14,7 @@ from commexp.compressors import (
     BF16,
     FP16,
     QSGD,
+    CodecContext,
     Composition,
     Compressor,
     ErrorFeedback,
@@ -26,7 +27,6 @@ from commexp.compressors import (
     PowerSGD,
     RandK,
     RegTopK,
-    Setup,
     Sign,
     TernGrad,
     Threshold,
@@ -158,8 +158,8 @@ def test_randk_shared_or_not() -> None:
     assert set(shared.encode(a).buffers) == {"values"}
 
 
-def matrices(workers: int = 2) -> tuple[Tensor, Setup]:
-    return gradient(workers, 20 * 12 + 20 * 12 + 7 + 30 * 10), Setup(
+def matrices(workers: int = 2) -> tuple[Tensor, CodecContext]:
+    return gradient(workers, 20 * 12 + 20 * 12 + 7 + 30 * 10), CodecContext(
         shapes={"a": (20, 12), "b": (20, 3, 4), "bias": (7,), "c": (30, 10)}
     )
 
@@ -194,7 +194,7 @@ def test_powersgd_finds_a_matrix_of_its_rank_and_the_rank_counts() -> None:
     errors, sizes = [], []
     for rank in (1, 2, 3):
         codec = PowerSGD(rank=rank)
-        codec.setup(Setup(shapes={"w": (30, 40)}))
+        codec.setup(CodecContext(shapes={"w": (30, 40)}))
         for _ in range(4):
             out = codec.reduce(codec.encode(low), torch.ones(1, dtype=torch.float64))
         errors.append(float((out - low[0]).norm() / low.norm()))

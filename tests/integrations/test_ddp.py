@@ -26,12 +26,12 @@ from torch.nn.parallel import DistributedDataParallel
 from commexp.compressors import (
     FP16,
     QSGD,
+    CodecContext,
     Compressor,
     ErrorFeedback,
     Layerwise,
     NoCompression,
     RandK,
-    Setup,
     Sign,
     TopK,
 )
@@ -98,7 +98,7 @@ def fresh(codec: Compressor, name: str, model: nn.Module, workers: list[int]) ->
     """A codec as the hook must set it up for this parameter."""
     codec = copy.deepcopy(codec)
     shapes = {name: model.get_parameter(name).shape}
-    codec.setup(Setup(seed=5, worker_ids=workers, shapes=shapes, purpose=f"compressor.{name}"))
+    codec.setup(CodecContext(seed=5, worker_ids=workers, shapes=shapes, purpose=f"compressor.{name}"))
     return codec
 
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from commexp.comm import Communicator, Ledger, Links, Processes, exchange
-from commexp.compressors import QSGD, Setup, Threshold, TopK
+from commexp.compressors import QSGD, CodecContext, Threshold, TopK
 from commexp.config.plan import prepare
 from commexp.experiment.execute import execute
 from commexp.launch.member import _join
@@ -51,7 +51,7 @@ def gossiped(links: Links) -> dict[str, torch.Tensor]:
         comm = Communicator(8, ledger, deterministic=True, links=links, mixer=mixer)
         own = x[list(comm.worker_ids)]
         if codec is not None:
-            codec.setup(Setup(0, comm.worker_ids))
+            codec.setup(CodecContext(0, comm.worker_ids))
         for t in (1, 2):
             comm.begin_round(t)
             own = comm.gossip(own) if codec is None else comm.gossip_messages(codec.encode(own))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from commexp.problems import Data
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.datasets import ByUser, Iid, LowRank, Partition
 from commexp.problems.models import MatrixFactorisation
 from commexp.problems.ratings.factorisation import Factorisation
@@ -35,7 +35,7 @@ def problem(
     setting |= {name: fields.pop(name) for name in list(setting) if name in fields}
     parts = partition.split(data, workers, SEED)
     made = MatrixFactorisation(**{"rank": RANK, "lam": LAM, "travels": travels, **fields}).problem(
-        data, Setting(parts, list(range(workers)) if ids is None else ids, seed=SEED, device=CPU, **setting)
+        data, ProblemContext(parts, list(range(workers)) if ids is None else ids, seed=SEED, device=CPU, **setting)
     )
     assert isinstance(made, Factorisation)
     return made

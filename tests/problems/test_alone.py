@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from commexp.problems import Data, Problem, Setting, build_problem
+from commexp.problems import Data, Problem, ProblemContext, build_problem
 from commexp.problems.datasets.breast_cancer import BreastCancer
 from commexp.problems.datasets.digits import Digits
 from commexp.problems.datasets.linreg import LinReg
@@ -90,7 +90,7 @@ def test_uneven_parts_are_not_filled_up_to_the_largest() -> None:
     """One worker has nearly everything, 63 have a sample each."""
     x = torch.randn(1000, 5, generator=generator(0, "x"), dtype=torch.float64)
     parts = [torch.arange(63, 1000), *torch.arange(63)[:, None]]
-    setting = Setting(parts, range(64), None, 0, torch.device("cpu"), torch.float64)
+    setting = ProblemContext(parts, range(64), None, 0, torch.device("cpu"), torch.float64)
     y = 2.0 * (x[:, 0] > 0).double() - 1
     problem = LogisticRegression().problem(Data(x, y), setting)
     before, point = held(problem), torch.ones(64, 5, dtype=torch.float64)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from commexp.problems import Data
 from commexp.problems.augment import Augment
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.datasets.photos import MEAN, STD, Photos, window
 from commexp.problems.feeds import Feed, InMemory, Streamed, make_feed
 from commexp.problems.feeds.base import CHUNK, CHUNK_BYTES, VECTORS
@@ -38,8 +38,10 @@ def images(m: int = 60, augment: Augment | None = AUGMENT) -> Data:
     return Data(x[:m], y[:m], x[m:], y[m:], classes=10, mean=MEANS, std=STDS, augment=augment)
 
 
-def setting(m: int, ids: Sequence[int] = range(4), b: int | None = 3, dtype: torch.dtype = torch.float32) -> Setting:
-    return Setting(list(torch.arange(m).view(4, -1)), ids, b, 7, torch.device("cpu"), dtype)
+def setting(
+    m: int, ids: Sequence[int] = range(4), b: int | None = 3, dtype: torch.dtype = torch.float32
+) -> ProblemContext:
+    return ProblemContext(list(torch.arange(m).view(4, -1)), ids, b, 7, torch.device("cpu"), dtype)
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +228,7 @@ def test_chunks_are_in_order_small_enough_and_evenly_spread(image: bool) -> None
 def test_chunks_of_large_images_are_smaller() -> None:
     large = Data(torch.zeros(9, 3, 1300, 1300, dtype=torch.uint8), torch.arange(9), mean=MEANS, std=STDS)
     parts = [torch.arange(9)]
-    chunks = list(make_feed(large, Setting(parts, [0], 1, 0, torch.device("cpu"), torch.float32)).train(None))
+    chunks = list(make_feed(large, ProblemContext(parts, [0], 1, 0, torch.device("cpu"), torch.float32)).train(None))
     assert len(chunks) > 1
     assert max(x.numel() * 4 for x, _ in chunks) <= CHUNK_BYTES
 
@@ -257,7 +259,7 @@ def test_own_samples_come_in_chunks_and_as_the_partition_says() -> None:
     m = 600
     data = Data(torch.arange(float(m)).view(-1, 1, 1, 1), torch.arange(m))
     parts = [torch.arange(m - 1, 19, -1), torch.arange(20)]
-    feed = make_feed(data, Setting(parts, range(2), 3, 7, torch.device("cpu"), torch.float32))
+    feed = make_feed(data, ProblemContext(parts, range(2), 3, 7, torch.device("cpu"), torch.float32))
     assert [len(y) for _, y in feed.own(0)] == [CHUNK, 580 - CHUNK]
     assert torch.equal(torch.cat([y for _, y in feed.own(0)]), parts[0])
     ((x, y),) = feed.own(1)
@@ -402,7 +404,7 @@ def test_a_damaged_photo_is_named_in_one_line(photos: list[str], tmp_path: Path,
     path = tmp_path / "one.jpg"
     path.write_bytes(b"no image")
     data = photo_data([*photos[:-1], str(path)], loaders)
-    feed = make_feed(data, Setting([torch.arange(24)], [0], 24, 0, torch.device("cpu"), torch.float32))
+    feed = make_feed(data, ProblemContext([torch.arange(24)], [0], 24, 0, torch.device("cpu"), torch.float32))
     with pytest.raises(ValueError, match=r"^dataset: .*one.jpg cannot be read as an image \([^\n]*\); get it anew$"):
         feed.batch(0)
 
@@ -410,12 +412,12 @@ def test_a_damaged_photo_is_named_in_one_line(photos: list[str], tmp_path: Path,
 SCRIPT = """
 import sys, torch
 from commexp.problems import Data
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.datasets.photos import MEAN, STD, Photos
 from commexp.problems.feeds import make_feed
 y = torch.zeros(12, dtype=torch.long)
 data = Data(Photos([sys.argv[1]] * 12, y, 8, True, 2), y, mean=MEAN, std=STD)
-feed = make_feed(data, Setting([torch.arange(12)], [0], 4, 0, torch.device("cpu"), torch.float32))
+feed = make_feed(data, ProblemContext([torch.arange(12)], [0], 4, 0, torch.device("cpu"), torch.float32))
 print(feed.batch(0)[0].shape)
 """
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from commexp.problems import Finite, NonFiniteError, Problem
+from commexp.problems import NonFiniteError, NonFiniteGuard, Problem
 
 WORKERS = (4, 5, 7)  # global numbers of the rows
 HUGE = 3e38  # finite in float32; the sum of two is not
@@ -59,8 +59,8 @@ def sound() -> Tensor:
     return torch.arange(24.0).view(3, 8) + 1
 
 
-def checked(grad: Tensor, policy: str) -> tuple[Finite, Tensor]:
-    problem = Finite(Given(grad), WORKERS, policy)
+def checked(grad: Tensor, policy: str) -> tuple[NonFiniteGuard, Tensor]:
+    problem = NonFiniteGuard(Given(grad), WORKERS, policy)
     problem.round = 3
     _, result = problem.loss_and_grad(torch.zeros(3, 8), problem.batch(2))
     return problem, result
@@ -71,7 +71,7 @@ def checked(grad: Tensor, policy: str) -> tuple[Finite, Tensor]:
 def test_gradients_on_other_batches_are_watched_too(kind: str, policy: str) -> None:
     grad = sound()
     grad[1, 7] = math.nan
-    problem = Finite(Given(grad), WORKERS, policy)
+    problem = NonFiniteGuard(Given(grad), WORKERS, policy)
     problem.round = 9
     x = torch.zeros(3, 8)
     _, found = problem.common_gradient(x, 2) if kind == "common" else problem.local_gradient(x)
@@ -80,13 +80,13 @@ def test_gradients_on_other_batches_are_watched_too(kind: str, policy: str) -> N
     assert (problem.fault is not None) == (policy == "stop")
     if problem.fault is not None:
         assert str(problem.fault) == "round 9, worker 5: the gradient of head.bias holds NaN"
-    problem = Finite(Given(sound()), WORKERS, policy)
+    problem = NonFiniteGuard(Given(sound()), WORKERS, policy)
     assert torch.equal(problem.local_gradient(x)[1], sound())
 
 
 def test_everything_else_is_the_problems_own() -> None:
     inner = Given(sound())
-    problem = Finite(inner, WORKERS, "stop")
+    problem = NonFiniteGuard(inner, WORKERS, "stop")
     for name in ("dim", "samples", "samples_per_step", "shapes"):
         assert getattr(problem, name) == getattr(inner, name)
     assert torch.equal(problem.init(torch.Generator()), torch.zeros(8))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.datasets import LinReg
 from commexp.problems.least_squares import LeastSquares
 from commexp.seeding import generator
@@ -17,7 +17,7 @@ N, J, D = 4, 12, 50
 def made(dtype: torch.dtype = torch.float64) -> tuple[LeastSquares, list[np.ndarray], list[np.ndarray]]:
     data = LinReg(dim=J, samples=D).load(N, 0, dtype)
     assert data.parts is not None
-    problem = LeastSquares(data, Setting(data.parts, range(N), None, 0, torch.device("cpu"), dtype))
+    problem = LeastSquares(data, ProblemContext(data.parts, range(N), None, 0, torch.device("cpu"), dtype))
     return problem, [data.train_x[p].numpy() for p in data.parts], [data.train_y[p].numpy() for p in data.parts]
 
 

@@ -15,7 +15,7 @@ import torch
 from registry import plan
 
 from commexp.config.messages import UserError
-from commexp.problems import Data, Setting
+from commexp.problems import Data, ProblemContext
 from commexp.problems.datasets import A9A, BreastCancer, LibSVM
 from commexp.problems.models import LogisticRegression
 from commexp.problems.rows import SparseRows
@@ -178,7 +178,7 @@ def test_a_third_label_is_named_by_its_line_where_two_are_wanted(suffix: str, tm
         data = load(path, test_path=test)
         assert data.classes == 3
         with pytest.raises(ValueError, match=rf"^dataset.path={path}: {wrong}"):
-            LogisticRegression().problem(data, Setting([], [], None, 0, torch.device("cpu"), torch.float64))
+            LogisticRegression().problem(data, ProblemContext([], [], None, 0, torch.device("cpu"), torch.float64))
     assert load(write(tmp_path, many(("5", "-1")))).third_class == ""
 
 

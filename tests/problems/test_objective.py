@@ -11,9 +11,9 @@ import torch
 from problems.rating_world import problem, spread
 from scipy.sparse import csr_matrix
 
-from commexp.problems import Alternating, Data, Problem, Setting
+from commexp.problems import Data, PerWorkerProblem, Problem, ProblemContext
 from commexp.problems.datasets import Iid
-from commexp.problems.finite import Finite
+from commexp.problems.finite import NonFiniteGuard
 from commexp.problems.logistic import Logistic
 from commexp.problems.prox import L1
 from commexp.problems.rows import SparseRows
@@ -29,7 +29,7 @@ def logistic(sparse: bool = False, ids: tuple[int, ...] = (0, 1, 2), **terms: fl
     a, y = torch.from_numpy(rng.normal(size=(50, 5))), torch.from_numpy(rng.integers(2, size=50))
     x: Any = SparseRows(csr_matrix(a.numpy())) if sparse else a
     data = Data(x, y, x, y, classes=2)
-    setting = Setting(Iid().split(data, 3, 0), ids, None, 0, torch.device("cpu"), torch.float64)
+    setting = ProblemContext(Iid().split(data, 3, 0), ids, None, 0, torch.device("cpu"), torch.float64)
     return Logistic(data, setting, None, **terms)
 
 
@@ -72,8 +72,8 @@ def test_with_a_proximal_term() -> None:
 
 def test_it_is_the_same_behind_a_watch_and_one_at_a_time() -> None:
     made, x = logistic(l2=0.3), torch.linspace(-1, 2, 5, dtype=torch.float64)
-    agree(Finite(made, [0, 1, 2], "stop"), x)
-    agree(Alternating([logistic(ids=(n,), l2=0.3) for n in range(3)], [17, 17, 16]), x)
+    agree(NonFiniteGuard(made, [0, 1, 2], "stop"), x)
+    agree(PerWorkerProblem([logistic(ids=(n,), l2=0.3) for n in range(3)], [17, 17, 16]), x)
 
 
 def test_no_column_where_the_loss_is_all() -> None:

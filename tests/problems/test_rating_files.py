@@ -15,7 +15,7 @@ import torch
 from registry import plan
 
 from commexp.config.messages import UserError
-from commexp.problems import Data, Setting
+from commexp.problems import Data, ProblemContext
 from commexp.problems.datasets import ByUser, MovieLens, Netflix
 from commexp.problems.models import MatrixFactorisation
 from commexp.problems.ratings.data import Ratings
@@ -132,7 +132,7 @@ def test_every_worker_has_users_who_have_training_ratings(tmp_path: Path) -> Non
     assert sorted(int(data.train_x.users[rows].unique()) for rows in parts) == known.tolist()
     with pytest.raises(ValueError, match=rf"^workers={len(known) + 1}: more workers than the {len(known)} users with "):
         ByUser().split(data, len(known) + 1, 0)
-    setting = Setting(parts, range(len(parts)), None, 0, torch.device("cpu"), torch.float64)
+    setting = ProblemContext(parts, range(len(parts)), None, 0, torch.device("cpu"), torch.float64)
     made = MatrixFactorisation(rank=2).problem(data, setting)
     assert isinstance(made, Factorisation)
     x = made.init(torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ from registry import plan
 from torch import Tensor
 from torch.func import functional_call
 
-from commexp.experiment.setup import Trial
+from commexp.experiment.setup import ExperimentSetup
 from commexp.problems import Problem
 from commexp.problems.classification import Classification
 from commexp.problems.sampler import common_rows
@@ -23,15 +23,15 @@ CANCER = ["dataset=breast_cancer", "model=mlp", "model.hidden=[5]"]
 DIGITS = ["dataset=digits", "model=cnn", "model.width=4", "model.layers=1", "model.groups=2"]
 
 
-def built(*words: str) -> tuple[Trial, list[Tensor]]:
+def built(*words: str) -> tuple[ExperimentSetup, list[Tensor]]:
     made = plan(*UNEVEN, *words)
     data = made.dataset.load(5, 0, torch.float64)
     parts = made.partition.split(data, 5, 0)
     assert len({len(rows) for rows in parts}) > 1
-    return Trial(made, torch.device("cpu"), Run(Path("none"))), parts
+    return ExperimentSetup(made, torch.device("cpu"), Run(Path("none"))), parts
 
 
-def losses(problem: Problem, made: Trial, x: Tensor) -> tuple[Tensor, Tensor]:
+def losses(problem: Problem, made: ExperimentSetup, x: Tensor) -> tuple[Tensor, Tensor]:
     """Of every training sample: its cross entropy [m], and whether it is told right."""
     assert isinstance(problem, Classification)
     data = made.plan.dataset.load(5, 0, torch.float64)
@@ -39,7 +39,7 @@ def losses(problem: Problem, made: Trial, x: Tensor) -> tuple[Tensor, Tensor]:
     return F.cross_entropy(out, data.train_y, reduction="none"), (out.argmax(1) == data.train_y).double()
 
 
-def moved(made: Trial) -> Tensor:
+def moved(made: ExperimentSetup) -> Tensor:
     x = made.algorithm.model()
     return x + 0.3 * torch.randn(len(x), generator=torch.Generator().manual_seed(1), dtype=x.dtype)
 
@@ -94,7 +94,7 @@ def test_the_objective_without_a_proximal_term_is_the_train_loss(model: list[str
 
 
 def test_equal_shards_have_the_plain_mean_to_the_last_digit() -> None:
-    made = Trial(plan("dataset=digits", "workers=3", "model=mlp"), CPU, NONE)
+    made = ExperimentSetup(plan("dataset=digits", "workers=3", "model=mlp"), CPU, NONE)
     problem, x = made.problem, moved(made)
     assert isinstance(problem, Classification)
     assert problem.evaluated[1] is None
@@ -134,7 +134,7 @@ def test_workers_that_weigh_by_their_samples(model: str) -> None:
 
 def test_ratings_have_no_such_weights() -> None:
     with pytest.raises(Exception, match=r"^algo\.shares=samples: F weighs every rating alike already; give equal$"):
-        Trial(
+        ExperimentSetup(
             plan(
                 "dataset=ratings",
                 "model=matrix_factorisation",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.asynchronous.asynchronous import Asynchronous
-from commexp.algorithms.base import Order
+from commexp.algorithms.base import WorkItem
 
 SNAPSHOT, FULL, ALL = 1, 2, 3  # what an order's body is: x as a snapshot; its full gradient; x, snapshot, full gradient
 
@@ -53,7 +53,7 @@ class AsyncSGD(Asynchronous):
         self.fresh = set(range(workers))  # those that may know neither snapshot nor full gradient
         self.length = self.epoch or max(1, round(sum(self.world.batches(n) for n in range(workers))))
 
-    def order(self, n: int) -> Order:
+    def order(self, n: int) -> WorkItem:
         """x; or what n does not know and cannot infer: x has not moved since the snapshot was taken where n is asked
         for its full gradient, or is sent the sum of all."""
         order = super().order(n)
@@ -67,7 +67,7 @@ class AsyncSGD(Asynchronous):
             return order._replace(kind=FULL, body=self.full)
         return order
 
-    def take(self, n: int, order: Order) -> None:
+    def take(self, n: int, order: WorkItem) -> None:
         x = order.body
         if order.kind == SNAPSHOT:
             self.snapshot = x

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.asynchronous.async_books import load_state, state_of, tables_of
-from commexp.algorithms.base import Algorithm, Context, Order
+from commexp.algorithms.base import Algorithm, AlgorithmContext, WorkItem
 from commexp.algorithms.local.local_steps import check_solver, local_steps
 from commexp.compressors import Message
 
@@ -58,7 +58,7 @@ class Asynchronous(Algorithm):
         if self.shares not in SHARES:
             raise ValueError(f"shares={self.shares}: unknown; give equal or samples")
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         assert context.asynchrony is not None
         self.context, self.world = context, context.asynchrony
         workers = context.comm.size
@@ -81,7 +81,7 @@ class Asynchronous(Algorithm):
 
     # -- a worker
 
-    def take(self, n: int, order: Order) -> None:
+    def take(self, n: int, order: WorkItem) -> None:
         """Worker n has an order."""
         self.sent[n], self.had[n], self.heard[n] = order.body, order.version, order.heard
         self.done[n] = max(self.done[n], order.done)
@@ -142,9 +142,9 @@ class Asynchronous(Algorithm):
         """Who of those that came, or wait, is sent x now."""
         return came
 
-    def order(self, n: int) -> Order:
+    def order(self, n: int) -> WorkItem:
         """What worker n is sent now."""
-        return Order(self.x, self.version, sum(self.calls), self.done[n])
+        return WorkItem(self.x, self.version, sum(self.calls), self.done[n])
 
     def serve(self, n: int) -> None:
         """Sends worker n its order; it goes to work."""

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import Context, Redundancy
+from commexp.algorithms.base import AlgorithmContext, Redundancy
 from commexp.algorithms.training import Training
 from commexp.compressors import Compressor, Message
 from commexp.state import has_workers, under_prefix, with_prefix
 
 if TYPE_CHECKING:
-    from commexp.allocations import Held
+    from commexp.allocations import Assignment
 
 
 @dataclass
@@ -59,10 +59,10 @@ class Coded(Training):
     def weights(self, answered: np.ndarray) -> np.ndarray | None:
         """a [N], zero for those who have not answered (bool [N]); None where this round must go without a step."""
 
-    def closes(self, held: Held) -> tuple[int | None, float | None]:
+    def closes(self, held: Assignment) -> tuple[int | None, float | None]:
         return self.first, self.deadline
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         assert context.redundancy is not None
         self.context, self.redundancy, comm = context, context.redundancy, context.comm
         self.refuse(context.compressor)

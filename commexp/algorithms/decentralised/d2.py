@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from commexp.algorithms.base import Context
+from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.decentralised.gossiping import Gossiping, check_lr
 from commexp.algorithms.schedule import Schedule
 
@@ -33,7 +33,7 @@ class D2(Gossiping):
     def __post_init__(self) -> None:
         check_lr(self.lr)
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.psi = self.x
         self.begin_mixing()

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.algorithms.base import Context
-from commexp.algorithms.decentralised.tracking import Tracking
+from commexp.algorithms.base import AlgorithmContext
+from commexp.algorithms.decentralised.tracking import GradientTracking
 
 
 @dataclass
-class DeepStorm(Tracking):
+class DeepStorm(GradientTracking):
     """Version 1, with the same b = ``batch_size`` samples xi at both points:
 
         v_n <- grad f_n(x_n; xi) + (1 - beta) (v_n - grad f_n(x_n of the round before; xi))
 
     in the first round the gradient of ``initial_batch`` fresh samples. ``beta`` = 1 is ProxGT-SA, 0 SARAH without a
-    restart. No large batches. All else, and the fields: see Tracking.
+    restart. No large batches. All else, and the fields: see GradientTracking.
     Source: Mancino-Ball, Miao, Xu and Chen, arXiv 2211.11954, algorithm 1 (v1).
     Raises ValueError if beta is not in [0, 1] or initial_batch below 1.
     """
@@ -34,7 +34,7 @@ class DeepStorm(Tracking):
         if self.initial_batch < 1:
             raise ValueError(f"initial_batch={self.initial_batch}: must not be less than 1; give samples")
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.before = self.x
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.algorithms.base import Context
+from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.decentralised.gossiping import Gossiping
 from commexp.algorithms.training import Training
 from commexp.state import under_prefix, with_prefix
@@ -26,7 +26,7 @@ class DPSGD(Gossiping, Training):
     compressible = False
     compressed_by = "choco"
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.update = self.make_optimizer()
         self.begin_mixing()

@@ -16,7 +16,7 @@ class DSGT(ProxGTSA):
         y_n <- W^K y_n + v_n - v_n of the round before;   x_n <- W^K prox_{lr h}(x_n - lr y_n)
 
     Source: Pu and Nedic, Distributed stochastic gradient tracking methods, arXiv 1805.11454; its form with the step
-    before the mixing, and a prox. The fields: see Tracking.
+    before the mixing, and a prox. The fields: see GradientTracking.
     """
 
     def tracked(self, change: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from commexp.algorithms.base import Algorithm, Context
-from commexp.algorithms.decentralised.mixing import CompressedGossip, Mixing, WholeVectors
+from commexp.algorithms.base import Algorithm, AlgorithmContext
+from commexp.algorithms.decentralised.mixing import CompressedGossip, NeighbourExchange, WholeVectors
 from commexp.algorithms.training import row_norms
 from commexp.compressors import NoCompression
 from commexp.state import under_prefix, with_prefix
@@ -26,11 +26,11 @@ class Gossiping(Algorithm):
     rows: ClassVar[tuple[str, ...]] = ("x",)  # what is kept from round to round, [W, J] each
     mixed_rows: ClassVar[tuple[str, ...]] = ("x",)  # of these, what is mixed
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         """Raises ValueError for compressed gossip where a message may be lost or passed on."""
         self.context = context
         self.x = context.start.repeat(len(context.comm.worker_ids), 1)
-        self.mixing: dict[str, Mixing] = {}
+        self.mixing: dict[str, NeighbourExchange] = {}
 
     def begin_mixing(self) -> None:
         """Once the rows have their first values."""

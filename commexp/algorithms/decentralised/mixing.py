@@ -11,7 +11,7 @@ from commexp.comm import Communicator
 from commexp.compressors import Compressor
 
 
-class Mixing(Protocol):
+class NeighbourExchange(Protocol):
     """One vector of each worker, mixed once a round. The mean over all workers stays as it is."""
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.algorithms.decentralised.tracking import Tracking
+from commexp.algorithms.decentralised.tracking import GradientTracking
 
 
 @dataclass
-class ProxGTSA(Tracking):
-    """v_n is the mean of b = ``batch_size`` fresh stochastic gradients at x_n. All else, and the fields: see Tracking.
+class ProxGTSA(GradientTracking):
+    """v_n is the mean of b = ``batch_size`` fresh stochastic gradients at x_n. All else: see GradientTracking.
     Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 2."""
 
     def estimate(self, t: int) -> Tensor:

@@ -14,7 +14,7 @@ from commexp.algorithms.decentralised.recursive import Recursive
 @dataclass
 class ProxGTSRE(Recursive):
     """The large batch of every ``q`` rounds is all of a worker's m samples; q = null: sqrt(N m), the paper's, for
-    which b = max(1, sqrt(m / N)) samples between are enough. All else: see Recursive, Tracking.
+    which b = max(1, sqrt(m / N)) samples between are enough. All else: see Recursive.
     Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 4. Raises ValueError if q is below 1.
     """
 

@@ -11,7 +11,7 @@ from commexp.algorithms.decentralised.recursive import Recursive
 
 @dataclass
 class ProxGTSRO(Recursive):
-    """The large batch of every ``q`` rounds is ``large_batch`` = B fresh samples. All else: see Recursive, Tracking.
+    """The large batch of every ``q`` rounds is ``large_batch`` = B fresh samples. All else: see Recursive.
     Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 3. Raises ValueError if q or large_batch is below 1.
     """
 

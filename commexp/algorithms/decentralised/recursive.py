@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.algorithms.base import Context
-from commexp.algorithms.decentralised.tracking import Tracking
+from commexp.algorithms.base import AlgorithmContext
+from commexp.algorithms.decentralised.tracking import GradientTracking
 
 
 @dataclass
-class Recursive(Tracking):
+class Recursive(GradientTracking):
     """Every ``q`` rounds, the first included, v_n is a large batch's gradient; between, with b = ``batch_size``
     samples xi that are the same at both points,
 
@@ -24,7 +24,7 @@ class Recursive(Tracking):
 
     rows = ("x", "y", "v", "before")
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.before = self.x
 

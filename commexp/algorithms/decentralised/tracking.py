@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import Context
+from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.decentralised.gossiping import Gossiping, check_gamma, check_lr
 from commexp.algorithms.schedule import Schedule
 
 
 @dataclass
-class Tracking(Gossiping):
+class GradientTracking(Gossiping):
     """Every round t, on every worker n, for  min (1/N) sum_n f_n(x) + h(x),  with y_n = v_n = 0 before the first:
 
         v_n    the estimate of grad f_n(x_n) that makes the method
@@ -41,7 +41,7 @@ class Tracking(Gossiping):
         check_lr(self.lr)
         check_gamma(self.gamma)
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.y, self.v = torch.zeros_like(self.x), torch.zeros_like(self.x)
         self.begin_mixing()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.algorithms.base import Context
+from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.training import Training
 from commexp.state import under_prefix, with_prefix
 
@@ -28,7 +28,7 @@ class SGD(Training):
 
     streams = True
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         self.context = context
         self.x = context.start.clone()
         self.update = self.make_optimizer()

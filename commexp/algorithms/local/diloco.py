@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.algorithms.base import Context
+from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.local.local import LocalMethod
 from commexp.algorithms.optimizer import Optimizer
 from commexp.state import under_prefix, with_prefix
@@ -37,7 +37,7 @@ class DiLoCo(LocalMethod):
         if not 0 <= self.outer_momentum < 1:
             raise ValueError(f"outer_momentum={self.outer_momentum}: must lie in [0, 1); 0.9 is published")
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.outer = Optimizer("sgd", self.outer_momentum, 0.0, self.outer_momentum > 0, (0.0, 0.0))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from commexp.algorithms.base import Context
+from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.local.consensus import SoftConsensus
 
 
@@ -28,7 +28,7 @@ class DPPF(SoftConsensus):
         if not 0 < self.pull < 2:
             raise ValueError(f"pull={self.pull}: not stable; give a number in (0, 2) such as 0.1")
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.limit = 0.0
 

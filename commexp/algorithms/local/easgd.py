@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import Context
+from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.local.consensus import SoftConsensus
 
 
@@ -31,7 +31,7 @@ class EASGD(SoftConsensus):
         if not 0 < self.beta <= 1:
             raise ValueError(f"beta={self.beta}: out of range; give a number in (0, 1] such as 0.9")
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.centre = context.start.clone()
 

@@ -10,7 +10,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import Context
+from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.training import Training, row_norms
 from commexp.state import under_prefix, with_prefix
 
@@ -41,7 +41,7 @@ class LocalMethod(Training):
         if self.tau < 1:
             raise ValueError(f"tau={self.tau}: must not be less than 1; give local steps between two exchanges")
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         self.context = context
         comm = context.comm
         workers = len(comm.worker_ids)

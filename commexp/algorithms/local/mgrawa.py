@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import Context
+from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.local.chosen import ChosenCentre
 from commexp.algorithms.training import row_norms
 from commexp.compressors import NoCompression
@@ -34,7 +34,7 @@ class MGRAWA(ChosenCentre):
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing={self.smoothing}: must lie in [0, 1); 0.9^8 = 0.43 is usual")
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.smoothed = self.x.new_zeros(len(self.x))  # m_n
 

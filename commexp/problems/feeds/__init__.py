@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.datasets.photos import Photos
 from commexp.problems.feeds.base import Chunk, Feed
@@ -10,7 +10,7 @@ from commexp.problems.feeds.memory import InMemory
 from commexp.problems.feeds.streamed import Streamed
 
 
-def make_feed(data: Data, setting: Setting) -> Feed:
+def make_feed(data: Data, setting: ProblemContext) -> Feed:
     """InMemory for tensors and SparseRows, Streamed for Photos. Raises ValueError for full batches."""
     return Streamed(data, setting) if isinstance(data.train_x, Photos) else InMemory(data, setting)
 

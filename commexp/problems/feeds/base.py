@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from commexp.problems.base import Setting, spread
+from commexp.problems.base import ProblemContext, spread
 from commexp.problems.data import Data
 from commexp.problems.sampler import Sampler, with_replacement
 
@@ -28,7 +28,7 @@ class Feed(ABC):
     alone: not on W or P, on what was asked for before, or on how many processes decode.
     """
 
-    def __init__(self, data: Data, setting: Setting) -> None:
+    def __init__(self, data: Data, setting: ProblemContext) -> None:
         if setting.batch_size is None:
             raise ValueError("batch_size=null: these data are fed in mini-batches; give a number such as 16")
         self.samples = len(data.train_x)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from commexp.problems.augment import Augment
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.feeds.base import Chunk, Feed
 from commexp.problems.rows import SparseRows
@@ -24,7 +24,7 @@ class InMemory(Feed):
     Sparse rows of more than DENSE_BYTES stay on the CPU as they are: those of a batch or chunk are unpacked for it.
     """
 
-    def __init__(self, data: Data, setting: Setting) -> None:
+    def __init__(self, data: Data, setting: ProblemContext) -> None:
         super().__init__(data, setting)
         self.train_x, self.train_y = self._place(data.train_x), data.train_y.to(setting.device)
         self.test_x = None if data.test_x is None else self._place(data.test_x)

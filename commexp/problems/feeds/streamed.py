@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.datasets.photos import Photos
 from commexp.problems.feeds.arriving import Arriving, Key
@@ -19,7 +19,7 @@ from commexp.seeding import derive
 class Streamed(Feed):
     """Photos, decoded ahead of time by ``Photos.loaders`` processes (0: by this one, when asked for)."""
 
-    def __init__(self, data: Data, setting: Setting) -> None:
+    def __init__(self, data: Data, setting: ProblemContext) -> None:
         super().__init__(data, setting)
         assert isinstance(data.train_x, Photos)
         self.train_x: Photos = data.train_x
@@ -70,7 +70,7 @@ def _common_keys(parts: Sequence[Tensor], batch_size: int, seed: int, step: int)
     return [(index, None) for index in common_rows(parts, batch_size, seed, step).tolist()]
 
 
-def _own_keys(sampler: Sampler, setting: Setting, augment: bool, step: int) -> list[Key]:
+def _own_keys(sampler: Sampler, setting: ProblemContext, augment: bool, step: int) -> list[Key]:
     return [
         (index, derive(setting.seed, "augment", worker, step, position) if augment else None)
         for worker, rows in zip(setting.worker_ids, sampler.batch(step).tolist(), strict=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from commexp.problems.base import Problem, Setting
+from commexp.problems.base import Problem, ProblemContext
 from commexp.problems.classification import Classification
 from commexp.problems.data import Data
 
@@ -24,7 +24,7 @@ class Model(ABC):
         return [len(rows) for rows in parts]
 
     @abstractmethod
-    def problem(self, data: Data, setting: Setting) -> Problem:
+    def problem(self, data: Data, setting: ProblemContext) -> Problem:
         """Raises ValueError for data or a setting that this model cannot serve."""
 
 
@@ -36,7 +36,7 @@ class ImageModel(Model):
         """A freshly made module for images of ``shape`` (C, H, W); draws its first values from torch's global
         generator, which the caller has seeded. Raises ValueError for images that it cannot take."""
 
-    def problem(self, data: Data, setting: Setting) -> Problem:
+    def problem(self, data: Data, setting: ProblemContext) -> Problem:
         name = type(self).__name__
         shape, classes = data.image_shape, data.classes
         if classes is None or shape is None:
@@ -44,6 +44,6 @@ class ImageModel(Model):
         return Classification(lambda: self.module(shape, classes), data, setting)
 
 
-def refuse_mini_batches(setting: Setting) -> None:
+def refuse_mini_batches(setting: ProblemContext) -> None:
     if setting.batch_size is not None:
         raise ValueError(f"batch_size={setting.batch_size}: this model takes full-batch gradients; give null")

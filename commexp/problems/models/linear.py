@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from commexp.problems.base import Problem, Setting
+from commexp.problems.base import Problem, ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.least_squares import LeastSquares
 from commexp.problems.logistic import Logistic
@@ -16,7 +16,7 @@ from commexp.problems.models.base import Model, refuse_mini_batches
 class LinearRegression(Model):
     """Least squares, full-batch gradients from Gram matrices, optimum in closed form."""
 
-    def problem(self, data: Data, setting: Setting) -> Problem:
+    def problem(self, data: Data, setting: ProblemContext) -> Problem:
         refuse_mini_batches(setting)
         if data.train_x.ndim != 2 or not data.train_y.is_floating_point():
             raise ValueError("model=linear_regression: needs feature vectors and real targets; give dataset=linreg")
@@ -39,7 +39,7 @@ class LogisticRegression(Model):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative; give 0 or more")
 
-    def problem(self, data: Data, setting: Setting) -> Problem:
+    def problem(self, data: Data, setting: ProblemContext) -> Problem:
         two = data.classes == 2 or (data.classes is None and bool((data.train_y.abs() == 1).all()))
         if data.third_class and data.train_x.ndim == 2:
             wrong = f"{data.third_class} is the third, and model=logistic_regression tells two apart"

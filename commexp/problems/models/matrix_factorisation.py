@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from commexp.problems.base import Problem, Setting
+from commexp.problems.base import Problem, ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.models.base import Model
 from commexp.problems.ratings.all_factors import AllFactors
@@ -54,7 +54,7 @@ class MatrixFactorisation(Model):
         users = data.train_x.users
         return [int((torch.bincount(users[rows]) > 0).sum()) for rows in parts]
 
-    def problem(self, data: Data, setting: Setting) -> Problem:
+    def problem(self, data: Data, setting: ProblemContext) -> Problem:
         if not isinstance(data.train_x, Ratings):
             raise ValueError("model=matrix_factorisation: needs ratings; give dataset=ratings, movielens or netflix")
         return FORMS[self.travels](data, setting, self.rank, self.lam, self.bias, self.start)

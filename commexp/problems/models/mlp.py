@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from commexp.problems.base import Problem, Setting
+from commexp.problems.base import Problem, ProblemContext
 from commexp.problems.classification import Classification
 from commexp.problems.data import Data
 from commexp.problems.models.base import ImageModel
@@ -29,7 +29,7 @@ class MLP(ImageModel):
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation={self.activation}: unknown; give {' or '.join(ACTIVATIONS)}")
 
-    def problem(self, data: Data, setting: Setting) -> Problem:
+    def problem(self, data: Data, setting: ProblemContext) -> Problem:
         shape, classes = tuple(data.train_x.shape[1:]), data.classes
         if classes is None:
             raise ValueError("model=MLP: needs labelled samples; give dataset=digits, or the dataset's own model")

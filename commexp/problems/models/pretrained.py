@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from commexp.files import read_bytes, reason
-from commexp.problems.base import Problem, Setting
+from commexp.problems.base import Problem, ProblemContext
 from commexp.problems.classification import Classification
 from commexp.problems.data import Data
 from commexp.problems.feeds import make_feed
@@ -57,7 +57,7 @@ class Pretrained(Model):
         if self.arch not in HEADS:
             raise ValueError(f"arch={self.arch}: unknown; give one of {', '.join(HEADS)}")
 
-    def problem(self, data: Data, setting: Setting) -> Problem:
+    def problem(self, data: Data, setting: ProblemContext) -> Problem:
         shape, classes = data.image_shape, data.classes
         if classes is None or shape is None or data.test_x is None:
             raise ValueError("model=Pretrained: needs labelled images and a test set; give dataset=imagenette")

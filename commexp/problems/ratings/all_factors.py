@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.ratings.data import Ratings
 from commexp.problems.ratings.factorisation import CHUNK, Factorisation, Picks, add_rows, taken
@@ -21,7 +21,7 @@ class AllFactors(Factorisation):
     All else: see Factorisation.
     """
 
-    def __init__(self, data: Data, setting: Setting, rank: int, lam: float, bias: bool, start: float) -> None:
+    def __init__(self, data: Data, setting: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
         super().__init__(data, setting, rank, lam, bias, start)
         counts = torch.cat(list(self.tables.values()))
         self.decay = self.lam / counts.clamp(min=1).to(self.device, self.dtype)  # of each row, per rating

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from commexp.problems.base import Problem, Ready, Setting
+from commexp.problems.base import Problem, ProblemContext, Ready
 from commexp.problems.data import Data
 from commexp.problems.ratings.data import Ratings
 from commexp.problems.sampler import Sampler, with_replacement
@@ -54,7 +54,7 @@ class Factorisation(Problem):
 
     tables: dict[str, Tensor]  # of x, in order, by name: how many training ratings each row has
 
-    def __init__(self, data: Data, setting: Setting, rank: int, lam: float, bias: bool, start: float) -> None:
+    def __init__(self, data: Data, setting: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
         if setting.weights is not None:
             raise ValueError("algo.shares=samples: F weighs every rating alike already; give equal")
         train: Ratings = data.train_x

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from commexp.problems.base import Setting
+from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.ratings.data import Ratings
 from commexp.problems.ratings.factorisation import CHUNK, Factorisation, Picks, add_rows, taken
@@ -29,7 +29,7 @@ class ItemFactors(Factorisation):
     Raises ValueError where a user's ratings lie with several workers.
     """
 
-    def __init__(self, data: Data, setting: Setting, rank: int, lam: float, bias: bool, start: float) -> None:
+    def __init__(self, data: Data, setting: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
         refuse_cut_users(data.train_x, setting)
         super().__init__(data, setting, rank, lam, bias, start)
         order = torch.argsort(data.train_x.users, stable=True).to(self.device)
@@ -104,7 +104,7 @@ class ItemFactors(Factorisation):
         return found.squeeze(2), targets - (rows @ found).squeeze(2)
 
 
-def refuse_cut_users(train: Ratings, setting: Setting) -> None:
+def refuse_cut_users(train: Ratings, setting: ProblemContext) -> None:
     """Raises ValueError where a user's ratings lie with several workers."""
     worker = torch.empty(len(train), dtype=torch.long)
     for n, rows in enumerate(setting.parts):
