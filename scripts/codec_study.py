@@ -79,13 +79,13 @@ def drive(codec: Compressor, a: Tensor) -> tuple[Tensor, list[Message], float, f
         begin = time.perf_counter()
         total = codec.add_up(messages[-1], weights)
         middle = time.perf_counter()
-        following = codec.proceed(messages[-1], total)
+        following = codec.next_phase(messages[-1], total)
         end = time.perf_counter()
         decoding, encoding = decoding + middle - begin, encoding + end - middle
         if following is None:
             break
         messages.append(following)
-    aggregate = codec.conclude(messages[-1], total)
+    aggregate = codec.finalize(messages[-1], total)
     return aggregate, messages, encoding, decoding + time.perf_counter() - end
 
 

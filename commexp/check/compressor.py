@@ -83,7 +83,7 @@ def not_finite(factory: Factory) -> None:
         for dim in (1, 40, 1000):
             codec = fresh(factory, dim)
             x = normal(12, 1, dim)
-            x[0, slice(None) if codec.picks and codec.stochastic else 0] = value
+            x[0, slice(None) if codec.sparse and codec.stochastic else 0] = value
             try:
                 decoded = exchange(codec, x).decoded
             except ValueError:
@@ -114,8 +114,8 @@ def self_contained(factory: Factory) -> None:
 
 
 def reduce(factory: Factory) -> None:
-    """reduce == sum_n w_n decode(message_n), unless the codec has its own ``conclude``."""
-    if type(factory()).conclude is not Compressor.conclude:
+    """reduce == sum_n w_n decode(message_n), unless the codec has its own ``finalize``."""
+    if type(factory()).finalize is not Compressor.finalize:
         return
     for dim in SIZES:
         weights = placed(torch.tensor([0.2, 0.5, 0.3]))

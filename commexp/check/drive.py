@@ -85,12 +85,12 @@ def exchange(codec: Compressor, a: Tensor, weights: Tensor | None = None) -> Rou
     messages = [codec.encode(a)]
     while True:
         total = codec.total(messages[-1], weights)
-        following = codec.proceed(messages[-1], total)
+        following = codec.next_phase(messages[-1], total)
         if following is None:
             break
         messages.append(following)
     decoded = codec.decode(messages[-1])
-    return Round(messages, decoded, codec.conclude(messages[-1], total))
+    return Round(messages, decoded, codec.finalize(messages[-1], total))
 
 
 def whole_round(codec: Compressor, a: Tensor, weights: Tensor | None = None) -> Round:

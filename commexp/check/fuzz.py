@@ -23,7 +23,7 @@ def corrupt_messages(factory: Factory, dim: int = 40, messages: int = MESSAGES, 
     """Random, missing, truncated and lengthened buffers, flipped bits, other types, one buffer of two workers, another
     J or other numbers in the header. One that is missing or of a wrong length must raise CorruptMessageError; the
     others raise it or decode to [1, J] of the message's type. Random bytes may have any length where the codec
-    ``varies``."""
+    ``variable_size``."""
     rng = np.random.default_rng(seed)
     inputs = _inputs(dim)
     per_input = -(-messages // len(inputs))
@@ -52,7 +52,7 @@ def corrupt_frames(factory: Factory, dim: int = 40, frames: int = MESSAGES, seed
             where = f"frame {sum(counts.values()) + 1} ({how})"
             try:
                 message, weights = unpack_frames(spoilt, like)
-                out = (codec.decode if message.last else codec.parts)(message)
+                out = (codec.decode if message.last else codec.summands)(message)
             except CorruptMessageError:
                 counts["refused"] += 1
                 continue
@@ -101,7 +101,7 @@ def _inputs(dim: int) -> list[Tensor]:
 
 def _read(codec: Compressor, sound: Message, rng: np.random.Generator, count: str) -> None:
     how, message, must = corrupt(sound, rng)
-    read: Callable[[Message], Tensor] = codec.decode if sound.last else codec.parts
+    read: Callable[[Message], Tensor] = codec.decode if sound.last else codec.summands
     try:
         out = read(message)
     except CorruptMessageError:
@@ -132,7 +132,7 @@ def corrupt(sound: Message, rng: np.random.Generator) -> tuple[str, Message, boo
     must = how in ("missing", "truncated", "lengthened", "two workers")
     if how == "random bytes":
         buffer = _random(buffer, int(rng.integers(0, 2 * columns + 9)), rng)
-        must = buffer.shape[1] != columns and not sound.codec.varies
+        must = buffer.shape[1] != columns and not sound.codec.variable_size
     elif how == "truncated":
         buffer = buffer[:, : int(rng.integers(0, columns))]
     elif how == "lengthened":

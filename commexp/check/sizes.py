@@ -8,7 +8,7 @@ from commexp.check.drive import SIZES, Factory, exchange, fresh, normal, row_byt
 
 
 def size(factory: Factory) -> None:
-    """``payload`` (at most, where ``varies``) == ``Message.sizes`` == bytes of the buffers, over all phases."""
+    """``payload`` (at most, where ``variable_size``) == ``Message.sizes`` == bytes of the buffers, over all phases."""
     for dim in reversed(SIZES):  # a long vector's bits an entry say most
         for workers, dtype in ((1, torch.float32), (3, torch.float32), (2, torch.float64)):
             codec = fresh(factory, dim)
@@ -21,7 +21,7 @@ def size(factory: Factory) -> None:
                     where = f"(J = {dim}, {dtype}, worker {w} of {workers}: {sent} against {{}} bytes)"
                     bits = f"sends {8 * sent / dim:.4g} bits an entry"
                     assert sizes == sent, f"{bits}, Message.sizes says {8 * sizes / dim:.4g} {where.format(sizes)}"
-                    fits = sent <= declared if codec.varies else sent == declared
+                    fits = sent <= declared if codec.variable_size else sent == declared
                     assert fits, f"{bits}, declares {8 * declared / dim:.4g} {where.format(declared)}"
 
 

@@ -54,7 +54,7 @@ class Answering(ABC):
         weights = weigh(expected)
         own = np.zeros(self.size) if weights is None else weights
         total = self.sum_of_all(message, torch.from_numpy(own[list(self.worker_ids)]).to(message_like(message)))
-        total = message.codec.conclude(message, total)
+        total = message.codec.finalize(message, total)
         if kind == "server":
             self.book_down(total)
         return Answers(expected, weights, total)

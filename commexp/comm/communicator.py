@@ -19,7 +19,7 @@ from commexp.comm.stopwatch import Stopwatch
 from commexp.comm.transport import Transport, stretches
 from commexp.comm.vectors import Vectors
 from commexp.compressors import Compressor, Message
-from commexp.compressors.answer import answer_size
+from commexp.compressors.aggregate import aggregate_size
 from commexp.topologies.gossip import Mixer
 
 T = TypeVar("T")
@@ -107,13 +107,13 @@ class Communicator(Answering, ToServer, Vectors):
                 total = codec.total(message, weights, self.deterministic)
             else:
                 total = yield from getattr(self._transport, kind)(message, weights)
-            following = codec.proceed(message, total)
+            following = codec.next_phase(message, total)
             if following is None:
                 break
             self._book_answer(kind, message, total)
             message = following
         answered = kind == "two_phase" or (kind == "server" and not codec.sums)
-        aggregate = total if answered and self._transport is not None else codec.conclude(message, total)
+        aggregate = total if answered and self._transport is not None else codec.finalize(message, total)
         self._book_answer(kind, message, aggregate)
         return aggregate
 
@@ -138,12 +138,12 @@ class Communicator(Answering, ToServer, Vectors):
             self.ledger.book(kind, "down", self.size, 0.0, 0, 0)
             return
         if kind == "server":
-            size, bits = answer_size(answer)
+            size, bits = aggregate_size(answer)
             if message.codec.sums:
                 size, bits = message.sizes[0], message.info_bits / message.workers
             sent, bits, wire = self.size * size, self.size * bits, (self.size - 1) * size
         else:
-            sent, bits = answer_size(answer, stretches(len(answer), self.size)[1])
+            sent, bits = aggregate_size(answer, stretches(len(answer), self.size)[1])
             wire = (self.size - 1) * sent
         self.ledger.book(kind, "down", self.size, bits / 8, sent, wire)
 
@@ -173,7 +173,7 @@ class Communicator(Answering, ToServer, Vectors):
         return [results[i] for i in range(len(begun))]
 
     def sum_of_all(self, message: Message, weights: Tensor) -> Tensor:
-        """sum_n w_n parts(message_n) over all workers, every message being sent to everyone; not booked."""
+        """sum_n w_n summands(message_n) over all workers, every message being sent to everyone; not booked."""
         if self._transport is None:
             return message.codec.total(message, weights, self.deterministic)
         return self._wait(self._transport.all_gather(message, weights))

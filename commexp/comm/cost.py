@@ -40,7 +40,7 @@ def check_carrier(codec: Compressor, exchange: str) -> None:
 
 
 def serves_two_phase(codec: Compressor) -> bool:
-    return codec.cuts and not codec.sums
+    return codec.splittable and not codec.sums
 
 
 def wire_share(exchange: str, workers: int, worker: int, size: int) -> int:
@@ -74,7 +74,7 @@ def choose(codec: Compressor, exchange: str, workers: int, dim: int, itemsize: i
     """``auto`` is the exchange with the fewest bytes on the links; a codec whose messages vary in size is gathered.
     Raises ValueError as ``check_carrier`` does."""
     check_carrier(codec, exchange)
-    up, down = codec.payload(dim, itemsize), codec.answer(dim, itemsize, workers)
+    up, down = codec.payload(dim, itemsize), codec.aggregate_payload(dim, itemsize, workers)
     if codec.sums:
         costs = {"all_reduce": 2 * (workers - 1) * up}
     else:
@@ -83,7 +83,7 @@ def choose(codec: Compressor, exchange: str, workers: int, dim: int, itemsize: i
             costs["two_phase"] = (workers - 1) * (up + down)
     if exchange == "auto":
         first = next(iter(costs))
-        return Choice(first if codec.varies else min(costs, key=costs.__getitem__), costs)
+        return Choice(first if codec.variable_size else min(costs, key=costs.__getitem__), costs)
     costs["all_gather"] = (workers - 1) * workers * up
     costs["server"] = (workers - 1) * (up + (up if codec.sums else down))
     return Choice(exchange, costs)

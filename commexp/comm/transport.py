@@ -17,7 +17,7 @@ from torch import Tensor
 from commexp.comm.frames import pack_frames, unpack_frames
 from commexp.comm.links import Processes, Steps
 from commexp.compressors import Message
-from commexp.compressors.answer import pack_answer, unpack_answer
+from commexp.compressors.aggregate import pack_aggregate, unpack_aggregate
 from commexp.compressors.base import narrowed, weighted_sum
 
 
@@ -60,7 +60,7 @@ class Transport:
             pieces = torch.split(total, [r.shape[1] for r in rows])
             sums |= {n: p.view(1, *message.buffers[n].shape[1:]) for n, p in zip(names, pieces, strict=True)}
         ordered = {n: sums[n] for n in message.buffers}
-        return codec.parts(replace(message, buffers=ordered, info_bits=0.0))[0]
+        return codec.summands(replace(message, buffers=ordered, info_bits=0.0))[0]
 
     def _owners(self, numbers: Tensor, weights: Tensor, wide: torch.dtype) -> Steps[Tensor]:
         """[W, m] -> sum_n w_n numbers_n, [m], added in ``wide`` and rounded once."""
@@ -105,15 +105,15 @@ class Transport:
                 summed = codec.summed(everyone, shares, self.in_order)
                 answer = pack_frames(summed, shares[:1])[0]
             else:
-                answer = pack_answer(codec.conclude(everyone, codec.total(everyone, shares, self.in_order)))
+                answer = pack_aggregate(codec.finalize(everyone, codec.total(everyone, shares, self.in_order)))
         size = len(frames[0]) if codec.sums else int(links.counts(torch.tensor([len(answer)]))[0, 0])
         if links.rank:
             answer = (yield from links.swap({}, {0: size}, blob))[0]
         else:
             yield from links.swap({p: answer for p in range(1, links.processes)}, {}, blob)
         if codec.sums:
-            return codec.parts(unpack_frames([answer], message)[0])[0]
-        return unpack_answer(answer, message.dim, message.dtype)
+            return codec.summands(unpack_frames([answer], message)[0])[0]
+        return unpack_aggregate(answer, message.dim, message.dtype)
 
     def two_phase(self, message: Message, weights: Tensor) -> Steps[Tensor]:
         """Every process owns a stretch of the vector: it gets everyone's message for it and hands on the aggregate."""
@@ -133,10 +133,10 @@ class Transport:
         answer = nothing
         if width[links.rank]:
             everyone, shares = unpack_frames(_split(received, mine), cut[links.rank])
-            answer = pack_answer(codec.conclude(everyone, codec.total(everyone, shares, self.in_order)))
+            answer = pack_aggregate(codec.finalize(everyone, codec.total(everyone, shares, self.in_order)))
         sizes = links.counts(torch.tensor([len(answer)]))[:, 0].tolist()
         answers = yield from links.all_gather(answer, sizes)
-        return torch.cat([unpack_answer(a, n, message.dtype) for a, n in zip(answers, width, strict=True) if n])
+        return torch.cat([unpack_aggregate(a, n, message.dtype) for a, n in zip(answers, width, strict=True) if n])
 
 
 def _split(blobs: Sequence[Tensor], lengths: Tensor) -> list[Tensor]:

@@ -103,7 +103,7 @@ class Compressor(ABC):
     #: E[decode(encode(a))] = a
     unbiased: bool = False
     #: the message's size depends on the data; ``payload`` is then the most it can be
-    varies: bool = False
+    variable_size: bool = False
     #: draws random numbers
     stochastic: bool = False
     #: exchanges that one encoding takes
@@ -111,14 +111,14 @@ class Compressor(ABC):
     #: decoding needs what every worker knows besides the message: the common seed, the last aggregate
     shared_state: bool = False
     #: sends some of the entries, and ``clear_sent`` knows which
-    picks: bool = False
+    sparse: bool = False
     #: each entry is encoded by itself, so that any stretch of the vector may go ahead of the rest
     entrywise: bool = False
     #: ``cut`` can divide its messages into stretches of the vector
-    cuts: bool = False
+    splittable: bool = False
 
     #: keeps something of each worker from round to round
-    remembers: bool = False
+    stateful_per_worker: bool = False
 
     #: of one that does not contract, the setting with which it would, as ``field=value``
     contracting: str = ""
@@ -129,7 +129,7 @@ class Compressor(ABC):
         """Told once, before the first round. Without it: seed 0, workers 0..W-1, one flat vector."""
         self._setup = setup
 
-    def at(self, t: int) -> None:  # noqa: B027
+    def set_round(self, t: int) -> None:  # noqa: B027
         """The next encoding is that of round t, whichever was the last: its random draws are that round's."""
 
     @abstractmethod
@@ -158,27 +158,27 @@ class Compressor(ABC):
         """The aggregate [J] of these messages for weights [W]: what an exchange among just these workers gives."""
         while True:
             total = self.total(message, weights)
-            following = self.proceed(message, total)
+            following = self.next_phase(message, total)
             if following is None:
-                return self.conclude(message, total)
+                return self.finalize(message, total)
             message = following
 
-    def parts(self, message: Message) -> Tensor:
+    def summands(self, message: Message) -> Tensor:
         """What is added up over the workers, [W, M]: the decoded vectors unless a codec says otherwise."""
         return self.decode(message)
 
-    def summands(self, dim: int) -> int:
-        """M, the columns of ``parts`` for J = ``dim``."""
+    def summand_count(self, dim: int) -> int:
+        """M, the columns of ``summands`` for J = ``dim``."""
         return dim
 
     def total(self, message: Message, weights: Tensor, in_order: bool = False) -> Tensor:
-        """sum_n w_n parts(message)_n: [M], for weights [W]; ``in_order``: added worker by worker.
+        """sum_n w_n summands(message)_n: [M], for weights [W]; ``in_order``: added worker by worker.
 
         Messages that sum are summed as they travel, so the total has the precision of a message.
         """
         if self.sums:
-            return self.parts(self.summed(message, weights, in_order))[0]
-        return weighted_sum(self.parts(message), weights, True) if in_order else self.add_up(message, weights)
+            return self.summands(self.summed(message, weights, in_order))[0]
+        return weighted_sum(self.summands(message), weights, True) if in_order else self.add_up(message, weights)
 
     def summed(self, message: Message, weights: Tensor, in_order: bool = False) -> Message:
         """The one message [1, ...] that stands for all W, of a codec whose messages sum."""
@@ -190,7 +190,7 @@ class Compressor(ABC):
 
     def add_up(self, message: Message, weights: Tensor) -> Tensor:
         """``total`` of messages that do not sum, in whatever order is fastest."""
-        return weights @ self.parts(message)
+        return weights @ self.summands(message)
 
     def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
         """The messages of the stretches [bounds_j, bounds_j+1) of the vector; bounds are multiples of 8, but for the
@@ -201,15 +201,15 @@ class Compressor(ABC):
         """Payload of each worker's message for each stretch, [W][stretches], without cutting."""
         raise NotImplementedError(f"messages of {self.name} cannot be cut")
 
-    def answer(self, dim: int, itemsize: int, workers: int) -> int:
+    def aggregate_payload(self, dim: int, itemsize: int, workers: int) -> int:
         """The most bytes that the aggregate of so many workers can take: dense unless a codec knows better."""
         return dim * itemsize
 
-    def proceed(self, message: Message, total: Tensor) -> Message | None:
+    def next_phase(self, message: Message, total: Tensor) -> Message | None:
         """The message that follows when the sum ``total`` over all workers is known; None after the last."""
         return None
 
-    def conclude(self, message: Message, total: Tensor) -> Tensor:
+    def finalize(self, message: Message, total: Tensor) -> Tensor:
         """From the sum over all workers [M] to the aggregate [J]."""
         return total
 

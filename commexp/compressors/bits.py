@@ -14,7 +14,7 @@ class Bits(Compressor):
     """Compressors whose messages are ``signs``, packed bits, and buffers that belong to the vector as a whole: every
     stretch that is cut out of a message takes those along."""
 
-    cuts = True
+    splittable = True
 
     def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
         signs = message.buffer("signs", message.buffers["signs"].dtype, packed_bytes(message.dim, 1))

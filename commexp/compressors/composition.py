@@ -22,7 +22,7 @@ class Composition(Compressor):
     aggregates, of which it is told nothing.
     """
 
-    picks = True
+    sparse = True
 
     def __init__(self, entries: Compressor, values: Compressor) -> None:
         if not isinstance(entries, Sparse):
@@ -41,17 +41,17 @@ class Composition(Compressor):
         self.sums = entries.sums and values.sums
         self.unbiased = entries.unbiased and values.unbiased
         self.stochastic = entries.stochastic or values.stochastic
-        self.varies = values.varies
-        self.cuts = False  # the values are one vector of length k, which cannot be divided
-        self.shared_state, self.remembers = entries.shared_state, entries.remembers
+        self.variable_size = values.variable_size
+        self.splittable = False  # the values are one vector of length k, which cannot be divided
+        self.shared_state, self.stateful_per_worker = entries.shared_state, entries.stateful_per_worker
 
     def setup(self, setup: CodecContext) -> None:
         self.entries.setup(setup)
         self.values.setup(replace(setup, shapes={}, purpose=f"{setup.purpose}.values"))
 
-    def at(self, t: int) -> None:
-        self.entries.at(t)
-        self.values.at(t)
+    def set_round(self, t: int) -> None:
+        self.entries.set_round(t)
+        self.values.set_round(t)
 
     def encode(self, a: Tensor) -> Message:
         picked = self.entries.encode(a)

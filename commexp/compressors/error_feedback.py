@@ -52,7 +52,7 @@ class ErrorFeedback(Compressor):
     Raises ValueError for masking or warm-up around a codec that does not pick entries, and for a C that expands.
     """
 
-    remembers = True
+    stateful_per_worker = True
 
     def __init__(self, codec: Compressor, feedback: Feedback | None = None) -> None:
         if codec.expands:
@@ -63,15 +63,15 @@ class ErrorFeedback(Compressor):
             )
         self.codec = codec
         self.how = feedback or Feedback()
-        self.sums, self.picks = codec.sums, codec.picks
-        self.varies, self.stochastic = codec.varies, codec.stochastic
-        self.phases, self.shared_state, self.cuts = codec.phases, codec.shared_state, codec.cuts
+        self.sums, self.sparse = codec.sums, codec.sparse
+        self.variable_size, self.stochastic = codec.variable_size, codec.stochastic
+        self.phases, self.shared_state, self.splittable = codec.phases, codec.shared_state, codec.splittable
         self.residual: Tensor | None = None
         self.velocity: Tensor | None = None
         self._round = 0
         if self.how.warmup:
             codec.warm_up(1.0)  # refuses where there is no k
-        if self.how.masking and not codec.picks:
+        if self.how.masking and not codec.sparse:
             raise ValueError(f"masking=True: {codec.name} sends every entry; give false, or choose a sparse codec")
 
     def _warm(self) -> None:
@@ -81,9 +81,9 @@ class ErrorFeedback(Compressor):
     def setup(self, setup: CodecContext) -> None:
         self.codec.setup(setup)
 
-    def at(self, t: int) -> None:
+    def set_round(self, t: int) -> None:
         self._round = t
-        self.codec.at(t)
+        self.codec.set_round(t)
 
     def encode(self, a: Tensor) -> Message:
         self._warm()
@@ -97,8 +97,8 @@ class ErrorFeedback(Compressor):
             self.residual.add_(a)
         return self._keep(self.codec.encode(self.residual))
 
-    def proceed(self, message: Message, total: Tensor) -> Message | None:
-        following = self.codec.proceed(message, total)
+    def next_phase(self, message: Message, total: Tensor) -> Message | None:
+        following = self.codec.next_phase(message, total)
         return None if following is None else self._keep(following)
 
     def _keep(self, message: Message) -> Message:
@@ -120,11 +120,11 @@ class ErrorFeedback(Compressor):
     def decode(self, message: Message) -> Tensor:
         return self.codec.decode(message)
 
-    def parts(self, message: Message) -> Tensor:
-        return self.codec.parts(message)
+    def summands(self, message: Message) -> Tensor:
+        return self.codec.summands(message)
 
-    def summands(self, dim: int) -> int:
-        return self.codec.summands(dim)
+    def summand_count(self, dim: int) -> int:
+        return self.codec.summand_count(dim)
 
     def add_up(self, message: Message, weights: Tensor) -> Tensor:
         return self.codec.add_up(message, weights)
@@ -135,11 +135,11 @@ class ErrorFeedback(Compressor):
     def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
         return self.codec.cut_sizes(message, bounds)
 
-    def answer(self, dim: int, itemsize: int, workers: int) -> int:
-        return self.codec.answer(dim, itemsize, workers)
+    def aggregate_payload(self, dim: int, itemsize: int, workers: int) -> int:
+        return self.codec.aggregate_payload(dim, itemsize, workers)
 
-    def conclude(self, message: Message, total: Tensor) -> Tensor:
-        return self.codec.conclude(message, total)
+    def finalize(self, message: Message, total: Tensor) -> Tensor:
+        return self.codec.finalize(message, total)
 
     def payload(self, dim: int, itemsize: int) -> int:
         return self.codec.payload(dim, itemsize)

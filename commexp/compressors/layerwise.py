@@ -60,9 +60,9 @@ class Layerwise(Compressor):
         if codec.phases > 1:
             raise ValueError(f"scope={scope}: {codec.name} goes by matrices itself; give model, and whole_below=0")
         self.codec, self.scope, self.whole_below = codec, scope, whole_below
-        self.sums, self.unbiased, self.varies = codec.sums, codec.unbiased, codec.varies
-        self.stochastic, self.picks, self.shared_state = codec.stochastic, codec.picks, codec.shared_state
-        self.remembers, self.contracting = codec.remembers, codec.contracting
+        self.sums, self.unbiased, self.variable_size = codec.sums, codec.unbiased, codec.variable_size
+        self.stochastic, self.sparse, self.shared_state = codec.stochastic, codec.sparse, codec.shared_state
+        self.stateful_per_worker, self.contracting = codec.stateful_per_worker, codec.contracting
         self._parts: list[Part] = []
         self._latest: tuple[Message, list[Message]] | None = None
 
@@ -91,9 +91,9 @@ class Layerwise(Compressor):
             self._parts = [Part(self.codec, [slice(0, dim)])]
         return self._parts
 
-    def at(self, t: int) -> None:
+    def set_round(self, t: int) -> None:
         for codec in (self.codec, *(p.codec for p in self._parts)):
-            codec.at(t)
+            codec.set_round(t)
 
     def encode(self, a: Tensor) -> Message:
         inner = [p.codec.encode(p.own(a)) for p in self._over(a.shape[1])]
@@ -133,22 +133,22 @@ class Layerwise(Compressor):
             p.put(values, out)
         return out
 
-    def parts(self, message: Message) -> Tensor:
-        return torch.cat([p.codec.parts(m) for p, m in self._each(message)], dim=1)
+    def summands(self, message: Message) -> Tensor:
+        return torch.cat([p.codec.summands(m) for p, m in self._each(message)], dim=1)
 
     def add_up(self, message: Message, weights: Tensor) -> Tensor:
         return torch.cat([p.codec.add_up(m, weights) for p, m in self._each(message)])
 
-    def conclude(self, message: Message, total: Tensor) -> Tensor:
+    def finalize(self, message: Message, total: Tensor) -> Tensor:
         out, start = total.new_empty(message.dim), 0
         for p, m in self._each(message):
-            width = p.codec.summands(p.dim)
-            p.put(p.codec.conclude(m, total[start : start + width]), out)
+            width = p.codec.summand_count(p.dim)
+            p.put(p.codec.finalize(m, total[start : start + width]), out)
             start += width
         return out
 
-    def summands(self, dim: int) -> int:
-        return sum(p.codec.summands(p.dim) for p in self._over(dim))
+    def summand_count(self, dim: int) -> int:
+        return sum(p.codec.summand_count(p.dim) for p in self._over(dim))
 
     def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
         for p, m in self._each(message):

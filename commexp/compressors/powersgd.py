@@ -142,7 +142,7 @@ class PowerSGD(Compressor):
         bits = 8.0 * values.numel() * values.element_size()
         return Message({"p": values}, a.shape[1], a.dtype, bits, self, last=not self._stacks)
 
-    def proceed(self, message: Message, total: Tensor) -> Message | None:
+    def next_phase(self, message: Message, total: Tensor) -> Message | None:
         if message.last:
             return None
         self._p = [torch.linalg.qr(p).Q for _, p in self._split(total[None], "m")]
@@ -160,7 +160,7 @@ class PowerSGD(Compressor):
             yield s, values[0, start : start + math.prod(shape)].view(shape)
             start += math.prod(shape)
 
-    def parts(self, message: Message) -> Tensor:
+    def summands(self, message: Message) -> Tensor:
         if message.dim != self._dim:
             raise CorruptMessageError(f"is for {message.dim} numbers; must be for {self._dim}, as what was encoded")
         first, second = self._lengths()
@@ -169,7 +169,7 @@ class PowerSGD(Compressor):
         return message.buffer("q", message.dtype, second)
 
     def decode(self, message: Message) -> Tensor:
-        values = self.parts(message)
+        values = self.summands(message)
         if not message.last:
             raise CorruptMessageError("p: is the first of two messages and says nothing alone")
         if self._stacks and (not self._p or len(values) != len(self._plain)):
@@ -180,7 +180,7 @@ class PowerSGD(Compressor):
             self._expand(values[n : n + 1], out[n])
         return out
 
-    def conclude(self, message: Message, total: Tensor) -> Tensor:
+    def finalize(self, message: Message, total: Tensor) -> Tensor:
         out = total.new_zeros(1, message.dim)
         out[:, self._whole.to(out.device)] = self._plain_total if self._stacks else total
         if self._stacks:
@@ -189,7 +189,7 @@ class PowerSGD(Compressor):
         return out[0]
 
     def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
-        values = self.parts(message)
+        values = self.summands(message)
         a[:, self._whole.to(a.device)] -= self._plain if self._stacks else values
         for n in range(message.workers) if self._stacks else ():
             self._expand(values[n : n + 1], a[n], alpha=-1)

@@ -50,7 +50,7 @@ class QSGD(Stochastic):
             raise ValueError(f"bucket={self.bucket}: must not be less than 1; 512 is usual")
         if self.coding not in CODINGS:
             raise ValueError(f"coding={self.coding}: unknown; give {' or '.join(CODINGS)}")
-        self.varies = self.coding == "elias"
+        self.variable_size = self.coding == "elias"
         self.contracting = f"bucket={2 * self.levels**2}" if self.delta(self.bucket) is None else ""
         self._bits = math.ceil(math.log2(2 * self.levels + 1))
 

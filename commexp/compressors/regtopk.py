@@ -33,7 +33,7 @@ class RegTopK(Sparse):
     Raises ValueError if mu or prior is not positive, or denominator is neither 'previous' nor 'current'.
     """
 
-    remembers = True
+    stateful_per_worker = True
     mu: float = 4.0
     prior: float = 1e8
     denominator: str = "previous"

@@ -51,20 +51,20 @@ class Sign(Bits):
         signs, scale = self._read(message)
         return signs.mul_(scale)
 
-    def parts(self, message: Message) -> Tensor:
+    def summands(self, message: Message) -> Tensor:
         """With a vote the signs [W, J] and the scale are added up apart: [W, J + 1]."""
         return torch.cat(self._read(message), dim=1) if self.vote else self.decode(message)
 
-    def summands(self, dim: int) -> int:
+    def summand_count(self, dim: int) -> int:
         return dim + 1 if self.vote else dim
 
-    def conclude(self, message: Message, total: Tensor) -> Tensor:
+    def finalize(self, message: Message, total: Tensor) -> Tensor:
         return total[:-1].sign() * total[-1] if self.vote else total
 
     def payload(self, dim: int, itemsize: int) -> int:
         return packed_bytes(dim, 1) + (itemsize if self.scaled else 0)
 
-    def answer(self, dim: int, itemsize: int, workers: int) -> int:
+    def aggregate_payload(self, dim: int, itemsize: int, workers: int) -> int:
         """A vote is answered by the majority's signs, a mean by numbers."""
         return itemsize + -(-dim // 5) if self.vote else dim * itemsize
 

@@ -19,8 +19,8 @@ class Entries(Compressor):
     """Compressors whose messages are ``values`` [W, k] of the vector's type and ``indices``, k places packed by
     wire.pack_indices. Rows may differ in k."""
 
-    picks = True
-    cuts = True
+    sparse = True
+    splittable = True
     _sent: tuple[Message, Tensor] | None = None
 
     def pack(self, a: Tensor, chosen: Tensor) -> Message:
@@ -162,7 +162,7 @@ class Sparse(Entries):
         k = self.entries(dim)
         return k * itemsize + index_bytes(k, dim)
 
-    def answer(self, dim: int, itemsize: int, workers: int) -> int:
+    def aggregate_payload(self, dim: int, itemsize: int, workers: int) -> int:
         """Every worker's entries, if no two have one in common."""
         k = min(dim, workers * self.entries(dim))
         return min(dim * itemsize, k * itemsize + index_bytes(k, dim))

@@ -17,7 +17,7 @@ class Stochastic(Compressor):
     stochastic = True
     _encoded = 0
 
-    def at(self, t: int) -> None:
+    def set_round(self, t: int) -> None:
         self._encoded = t
 
     def generators(self, a: Tensor) -> list[torch.Generator]:

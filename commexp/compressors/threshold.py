@@ -25,7 +25,7 @@ class Threshold(Entries):
     t: float = 0.3
     adaptive: bool = True
 
-    varies = True
+    variable_size = True
 
     def __post_init__(self) -> None:
         if self.t < 0 or (self.adaptive and self.t > 1):

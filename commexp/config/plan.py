@@ -75,7 +75,7 @@ class Plan:
             )
         if not self.algorithm.asynchronous and workers % processes:
             raise UserError(f"{said}: {workers} workers cannot be spread evenly over it; give a divisor of workers")
-        if self.algorithm.coded and self.goes_on and processes > 1 and self.compressor.remembers:
+        if self.algorithm.coded and self.goes_on and processes > 1 and self.compressor.stateful_per_worker:
             raise UserError(
                 f"compress={self.compressor.name}: what it keeps of a worker would be lost with its process; give "
                 "compress.error_feedback=false, a codec without memory, or comm.exchange=all_gather"

@@ -111,7 +111,7 @@ def say_what_it_costs(trial: ExperimentSetup) -> None:
         log.info("%s", trial.choice)
         if trial.choice.exchange != next(iter(trial.choice.costs)):
             print(f"commexp: note: {trial.choice}", file=sys.stderr, flush=True)
-    if trial.plan.compressor.varies:
+    if trial.plan.compressor.variable_size:
         return  # what it will cost is not known before it has been
     dense = 2 * (trial.plan.config.workers - 1) * trial.dense_payload
     wire = trial.choice.costs[trial.choice.exchange]

@@ -77,9 +77,9 @@ class Fused(Compressor):
     def payload(self, dim: int, itemsize: int) -> int:
         return sum(c.payload(d, itemsize) for c, d in zip(self.codecs, self.dims, strict=True))
 
-    def parts(self, message: Message) -> Tensor:
+    def summands(self, message: Message) -> Tensor:
         self._hear(message)
-        return self._join(m.codec.parts(m) for m in self._split(message))
+        return self._join(m.codec.summands(m) for m in self._split(message))
 
     def add_up(self, message: Message, weights: Tensor) -> Tensor:
         self._hear(message)
@@ -95,18 +95,18 @@ class Fused(Compressor):
         self._widths = [c.shape[-1] for c in columns]
         return torch.cat(columns, dim=-1)
 
-    def proceed(self, message: Message, total: Tensor) -> Message | None:
+    def next_phase(self, message: Message, total: Tensor) -> Message | None:
         following = {}
         for (i, m), own in zip(self._own.items(), torch.split(total, self._widths), strict=True):
-            answer = m.codec.proceed(m, own)
+            answer = m.codec.next_phase(m, own)
             if answer is None:
-                self._aggregates[i] = m.codec.conclude(m, own)
+                self._aggregates[i] = m.codec.finalize(m, own)
             else:
                 following[i] = answer
         return self._fuse(following) if following else None
 
-    def conclude(self, message: Message, total: Tensor) -> Tensor:
-        """What ``proceed`` concluded for each parameter."""
+    def finalize(self, message: Message, total: Tensor) -> Tensor:
+        """What ``next_phase`` concluded for each parameter."""
         whole = torch.cat([self._aggregates[i] for i in range(len(self.codecs))])
         return torch.where(self.finite, whole, math.nan)
 
@@ -258,10 +258,10 @@ class Hook:
         codec = message.codec
         carry = transport.all_reduce if codec.sums else transport.all_gather
         total = yield from carry(message, weights)
-        while (following := codec.proceed(message, total)) is not None:
+        while (following := codec.next_phase(message, total)) is not None:
             message = following
             total = yield from carry(message, weights)
-        aggregate = codec.conclude(message, total)
+        aggregate = codec.finalize(message, total)
         codec.feedback(aggregate, weights)
         return out.copy_(aggregate)
 

@@ -65,7 +65,7 @@ class Served(Communicator):
             self.book_answers(kind, list(zip(sorted(came), everyone.sizes, strict=True)), bits, answered)
             if weights is not None:
                 own = torch.from_numpy(weights[answered]).to(total)
-                total = message.codec.conclude(everyone, message.codec.total(everyone, own, self.deterministic))
+                total = message.codec.finalize(everyone, message.codec.total(everyone, own, self.deterministic))
         else:
             self.book_answers(kind, [], 0.0, answered)
         self.book_down(total)

@@ -79,7 +79,7 @@ class PlainTopK(Compressor):
     """Sound: a tenth of the entries, indices as int32."""
 
     index_type = torch.int32
-    picks = True
+    sparse = True
 
     def entries(self, dim: int) -> int:
         return max(1, dim // 10)

@@ -13,7 +13,7 @@ from commexp.comm import Communicator, Ledger, check_carrier, choose
 from commexp.comm.cost import serves_two_phase
 from commexp.comm.transport import stretches
 from commexp.compressors import ErrorFeedback, Message, NoCompression, PowerSGD, RandK, Sign, Threshold, TopK
-from commexp.compressors.answer import answer_size
+from commexp.compressors.aggregate import aggregate_size
 from commexp.topologies import Exponential, Gossip, Line, Mixer, OnePeer, Ring, Star, Topology
 
 N, J = 6, 500
@@ -126,7 +126,7 @@ def test_sparse_messages_in_two_phases_by_hand(codec: TopK | RandK | Threshold) 
             size = 4 * k + 1 + min(k, -(-(b - a) // 8))  # offsets of a byte, or a bitmap
             sent, wire = sent + size, wire + size * (n != j)
     assert (up.bytes_sent, up.bytes_wire) == (sent, wire)
-    assert down.bytes_sent == sum(answer_size(total[a:b])[0] for a, b in pairwise(bounds))
+    assert down.bytes_sent == sum(aggregate_size(total[a:b])[0] for a, b in pairwise(bounds))
     assert down.bytes_wire == (N - 1) * down.bytes_sent
 
 
@@ -145,7 +145,7 @@ def test_sparse_messages_in_two_phases_by_hand(codec: TopK | RandK | Threshold) 
 def test_auto_takes_the_fewest_bytes_on_the_links_and_says_so(codec: TopK, workers: int, chosen: str) -> None:
     choice = choose(codec, "auto", workers, 10_000, 4)
     assert choice.exchange == chosen
-    if chosen != "all_gather" or not codec.varies:
+    if chosen != "all_gather" or not codec.variable_size:
         assert choice.costs[chosen] == min(choice.costs.values())
     assert str(choice).startswith(f"exchange={chosen}: {choice.costs[chosen]:,} bytes")
 

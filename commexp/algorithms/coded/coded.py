@@ -98,7 +98,7 @@ class Coded(Training):
         watch.to("compute")
         combined = self.combined(t)
         watch.to("encode")
-        codec.at(t)
+        codec.set_round(t)
         return codec.encode(combined)
 
     def respond(self, t: int, x: Tensor) -> Message:
@@ -108,7 +108,7 @@ class Coded(Training):
     def round(self, t: int) -> None:
         comm, codec, here = self.context.comm, self.context.compressor, list(self.context.comm.worker_ids)
         expected = self.redundancy.answered(t)
-        some_late = codec.remembers and not expected[here].all()
+        some_late = codec.stateful_per_worker and not expected[here].all()
         before = _rows(codec) if some_late else {}
         comm.call(t, self.x)
         answers = comm.answers(self.message(t), expected, self.closes(self.redundancy.held), self.weights)

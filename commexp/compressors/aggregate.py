@@ -23,7 +23,7 @@ DENSE, ENTRIES, SIGNS = 0, 1, 2
 HEADERS = {DENSE: 1, ENTRIES: 9, SIGNS: 1}  # bytes that say what follows: the frame's, not counted as payload
 
 
-def answer_size(x: Tensor, width: int | None = None) -> tuple[int, float]:
+def aggregate_size(x: Tensor, width: int | None = None) -> tuple[int, float]:
     """(bytes, bits of information) of the answer x [m], without its header; with ``width`` of the answers to its
     stretches of that length together."""
     width = width or len(x)
@@ -39,7 +39,7 @@ def answer_size(x: Tensor, width: int | None = None) -> tuple[int, float]:
     return total, information
 
 
-def pack_answer(x: Tensor) -> Tensor:
+def pack_aggregate(x: Tensor) -> Tensor:
     """x [m] -> uint8."""
     ((kind, _),) = _smallest(x[None], [len(x)])
     header = x.new_full((1,), kind, dtype=torch.uint8)
@@ -53,8 +53,8 @@ def pack_answer(x: Tensor) -> Tensor:
     return torch.cat([header, _bytes(count), pack_indices(places[None], len(x))[0], _bytes(x[places])])
 
 
-def unpack_answer(packed: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-    """uint8 -> [m] of ``dtype``. Raises CorruptMessageError for bytes that no ``pack_answer`` can have made."""
+def unpack_aggregate(packed: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    """uint8 -> [m] of ``dtype``. Raises CorruptMessageError for bytes that no ``pack_aggregate`` can have made."""
     kind = int(packed[0]) if len(packed) else -1
     if kind not in HEADERS or len(packed) < HEADERS[kind]:
         raise CorruptMessageError(f"an answer of {len(packed)} bytes cannot begin with {kind}")
