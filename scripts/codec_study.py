@@ -113,12 +113,12 @@ def gradient(name: str) -> tuple[str, Path, dict[str, list[int]]]:
     path, about = CACHE / f"gradient-{name}-{key}.safetensors", CACHE / f"gradient-{name}-{key}.json"
     shapes = read_json(about)
     if not path.exists() or not shapes:
-        trial = make(*overrides)
+        setup = make(*overrides)
         for t in range(rounds):
-            trial.algorithm.round(t)
-        problem = trial.problem
+            setup.algorithm.round(t)
+        problem = setup.problem
         assert isinstance(problem, Classification)
-        x = trial.algorithm.model().expand(trial.plan.config.workers, -1)
+        x = setup.algorithm.model().expand(setup.plan.config.workers, -1)
         _, found = problem.loss_and_grad(x, problem.batch(rounds))
         shapes = {layer: list(shape) for layer, shape in problem.layout.shapes.items()}
         CACHE.mkdir(parents=True, exist_ok=True)

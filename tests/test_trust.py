@@ -67,7 +67,7 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "in a list": lambda c: c["algo"].update(betas=[TOUCH, 0.9]),
     "in a mapping in a list": lambda c: c["algo"].update(betas=[{"deep": [{"x": TOUCH}]}]),
     "through a module of ours": lambda c: c["straggler"].update(
-        x={**TOUCH, "_target_": "commexp.experiment.provenance.subprocess.Popen"}
+        x={**TOUCH, "_target_": "commexp.experiment.summary.subprocess.Popen"}
     ),
     "a function of ours": lambda c: c.update(
         straggler={"_target_": "commexp.run_folder.write_atomic", "path": "PWNED"}

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-import torch
-
 from commexp.problems.alternating import PerWorkerProblem
 from commexp.problems.base import WAYS, GradientOptions, Problem, ProblemContext
 from commexp.problems.data import Data, Dataset
@@ -18,45 +13,21 @@ from commexp.problems.prox import NoProx, Prox
 UNASKED = 16  # the default batch_size, which nobody has typed: small data are run with it, over several epochs a batch
 
 
-def build_problem(
-    dataset: Dataset,
-    partition: Partition,
-    model: Model,
-    workers: int,
-    worker_ids: Sequence[int],
-    batch_size: int | None,
-    seed: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    deterministic: bool = False,
-    speed: GradientOptions | None = None,
-    prox: Prox | None = None,
-    one_by_one: bool = False,
-    by_samples: bool = False,
-) -> Problem:
-    """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``; with
-    ``one_by_one`` a PerWorkerProblem. ``by_samples``: workers weigh in F by their samples, else equally.
+def build_problem(model: Model, data: Data, context: ProblemContext, prox: Prox | None = None) -> Problem:
+    """The model's loss on the workers' ``data``, with ``prox`` beside it.
 
-    Raises ValueError or FileNotFoundError, in words for the user, if the parts do not fit together, or a batch would
-    be larger than what the worker with the most samples has, and than UNASKED.
+    Raises ValueError, in words for the user, if the parts do not fit together, or a batch would be larger than what the
+    worker with the most samples has, and than UNASKED.
     """
-    data = dataset.load(workers, seed, dtype)
-    parts = partition.split(data, workers, seed)
-    speed = replace(speed or GradientOptions(), workers="loop") if one_by_one else speed or GradientOptions()
-    setting = ProblemContext(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed)
-    if by_samples:
-        setting.weights = [len(rows) / sum(map(len, parts)) for rows in parts]
-    problem = model.problem(data, setting)
+    problem, batch_size = model.problem(data, context), context.batch_size
     if batch_size is not None:
-        largest = max(model.pools(data, parts))
+        largest = max(model.pools(data, context.parts))
         if batch_size > max(largest, UNASKED):
             right = f"{largest} or less" + (", or null for all of a worker's" if model.full_batch else "")
             raise ValueError(
-                f"batch_size={batch_size}: none of {workers} workers has more than {largest} samples; give {right}"
+                f"batch_size={batch_size}: none of {len(context.parts)} workers has more than {largest} samples; give "
+                f"{right}"
             )
-    if one_by_one:
-        each = [problem.alone(w) for w in range(len(worker_ids))]
-        problem = PerWorkerProblem(each, problem.local_sizes)
     problem.prox = prox or NoProx()
     return problem
 
@@ -74,6 +45,7 @@ __all__ = [
     "Partition",
     "PerWorkerProblem",
     "Problem",
+    "ProblemContext",
     "Prox",
     "build_problem",
 ]

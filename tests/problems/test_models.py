@@ -15,7 +15,7 @@ from registry import options, plan
 from torch import nn
 
 from commexp.problems import models
-from commexp.problems.base import ProblemContext, Speed
+from commexp.problems.base import GradientOptions, ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.gradients import ModuleGradients
 from commexp.problems.models import (
@@ -233,7 +233,9 @@ def test_the_gradient_of_an_mlp_on_vectors_is_as_derived_by_hand(way: str) -> No
     g = torch.Generator().manual_seed(2)
     x, y = torch.randn(8, 5, generator=g, dtype=torch.float64), torch.arange(8) % 3
     parts = [torch.arange(4), torch.arange(4, 8)]
-    setting = ProblemContext(parts, [0, 1], 4, 0, torch.device("cpu"), torch.float64, speed=Speed(workers=way))
+    setting = ProblemContext(
+        parts, [0, 1], 4, 0, torch.device("cpu"), torch.float64, speed=GradientOptions(workers=way)
+    )
     problem = MLP([6], "tanh").problem(Data(x, y, x, y, classes=3), setting)
     assert problem.dim == 5 * 6 + 6 + 6 * 3 + 3
     start = problem.init(torch.Generator().manual_seed(5))
