@@ -169,9 +169,9 @@ class Algorithm(ABC):
         """Samples that all workers have drawn so far, where ``batches_of`` cannot say so before."""
         return None
 
-    def closes(self, held: Assignment) -> tuple[int | None, float | None] | None:
-        """Of coded methods: after how many answers, and how many seconds, a round is closed; None: not by their number,
-        not by the clock. None for both where all are waited for."""
+    def closing_rule(self, held: Assignment) -> tuple[int | None, float | None] | None:
+        """Of coded methods: a round ends after so many answers, or so many seconds; each is None where it ends no
+        round. None instead of the pair where every round waits for all."""
         return None
 
     def apart(self) -> Tensor | None:

@@ -21,8 +21,6 @@ from commexp.experiment.summary import announce_costs, final_summary, metrics_ro
 from commexp.integrations.tracking import Trackers
 from commexp.problems import NonFiniteError
 from commexp.run_folder import Run
-from commexp.server.coordinator import Coordinator
-from commexp.server.hub import Hub
 from commexp.state import load_checked
 
 log = logging.getLogger("commexp")
@@ -66,8 +64,7 @@ class TrainingLoop:
                     self._write_failure(error)
                 raise
             finally:
-                if isinstance(self.links, Coordinator | Hub):
-                    self.links.end()
+                self.links.end()
 
     # -- before the first round
 
@@ -120,7 +117,7 @@ class TrainingLoop:
                 self._evaluate(progress)
             begin = time.perf_counter()
             for t in range(record.done, rounds):
-                if not isinstance(self.links, Hub):  # whose workers go on while the server evaluates
+                if self.links.workers_wait:
                     begin = time.perf_counter()
                 evaluates = counted[t] // every < counted[t + 1] // every or t + 1 == rounds
                 saves = (t + 1) % (save_every or rounds) == 0
@@ -135,7 +132,8 @@ class TrainingLoop:
                 record.done += 1
                 record.wall += end - begin
                 begin = end
-                self._note_losses()
+                if len(self.links.losses) > self._losses:
+                    self._note_losses()
                 if evaluates and self._evaluate(progress):
                     return "diverged"
                 if (stop or save or saves) and record.done < rounds:
@@ -177,8 +175,7 @@ class TrainingLoop:
         begin = time.monotonic()
         count = {COUNT: torch.tensor(self._count_nonfinite())}
         self.record.save({**self.algorithm.state_dict(), **count})
-        if isinstance(self.links, Hub):
-            self.links.save()
+        self.links.request_save()
         self._saved, self._save_seconds = time.monotonic(), time.monotonic() - begin
 
     def _count_nonfinite(self) -> int:
@@ -196,13 +193,10 @@ class TrainingLoop:
 
     def _note_losses(self) -> None:
         """Names in meta.json, as soon as it is known, which process has died and which has come back."""
-        losses = self.links.losses if isinstance(self.links, Coordinator | Hub) else []
-        here = len(self.setup.comm.worker_ids)
-        for rank, number, back in losses[self._losses :]:
-            workers = [rank - 1] if isinstance(self.links, Hub) else range(rank * here, rank * here + here)
-            text = f"rank {rank} (worker {', '.join(map(str, workers))}) in round {number}"
+        for loss in self.links.losses[self._losses :]:
+            text = f"rank {loss.rank} (worker {', '.join(map(str, loss.workers))}) in round {loss.round}"
             key, note = "lost", f"lost {text}; the others go on without it"
-            if back:
+            if loss.back:
                 key, note = "back", f"{text} is back"
             self._losses += 1
             known = self.run.meta.get(key)
@@ -228,8 +222,7 @@ class TrainingLoop:
             summary = {"status": status, **final_summary(self.setup, count), **valley}
             run.write_summary(summary)
             run.set_meta(status=status, ended=now(), **({"error": reason} if reason else {}))
-            if isinstance(self.links, Coordinator | Hub):
-                self.links.end()  # nobody writes any more, and all have seen how it ended
+            self.links.end()  # nobody writes any more, and all have seen how it ended
             if status != "interrupted":
                 record.drop_checkpoint()
             self.tracking.end(summary, status)

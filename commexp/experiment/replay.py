@@ -100,7 +100,7 @@ class Replay:
         """Loads, and when rounds are closed. Raises UserError where others would have answered on this network."""
         if self.held is None:
             return None, None
-        closes = self.algorithm.closes(self.held)
+        closes = self.algorithm.closing_rule(self.held)
         own = self.config["network"]["compute"]  # as it is written, for it may name a file
         if closes not in (None, (None, None)) and dataclasses.asdict(network.compute) != own:
             raise UserError(

@@ -32,8 +32,7 @@ from commexp.problems import (
 from commexp.run_folder import Run
 from commexp.seeding import generator
 from commexp.server import asynchrony
-from commexp.server.coordinator import Coordinator
-from commexp.server.served import Served
+from commexp.server.served import make_communicator
 from commexp.topologies import Mixer
 
 if TYPE_CHECKING:
@@ -83,10 +82,16 @@ class ExperimentSetup:
         if plan.algorithm.decentralised:
             with keyed("topology", plan.topology):
                 mixer = Mixer(plan.topology, plan.gossip, config.workers, config.seed)
-        given = config.workers, Ledger(), plan.exchange, config.comm.deterministic, self.links, announcements, mixer
-        if isinstance(self.links, Coordinator):
-            return Served(*given, heard=self.count_nonfinite)
-        return Communicator(*given)
+        return make_communicator(
+            self.count_nonfinite,
+            self.links,
+            workers=config.workers,
+            ledger=Ledger(),
+            exchange=plan.exchange,
+            deterministic=config.comm.deterministic,
+            ask=announcements,
+            mixer=mixer,
+        )
 
     def _assignment(self) -> Assignment | None:
         """Raises ValueError for an allocation that does not fit the workers."""
@@ -159,7 +164,7 @@ class ExperimentSetup:
             edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
             stretches = stretch_ends(self.problem.dim, self.stretch)
             return VirtualClock(network, plan.straggler, workers, plan.config.seed, edges, stretches=stretches)
-        closes = self.algorithm.closes(assignment)
+        closes = self.algorithm.closing_rule(assignment)
         if closes is not None and closes != (None, None) and network.compute.kind == "measured":
             raise ValueError(
                 "network.compute.kind=measured: who answers in time would not be the same twice; give constant, "

@@ -20,7 +20,6 @@ from commexp import __version__
 from commexp.config.identity import RESULTS
 from commexp.experiment.setup import ExperimentSetup
 from commexp.network import WallClock
-from commexp.server.hub import Hub
 
 log = logging.getLogger("commexp")
 Row = dict[str, Any]
@@ -104,8 +103,7 @@ def allocation_summary(setup: ExperimentSetup) -> dict[str, Any]:
 def provenance(setup: ExperimentSetup) -> dict[str, Any]:
     """What meta.json says besides name and status: seed, sizes, command, machine and versions."""
     config, problem = setup.plan.config, setup.problem
-    processes = 1 + setup.links.workers if isinstance(setup.links, Hub) else setup.links.processes
-    about: dict[str, Any] = {"seed": config.seed, "workers": config.workers, "processes": processes}
+    about: dict[str, Any] = {"seed": config.seed, "workers": config.workers, "processes": setup.links.world_size}
     if isinstance(setup.clock, WallClock):
         about["clock"] = "wall"
     if problem.way:

@@ -59,7 +59,7 @@ class Coded(Training):
     def weights(self, answered: np.ndarray) -> np.ndarray | None:
         """a [N], zero for those who have not answered (bool [N]); None where this round must go without a step."""
 
-    def closes(self, held: Assignment) -> tuple[int | None, float | None]:
+    def closing_rule(self, held: Assignment) -> tuple[int | None, float | None]:
         return self.first, self.deadline
 
     def setup(self, context: AlgorithmContext) -> None:
@@ -111,7 +111,7 @@ class Coded(Training):
         some_late = codec.stateful_per_worker and not expected[here].all()
         before = _rows(codec) if some_late else {}
         comm.call(t, self.x)
-        answers = comm.answers(self.message(t), expected, self.closes(self.redundancy.held), self.weights)
+        answers = comm.answers(self.message(t), expected, self.closing_rule(self.redundancy.held), self.weights)
         own = np.zeros(len(here)) if answers.weights is None else answers.weights[here]
         if some_late:
             counted = answers.answered[here] & (answers.weights is not None)

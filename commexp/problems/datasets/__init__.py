@@ -15,10 +15,10 @@ from commexp.problems.datasets.mnist import MNIST
 from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Natural, Partition, RandomShares
 from commexp.problems.datasets.photos import Photos
 from commexp.problems.datasets.toy import Toy
-from commexp.problems.ratings.low_rank import LowRank
 from commexp.problems.ratings.movielens import MovieLens
 from commexp.problems.ratings.netflix import Netflix
 from commexp.problems.ratings.partition import Blocks, ByUser
+from commexp.problems.ratings.ratings import LowRank
 
 __all__ = [
     "A9A",
