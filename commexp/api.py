@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from commexp.config.messages import CONF, UserError, check_environment, explain
-from commexp.config.overrides import legible
+from commexp.config.messages import UserError, check_environment
+from commexp.config.overrides import explain, legible
 from commexp.config.plan import prepare
+from commexp.config.schema import CONF
 from commexp.environment import hydra_of_our_own, undisturbed
 from commexp.launch.launch import launch
 from commexp.launch.sweep import register_resolvers

@@ -24,8 +24,8 @@ from torch import Tensor
 from commexp.api import compose_config
 from commexp.compressors import CodecContext, Compressor, Message
 from commexp.config.components import around_codec, build
-from commexp.config.messages import CONF
 from commexp.config.plan import prepare
+from commexp.config.schema import CONF
 from commexp.problems.classification import Classification
 from commexp.report.style import COLOURS, MARKERS, figure, save
 from commexp.report.tables import markdown

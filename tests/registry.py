@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from commexp.api import compose_config
 from commexp.compressors import Compressor
-from commexp.config.messages import CONF
 from commexp.config.plan import Plan, prepare
+from commexp.config.schema import CONF
 
 
 def untimed(path: Path) -> list[dict[str, str]]:

@@ -21,7 +21,7 @@ from registry import plan
 from commexp.cli import check as checks
 from commexp.cli import report as compare
 from commexp.cli import run as cli
-from commexp.config.messages import CONF
+from commexp.config.schema import CONF
 from commexp.launch.sweep import sweep_name
 
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,8 @@ from commexp.check.compressor import CHECKS, Result, one_line, run_checks
 from commexp.cli.claims import add_arguments, check_claims
 from commexp.compressors import Compressor
 from commexp.config.components import around_codec, build
-from commexp.config.messages import CONF, UserError
+from commexp.config.messages import UserError
+from commexp.config.schema import CONF
 from commexp.launch.streams import lenient_streams
 from commexp.report.tables import markdown
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from commexp.algorithms import AlgorithmContext, Redundancy
 from commexp.comm import Communicator, Ledger, Links, choose, stretch_ends, stretch_of
 from commexp.compressors import CodecContext
-from commexp.config.components import short
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
 from commexp.experiment.record import Clock, RoundPlan, RunRecord
@@ -246,7 +245,7 @@ def keyed(group: str, part: Any) -> Iterator[None]:
 
 def check_gossiped(plan: Plan, dim: int) -> None:
     """Raises UserError for a codec whose messages neighbours cannot use: gossip takes what contracts."""
-    codec, name = plan.compressor, short(plan.resolved["compress"]["_target_"])
+    codec, name = plan.compressor, plan.names["compress"]
     if codec.phases > 1 or codec.delta(dim) is None:
         why = "its decoding takes a sum over all workers" if codec.phases > 1 else "it does not contract"
         raise UserError(f"compress={name}: {why}, so it cannot go with gossip; give compress=topk, or sign")
