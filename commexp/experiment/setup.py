@@ -43,7 +43,9 @@ class ExperimentSetup:
                 Served(*given, heard=self.heard) if isinstance(self.links, Coordinator) else Communicator(*given)
             )
             self.held = make_held(plan) if plan.algorithm.coded else None
-            rows: Sequence[int] = self.comm.worker_ids if self.held is None else self.held.here(self.comm.worker_ids)
+            rows: Sequence[int] = (
+                self.comm.worker_ids if self.held is None else self.held.subsets_of(self.comm.worker_ids)
+            )
             self.parts = config.workers if self.held is None else self.held.subsets  # of the data
             self.problem = build_problem(
                 plan.dataset,
@@ -75,7 +77,9 @@ class ExperimentSetup:
         except ValueError as error:
             raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * itemsize
-        self.books.here = len(self.comm.worker_ids) if self.held is None else self.held.computed(self.links.processes)
+        self.books.here = (
+            len(self.comm.worker_ids) if self.held is None else self.held.subsets_per_process(self.links.processes)
+        )
         rows = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else rows  # whose gradients they are
         self.checked = NonFiniteGuard(
             self.problem, rows, config.on_nonfinite, "worker" if self.held is None else "subset"
@@ -107,7 +111,7 @@ class ExperimentSetup:
         if held is None:
             stretches = stretch_ends(self.problem.dim, self.stretch)
             return VirtualClock(network, plan.straggler, workers, plan.config.seed, ends, stretches=stretches)
-        closes = self.algorithm.closes(held)
+        closes = self.algorithm.closing_rule(held)
         if closes is not None and closes != (None, None) and network.compute.kind == "measured":
             raise ValueError(
                 "network.compute.kind=measured: who answers in time would not be the same twice; give constant, "
@@ -119,7 +123,7 @@ class ExperimentSetup:
     @property
     def stretch(self) -> int | None:
         """Entries of a gradient that go ahead of the rest together where there is one worker a process, or None."""
-        if not self.algorithm.streams or self.plan.config.on_nonfinite != "stop":
+        if not self.algorithm.overlaps_gradient or self.plan.config.on_nonfinite != "stop":
             return None
         return stretch_of(self.plan.compressor, self.comm.exchange, self.comm.deterministic)
 
