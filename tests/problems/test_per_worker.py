@@ -18,8 +18,8 @@ from commexp.problems.datasets.partition import Iid
 from commexp.problems.models.linear import LinearRegression, LogisticRegression
 from commexp.problems.models.matrix_factorisation import MatrixFactorisation
 from commexp.problems.models.mlp import MLP
-from commexp.problems.ratings.low_rank import LowRank
 from commexp.problems.ratings.partition import ByUser
+from commexp.problems.ratings.ratings import LowRank
 from commexp.seeding import generator
 
 KINDS: dict[str, tuple[Any, Any, Any, int | None]] = {

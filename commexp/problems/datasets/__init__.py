@@ -16,10 +16,10 @@ from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Partiti
 from commexp.problems.datasets.partition import NaturalPartition as Natural
 from commexp.problems.datasets.photos import Photos
 from commexp.problems.datasets.toy import Toy
-from commexp.problems.ratings.low_rank import LowRank
 from commexp.problems.ratings.movielens import MovieLens
 from commexp.problems.ratings.netflix import Netflix
 from commexp.problems.ratings.partition import Blocks, ByUser
+from commexp.problems.ratings.ratings import LowRank
 
 __all__ = [
     "A9A",
