@@ -170,8 +170,8 @@ class Algorithm(ABC):
         return None
 
     def closing_rule(self, assignment: Assignment) -> tuple[int | None, float | None] | None:
-        """Of coded methods: after how many answers, and how many seconds, a round is closed; None: not by their number,
-        not by the clock. None for both where all are waited for."""
+        """Of coded methods: a round ends after so many answers, or so many seconds; each is None where it ends no
+        round. None instead of the pair where every round waits for all."""
         return None
 
     def worker_models(self) -> Tensor | None:
