@@ -19,7 +19,7 @@ def valley_summary(setup: ExperimentSetup) -> dict[str, float]:
     """Mean valley of the model among the workers' models before the last exchange, its inverse, the model's sharpness
     and its generalisation gap. With flatness=landscape also writes the landscape's tables. All processes call this
     together; empty but on the first."""
-    model, workers = setup.algorithm.model(), setup.algorithm.apart()
+    model, workers = setup.algorithm.model(), setup.algorithm.worker_models()
     if setup.links.rank:
         return {}
     problem, last = setup.problem, setup.record.rows[-1]

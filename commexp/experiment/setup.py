@@ -42,10 +42,11 @@ class ExperimentSetup:
     """All parts of a run, as they stand before its first round. Raises UserError where they do not fit together.
 
     ``comm``: the exchange among the workers. ``assignment``: of coded methods, which worker holds which subset of the
-    data. ``shards``: how many parts the data are split into, one a worker or one a subset. ``rows``: the workers, or
-    subsets, whose gradients this process computes. ``guard``: ``problem`` with every gradient checked. ``payload``,
-    ``dense_payload``: bytes of a worker's message, and of one that is not compressed. ``choice``: the exchange that
-    carries messages, and what each would cost. ``world``: of asynchronous methods, where the workers are.
+    data. ``shard_count``: how many shards the data are split into, one a worker or one a subset. ``rows``: the
+    workers, or subsets, whose gradients this process computes. ``guard``: ``problem`` with every gradient checked.
+    ``payload``, ``dense_payload``: bytes of a worker's message, and of one that is not compressed. ``choice``: the
+    exchange that carries messages, and what each would cost. ``clock``: the one that gives ``sim_seconds``. ``world``:
+    of asynchronous methods, where the workers are. ``record``: what the run has measured.
     ``announcements``: what this process tells the others at the end of a round, see comm.Agreement. ``stops``: whether
     the run is to stop.
     """
@@ -103,15 +104,15 @@ class ExperimentSetup:
         """Loads the data, splits them, and gives the problem of the workers here. Raises ValueError or
         FileNotFoundError where data, model and batch size do not fit together."""
         plan, config, here = self.plan, self.plan.config, self.comm.worker_ids
-        self.shards = config.workers if self.assignment is None else self.assignment.subsets
-        self.rows: Sequence[int] = here if self.assignment is None else self.assignment.here(here)
+        self.shard_count = config.workers if self.assignment is None else self.assignment.subsets
+        self.rows: Sequence[int] = here if self.assignment is None else self.assignment.subsets_of(here)
         dtype, options = getattr(torch, config.dtype), dict(vars(config.speed))
         if self.algorithm.asynchronous:
             options["workers"] = "loop"
-        data = plan.dataset.load(self.shards, config.seed, dtype)
-        samples = plan.partition.split(data, self.shards, config.seed)
+        data = plan.dataset.load(self.shard_count, config.seed, dtype)
+        shards = plan.partition.split(data, self.shard_count, config.seed)
         context = ProblemContext(
-            parts=samples,
+            shards=shards,
             worker_ids=self.rows,
             batch_size=config.batch_size,
             seed=config.seed,
@@ -121,8 +122,8 @@ class ExperimentSetup:
             speed=GradientOptions(**options),
         )
         if getattr(self.algorithm, "shares", "equal") == "samples":
-            total = sum(map(len, samples))
-            context.weights = [len(rows) / total for rows in samples]
+            total = sum(map(len, shards))
+            context.weights = [len(rows) / total for rows in shards]
         problem = build_problem(plan.model, data, context, plan.prox)
         return PerWorkerProblem.of(problem) if self.algorithm.asynchronous else problem
 
@@ -175,14 +176,14 @@ class ExperimentSetup:
     def _redundancy(self, assignment: Assignment, clock: VirtualClock) -> Redundancy:
         plan, workers = self.plan, self.plan.config.workers
 
-        def answered(t: int) -> np.ndarray:
+        def on_time(t: int) -> np.ndarray:
             return clock.answered(t + 1, self.algorithm.gradients)
 
         def code() -> np.ndarray:
             with keyed("allocation", plan.allocation):
                 return plan.allocation.code(workers, plan.config.seed)
 
-        return Redundancy(assignment, self.rows, plan.straggler.share(workers), answered, code)
+        return Redundancy(assignment, self.rows, plan.straggler.share(workers), on_time, code)
 
     def _rounds(self, lengths: Sequence[int]) -> RoundPlan:
         """``lengths``: local steps of each round."""
@@ -193,12 +194,12 @@ class ExperimentSetup:
         """How many workers', or subsets', gradients a process computes."""
         if self.assignment is None:
             return len(self.comm.worker_ids)
-        return self.assignment.computed(self.links.processes)
+        return self.assignment.subsets_per_process(self.links.processes)
 
     @property
     def stretch(self) -> int | None:
         """Entries of a gradient that go ahead of the rest together where there is one worker a process, or None."""
-        if not self.algorithm.streams or self.plan.config.on_nonfinite != "stop":
+        if not self.algorithm.overlaps_gradient or self.plan.config.on_nonfinite != "stop":
             return None
         return stretch_of(self.plan.compressor, self.comm.exchange, self.comm.deterministic)
 

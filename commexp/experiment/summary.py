@@ -30,7 +30,7 @@ def metrics_row(setup: ExperimentSetup, model: torch.Tensor, diagnostics: dict[s
     record, problem = setup.record, setup.problem
     drawn = setup.algorithm.samples_done()
     if drawn is None:
-        drawn = record.planned.batches[record.done] * problem.samples_per_step * setup.shards
+        drawn = record.planned.batches[record.done] * problem.samples_per_step * setup.shard_count
     samples = round(drawn)
     return {
         "round": record.done,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from commexp.problems.alternating import PerWorkerProblem
 from commexp.problems.base import WAYS, GradientOptions, Problem, ProblemContext
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.partition import Partition
-from commexp.problems.finite import POLICIES, NonFiniteError, NonFiniteGuard
 from commexp.problems.models.base import Model
+from commexp.problems.nonfinite import POLICIES, NonFiniteError, NonFiniteGuard
+from commexp.problems.per_worker import PerWorkerProblem
 from commexp.problems.prox import NoProx, Prox
 
 UNASKED = 16  # the default batch_size, which nobody has typed: small data are run with it, over several epochs a batch
@@ -16,16 +16,16 @@ UNASKED = 16  # the default batch_size, which nobody has typed: small data are r
 def build_problem(model: Model, data: Data, context: ProblemContext, prox: Prox | None = None) -> Problem:
     """The model's loss on the workers' ``data``, with ``prox`` beside it.
 
-    Raises ValueError, in words for the user, if the parts do not fit together, or a batch would be larger than what the
-    worker with the most samples has, and than UNASKED.
+    Raises ValueError, in words for the user, if data and model do not fit together, or a batch would be larger than
+    what the worker with the most samples has, and than UNASKED.
     """
     problem, batch_size = model.problem(data, context), context.batch_size
     if batch_size is not None:
-        largest = max(model.pools(data, context.parts))
+        largest = max(model.pools(data, context.shards))
         if batch_size > max(largest, UNASKED):
             right = f"{largest} or less" + (", or null for all of a worker's" if model.full_batch else "")
             raise ValueError(
-                f"batch_size={batch_size}: none of {len(context.parts)} workers has more than {largest} samples; give "
+                f"batch_size={batch_size}: none of {len(context.shards)} workers has more than {largest} samples; give "
                 f"{right}"
             )
     problem.prox = prox or NoProx()

@@ -14,7 +14,7 @@ import torch
 from experiment.test_runner import dies_in_round
 from registry import bare, interrupted, plan, untimed
 
-from commexp.algorithms.coded.coded import Coded
+from commexp.algorithms.coded.base import CodedMethod
 from commexp.api import run_experiment
 from commexp.compressors import Compressor, OneBit
 from commexp.config.messages import UserError
@@ -32,8 +32,8 @@ def set_up(*words: str) -> ExperimentSetup:
     return ExperimentSetup(plan(*words, "rounds=100000"), torch.device("cpu"), Run(Path("none")))
 
 
-def coded(made: ExperimentSetup) -> Coded:
-    assert isinstance(made.algorithm, Coded)
+def coded(made: ExperimentSetup) -> CodedMethod:
+    assert isinstance(made.algorithm, CodedMethod)
     return made.algorithm
 
 
@@ -49,9 +49,9 @@ def go(made: ExperimentSetup, rounds: int = ROUNDS, after: Callable[[int], None]
 
 def samples(made: ExperimentSetup) -> tuple[Vector, Vector]:
     """Features [M, D, J] and targets [M, D] of each subset."""
-    data = made.plan.dataset.load(made.shards, SEED, torch.float64)
+    data = made.plan.dataset.load(made.shard_count, SEED, torch.float64)
     x, y = data.train_x.numpy(), data.train_y.numpy()
-    return x.reshape(made.shards, -1, x.shape[1]), y.reshape(made.shards, -1)
+    return x.reshape(made.shard_count, -1, x.shape[1]), y.reshape(made.shard_count, -1)
 
 
 def gradients(made: ExperimentSetup, x: Vector) -> Vector:
@@ -72,7 +72,7 @@ def starts(made: ExperimentSetup) -> Vector:
 @cache
 def answers() -> Vector:
     """Who answers in so many rounds of FEW, [T, N]."""
-    answered = coded(set_up(*FEW)).redundancy.answered
+    answered = coded(set_up(*FEW)).redundancy.on_time
     return np.stack([answered(t) for t in range(DRAWS)])
 
 
@@ -113,14 +113,14 @@ def test_a_step_without_compression(allocation: str) -> None:
     made = set_up(*FEW, f"allocation={allocation}", *ALLOCATIONS[allocation])
     each, sent, drawn = gradients(made, starts(made)), coded(made).combined(0).numpy(), steps(made, bare("none"))
     check_mean(drawn, each.mean(axis=0))
-    expected = P * (1 - P) * np.sum(sent**2) / made.shards**2
+    expected = P * (1 - P) * np.sum(sent**2) / made.shard_count**2
     check_variance(drawn, expected)
     assert made.assignment is not None
     assert (made.assignment.balance.largest == 0) == (allocation in ("all", "design"))
     if made.assignment.balance.largest == 0:
         copies = 1 / made.assignment.copies - 1 / 4
         whole = np.sum(each.sum(axis=0) ** 2) / 4 + np.sum(copies * np.sum(each**2, axis=1))
-        assert P / (1 - P) * whole / made.shards**2 == pytest.approx(expected, rel=1e-12)
+        assert P / (1 - P) * whole / made.shard_count**2 == pytest.approx(expected, rel=1e-12)
 
 
 def test_rounds_step_by_the_full_gradient_on_average() -> None:
@@ -145,7 +145,7 @@ def test_a_step_of_one_bit(bound: str) -> None:
     bounds = np.full(4, B) if bound == "fixed" else np.abs(sent).max(axis=1)
     expected = (1 - P) * sent.shape[1] * np.sum(bounds**2) - (1 - P) ** 2 * np.sum(sent**2)
     drawn = steps(made, OneBit(bound=bound, B=B))
-    check_variance(drawn, expected / made.shards**2)
+    check_variance(drawn, expected / made.shard_count**2)
     check_mean(drawn, gradients(made, starts(made)).mean(axis=0))
 
 
@@ -292,7 +292,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         halted = run(*overrides, "rerun=true")
     assert (halted.status, halted.summary["round"]) == ("interrupted", 6)
     with monkeypatch.context() as patch:
-        patch.setattr("commexp.algorithms.coded.coded.Coded.round", dies_in_round(8, Coded))
+        patch.setattr("commexp.algorithms.coded.base.CodedMethod.round", dies_in_round(8, CodedMethod))
         with pytest.raises(KeyboardInterrupt):
             run(*overrides)
     resumed = run(*overrides)
@@ -343,7 +343,7 @@ def test_a_round_without_answers_leaves_torchs_optimiser_as_it_was(algo: str, op
     words = [f"algo.optimizer={optimizer}", f"algo.momentum={momentum}", "algo.weight_decay=0.1"]
     made = set_up(*SMALL, f"algo={algo}", "compress=none", *more, *words)
     method, silent = coded(made), (0, 3)
-    method.redundancy.answered = lambda t: np.full(8, t not in silent)
+    method.redundancy.on_time = lambda t: np.full(8, t not in silent)
     x = torch.nn.Parameter(torch.from_numpy(starts(made)))
     if optimizer == "sgd":
         other: torch.optim.Optimizer = torch.optim.SGD([x], LR, momentum=momentum, weight_decay=0.1)
