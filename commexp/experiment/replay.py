@@ -1,4 +1,4 @@
-"""A run that has ended, priced anew on another network from its books, without running it."""
+"""A run that has ended, priced anew on another network from its tables, without running it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from commexp.algorithms import Algorithm
+from commexp.algorithms import SGD, Algorithm
 from commexp.allocations import Assignment
 from commexp.comm import Entry, stretch_ends
 from commexp.config.components import build, outside
@@ -20,12 +20,12 @@ from commexp.network import Closing, Network, Straggler, VirtualClock
 from commexp.run_folder import Run
 
 NEEDED = ("config.yaml", "meta.json", "metrics.csv", "traffic.csv", "rounds.csv")
-MOST = 10**8  # numbers that a round of the books may stand for; a run's own have some thousand
+MOST = 10**8  # numbers that a round of the tables may stand for; a run's own have some thousand
 LONGEST = 10**5  # mixings of a round, and stretches of a gradient
 
 
 @dataclass(frozen=True)
-class Booking:
+class Transfer:
     """An exchange as traffic.csv has it, for the clock."""
 
     exchange: str
@@ -36,9 +36,10 @@ class Booking:
 
 
 class Replay:
-    """What a run has left of its rounds, for any number of networks. The folder may be anybody's: its config names
-    commexp's own components alone, of which the method and who is late are made, and no file that it names is read.
-    ``outside``: what else it names, which is left alone. Raises UserError for a folder that has no such books."""
+    """What a run has left of its rounds, for any number of networks. The folder may be anybody's: of the components
+    that its config names, only commexp's own algorithm and straggler are made, and no file that it names is read.
+    ``outside``: the components that are not commexp's own. ``dense_sgd``: whether the run is the baseline that others
+    are compared with. Raises UserError for a folder without such tables."""
 
     def __init__(self, run: Run) -> None:
         missing = [name for name in NEEDED if not (run.folder / name).is_file()]
@@ -51,12 +52,15 @@ class Replay:
             raise UserError(f"RUN={run.folder}: {error}") from error
         except Exception as error:  # whatever a stranger's file makes of our reading it
             why = " ".join(str(error).split())
-            raise UserError(f"RUN={run.folder}: its books cannot be read ({type(error).__name__}: {why})") from error
+            raise UserError(f"RUN={run.folder}: its tables cannot be read ({type(error).__name__}: {why})") from error
 
     def _read(self, run: Run) -> None:
         self.config = run.config
         self.outside = outside(self.config)
         self.algorithm = build(self.config["algo"], "algo", Algorithm, foreign=True)
+        codec = self.config.get("compress")
+        dense = isinstance(codec, dict) and codec.get("_target_") == "commexp.compressors.NoCompression"
+        self.dense_sgd = dense and type(self.algorithm) is SGD
         self.straggler: Straggler = build(self.config["straggler"], "straggler", Straggler, foreign=True)
         if self.algorithm.asynchronous:
             raise UserError("whose message came first depends on the network; run it on the other one")
@@ -64,7 +68,7 @@ class Replay:
         if not self.evaluated:
             raise UserError("has not evaluated yet; give the folder of a run that has ended")
         self.gradients = {_count(row["round"]): _amount(row["gradients"]) for row in run.rows("rounds")}
-        self.bookings: dict[int, list[Booking]] = defaultdict(list)
+        self.transfers: dict[int, list[Transfer]] = defaultdict(list)
         self.busy: dict[int, float] = defaultdict(float)  # seconds of one worker
         meta = run.meta
         workers, processes = _count(meta["workers"]), _count(meta["processes"])
@@ -74,40 +78,41 @@ class Replay:
             dim, stretch = _count(meta["parameters"]), _count(meta["stretch"] or 0)
             _check_size("stretches", dim / stretch if stretch else 1, LONGEST)
             self.stretches = stretch_ends(dim, stretch)
-        self.held = None
+        self.assignment = None
         if (run.folder / "allocation.csv").is_file():
             pairs = [(_count(row["worker"]), _count(row["subset"])) for row in run.rows("allocation")]
             _check_size("workers and subsets", workers * (1 + max(subset for _, subset in pairs)), MOST)
-            held = np.zeros((workers, 1 + max(subset for _, subset in pairs)), dtype=bool)
-            held[tuple(zip(*pairs, strict=True))] = True
-            self.held = Assignment(held)
-        load = 1 if self.held is None else self.held.loads.max()
+            holds = np.zeros((workers, 1 + max(subset for _, subset in pairs)), dtype=bool)
+            holds[tuple(zip(*pairs, strict=True))] = True
+            self.assignment = Assignment(holds)
+        load = 1 if self.assignment is None else self.assignment.loads.max()
         _check_size("gradients of a round", load * self.workers * (1 + max(self.gradients.values(), default=0)), MOST)
-        here = workers // processes if self.held is None else self.held.subsets_per_process(processes)
-        columns = list(Booking.__dataclass_fields__)
+        hosted = workers // processes if self.assignment is None else self.assignment.subsets_per_process(processes)
+        columns = list(Transfer.__dataclass_fields__)
         for row in run.rows("traffic"):
-            booking = Booking(**{name: row[name] for name in columns})
-            _check_size("mixings of a round", _count(booking.repeats), LONGEST)
-            _check_size("bytes of an exchange", _count(booking.bytes_wire), 10**18)
-            self.bookings[_count(row["round"])].append(booking)
-            self.busy[row["round"]] += _amount(busy(Entry(**row)) / here)
+            transfer = Transfer(**{name: row[name] for name in columns})
+            _check_size("mixings of a round", _count(transfer.repeats), LONGEST)
+            _check_size("bytes of an exchange", _count(transfer.bytes_wire), 10**18)
+            self.transfers[_count(row["round"])].append(transfer)
+            self.busy[row["round"]] += _amount(busy(Entry(**row)) / hosted)
         rows = run.rows("topology") if (run.folder / "topology.csv").is_file() else []
-        self.links = ([_count(r["worker"]) for r in rows], [_count(r["neighbour"]) for r in rows]) if rows else None
-        if rows and max(map(max, self.links or ())) >= self.workers:
-            raise ValueError(f"topology.csv: there is no worker {max(map(max, self.links or ()))} of {self.workers}")
+        self.edges = ([_count(r["worker"]) for r in rows], [_count(r["neighbour"]) for r in rows]) if rows else None
+        if rows and max(map(max, self.edges or ())) >= self.workers:
+            raise ValueError(f"topology.csv: there is no worker {max(map(max, self.edges or ()))} of {self.workers}")
 
-    def _coded(self, network: Network) -> tuple[np.ndarray | None, Closing | None]:
-        """Loads, and when rounds are closed. Raises UserError where others would have answered on this network."""
-        if self.held is None:
+    def _coded_rounds(self, network: Network) -> tuple[np.ndarray | None, Closing | None]:
+        """Of coded methods, the workers' loads and when a round ends. Raises UserError where other workers would have
+        answered on this network."""
+        if self.assignment is None:
             return None, None
-        closes = self.algorithm.closing_rule(self.held)
+        closes = self.algorithm.closing_rule(self.assignment)
         own = self.config["network"]["compute"]  # as it is written, for it may name a file
         if closes not in (None, (None, None)) and dataclasses.asdict(network.compute) != own:
             raise UserError(
                 f"RUN={self.run.folder}: who answered first depends on network.compute, and this one has another; run "
                 "it there"
             )
-        return self.held.loads, None if closes is None else Closing(*closes)
+        return self.assignment.loads, None if closes is None else Closing(*closes)
 
     def seconds(self, network: Network) -> list[float]:
         """The virtual clock at each evaluation, exactly as a run on this network would have it. Raises UserError for a
@@ -115,24 +120,24 @@ class Replay:
         if network.overlap and self.stretches is None:
             raise UserError(f"RUN={self.run.folder}: does not say what may overlap; run it again, with rerun=true")
         try:
-            loads, closing = self._coded(network)
+            loads, closing = self._coded_rounds(network)
             clock = VirtualClock(
-                network, self.straggler, self.workers, self.seed, self.links, loads, closing, self.stretches or (1.0,)
+                network, self.straggler, self.workers, self.seed, self.edges, loads, closing, self.stretches or (1.0,)
             )
-            found, last = [], 0
+            evaluations, last = [], 0
             for number in self.evaluated:
                 for t in range(last + 1, number + 1):
-                    clock.round(t, self.gradients[t], self.bookings[t], self.busy[t])
+                    clock.round(t, self.gradients[t], self.transfers[t], self.busy[t])
                 last = number
-                found.append(clock.now)
+                evaluations.append(clock.now)
         except ValueError as error:
             raise UserError(f"RUN={self.run.folder}: {error}") from error
         except UserError:
             raise
         except Exception as error:  # as above
             why = f"{type(error).__name__}: {error}"
-            raise UserError(f"RUN={self.run.folder}: its books do not hold what a run's do ({why})") from error
-        return found
+            raise UserError(f"RUN={self.run.folder}: its tables do not hold what a run's do ({why})") from error
+        return evaluations
 
 
 def _count(value: Any) -> int:
@@ -148,6 +153,6 @@ def _amount(value: Any) -> float:
 
 
 def _check_size(what: str, size: float, most: int) -> None:
-    """What would take the machine's memory or days is in no run's books."""
+    """What would take the machine's memory, or days, is in no run's tables."""
     if not size <= most:
         raise ValueError(f"{what}: {size:.3g}, more than {most}")
