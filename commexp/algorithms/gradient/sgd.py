@@ -37,9 +37,9 @@ class SGD(Training):
 
     def round(self, t: int) -> None:
         comm = self.context.comm
-        exchange = comm.begin(self.context.compressor, self.weights, len(self.x))
-        _, gradient = self.gradient(self.x.expand(len(comm.worker_ids), -1), t, exchange.ready)
-        self.update.step(self.x, exchange.finish(gradient), self.rate(t), t)
+        summed = comm.begin(self.context.compressor, self.weights, len(self.x))
+        _, gradient = self.gradient(self.x.expand(len(comm.worker_ids), -1), t, summed.ready)
+        self.update.step(self.x, summed.finish(gradient), self.rate(t), t)
 
     def model(self) -> Tensor:
         return self.x

@@ -36,6 +36,7 @@ class MGRAWA(ChosenCentre):
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
+        self.dense = NoCompression()
         self.smoothed = self.x.new_zeros(len(self.x))  # m_n
 
     def centre(self, t: int) -> Tensor:
@@ -46,7 +47,7 @@ class MGRAWA(ChosenCentre):
         inverse = 1 / norms.clamp(min=torch.finfo(norms.dtype).tiny)
         shares = inverse / inverse.max()
         own = (shares / shares.sum())[list(comm.worker_ids)]
-        return comm.aggregate(NoCompression().encode(self.x), own)
+        return comm.aggregate(self.dense.encode(self.x), own)
 
     def common(self) -> float:
         """The common batch over a worker's own."""
