@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from commexp.compressors.base import Message
 from commexp.compressors.sparse import Sparse
-from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
@@ -33,7 +31,7 @@ class RegTopK(Sparse):
     Raises ValueError if mu or prior is not positive, or denominator is neither 'previous' nor 'current'.
     """
 
-    stateful_per_worker = True
+    worker_state = "**_memory"
     mu: float = 4.0
     prior: float = 1e8
     denominator: str = "previous"
@@ -86,9 +84,3 @@ class RegTopK(Sparse):
             weights = aggregate.new_full((indices.shape[0],), 1.0 / indices.shape[0])
         self._memory["weights"] = weights
         self._memory["aggregate"] = aggregate[indices]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return with_prefix("workers", self._memory)
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._memory = under_prefix("workers", state)

@@ -55,8 +55,8 @@ class Sign(Bits):
         """With a vote the signs [W, J] and the scale are added up apart: [W, J + 1]."""
         return torch.cat(self._read(message), dim=1) if self.vote else self.decode(message)
 
-    def summand_count(self, dim: int) -> int:
-        return dim + 1 if self.vote else dim
+    def summand_count(self, message: Message) -> int:
+        return message.dim + 1 if self.vote else message.dim
 
     def finalize(self, message: Message, total: Tensor) -> Tensor:
         return total[:-1].sign() * total[-1] if self.vote else total

@@ -19,8 +19,6 @@ class Entries(Compressor):
     """Compressors whose messages are ``values`` [W, k] of the vector's type and ``indices``, k places packed by
     wire.pack_indices. Rows may differ in k."""
 
-    sparse = True
-    splittable = True
     _sent: tuple[Message, Tensor] | None = None
 
     def pack(self, a: Tensor, chosen: Tensor) -> Message:

@@ -28,7 +28,7 @@ class D2(Gossiping):
     schedule: Schedule = field(default_factory=Schedule)
     compressible = False
     compressed_by = "choco"
-    rows = ("x", "psi")
+    worker_state = "psi"
 
     def __post_init__(self) -> None:
         check_lr(self.lr)
