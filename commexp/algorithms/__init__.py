@@ -2,6 +2,7 @@
 
 from commexp.algorithms.asynchronous.async_ps import AsyncPS
 from commexp.algorithms.asynchronous.async_sgd import AsyncSGD
+from commexp.algorithms.asynchronous.asynchronous import Asynchronous
 from commexp.algorithms.asynchronous.ssp import SSP
 from commexp.algorithms.asynchronous.sync_ps import SyncPS
 from commexp.algorithms.base import Algorithm, AlgorithmContext, Asynchrony, Redundancy
@@ -17,15 +18,18 @@ from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
 from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
 from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
 from commexp.algorithms.gradient.sgd import SGD
+from commexp.algorithms.local.consensus import SoftConsensus
 from commexp.algorithms.local.diloco import DiLoCo
 from commexp.algorithms.local.dppf import DPPF
 from commexp.algorithms.local.easgd import EASGD
+from commexp.algorithms.local.local import LocalMethod
 from commexp.algorithms.local.localsgd import LocalSGD
 from commexp.algorithms.local.lsgd import LSGD
 from commexp.algorithms.local.mgrawa import MGRAWA
 from commexp.algorithms.local.postlocal import PostLocalSGD
 from commexp.algorithms.local.qsr import QSR
 from commexp.algorithms.schedule import Schedule
+from commexp.algorithms.training import Training
 
 __all__ = [
     "D2",
@@ -42,6 +46,7 @@ __all__ = [
     "AlgorithmContext",
     "AsyncPS",
     "AsyncSGD",
+    "Asynchronous",
     "Asynchrony",
     "Choco",
     "DeepStorm",
@@ -49,6 +54,7 @@ __all__ = [
     "ExactCoding",
     "GradientCoding",
     "IgnoreStragglers",
+    "LocalMethod",
     "LocalSGD",
     "PostLocalSGD",
     "ProxGTSA",
@@ -56,5 +62,7 @@ __all__ = [
     "ProxGTSRO",
     "Redundancy",
     "Schedule",
+    "SoftConsensus",
     "SyncPS",
+    "Training",
 ]

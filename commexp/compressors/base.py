@@ -1,4 +1,4 @@
-"""What a compressor is, and the message it hands to the exchange."""
+"""The interface of a compressor, and the message that it hands to the exchange."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ MANY = 2**20  # entries of a vector for which a codec must contract, to be said 
 
 
 class CorruptMessageError(ValueError):
-    """No encoder can have made this message: a buffer is missing, too short, of the wrong type or out of range."""
+    """No encoder makes this message: a buffer is missing, too short, of the wrong type or out of range."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What W workers hand to the exchange.
+    """The messages of W workers to the exchange.
 
     ``buffers``: named tensors with a leading worker axis, [W, ...]: exactly the bytes that travel.
-    ``dim``: J, the length of the vector they stand for. ``dtype``: the type it decodes to.
-    ``info_bits``: what an ideal code would need for all W messages.
-    ``codec``: who can read it. ``lengths``: for buffers [W, longest] whose rows differ, how many elements of each
-    row travel. ``last``: False where the codec answers the sum of these messages with another one. ``header``: small
-    numbers without which it cannot be read, and which a reader in step knows: k in warm-up, which draw it was.
+    ``dim``: J, the length of the vector they encode. ``dtype``: the type it decodes to.
+    ``info_bits``: what an ideal code would need for all W messages. ``codec``: which decodes them.
+    ``lengths``: for buffers [W, longest] whose rows differ in length, how many elements of each row travel.
+    ``last``: False where another message follows once the sum of these is known (``next_phase``).
+    ``header``: small integers that decoding needs and that every worker in the same round knows: k in warm-up, the
+    number of the random draw.
     """
 
     buffers: Mapping[str, Tensor]
@@ -61,20 +62,20 @@ class Message:
 
     def buffer(self, name: str, dtype: torch.dtype, columns: int | None = None) -> Tensor:
         """The buffer [W, columns] of this name and type. Raises CorruptMessageError if there is none like it."""
-        found = self.buffers.get(name)
+        buffer = self.buffers.get(name)
         if self.dim < 0 or not self.dtype.is_floating_point:
             raise CorruptMessageError(f"stands for {self.dim} numbers of {self.dtype}")
-        if found is None:
+        if buffer is None:
             raise CorruptMessageError(f"{name}: missing")
-        if found.dtype != dtype or found.ndim != 2 or columns not in (None, found.shape[1]):
+        if buffer.dtype != dtype or buffer.ndim != 2 or columns not in (None, buffer.shape[1]):
             wanted = f"[{self.workers}, {'any' if columns is None else columns}] of {dtype}"
-            raise CorruptMessageError(f"{name}: is {list(found.shape)} of {found.dtype}; must be {wanted}")
-        if found.shape[0] != self.workers or not self.workers:
-            raise CorruptMessageError(f"{name}: for {found.shape[0]} workers; must be for {self.workers}")
-        return found
+            raise CorruptMessageError(f"{name}: is {list(buffer.shape)} of {buffer.dtype}; must be {wanted}")
+        if buffer.shape[0] != self.workers or not self.workers:
+            raise CorruptMessageError(f"{name}: for {buffer.shape[0]} workers; must be for {self.workers}")
+        return buffer
 
     def row(self, name: str, worker: int) -> Tensor:
-        """What worker ``worker`` sends of a buffer whose rows differ in length, [length]."""
+        """The part of worker ``worker``'s row that travels, of a buffer whose rows differ in length: [length]."""
         rows, lengths = self.buffers[name], self.lengths[name]
         if len(lengths) != len(rows) or not 0 <= lengths[worker] <= rows.shape[1]:
             raise CorruptMessageError(f"{name}: the lengths {list(lengths)} do not fit {list(rows.shape)}")
@@ -83,9 +84,9 @@ class Message:
 
 @dataclass(frozen=True)
 class CodecContext:
-    """Where a compressor works. ``seed``: of its random draws. ``worker_ids``: global ids of the W workers here.
-    ``shapes``: of the tensors that make up the flat vector, in order; empty where it is one vector.
-    ``purpose``: tells the draws of several compressors in one run apart."""
+    """What a compressor knows of its run. ``seed``: of its random draws. ``worker_ids``: global ids of the W workers
+    in this process. ``shapes``: of the tensors that make up the flat vector, in order; empty where it is one vector.
+    ``purpose``: distinguishes the draws of several compressors in one run."""
 
     seed: int = 0
     worker_ids: Sequence[int] | None = None
@@ -136,7 +137,7 @@ class Compressor(Stateful, ABC):
 
     @property
     def learns(self) -> bool:
-        """Whether ``feedback`` is implemented, so that the codec is at home only where it is called."""
+        """Whether ``feedback`` is implemented, so that the codec needs algorithms that call it."""
         return self._implements("feedback")
 
     @property

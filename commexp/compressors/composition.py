@@ -19,7 +19,7 @@ class Composition(Combination):
     for k.
 
     Raises ValueError if ``entries`` does not pick k entries, or ``values`` needs more than one exchange or learns from
-    aggregates, of which it is told nothing.
+    aggregates, which it is never given.
     """
 
     state = "entries values"

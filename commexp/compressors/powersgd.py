@@ -175,7 +175,7 @@ class PowerSGD(Compressor):
         if not message.last:
             raise CorruptMessageError("p: is the first of two messages and says nothing alone")
         if self._stacks and (not self._p or len(values) != len(self._plain)):
-            raise CorruptMessageError(f"q: of {len(values)} workers answers no p of theirs")
+            raise CorruptMessageError(f"q: of {len(values)} workers follows no p of theirs")
         out = values.new_zeros(message.workers, message.dim)
         out[:, self._whole.to(out.device)] = self._plain if self._stacks else values
         for n in range(message.workers) if self._stacks else ():

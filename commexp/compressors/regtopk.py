@@ -23,9 +23,9 @@ class RegTopK(Sparse):
     ranks all entries sent last round down); Q: ``prior``, so large that the factor is 1.
     1 + Delta = g_prev/(w s_prev) is the whole aggregate over this worker's own contribution.
 
-    Only the k entries sent last round are remembered: indices, values and the aggregate there, [W, k] each.
-    ``denominator='current'`` divides by w a[j] instead, a form found in a published notebook: it does not converge on
-    the paper's own linear regression and is kept for comparison.
+    Its state is the k entries sent last round: indices, values and the aggregate there, [W, k] each.
+    ``denominator='current'`` divides by w a[j] instead, the form of a published notebook: it does not converge on the
+    paper's own linear regression and is kept for comparison.
 
     Source: Bereyhi, Liang, Boudreau and Afana, Regularized Top-k, arXiv 2501.05633, algorithm 1.
     Raises ValueError if mu or prior is not positive, or denominator is neither 'previous' nor 'current'.
@@ -48,7 +48,7 @@ class RegTopK(Sparse):
     def encode(self, a: Tensor) -> Message:
         k = self.entries(a.shape[1])
         if "aggregate" not in self._memory:
-            return self._remember(self.pack(a, self.selector.largest(a, k)))
+            return self._keep(self.pack(a, self.selector.largest(a, k)))
         if 0 in a.stride():
             a = a.contiguous()  # rows that share memory cannot hold different scores
         sent = self._memory["indices"]
@@ -59,9 +59,9 @@ class RegTopK(Sparse):
             chosen = self.selector.largest(a, k)
         finally:
             a.scatter_(1, sent, accumulated)
-        return self._remember(self.pack(a, chosen))
+        return self._keep(self.pack(a, chosen))
 
-    def _remember(self, message: Message) -> Message:
+    def _keep(self, message: Message) -> Message:
         assert self._sent is not None
         self._memory = {"indices": self._sent[1], "values": message.buffers["values"]}
         return message

@@ -65,7 +65,7 @@ class Sign(Bits):
         return packed_bytes(dim, 1) + (itemsize if self.scaled else 0)
 
     def aggregate_payload(self, dim: int, itemsize: int, workers: int) -> int:
-        """A vote is answered by the majority's signs, a mean by numbers."""
+        """The aggregate of a vote is signs, that of a mean is numbers."""
         return itemsize + -(-dim // 5) if self.vote else dim * itemsize
 
     def delta(self, dim: int) -> float | None:

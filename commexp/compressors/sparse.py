@@ -166,4 +166,4 @@ class Sparse(Entries):
         return min(dim * itemsize, k * itemsize + index_bytes(k, dim))
 
     def were_sent(self, values: Tensor) -> None:
-        """Told by a composition that these values [W, k] travelled instead of the ones that ``pack`` took."""
+        """Called by a composition: these values [W, k] travelled instead of the ones that ``pack`` took."""

@@ -26,6 +26,7 @@ class DiLoCo(LocalMethod):
     """
 
     state = "outer"
+    optimizer: str = "adamw"
     outer_lr: float = 0.7
     outer_momentum: float = 0.9
 
