@@ -17,19 +17,19 @@ from commexp.algorithms.decentralised.dsgt import DSGT
 from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
 from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
 from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
+from commexp.algorithms.gradient.base import GradientMethod
+from commexp.algorithms.gradient.schedule import Schedule
 from commexp.algorithms.gradient.sgd import SGD
-from commexp.algorithms.local.consensus import SoftConsensus
+from commexp.algorithms.local.base import LocalMethod
 from commexp.algorithms.local.diloco import DiLoCo
 from commexp.algorithms.local.dppf import DPPF
 from commexp.algorithms.local.easgd import EASGD
-from commexp.algorithms.local.local import LocalMethod
 from commexp.algorithms.local.localsgd import LocalSGD
 from commexp.algorithms.local.lsgd import LSGD
 from commexp.algorithms.local.mgrawa import MGRAWA
 from commexp.algorithms.local.postlocal import PostLocalSGD
 from commexp.algorithms.local.qsr import QSR
-from commexp.algorithms.schedule import Schedule
-from commexp.algorithms.training import Training
+from commexp.algorithms.local.soft_consensus import SoftConsensus
 
 __all__ = [
     "D2",
@@ -53,6 +53,7 @@ __all__ = [
     "DiLoCo",
     "ExactCoding",
     "GradientCoding",
+    "GradientMethod",
     "IgnoreStragglers",
     "LocalMethod",
     "LocalSGD",
@@ -64,5 +65,4 @@ __all__ = [
     "Schedule",
     "SoftConsensus",
     "SyncPS",
-    "Training",
 ]

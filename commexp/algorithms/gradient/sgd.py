@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.training import Training
+from commexp.algorithms.gradient.base import GradientMethod
 
 
 @dataclass
-class SGD(Training):
+class SGD(GradientMethod):
     """Every round, on every worker n = 1..N with weight w_n = 1/N:
 
         g_n = grad f_n(x)                           one batch
@@ -21,11 +21,11 @@ class SGD(Training):
 
     or AdamW's step on g. All workers hold the same x, so it is kept once, [J], and seen as [W, J] without copies. With
     C = identity this is dense data-parallel SGD; with Top-k and error feedback, sparsified SGD with memory
-    (arXiv 1809.07599); with RegTop-k, arXiv 2501.05633, algorithm 1. The fields: see Training.
+    (arXiv 1809.07599); with RegTop-k, arXiv 2501.05633, algorithm 1. The fields: see GradientMethod.
     """
 
     state = "x optimizer=update compressor=context.compressor"
-    streams = True
+    overlaps_gradient = True
 
     def setup(self, context: AlgorithmContext) -> None:
         self.context = context

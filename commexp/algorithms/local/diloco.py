@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.local.local import LocalMethod
-from commexp.algorithms.optimizer import Optimizer
+from commexp.algorithms.gradient.optimizer import Optimizer
+from commexp.algorithms.local.base import LocalMethod
 
 
 @dataclass

@@ -19,7 +19,7 @@ class NeighbourExchange(Stateful, ABC):
         """[W, J] -> [W, J]."""
 
 
-class WholeVectors(NeighbourExchange):
+class PlainGossip(NeighbourExchange):
     """x_n <- sum_m w_nm x_m, K times."""
 
     def __init__(self, comm: Communicator) -> None:
