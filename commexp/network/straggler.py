@@ -45,7 +45,7 @@ class NoStragglers(Straggler):
 class Bernoulli(Straggler):
     """Each worker in each round with probability ``p``, independently of all else."""
 
-    p: float = 0.5
+    p: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
