@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms import AlgorithmContext, Redundancy
-from commexp.comm import Communicator, Ledger, Links, choose, stretch_ends, stretch_of
+from commexp.comm import Communicator, Ledger, Links, bucket_ends, bucket_size
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
@@ -135,7 +135,7 @@ class ExperimentSetup:
             check_gossiped(plan, dim)
         with user_mistakes("compress."):
             self.payload = codec.payload(dim, itemsize)
-            self.choice = choose(codec, plan.exchange, plan.config.workers, dim, itemsize)
+            self.choice = self.comm.choose(codec, dim, itemsize)
         self.dense_payload = dim * itemsize
 
     def _guard(self) -> NonFiniteGuard:
@@ -162,8 +162,8 @@ class ExperimentSetup:
         network, workers = plan.network, plan.config.workers
         if assignment is None:
             edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
-            stretches = stretch_ends(self.problem.dim, self.stretch)
-            return VirtualClock(network, plan.straggler, workers, plan.config.seed, edges, stretches=stretches)
+            buckets = bucket_ends(self.problem.dim, self.bucket)
+            return VirtualClock(network, plan.straggler, workers, plan.config.seed, edges, bucket_ends=buckets)
         closes = self.algorithm.closing_rule(assignment)
         if closes is not None and closes != (None, None) and network.compute.kind == "measured":
             raise ValueError(
@@ -197,11 +197,11 @@ class ExperimentSetup:
         return self.assignment.subsets_per_process(self.links.processes)
 
     @property
-    def stretch(self) -> int | None:
+    def bucket(self) -> int | None:
         """Entries of a gradient that go ahead of the rest together where there is one worker a process, or None."""
         if not self.algorithm.overlaps_gradient or self.plan.config.on_nonfinite != "stop":
             return None
-        return stretch_of(self.plan.compressor, self.comm.exchange, self.comm.deterministic)
+        return bucket_size(self.plan.compressor, self.choice.exchange, self.comm.deterministic)
 
     def pause(self, number: int) -> float:
         """How many seconds this process sleeps in round ``number`` = 1, 2, ... with launch.inject: as long as the

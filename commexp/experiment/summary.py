@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from commexp import __version__
+from commexp.comm import ALL_REDUCE
 from commexp.config.identity import RESULTS
 from commexp.experiment.setup import ExperimentSetup
 from commexp.network import WallClock
@@ -57,7 +58,7 @@ def decentralised_metrics(setup: ExperimentSetup, model: torch.Tensor) -> dict[s
 def final_summary(setup: ExperimentSetup, nonfinite: int) -> dict[str, Any]:
     """summary.json but for the status. The baseline sends dense messages after every local step; over a server they
     come down as well as go up. ``nonfinite``: gradients of all workers that were not finite."""
-    record, directions = setup.record, 2 if setup.choice.exchange == "server" else 1
+    record, directions = setup.record, 2 if setup.choice.exchange.central else 1
     steps = setup.algorithm.steps_done()
     if steps is None:
         steps = setup.plan.config.workers * record.steps
@@ -115,7 +116,7 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
         **about,
         "parameters": problem.dim,
         "samples": problem.samples,
-        "stretch": setup.stretch,
+        "stretch": setup.bucket,
         "command": shlex.join(["commexp" if program == "__main__.py" else program, *sys.argv[1:]]),
         "device": str(setup.device),
         "threads": torch.get_num_threads(),
@@ -207,17 +208,17 @@ def announce_costs(setup: ExperimentSetup) -> None:
     if setup.algorithm.decentralised:
         return
     choice, workers = setup.choice, setup.plan.config.workers
-    if setup.plan.exchange == "auto" and len(choice.costs) > 1:
+    if len(choice.costs) > 1:
         log.info("%s", choice)
-        if choice.exchange != next(iter(choice.costs)):
+        if choice.exchange.name != next(iter(choice.costs)):
             print(f"commexp: note: {choice}", file=sys.stderr, flush=True)
     if setup.plan.compressor.variable_size:
         return  # what it costs is known once it is sent
-    dense, wire = 2 * (workers - 1) * setup.dense_payload, choice.costs[choice.exchange]
-    if choice.exchange != "server" and wire > dense:
+    dense = ALL_REDUCE.cost(workers, setup.dense_payload, setup.dense_payload)
+    if not choice.exchange.central and choice.cost > dense:
         text = (
-            f"note: {workers} messages of {setup.payload:,} bytes by {choice.exchange} put {wire / dense:.3g} times "
-            f"as much on the links as a dense all-reduce"
+            f"note: {workers} messages of {setup.payload:,} bytes by {choice.exchange.name} put "
+            f"{choice.cost / dense:.3g} times as much on the links as a dense all-reduce"
         )
         log.warning(text)
         print(f"commexp: {text}", file=sys.stderr)
