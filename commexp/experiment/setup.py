@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from commexp.algorithms import AlgorithmContext, Redundancy
-from commexp.comm import Communicator, Links, choose, stretch_ends, stretch_of
+from commexp.comm import Links, choose, stretch_ends, stretch_of
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
@@ -21,8 +21,7 @@ from commexp.problems import GradientOptions, NonFiniteError, NonFiniteGuard, Pe
 from commexp.run_folder import Run
 from commexp.seeding import generator
 from commexp.server import asynchrony
-from commexp.server.coordinator import Coordinator
-from commexp.server.served import Served
+from commexp.server.served import make_communicator
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -38,9 +37,15 @@ class ExperimentSetup:
         try:
             mixer = make_mixer(plan) if plan.algorithm.decentralised else None
             deterministic = config.comm.deterministic
-            given = config.workers, self.books.ledger, plan.exchange, deterministic, self.links, self.concerns, mixer
-            self.comm = (
-                Served(*given, heard=self.heard) if isinstance(self.links, Coordinator) else Communicator(*given)
+            self.comm = make_communicator(
+                self.count_nonfinite,
+                self.links,
+                workers=config.workers,
+                ledger=self.books.ledger,
+                exchange=plan.exchange,
+                deterministic=deterministic,
+                ask=self.concerns,
+                mixer=mixer,
             )
             self.held = make_held(plan) if plan.algorithm.coded else None
             rows: Sequence[int] = (
@@ -90,7 +95,8 @@ class ExperimentSetup:
         try:
             context = AlgorithmContext(self.checked, self.comm, plan.compressor, steps, start, config.debug)
             if isinstance(self.problem, PerWorkerProblem):
-                self.books.clock, self.world = asynchrony(plan, self.problem, self.links, self.heard, self.stops)
+                told = self.count_nonfinite, self.stops
+                self.books.clock, self.world = asynchrony(plan, self.problem, self.links, *told)
                 context.asynchrony = self.world
             else:
                 clock = self.books.clock = self._clock()
@@ -159,8 +165,8 @@ class ExperimentSetup:
         counted = clock.answered(number, each)[own]
         return float(seconds[counted].max() if known and counted.any() else seconds.max())
 
-    def heard(self, bad: int, fault: str) -> None:
-        """What another process says of gradients that are not finite."""
+    def count_nonfinite(self, bad: int, fault: str) -> None:
+        """``bad`` gradients of another process were not finite; ``fault``: a text about the first, if the run stops."""
         self.checked.count += bad
         if fault:
             self.checked.fault = NonFiniteError.read(fault)

@@ -11,7 +11,6 @@ import torch
 from commexp.experiment.provenance import describe
 from commexp.experiment.setup import ExperimentSetup
 from commexp.network import WallClock
-from commexp.server.hub import Hub
 
 log = logging.getLogger("commexp")
 
@@ -93,14 +92,13 @@ def redundancy(trial: ExperimentSetup) -> dict[str, Any]:
 def about(trial: ExperimentSetup) -> dict[str, Any]:
     config = trial.plan.config
     where = describe(trial.device)
-    processes = 1 + trial.links.workers if isinstance(trial.links, Hub) else trial.links.processes
     sizes: dict[str, Any] = {"clock": "wall"} if isinstance(trial.books.clock, WallClock) else {}
     if trial.problem.way:
         sizes["gradients"] = trial.problem.way
     if trial.plan.sources:
         sizes["sources"] = trial.plan.sources
     sizes |= {"parameters": trial.problem.dim, "samples": trial.problem.samples, "stretch": trial.stretch}
-    return {"seed": config.seed, "workers": config.workers, "processes": processes, **sizes, **where}
+    return {"seed": config.seed, "workers": config.workers, "processes": trial.links.world_size, **sizes, **where}
 
 
 def say_what_it_costs(trial: ExperimentSetup) -> None:

@@ -113,7 +113,7 @@ def test_batches_give_the_whole_gradient_on_average(travels: str) -> None:
     assert made.samples_per_step == 1
     assert made.samples == sum(map(len, made.pools))
     fresh, again = made.fresh(4, 7), made.fresh(4, 7)
-    assert [len(of) for of in fresh.of] == [7] * N
+    assert [len(own) for own in fresh.samples] == [7] * N
     assert all(torch.equal(a, b) for a, b in zip(fresh.samples, again.samples, strict=True))
     assert not torch.equal(fresh.samples[0], made.fresh(5, 7).samples[0])
 
