@@ -39,7 +39,7 @@ class GradientCoding(CodedMethod):
         if p is None:
             p = redundancy.late_share if self.first is None else 1 - self.first / workers
         if not p < 1:
-            raise ValueError("straggler: all workers are always late; give fewer late workers, or straggler=none")
+            raise ValueError("straggler: all workers are late; give fewer late workers, or straggler=none")
         return scaled(redundancy.assignment, p)
 
     def weights(self, answered: np.ndarray) -> np.ndarray | None:
