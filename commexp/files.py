@@ -224,7 +224,7 @@ def text_blocks(file: IO[bytes], longest: int = LINE) -> Iterator[bytes]:
             empty = not whole.strip() or (b"#" in whole and not any(map(_says, whole.split(b"\n"))))
             barren = barren + len(whole) if empty else 0
             if barren > BARREN:
-                raise ValueError(f"line {lines + 1}: more than {BARREN} bytes on end are empty lines and comments")
+                raise ValueError(f"line {lines + 1}: more than {BARREN} consecutive bytes of blank lines and comments")
             yield whole
             lines += whole.count(b"\n")
             begun, size = [], 0
@@ -254,7 +254,7 @@ def text_lines(file: IO[bytes], longest: int = LINE) -> Iterator[tuple[int, byte
             else:
                 barren += len(line) + 1
                 if barren > BARREN:
-                    raise ValueError(f"line {number}: more than {BARREN} bytes on end are empty lines and comments")
+                    raise ValueError(f"line {number}: more than {BARREN} consecutive bytes of blank lines and comments")
 
 
 def _says(line: bytes) -> bytes:

@@ -131,8 +131,8 @@ def _united(v: int, k: int, overlap: int, multiplier: int) -> tuple[int, ...] | 
 def _developed(v: int, numbers: tuple[int, ...]) -> np.ndarray:
     """[v, v]: worker n holds n + x mod v for every x of a difference set."""
     held = np.zeros((v, v), dtype=bool)
-    everyone = np.arange(v)[:, None]
-    held[everyone, (everyone + np.array(numbers)) % v] = True
+    workers = np.arange(v)[:, None]
+    held[workers, (workers + np.array(numbers)) % v] = True
     return held
 
 

@@ -151,8 +151,8 @@ class Mixing:
             raise ValueError("the matrix is not symmetric: its links cannot be lost in pairs; give an undirected graph")
         size = self.size
         n, m, weights = self.edges()
-        everyone = np.arange(size)
-        rows, columns = np.append(n, everyone), np.append(m, everyone)
+        workers = np.arange(size)
+        rows, columns = np.append(n, workers), np.append(m, workers)
         values = np.append(weights, self.matrix.diagonal())
         order = np.lexsort((columns, rows))
         rows, columns, values = rows[order], columns[order], values[order]

@@ -34,8 +34,8 @@ def uniform(graph: nx.Graph) -> Mixing:
     inward, outward = np.bincount(receiver, minlength=size), np.bincount(sender, minlength=size)
     instead = "topology=matrix" if graph.is_directed() else "metropolis"
     _check_regular("uniform", np.append(inward, outward), instead)
-    everyone = np.arange(size)
-    rows, columns = np.append(receiver, everyone), np.append(sender, everyone)
+    workers = np.arange(size)
+    rows, columns = np.append(receiver, workers), np.append(sender, workers)
     return _from_entries(size, rows, columns, 1 / (1.0 + inward[rows]))
 
 
@@ -63,9 +63,9 @@ def _check_regular(weights: str, degrees: np.ndarray, instead: str) -> None:
 
 def _assemble(size: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> Mixing:
     """Puts the remainder of each row on the diagonal."""
-    everyone = np.arange(size)
+    workers = np.arange(size)
     rest = 1 - np.bincount(rows, weights, size)
-    return _from_entries(size, np.append(rows, everyone), np.append(columns, everyone), np.append(weights, rest))
+    return _from_entries(size, np.append(rows, workers), np.append(columns, workers), np.append(weights, rest))
 
 
 def _from_entries(size: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> Mixing:

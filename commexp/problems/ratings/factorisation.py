@@ -56,7 +56,7 @@ class Factorisation(Problem):
 
     def __init__(self, data: Data, context: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
         if context.weights is not None:
-            raise ValueError("algo.shares=samples: F weighs every rating alike already; give equal")
+            raise ValueError("algo.shares=samples: F already gives all ratings equal weights; give equal")
         train: Ratings = data.train_x
         self.rank, self.lam, self.bias, self.start = rank, lam, bias, start
         self.context, self.device, self.dtype = context, context.device, context.dtype

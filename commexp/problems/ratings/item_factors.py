@@ -48,7 +48,7 @@ class ItemFactors(Factorisation):
         grads = torch.mul(rows, 2 * self.decay, out=torch.empty(rows.shape, dtype=self.dtype, device=self.device))
         flat = grads.view(-1, self.width)
         worker, users, weights = batch.flat(self.device)
-        for chosen in self._alike(users):
+        for chosen in self._groups_of_similar_counts(users):
             here = chosen.to(self.device)
             w, share = worker[here], weights[here].to(self.dtype)
             known, items, targets = self._rated_by(users[chosen])
@@ -63,12 +63,12 @@ class ItemFactors(Factorisation):
 
     def factors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         users = rows.new_zeros(len(self.user_counts), self.width)
-        for chosen in self._alike(self.all_samples):
+        for chosen in self._groups_of_similar_counts(self.all_samples):
             known, items, targets = self._rated_by(self.all_samples[chosen])
             users[self.all_samples[chosen].to(self.device)] = self._solved(rows[items], targets, known)[0]
         return users, rows
 
-    def _alike(self, users: Tensor) -> Iterator[Tensor]:
+    def _groups_of_similar_counts(self, users: Tensor) -> Iterator[Tensor]:
         """The indices of all ``users``, in groups with similar numbers of ratings."""
         counts = self.user_counts[users]
         order = torch.argsort(counts, descending=True, stable=True)

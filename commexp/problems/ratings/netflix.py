@@ -73,13 +73,13 @@ class Netflix(RatingFiles):
                 start = MOVIE.fullmatch(line)
                 if start:
                     if empty:
-                        raise ValueError(f"{where}: no rating stands above it; remove that movie")
+                        raise ValueError(f"{where}: no rating precedes it; remove that movie")
                     movie, empty = start[1], True
                     if fault := limits.id_fault("item", movie):
                         raise ValueError(f"{where}: {fault}")
                     continue
                 if movie is None:
-                    raise ValueError(f"{where}: no movie stands above it; give a line such as 17: before it")
+                    raise ValueError(f"{where}: no movie precedes it; give a line such as 17: before it")
                 date, empty = DATE.fullmatch(words[-1]), False
                 if len(words) != 3 or not date:
                     raise ValueError(f"{where}: {shown(line.rstrip())} is no rating; give customer,rating,date")
