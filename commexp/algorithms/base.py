@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from commexp.comm import Communicator
 from commexp.compressors import Compressor, Message
+from commexp.state import Stateful
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -114,11 +115,12 @@ class AlgorithmContext:
     asynchrony: Asynchrony | None = None
 
 
-class Algorithm(ABC):
+class Algorithm(Stateful, ABC):
     """A round-based algorithm, written once for the stacked vectors [W, J] of the local workers and a Communicator.
 
     A concrete algorithm is a dataclass whose fields are its hyper-parameters, checked in ``__post_init__``. It does not
-    depend on which process hosts which worker.
+    depend on which process hosts which worker. ``state`` and ``worker_state`` name what a resumed run needs, see
+    Stateful; ``load_state_dict`` is called after ``setup``.
     """
 
     context: AlgorithmContext
@@ -190,11 +192,3 @@ class Algorithm(ABC):
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Further tables that the run writes at its end, by name."""
         return {}
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything that a resumed run needs, as named tensors."""
-
-    @abstractmethod
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores ``state_dict``; called after ``setup``."""
