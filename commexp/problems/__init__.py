@@ -10,19 +10,21 @@ from commexp.problems.nonfinite import POLICIES, NonFiniteError, NonFiniteGuard
 from commexp.problems.per_worker import PerWorkerProblem
 from commexp.problems.prox import NoProx, Prox
 
-UNASKED = 16  # the default batch_size, which nobody has typed: small data are run with it, over several epochs a batch
+DEFAULT_BATCH = (
+    16  # the default batch_size, which nobody has typed: small data are run with it, over several epochs a batch
+)
 
 
 def build_problem(model: Model, data: Data, context: ProblemContext, prox: Prox | None = None) -> Problem:
     """The model's loss on the workers' ``data``, with ``prox`` beside it.
 
     Raises ValueError, in words for the user, if data and model do not fit together, or a batch would be larger than
-    what the worker with the most samples has, and than UNASKED.
+    what the worker with the most samples has, and than DEFAULT_BATCH.
     """
     problem, batch_size = model.problem(data, context), context.batch_size
     if batch_size is not None:
         largest = max(model.pools(data, context.shards))
-        if batch_size > max(largest, UNASKED):
+        if batch_size > max(largest, DEFAULT_BATCH):
             right = f"{largest} or less" + (", or null for all of a worker's" if model.full_batch else "")
             raise ValueError(
                 f"batch_size={batch_size}: none of {len(context.shards)} workers has more than {largest} samples; give "
