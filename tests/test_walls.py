@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "commexp"
 LEAVES: dict[str, set[str]] = {
     "seeding": set(),
     "state": set(),
-    "units": set(),
+    "metrics": set(),
     "ranks": set(),
     "files": set(),
     "environment": set(),

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from commexp.units import human_bytes
+from commexp.metrics import human_bytes
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0

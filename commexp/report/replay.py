@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from commexp.metrics import human_bytes
 from commexp.report.style import figure, line_style, log_scale, percent_axis, save
 from commexp.report.tables import METRICS, markdown, to_target
-from commexp.units import human_bytes
 
 SHOWN = (10.0, 100.0, 1000.0, 10000.0)  # Mbit/s
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
+from commexp.metrics import human_bytes
 from commexp.report.aggregate import Job, aggregate, per_run, read_jobs, varied
 from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.curves import draw_curves
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
 from commexp.report.tables import METRICS, markdown, show
 from commexp.run_folder import sweep_up, write_atomic
-from commexp.units import human_bytes
 
 
 def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job], list[LeftOut]]:

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from commexp.files import printable
+from commexp.metrics import human_bytes
 from commexp.run_folder import Run
-from commexp.units import human_bytes
 
 METRICS = {
     "train_loss": "train loss",

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from commexp.metrics import human_bytes
 from commexp.report.curves import X_AXES, draw_curves
 from commexp.report.phases import draw_phases
 from commexp.report.style import compact
@@ -26,7 +27,6 @@ from commexp.report.tables import (
     to_target,
 )
 from commexp.run_folder import Run
-from commexp.units import human_bytes
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from commexp.metrics import human_bytes
 from commexp.report.checked import ReadRun
 from commexp.report.comparison import Comparison
 from commexp.report.sweep import plus_minus, reached
 from commexp.report.tables import METRICS, number, show
-from commexp.units import human_bytes
 
 HEADLINE = ("test_accuracy", "test_rmse", "dist_to_opt", "stationarity", "objective", "train_loss")
 LONG = 44  # letters beyond which a text is broken into lines
