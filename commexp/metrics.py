@@ -84,8 +84,8 @@ class Metric:
         return f"best_{self.name}"
 
     def pick(self, values: Any) -> Any:
-        """The best of several values."""
-        return max(values) if self.better == "higher" else min(values)
+        """The best of several values; NaN of none."""
+        return max(values, default=math.nan) if self.better == "higher" else min(values, default=math.nan)
 
     def show(self, value: Any) -> str:
         """A value as people read it; '-' where there is none. JSON has NaN and infinity as strings."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from commexp.config.components import short
 from commexp.experiment.provenance import describe
 from commexp.experiment.setup import ExperimentSetup
 from commexp.network import WallClock
@@ -100,7 +101,8 @@ def about(trial: ExperimentSetup) -> dict[str, Any]:
     if trial.plan.sources:
         sizes["sources"] = trial.plan.sources
     sizes |= {"parameters": trial.problem.dim, "samples": trial.problem.samples, "stretch": trial.stretch}
-    return {"seed": config.seed, "workers": config.workers, "processes": processes, **sizes, **where}
+    words = {group: short(trial.plan.resolved[group]["_target_"]) for group in ("algo", "compress", "dataset")}
+    return {**words, "seed": config.seed, "workers": config.workers, "processes": processes, **sizes, **where}
 
 
 def say_what_it_costs(trial: ExperimentSetup) -> None:

@@ -57,7 +57,8 @@ def make(folder: Path, seed: int, k: float, status: str = "completed", rows: int
     run.write_rows("traffic", [{"round": t, "exchange": "gossip", "direction": "peers", **phases} for t in range(1, 4)])
     links = [{"worker": n, "neighbour": (n + d) % 4, "weight": 1 / 3} for n in range(4) for d in (1, 3)]
     run.write_rows("topology", links)
-    run.set_meta(name=f"gossip-topk-{folder.name}", status=status, seed=seed, workers=4, command="commexp a=b", **meta)
+    meta = {"algo": "gossip", "compress": "topk", "seed": seed, "workers": 4, "command": "commexp a=b", **meta}
+    run.set_meta(name=f"gossip-topk-{folder.name}", status=status, **meta)
     return run
 
 
@@ -181,7 +182,7 @@ def test_nothing_is_fetched_and_nothing_a_run_says_is_markup(parsed: Parsed, rep
 
 def test_a_runs_name_cannot_end_the_script(tmp_path: Path) -> None:
     run = make(tmp_path / "one", 0, 0.1)
-    run.set_meta(name=f"gossip-{NASTY.replace('-', '')}-digits")
+    run.set_meta(compress=NASTY)
     found, _ = read_runs([run.folder])
     page = Parsed(write_page(Comparison(found), tmp_path / "index.html").read_text(encoding="utf-8"))
     assert len(page.scripts) == 4
