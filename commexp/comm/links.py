@@ -65,18 +65,37 @@ def lost_server(rank: int, how: str, timeout: timedelta) -> LostProcessError:
 
 
 class Loss(NamedTuple):
-    """Process ``rank`` was lost, or came ``back``, in round ``round`` = 1, 2, ..."""
+    """Process ``rank``, which hosts ``workers``, was lost, or came ``back``, in round ``round`` = 1, 2, ..."""
 
     rank: int
     round: int
+    workers: Sequence[int]
     back: bool = False
 
 
 class Links:
-    """One process: rank 0 of 1. Nothing is ever sent."""
+    """One process: rank 0 of 1. Nothing is ever sent.
+
+    ``rank``, ``processes``: of the processes that take part in collectives, over which workers are spread.
+    ``losses``: the processes that were lost so far, and those that came back.
+    ``workers_wait``: whether workers stand still while the first process evaluates the model.
+    """
 
     rank = 0
     processes = 1
+    losses: Sequence[Loss] = ()
+    workers_wait = True
+
+    @property
+    def world_size(self) -> int:
+        """How many processes carry out the run."""
+        return self.processes
+
+    def request_save(self) -> None:
+        """Asks workers in other processes to keep the state of their codecs; collectives do so by themselves."""
+
+    def end(self) -> None:
+        """Tells processes that do not take part in collectives that the run is over; may be called twice."""
 
     def agree(self, x: Tensor) -> Tensor:
         """int or float CPU tensor -> its sum over all processes; small, and apart from the messages."""

@@ -61,8 +61,8 @@ class Plan:
     straggler: Straggler
 
     @property
-    def goes_on(self) -> bool:
-        """Whether real processes need not wait for each other: a server takes what comes, see comm.Served, comm.Hub."""
+    def tolerates_stragglers(self) -> bool:
+        """Whether real processes need not wait for each other: a server takes what comes, see server/."""
         return self.algorithm.asynchronous or (self.algorithm.coded and self.exchange == "server")
 
     def check_processes(self, processes: int, said: str) -> None:
@@ -75,7 +75,7 @@ class Plan:
             )
         if not self.algorithm.asynchronous and workers % processes:
             raise UserError(f"{said}: {workers} workers cannot be spread evenly over it; give a divisor of workers")
-        if self.algorithm.coded and self.goes_on and processes > 1 and self.compressor.stateful_per_worker:
+        if self.algorithm.coded and self.tolerates_stragglers and processes > 1 and self.compressor.stateful_per_worker:
             raise UserError(
                 f"compress={self.compressor.name}: what it keeps of a worker would be lost with its process; give "
                 "compress.error_feedback=false, a codec without memory, or comm.exchange=all_gather"

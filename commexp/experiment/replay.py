@@ -83,7 +83,7 @@ class Replay:
             self.held = Assignment(held)
         load = 1 if self.held is None else self.held.loads.max()
         _check_size("gradients of a round", load * self.workers * (1 + max(self.gradients.values(), default=0)), MOST)
-        here = workers // processes if self.held is None else self.held.computed(processes)
+        here = workers // processes if self.held is None else self.held.subsets_per_process(processes)
         columns = list(Booking.__dataclass_fields__)
         for row in run.rows("traffic"):
             booking = Booking(**{name: row[name] for name in columns})
@@ -100,7 +100,7 @@ class Replay:
         """Loads, and when rounds are closed. Raises UserError where others would have answered on this network."""
         if self.held is None:
             return None, None
-        closes = self.algorithm.closes(self.held)
+        closes = self.algorithm.closing_rule(self.held)
         own = self.config["network"]["compute"]  # as it is written, for it may name a file
         if closes not in (None, (None, None)) and dataclasses.asdict(network.compute) != own:
             raise UserError(

@@ -12,7 +12,6 @@ from commexp.config.components import short
 from commexp.experiment.provenance import describe
 from commexp.experiment.setup import ExperimentSetup
 from commexp.network import WallClock
-from commexp.server.hub import Hub
 
 log = logging.getLogger("commexp")
 
@@ -94,7 +93,6 @@ def redundancy(trial: ExperimentSetup) -> dict[str, Any]:
 def about(trial: ExperimentSetup) -> dict[str, Any]:
     config = trial.plan.config
     where = describe(trial.device)
-    processes = 1 + trial.links.workers if isinstance(trial.links, Hub) else trial.links.processes
     sizes: dict[str, Any] = {"clock": "wall"} if isinstance(trial.books.clock, WallClock) else {}
     if trial.problem.way:
         sizes["gradients"] = trial.problem.way
@@ -102,6 +100,7 @@ def about(trial: ExperimentSetup) -> dict[str, Any]:
         sizes["sources"] = trial.plan.sources
     sizes |= {"parameters": trial.problem.dim, "samples": trial.problem.samples, "stretch": trial.stretch}
     words = {group: short(trial.plan.resolved[group]["_target_"]) for group in ("algo", "compress", "dataset")}
+    processes = trial.links.world_size
     return {**words, "seed": config.seed, "workers": config.workers, "processes": processes, **sizes, **where}
 
 

@@ -16,10 +16,20 @@ from commexp.comm.answers import Answers, Closes, Weigh, message_like
 from commexp.comm.communicator import Communicator
 from commexp.comm.frames import pack_frames, unbundle, unpack_frames
 from commexp.comm.ledger import Entry
+from commexp.comm.links import Links
 from commexp.compressors import CorruptMessageError, Message
 from commexp.server.coordinator import Coordinator, Heard
 
 log = logging.getLogger("commexp")
+
+
+def make_communicator(report: Callable[[int, str], None], links: Links, **given: Any) -> Communicator:
+    """The Communicator of this process: one that calls the others and does not wait for them where it is their server.
+    ``given``: the other arguments of Communicator. ``report``: is told how many gradients of other processes were not
+    finite, and a text about the first of them."""
+    if isinstance(links, Coordinator):
+        return Served(heard=report, links=links, **given)
+    return Communicator(links=links, **given)
 
 
 class Served(Communicator):
@@ -32,8 +42,8 @@ class Served(Communicator):
     gradients that are not finite: how many, and a text about the first.
     """
 
-    def __init__(self, *given: Any, heard: Callable[[int, str], None]) -> None:
-        super().__init__(*given)
+    def __init__(self, heard: Callable[[int, str], None], *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
         assert isinstance(self.links, Coordinator)
         self.coordinator, self.heard = self.links, heard
         self.dropped = 0  # answers that came too late
