@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -98,6 +99,9 @@ def test_extensions_work_as_they_stand(shell: Shell, tmp_path: Path) -> None:
             (tmp_path / name).write_text(text)
     runs = {p.parent.name.rsplit("-", 1)[0] for p in tmp_path.glob("outputs/runs/*/summary.md")}
     assert {"sgd-cyclic-digits", "slowmo-fp16-digits", "dpsgd-none-digits", "sgd-cyclic-moons"} <= runs
+    (measured,) = (p.parent for p in tmp_path.glob("outputs/runs/measured-none-digits-*/summary.md"))
+    assert "norm of the slow momentum" in (measured / "summary.md").read_text(encoding="utf-8")
+    assert json.loads((measured / "meta.json").read_text(encoding="utf-8"))["metrics"][0]["name"] == "momentum_norm"
     assert ran >= 6
 
 
