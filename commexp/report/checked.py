@@ -1,4 +1,4 @@
-"""A run's folder as anybody may have left it: each file is read once, and what is wrong with it is said in a line."""
+"""A run's folder that may come from a stranger: each file is read once, and a line says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class ReadRun(Run):
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        found: dict[str, Any] = _shown(super().meta)
-        return {key: value for key, value in found.items() if key not in ("status", "name") or isinstance(value, str)}
+        texts: dict[str, Any] = _shown(super().meta)
+        return {key: value for key, value in texts.items() if key not in ("status", "name") or isinstance(value, str)}
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        found: dict[str, Any] = _shown(super().config)
-        return found
+        texts: dict[str, Any] = _shown(super().config)
+        return texts
 
     @cached_property
     def metrics(self) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     flat = [flatten({k: v for k, v in run.config.items() if k not in NOT_IN_LABELS}) for run in runs]
     for each, run in zip(flat, runs, strict=True):
         each["clock"] = "wall" if run.on_wall_clock else "virtual"
-    words = [(_called(run, "algo"), _called(run, "compress")) for run in runs]
+    words = [words_of(run) for run in runs]
     several = len({algo for algo, _ in words}) > 1
     codecs = [codec if not several else algo if codec == "none" else f"{algo} {codec}" for algo, codec in words]
     telling = {codec: _telling([f for f, c in zip(flat, codecs, strict=True) if c == codec]) for codec in {*codecs}}
@@ -69,11 +69,14 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return names
 
 
-def _called(run: Run, group: str) -> str:
-    """The word of the run's name for its method or codec, from meta.json; else its class, of a run from before these
-    words were kept."""
-    word = run.meta.get(group)
-    return word if isinstance(word, str) else str(run.config[group]["_target_"]).rpartition(".")[2].lower()
+def words_of(run: Run) -> tuple[str, str]:
+    """The names of its method and its codec, from meta.json; of a run from before it had them, those of the classes."""
+
+    def word(group: str) -> str:
+        kept, target = run.meta.get(group), str(run.config[group]["_target_"])
+        return kept if isinstance(kept, str) else target.rpartition(".")[2].lower().replace("nocompression", "none")
+
+    return word("algo"), word("compress")
 
 
 def _telling(configs: Sequence[dict[str, Any]]) -> set[str]:
