@@ -1,11 +1,10 @@
-"""The page's tables: escaped text, with what each cell is sorted by."""
+"""The page's tables: the texts of their cells, and the numbers by which those are sorted."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import pandas as pd
@@ -17,7 +16,6 @@ from commexp.report.sweep import plus_minus, reached
 from commexp.report.tables import METRICS, number, show
 
 HEADLINE = ("test_accuracy", "test_rmse", "dist_to_opt", "stationarity", "objective", "train_loss")
-LONG = 44  # letters beyond which a text is broken into lines
 STATUSES = ("completed", "running", "interrupted", "diverged", "failed")
 
 
@@ -30,27 +28,19 @@ class Cell:
     kind: str = ""
 
 
-def table(name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A column of which a cell has a value is one of numbers."""
-    numeric = [any(row[i].value is not None for row in rows) for i in range(len(heads))]
-    top = "".join(
-        f'<th scope="col"{" class=num" if n else ""}><button type="button">{escape(head)}</button></th>'
-        for head, n in zip(heads, numeric, strict=True)
-    )
-    body = "\n".join(f"<tr>{''.join(map(_cell, row, numeric))}</tr>" for row in rows)
-    return (
-        f'<div class="scroll" tabindex="0"><table id="{name}"><thead><tr>{top}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
+@dataclass(frozen=True)
+class SortableTable:
+    id: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Of each column: whether it is one of numbers, which is so where a cell has a value."""
+        return [any(row[i].value is not None for row in self.rows) for i in range(len(self.heads))]
 
 
-def _cell(cell: Cell, numeric: bool) -> str:
-    kinds = f"num {cell.kind}" if numeric else f"long {cell.kind}" if len(cell.text) > LONG else cell.kind
-    value = "" if cell.value is None or math.isnan(cell.value) else f' data-value="{float(cell.value)!r}"'
-    return f'<td class="{kinds.strip()}"{value}>{escape(cell.text)}</td>'
-
-
-def methods_table(compared: Comparison) -> str:
+def methods_table(compared: Comparison) -> SortableTable:
     """A row per method, over its completed runs."""
     methods = compared.methods
     metrics = _headline(list(methods.columns))
@@ -69,7 +59,7 @@ def methods_table(compared: Comparison) -> str:
             for cost, say in (("bytes_to_target", human_bytes), ("seconds_to_target", lambda mean, _: seconds(mean))):
                 cells.append(Cell(reached(row, cost, say), float(row[cost])))
         rows.append(cells)
-    return table("methods", heads, rows)
+    return SortableTable("methods", heads, rows)
 
 
 def _headline(columns: Sequence[Any]) -> list[tuple[str, str]]:
@@ -81,7 +71,7 @@ def _final_and_best(frame: pd.DataFrame, metric: str, text: str) -> list[str]:
     return [text, f"best {text}"] if f"best_{metric}" in frame and frame[f"best_{metric}"].notna().any() else [text]
 
 
-def runs_table(compared: Comparison) -> str:
+def runs_table(compared: Comparison) -> SortableTable:
     """A row per run or folder that was named, whatever became of it."""
     method = {run.name: name for name, runs in compared.groups.items() for run in runs}
     metrics = _headline([m for run in compared.runs if not run.problem for m in run.summary])
@@ -109,10 +99,10 @@ def runs_table(compared: Comparison) -> str:
     for one in compared.left:
         empty = [Cell("-")] * (len(heads) - 5)
         rows.append([Cell(one.name), Cell("-"), Cell("-"), _status("no run"), *empty, Cell(one.why, kind="note")])
-    return table("runs", heads, rows)
+    return SortableTable("runs", heads, rows)
 
 
-def made_table(runs: Sequence[ReadRun]) -> str:
+def made_table(runs: Sequence[ReadRun]) -> SortableTable:
     """What each run was, and the command that made it."""
     heads = ["run", "dataset", "model", "seed", "workers", "device", "commit", "command"]
     rows = []
@@ -121,7 +111,7 @@ def made_table(runs: Sequence[ReadRun]) -> str:
         told += [str(run.meta.get(key, "-")) for key in ("seed", "workers", "device", "git_commit")]
         command = Cell(str(run.meta.get("command", "-")), kind="code")
         rows.append([Cell(run.name), *map(Cell, told), command])
-    return table("made", heads, rows)
+    return SortableTable("made", heads, rows)
 
 
 def part(run: ReadRun, key: str) -> str:
@@ -130,9 +120,9 @@ def part(run: ReadRun, key: str) -> str:
     return str(found.get("_target_", "-")).rpartition(".")[2] if isinstance(found, dict) else "-"
 
 
-def differences_table(compared: Comparison) -> str:
+def differences_table(compared: Comparison) -> SortableTable:
     heads, rows = compared.differences
-    return table("differences", heads, [[Cell(text) for text in row] for row in rows])
+    return SortableTable("differences", heads, [[Cell(text) for text in row] for row in rows])
 
 
 def seconds(value: float) -> str:

@@ -22,6 +22,7 @@ function column(run, name) {
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const text = (s) => s.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"); // Plotly reads markup
+const hoverLabel = () => ({ bgcolor: color("--paper"), bordercolor: color("--line"), font: { color: color("--ink") } });
 const label = (axis, key) => data[axis].find(([name]) => name === key)[1];
 
 // How an axis and its values are written, by the kind of its column.
@@ -112,7 +113,7 @@ function draw(width) {
     xaxis: axis("x", made), yaxis: axis("y", made),
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: color("--soft") },
-    hoverlabel: { bgcolor: color("--paper"), bordercolor: color("--line"), font: { color: color("--ink") } },
+    hoverlabel: hoverLabel(),
     margin: { l: 56, r: 12, t: 12, b: 46 }, dragmode: touch ? false : "zoom", width,
   };
   const image = { format: "svg", filename: `${y}-${x}` };
