@@ -20,6 +20,8 @@ from commexp.metrics import METRICS, OWN, PLACES, SCALES, Metric, adopt, describ
 from commexp.report.checked import ReadRun
 from commexp.report.comparison import Comparison, as_markdown
 from commexp.report.curves import draw_curves
+from commexp.report.page.embed import embedded
+from commexp.report.page.tables import methods_table, runs_table
 from commexp.report.tables import summary_markdown
 from commexp.run_folder import Run
 
@@ -125,6 +127,11 @@ def test_one_entry_brings_a_column_from_outside_to_every_place(tmp_path: Path, m
     monkeypatch.setattr("commexp.report.curves.save", lambda figure, path: drawn.append(figure) or [])
     draw_curves({"one": [run]}, tmp_path / "curves")
     assert [axis.get_ylabel() for axis in drawn[0].axes if axis.get_ylabel()] == ["train loss", "test F1"]
+    data = embedded(compared)
+    assert (data["first"], data["scales"]["test_f1"]) == ("test_f1", "percent")
+    assert ("odd_one", "odd one") in data["y"], "a column without an entry is called what its name says"
+    for table in (methods_table(compared), runs_table(compared)):
+        assert {"test F1", "best test F1"} <= {*table.heads}
 
 
 def test_an_entry_takes_no_others_place() -> None:

@@ -121,10 +121,6 @@ def _seconds(mean: float, std: float) -> str:
     return f"{mean:.4g} ± {std:.2g}" if std > 0 else f"{mean:.4g}"
 
 
-def plus_minus(name: str, mean: float, std: float) -> str:  # PAGE
-    return metric(name).plus_minus(mean, std)
-
-
 def _call(setting: dict[str, str]) -> str:
     """How a legend says a setting."""
     prefixes = ("compress.", "algo.")

@@ -8,19 +8,10 @@ from typing import Any
 import pandas as pd
 
 from commexp.files import printable
-from commexp.metrics import METRICS as ENTRIES
 from commexp.metrics import human_bytes, number, shown
 from commexp.run_folder import Run
 
 TARGETED = "test_accuracy"  # the metric that target_accuracy is a value of
-
-METRICS = {m.name: m.label for m in shown("table")}  # PAGE
-__all__ = ["number"]  # PAGE
-
-
-def show(metric: str, value: Any) -> str:  # PAGE
-    return ENTRIES[metric].show(value)
-
 
 PHASES = {
     "compute": "compute",

@@ -27,9 +27,10 @@ const label = (axis, key) => data[axis].find(([name]) => name === key)[1];
 
 // How an axis and its values are written, by the kind of its column.
 function scale(key) {
-  if (key.startsWith("bytes")) return { tickformat: "~s", ticksuffix: "B", hoverformat: ".3~s" };
-  if (key.endsWith("accuracy") || key === "nonzero") return { tickformat: ".4~%", hoverformat: ".2%" };
-  if (key.endsWith("_seconds")) return { tickformat: "~g", ticksuffix: " s", hoverformat: ".4~g" };
+  const [kind, unit] = [data.scales[key], data.units[key]];
+  if (kind === "bytes") return { tickformat: "~s", ticksuffix: "B", hoverformat: ".3~s" };
+  if (kind === "percent") return { tickformat: ".4~%", hoverformat: ".2%" };
+  if (unit) return { tickformat: "~g", ticksuffix: text(` ${unit}`), hoverformat: ".4~g" };
   return { tickformat: "~g", hoverformat: ".5~g", ...(data.x.some(([x]) => x === key) && { tickformat: "~s" }) };
 }
 
@@ -134,7 +135,7 @@ function suggestLog(changed) {
     const columns = runs.map((run) => column(run, y));
     const [low, high] = extent(columns);
     const positive = columns.every((values) => values.every((v) => !(v <= 0)));
-    byId("logy").checked = !y.endsWith("accuracy") && positive && high > FAR * low;
+    byId("logy").checked = data.scales[y] !== "percent" && positive && high > FAR * low;
   }
 }
 
