@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from commexp.comm import Communicator
 from commexp.compressors import Compressor, Message
+from commexp.state import Stateful
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -111,11 +112,12 @@ class AlgorithmContext:
     asynchrony: Asynchrony | None = None
 
 
-class Algorithm(ABC):
+class Algorithm(Stateful, ABC):
     """A round-based algorithm, written once for stacked vectors [W, J] and a Communicator.
 
     A concrete algorithm is a dataclass whose fields are its hyper-parameters, checked in ``__post_init__``.
-    It never asks where a worker lives.
+    It never asks where a worker lives. What a resumed run needs is named in ``state`` and ``worker_state``, see
+    Stateful; ``load_state_dict`` is called after ``setup``, and the run continues as if never interrupted.
     """
 
     context: AlgorithmContext
@@ -186,11 +188,3 @@ class Algorithm(ABC):
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """More tables of the run, by name, for its end."""
         return {}
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs, as named tensors."""
-
-    @abstractmethod
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Called after ``setup``; continues as if never interrupted."""

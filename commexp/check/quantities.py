@@ -96,12 +96,12 @@ def cost_ratio(
 def _column(frame: pd.DataFrame, metric: str) -> pd.Series[float]:
     """By round."""
     try:
-        values = _calculated(ast.parse(metric, mode="eval").body, frame.set_index("round"))
+        column = _calculated(ast.parse(metric, mode="eval").body, frame.set_index("round"))
     except Exception as error:
         raise Unmeasured(f"metrics.csv has no {metric} ({' '.join(str(error).split())})") from error
-    if not isinstance(values, pd.Series):
+    if not isinstance(column, pd.Series):
         raise Unmeasured(f"{metric} names no column of metrics.csv")
-    return values.astype(float)
+    return column.astype(float)
 
 
 OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {

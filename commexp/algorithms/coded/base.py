@@ -14,7 +14,7 @@ from torch import Tensor
 from commexp.algorithms.base import AlgorithmContext, Redundancy
 from commexp.algorithms.gradient.base import GradientMethod
 from commexp.compressors import Compressor, Message
-from commexp.state import has_workers, under_prefix, with_prefix
+from commexp.state import has_workers
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -38,6 +38,7 @@ class CodedMethod(GradientMethod):
     GradientMethod. Raises ValueError for a value out of range.
     """
 
+    state = "x answers updates optimizer=update compressor=context.compressor"
     coded = True
     first: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
     deadline: Optional[float] = None  # noqa: UP045
@@ -126,16 +127,6 @@ class CodedMethod(GradientMethod):
 
     def diagnostics(self) -> dict[str, float]:
         return {"answers": self.answers}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        parts = {"optimizer": self.update.state_dict(), "compressor": self.context.compressor.state_dict()}
-        kept = {"x": self.x, "answers": torch.tensor(self.answers), "updates": torch.tensor(self.updates)}
-        return {**kept, **{k: v for part, state in parts.items() for k, v in with_prefix(part, state).items()}}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.x, self.answers, self.updates = state["x"], int(state["answers"]), int(state["updates"])
-        self.update.load_state_dict(under_prefix("optimizer", state))
-        self.context.compressor.load_state_dict(under_prefix("compressor", state))
 
 
 def _rows(codec: Compressor) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -11,7 +10,6 @@ from commexp.algorithms.base import Algorithm, AlgorithmContext
 from commexp.algorithms.decentralised.gossip import CompressedGossip, NeighbourExchange, PlainGossip
 from commexp.algorithms.gradient.base import row_norms
 from commexp.compressors import NoCompression
-from commexp.state import under_prefix, with_prefix
 
 
 class DecentralisedMethod(Algorithm):
@@ -23,8 +21,9 @@ class DecentralisedMethod(Algorithm):
     decentralised = True
     feeds_back = False
     gamma = 1.0  # the step of compressed gossip
-    rows: ClassVar[tuple[str, ...]] = ("x",)  # what is kept from round to round, [W, J] each
-    mixed_rows: ClassVar[tuple[str, ...]] = ("x",)  # of these, what is mixed
+    state = "compressor=context.compressor"
+    worker_state = "x mixing"
+    mixed_rows: ClassVar[tuple[str, ...]] = ("x",)  # the worker state that is mixed, [W, J] each
 
     def setup(self, context: AlgorithmContext) -> None:
         """Raises ValueError for compressed gossip where a message may be lost or passed on."""
@@ -59,20 +58,6 @@ class DecentralisedMethod(Algorithm):
     def diagnostics(self) -> dict[str, float]:
         distances = row_norms(self.x - self.model()).double()
         return {"consensus": float(self.context.comm.watched(distances).square().sum())}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        own = {name: getattr(self, name).clone() for name in self.rows}  # a file holds no memory twice
-        state = with_prefix("workers", own)
-        for name, mixing in self.mixing.items():
-            state |= with_prefix(f"workers.mixing.{name}", mixing.state_dict())
-        return {**state, **with_prefix("compressor", self.context.compressor.state_dict())}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        for name in self.rows:
-            setattr(self, name, state[f"workers.{name}"])
-        for name, mixing in self.mixing.items():
-            mixing.load_state_dict(under_prefix(f"workers.mixing.{name}", state))
-        self.context.compressor.load_state_dict(under_prefix("compressor", state))
 
 
 def check_gamma(gamma: float) -> None:

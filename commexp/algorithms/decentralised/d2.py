@@ -28,7 +28,7 @@ class D2(DecentralisedMethod):
     schedule: Schedule = field(default_factory=Schedule)
     compressible = False
     compressible_alternative = "choco"
-    rows = ("x", "psi")
+    worker_state = "psi"
 
     def __post_init__(self) -> None:
         check_lr(self.lr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,7 +9,6 @@ from torch import Tensor
 from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.decentralised.base import DecentralisedMethod
 from commexp.algorithms.gradient.base import GradientMethod
-from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
@@ -23,6 +21,7 @@ class DPSGD(DecentralisedMethod, GradientMethod):
     Source: Lian et al., arXiv 1705.09056, algorithm 1.
     """
 
+    worker_state = "optimizer=update"
     compressible = False
     compressible_alternative = "choco"
 
@@ -41,10 +40,3 @@ class DPSGD(DecentralisedMethod, GradientMethod):
     def round(self, t: int) -> None:
         moved = self.moved(t)
         self.x = self.mixed("x", self.x) + (moved - self.x)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), **with_prefix("workers.optimizer", self.update.state_dict())}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self.update.load_state_dict(under_prefix("workers.optimizer", state))

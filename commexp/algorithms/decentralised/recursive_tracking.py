@@ -22,7 +22,7 @@ class RecursiveTracking(GradientTracking):
     Raises ValueError if q is less than 1.
     """
 
-    rows = ("x", "y", "v", "before")
+    worker_state = "before"
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,7 +33,7 @@ class GradientTracking(DecentralisedMethod):
     gamma: float = 0.1
     schedule: Schedule = field(default_factory=Schedule)
     proximal = True
-    rows: ClassVar[tuple[str, ...]] = ("x", "y", "v")
+    worker_state = "y v"
     mixed_rows = ("x", "y")
 
     def __post_init__(self) -> None:

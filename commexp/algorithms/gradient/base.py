@@ -26,7 +26,7 @@ class GradientMethod(Algorithm):
     Raises ValueError for a hyper-parameter out of range.
     """
 
-    lr: float = 0.1
+    lr: float
     momentum: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False

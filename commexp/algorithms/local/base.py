@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.gradient.base import GradientMethod, row_norms
-from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
@@ -34,6 +32,8 @@ class LocalMethod(GradientMethod):
     Before the first round both are 0.
     """
 
+    state = "average pulled_average compressor=context.compressor"
+    worker_state = "x pulled optimizer=update"
     tau: int = 4
 
     def __post_init__(self) -> None:
@@ -96,19 +96,3 @@ class LocalMethod(GradientMethod):
         radii = [row_norms(x - centre).double() for x in (before, self.x)]
         before, after = self.context.comm.watched(torch.stack(radii, dim=1)).unbind(1)
         return {"consensus": float(before.square().sum()), "valley_width": float(after.mean())}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        rows = {"x": self.x, "pulled": self.pulled.clone()}  # a file holds no two tensors in the same memory
-        return {
-            "average": self.average,
-            "pulled_average": self.pulled_average.clone(),
-            **with_prefix("workers", rows),
-            **with_prefix("workers.optimizer", self.update.state_dict()),
-            **with_prefix("compressor", self.context.compressor.state_dict()),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.x, self.pulled = state["workers.x"], state["workers.pulled"]
-        self.average, self.pulled_average = state["average"], state["pulled_average"]
-        self.update.load_state_dict(under_prefix("workers.optimizer", state))
-        self.context.compressor.load_state_dict(under_prefix("compressor", state))

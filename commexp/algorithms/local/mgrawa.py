@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,7 @@ class MGRAWA(NonAverageConsensus):
     Source: Dimlioglu and Choromanska, arXiv 2403.04206 (GRAWA), model level.
     """
 
+    worker_state = "smoothed"
     smoothing: float = 0.43046721
 
     def __post_init__(self) -> None:
@@ -36,6 +37,7 @@ class MGRAWA(NonAverageConsensus):
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
+        self.dense = NoCompression()
         self.smoothed = self.x.new_zeros(len(self.x))  # m_n
 
     def centre(self, t: int) -> Tensor:
@@ -46,7 +48,7 @@ class MGRAWA(NonAverageConsensus):
         inverse = 1 / norms.clamp(min=torch.finfo(norms.dtype).tiny)
         shares = inverse / inverse.max()
         own = (shares / shares.sum())[list(comm.worker_ids)]
-        return comm.aggregate(NoCompression().encode(self.x), own)
+        return comm.aggregate(self.dense.encode(self.x), own)
 
     def common(self) -> float:
         """The common batch over a worker's own."""
@@ -57,10 +59,3 @@ class MGRAWA(NonAverageConsensus):
 
     def gradients_of(self, lengths: Sequence[int]) -> list[float]:
         return [gradients + self.common() for gradients in super().gradients_of(lengths)]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), "workers.smoothed": self.smoothed}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self.smoothed = state["workers.smoothed"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from commexp.algorithms.local.localsgd import LocalSGD
 
@@ -20,7 +20,7 @@ class QSR(LocalSGD):
     Source: Gu et al., arXiv 2310.14423, section 2.
     """
 
-    growth: float = 0.1
+    growth: float = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
