@@ -296,7 +296,7 @@ def test_what_is_in_a_file_is_checked(name: str, content: str, why: str, pair: t
         (("config.yaml", "seed", "x"), "'x' is no count"),
         (("config.yaml", "straggler", "x"), "its books cannot be read"),
         (("traffic.csv", "repeats", 10**15), "mixings of a round: 1e[+]15, more than 100000"),
-        (("traffic.csv", "exchange", "\x1b[2J"), "no cost model"),
+        (("traffic.csv", "exchange", "\x1b[2J"), "unknown; give one of all_reduce"),
         (("topology.csv", "neighbour", 10**12), "topology.csv: there is no worker 1000000000000 of 4"),
         (("rounds.csv", "round", 9), "its books do not hold what a run's do"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from commexp.comm import Communicator
 from commexp.compressors import Compressor, Message
+from commexp.state import Stateful
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -24,10 +25,10 @@ class Redundancy:
     problem's gradients. ``late``: the share of late workers. ``answered``: of round t = 0, 1, ..., bool [N].
     ``code``: the allocation's exact code B [N, M]; raises ValueError where it has none."""
 
-    held: Assignment
-    here: Sequence[int]
-    late: float
-    answered: Callable[[int], np.ndarray]
+    assignment: Assignment
+    local_subsets: Sequence[int]
+    late_share: float
+    on_time: Callable[[int], np.ndarray]
     code: Callable[[], np.ndarray]
 
 
@@ -38,7 +39,7 @@ class WorkItem(NamedTuple):
 
     body: Tensor
     version: int = 0
-    heard: int = 0
+    messages_received: int = 0
     done: int = 0
     kind: int = 0
 
@@ -75,7 +76,7 @@ class Asynchrony(Protocol):
     @property
     def clock(self) -> Clock: ...
 
-    def turn(self, worker: int) -> None:
+    def select_worker(self, worker: int) -> None:
         """Makes the problem that of this worker, with W = 1."""
 
     def batches(self, worker: int) -> float:
@@ -111,20 +112,21 @@ class AlgorithmContext:
     asynchrony: Asynchrony | None = None
 
 
-class Algorithm(ABC):
+class Algorithm(Stateful, ABC):
     """A round-based algorithm, written once for stacked vectors [W, J] and a Communicator.
 
     A concrete algorithm is a dataclass whose fields are its hyper-parameters, checked in ``__post_init__``.
-    It never asks where a worker lives.
+    It never asks where a worker lives. What a resumed run needs is named in ``state`` and ``worker_state``, see
+    Stateful; ``load_state_dict`` is called after ``setup``, and the run continues as if never interrupted.
     """
 
     context: AlgorithmContext
     tau = 1  # local steps between two exchanges, where the number is fixed
     gradients = 1  # gradients that a worker computes in a local step
     compressible = True  # whether what is exchanged may be compressed ...
-    compressed_by = "dppf"  # ... and else who does so
+    compressible_alternative = "dppf"  # ... and else who does so
     feeds_back = True  # tells the compressor of every aggregate
-    streams = False  # its exchange may begin while a gradient is still being computed
+    overlaps_gradient = False  # its exchange may begin while a gradient is still being computed
     decentralised = False  # exchanges with neighbours on a graph, not with all
     proximal = False  # minimises F + h, not F alone
     asynchronous = False  # workers and a server exchange messages one by one, on a clock of events
@@ -169,12 +171,12 @@ class Algorithm(ABC):
         """Samples that all workers have drawn so far, where ``batches_of`` cannot say so before."""
         return None
 
-    def closes(self, held: Assignment) -> tuple[int | None, float | None] | None:
-        """Of coded methods: after how many answers, and how many seconds, a round is closed; None: not by their number,
-        not by the clock. None for both where all are waited for."""
+    def closing_rule(self, assignment: Assignment) -> tuple[int | None, float | None] | None:
+        """Of coded methods: a round ends after so many answers, or so many seconds; each is None where it ends no
+        round. None instead of the pair where every round waits for all."""
         return None
 
-    def apart(self) -> Tensor | None:
+    def worker_models(self) -> Tensor | None:
         """The models [N, J] of all workers before the last exchange of the run, after it; None where there is one
         model alone. Not booked: for diagnostics. All processes call it together."""
         return None
@@ -186,11 +188,3 @@ class Algorithm(ABC):
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """More tables of the run, by name, for its end."""
         return {}
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs, as named tensors."""
-
-    @abstractmethod
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Called after ``setup``; continues as if never interrupted."""

@@ -32,8 +32,8 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
     if links.first_says(not again and run.finished):
         return run
     side = links
-    if isinstance(links, Processes) and plan.goes_on:
-        side = apart(links, plan.algorithm.asynchronous, plan.config.launch.port)
+    if isinstance(links, Processes) and plan.tolerates_stragglers:
+        side = apart(links, plan.algorithm.asynchronous, plan.config.workers, plan.config.launch.port)
     running = TrainingLoop(plan, device, run, side)
     if isinstance(links, Spoke):  # one that comes back, where all is settled
         follow(running, links)
@@ -67,11 +67,11 @@ def lock_finished(run: Run, hold: ExitStack) -> bool:
     return True
 
 
-def apart(links: Processes, asynchronous: bool, port: int = 0) -> Links:
+def apart(links: Processes, asynchronous: bool, workers: int, port: int = 0) -> Links:
     """This process's side where processes need not wait for each other; the server's listens at ``port``."""
     if asynchronous:
         return Spoke(links.rank - 1, links.timeout) if links.rank else Hub(links, port)
-    return Remote(links) if links.rank else Coordinator(links, port)
+    return Remote(links) if links.rank else Coordinator(links, workers, port)
 
 
 def folder_of(plan: Plan) -> Run:

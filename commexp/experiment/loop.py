@@ -23,8 +23,6 @@ from commexp.experiment.tables import write_inventory
 from commexp.integrations.tracking import Trackers
 from commexp.problems import NonFiniteError
 from commexp.run_folder import Run
-from commexp.server.coordinator import Coordinator
-from commexp.server.hub import Hub
 from commexp.state import load_checked
 
 log = logging.getLogger("commexp")
@@ -79,8 +77,7 @@ class TrainingLoop(ExperimentSetup):
                     summary = {"status": status, **costs(self, count), **valley}
                     run.write_summary(summary)
                     run.set_meta(status=status, ended=now(), **why)
-                    if isinstance(self.links, Coordinator | Hub):
-                        self.links.end()  # nobody writes any more, and all have seen how it ended
+                    self.links.end()  # nobody writes any more, and all have seen how it ended
                     if status != "interrupted":
                         books.drop_checkpoint()
                     self.tracking.end(summary, status)
@@ -100,11 +97,10 @@ class TrainingLoop(ExperimentSetup):
                         run.check_place()  # raises what says so, where the whole folder is gone
                 raise
             finally:
-                if isinstance(self.links, Coordinator | Hub):
-                    self.links.end()
+                self.links.end()
 
     def _valley(self) -> dict[str, float]:
-        model, workers = self.algorithm.model(), self.algorithm.apart()
+        model, workers = self.algorithm.model(), self.algorithm.worker_models()
         if self.links.rank:
             return {}
         last = self.books.rows[-1]
@@ -143,7 +139,7 @@ class TrainingLoop(ExperimentSetup):
                 self._evaluate(progress)
             begin = time.perf_counter()
             for t in range(books.done, rounds):
-                if not isinstance(self.links, Hub):  # whose workers go on while the server evaluates
+                if self.links.workers_wait:
                     begin = time.perf_counter()
                 shown = clock[t] // every < clock[t + 1] // every or t + 1 == rounds
                 kept = (t + 1) % (save_every or rounds) == 0
@@ -167,12 +163,10 @@ class TrainingLoop(ExperimentSetup):
 
     def _name_the_lost(self) -> None:
         """In meta.json, as soon as it is known, who has died, and who has come back."""
-        losses, here = self.links.losses if isinstance(self.links, Coordinator | Hub) else [], len(self.comm.worker_ids)
-        for rank, number, back in losses[self._named :]:
-            whose = [rank - 1] if isinstance(self.links, Hub) else range(rank * here, rank * here + here)
-            text = f"rank {rank} (worker {', '.join(map(str, whose))}) in round {number}"
+        for loss in self.links.losses[self._named :]:
+            text = f"rank {loss.rank} (worker {', '.join(map(str, loss.workers))}) in round {loss.round}"
             key, note = "lost", f"lost {text}; the others go on without it"
-            if back:
+            if loss.back:
                 key, note = "back", f"{text} is back"
             self._named += 1
             known = self.run.meta.get(key)
@@ -202,8 +196,7 @@ class TrainingLoop(ExperimentSetup):
         begin = time.monotonic()
         count = {COUNT: torch.tensor(self._count())}
         self.books.save({**self.algorithm.state_dict(), **count}, self.comm)
-        if isinstance(self.links, Hub):
-            self.links.save()
+        self.links.request_save()
         self._saved, self._cost = time.monotonic(), time.monotonic() - begin
 
     def _count(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from commexp.algorithms import AlgorithmContext, Redundancy
-from commexp.comm import Communicator, Links, choose, stretch_ends, stretch_of
+from commexp.comm import Links, bucket_ends, bucket_size
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
@@ -21,8 +21,7 @@ from commexp.problems import GradientOptions, NonFiniteError, NonFiniteGuard, Pe
 from commexp.run_folder import Run
 from commexp.seeding import generator
 from commexp.server import asynchrony
-from commexp.server.coordinator import Coordinator
-from commexp.server.served import Served
+from commexp.server.served import make_communicator
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -38,12 +37,20 @@ class ExperimentSetup:
         try:
             mixer = make_mixer(plan) if plan.algorithm.decentralised else None
             deterministic = config.comm.deterministic
-            given = config.workers, self.books.ledger, plan.exchange, deterministic, self.links, self.concerns, mixer
-            self.comm = (
-                Served(*given, heard=self.heard) if isinstance(self.links, Coordinator) else Communicator(*given)
+            self.comm = make_communicator(
+                self.count_nonfinite,
+                self.links,
+                workers=config.workers,
+                ledger=self.books.ledger,
+                exchange=plan.exchange,
+                deterministic=deterministic,
+                ask=self.concerns,
+                mixer=mixer,
             )
             self.held = make_held(plan) if plan.algorithm.coded else None
-            rows: Sequence[int] = self.comm.worker_ids if self.held is None else self.held.here(self.comm.worker_ids)
+            rows: Sequence[int] = (
+                self.comm.worker_ids if self.held is None else self.held.subsets_of(self.comm.worker_ids)
+            )
             self.parts = config.workers if self.held is None else self.held.subsets  # of the data
             self.problem = build_problem(
                 plan.dataset,
@@ -71,11 +78,13 @@ class ExperimentSetup:
             check_gossiped(plan, self.problem.dim)
         try:
             self.payload = plan.compressor.payload(self.problem.dim, itemsize)
-            self.choice = choose(plan.compressor, plan.exchange, config.workers, self.problem.dim, itemsize)
+            self.choice = self.comm.choose(plan.compressor, self.problem.dim, itemsize)
         except ValueError as error:
             raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * itemsize
-        self.books.here = len(self.comm.worker_ids) if self.held is None else self.held.computed(self.links.processes)
+        self.books.here = (
+            len(self.comm.worker_ids) if self.held is None else self.held.subsets_per_process(self.links.processes)
+        )
         rows = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else rows  # whose gradients they are
         self.checked = NonFiniteGuard(
             self.problem, rows, config.on_nonfinite, "worker" if self.held is None else "subset"
@@ -86,7 +95,8 @@ class ExperimentSetup:
         try:
             context = AlgorithmContext(self.checked, self.comm, plan.compressor, steps, start, config.debug)
             if isinstance(self.problem, PerWorkerProblem):
-                self.books.clock, self.world = asynchrony(plan, self.problem, self.links, self.heard, self.stops)
+                told = self.count_nonfinite, self.stops
+                self.books.clock, self.world = asynchrony(plan, self.problem, self.links, *told)
                 context.asynchrony = self.world
             else:
                 clock = self.books.clock = self._clock()
@@ -105,9 +115,9 @@ class ExperimentSetup:
         network, workers = plan.network, plan.config.workers
         ends = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
         if held is None:
-            stretches = stretch_ends(self.problem.dim, self.stretch)
-            return VirtualClock(network, plan.straggler, workers, plan.config.seed, ends, stretches=stretches)
-        closes = self.algorithm.closes(held)
+            buckets = bucket_ends(self.problem.dim, self.bucket)
+            return VirtualClock(network, plan.straggler, workers, plan.config.seed, ends, bucket_ends=buckets)
+        closes = self.algorithm.closing_rule(held)
         if closes is not None and closes != (None, None) and network.compute.kind == "measured":
             raise ValueError(
                 "network.compute.kind=measured: who answers in time would not be the same twice; give constant, "
@@ -117,11 +127,11 @@ class ExperimentSetup:
         return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, held.loads, closing)
 
     @property
-    def stretch(self) -> int | None:
+    def bucket(self) -> int | None:
         """Entries of a gradient that go ahead of the rest together where there is one worker a process, or None."""
-        if not self.algorithm.streams or self.plan.config.on_nonfinite != "stop":
+        if not self.algorithm.overlaps_gradient or self.plan.config.on_nonfinite != "stop":
             return None
-        return stretch_of(self.plan.compressor, self.comm.exchange, self.comm.deterministic)
+        return bucket_size(self.plan.compressor, self.choice.exchange, self.comm.deterministic)
 
     def _redundancy(self, held: Assignment, rows: Sequence[int], clock: VirtualClock) -> Redundancy:
         plan = self.plan
@@ -155,8 +165,8 @@ class ExperimentSetup:
         counted = clock.answered(number, each)[own]
         return float(seconds[counted].max() if known and counted.any() else seconds.max())
 
-    def heard(self, bad: int, fault: str) -> None:
-        """What another process says of gradients that are not finite."""
+    def count_nonfinite(self, bad: int, fault: str) -> None:
+        """``bad`` gradients of another process were not finite; ``fault``: a text about the first, if the run stops."""
         self.checked.count += bad
         if fault:
             self.checked.fault = NonFiniteError.read(fault)

@@ -87,7 +87,8 @@ def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
                 local_addr=HOST,
             )
             logs, asynchronous = DefaultLogsSpecs(log_dir=scratch), plan.algorithm.asynchronous
-            ended = Agent(spec, logs, plan.goes_on, asynchronous, lambda: shutil.rmtree(scratch, True)).run()
+            forgives = plan.tolerates_stragglers
+            ended = Agent(spec, logs, forgives, asynchronous, lambda: shutil.rmtree(scratch, True)).run()
             if ended.is_failed():
                 raise ChildFailedError(sys.executable, ended.failures)
         except ChildFailedError as error:

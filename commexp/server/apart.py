@@ -25,8 +25,8 @@ class Apart:
         for n, codec in enumerate(self.codecs):
             codec.setup(CodecContext(plan.config.seed, [n], problem.shapes))
 
-    def turn(self, worker: int) -> None:
-        self.problem.turn(worker)
+    def select_worker(self, worker: int) -> None:
+        self.problem.select_worker(worker)
 
     def batches(self, worker: int) -> float:
         return self.samples[worker] / self.problem.problems[worker].samples_per_step

@@ -43,15 +43,17 @@ class Heard(NamedTuple):
 class Coordinator(Links):
     """The first process. To whoever asks for its links it is alone: what must be agreed upon it decides.
 
-    ``lost``: which processes are gone, and in which round that was noticed. ``port``: where they come, 0 for any that
-    is free.
+    ``lost``: which processes are gone, and in which round that was noticed. ``workers``: in all.
+    ``port``: where they come, 0 for any that is free.
     """
 
-    def __init__(self, links: Processes, port: int = 0) -> None:
+    def __init__(self, links: Processes, workers: int, port: int = 0) -> None:
+        self.here = workers // links.processes
         self.processes, self.timeout, self.port = links.processes, links.timeout.total_seconds(), port
         self._lines: dict[int, Line] = {}
         self._came = threading.Condition()
         self.lost: dict[int, int] = {}
+        self.losses: list[Loss] = []
         self.round, self._over = 0, False
         self._heard: queue.SimpleQueue[Heard] = queue.SimpleQueue()
         self._sent: dict[int, int] = defaultdict(int)  # orders that have not been acknowledged
@@ -70,9 +72,12 @@ class Coordinator(Links):
     def living(self) -> list[int]:
         return [rank for rank in range(1, self.processes) if rank not in self.lost]
 
-    @property
-    def losses(self) -> list[Loss]:
-        return [Loss(rank, t + 1) for rank, t in self.lost.items()]
+    def lose(self, rank: int) -> None:
+        """It is gone, or as good as gone: it has not answered in launch.timeout."""
+        if rank not in self.lost:
+            self.lost[rank] = self.round
+            self.losses.append(Loss(rank, self.round + 1, range(rank * self.here, (rank + 1) * self.here)))
+            self._sent.pop(rank, None)
 
     def order(self, number: int, x: Tensor | None = None) -> None:
         """Round ``number`` at x [J], to all living; without x the end."""
@@ -98,12 +103,6 @@ class Coordinator(Links):
     def close(self, rank: int) -> None:
         """Its line: it has sent what cannot be read."""
         self._lines[rank].close()
-
-    def lose(self, rank: int) -> None:
-        """It is gone, or as good as gone: it has not answered in launch.timeout."""
-        if rank not in self.lost:
-            self.lost[rank] = self.round
-            self._sent.pop(rank, None)
 
     def end(self) -> None:
         """Tells all living that it is over, and waits until they have heard so, or for a while."""

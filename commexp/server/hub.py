@@ -46,8 +46,10 @@ class Said(NamedTuple):
 
 
 class Hub(Links):
-    """The server's process. To whoever asks for its links it is alone. ``losses``: so far. ``there``: the workers that
-    have come and are not lost. ``port``: where they come, 0 for any that is free."""
+    """The server's process. It takes part in no collectives: rank 0 of 1. ``there``: the workers that have come and are
+    not lost. ``port``: where they come, 0 for any that is free."""
+
+    workers_wait = False
 
     def __init__(self, links: Processes, port: int = 0) -> None:
         self.workers, self.timeout, self.port = links.processes - 1, links.timeout, port
@@ -94,7 +96,7 @@ class Hub(Links):
             return said if self.lose(n) else None
         if said.kind == JOINED or n not in self.there:  # or it was given up, and speaks again
             if n in self._gone:
-                self.losses.append(Loss(n + 1, self.version + 1, back=True))
+                self.losses.append(Loss(n + 1, self.version + 1, [n], back=True))
             self.lives[n] += 1
             self.there.add(n)
             self._gone.discard(n)
@@ -114,7 +116,7 @@ class Hub(Links):
         self._awaited.pop(worker, None)
         with self._changed:
             self._unread.pop(worker, None)
-        self.losses.append(Loss(worker + 1, self.version + 1))
+        self.losses.append(Loss(worker + 1, self.version + 1, [worker]))
         return True
 
     def close(self, worker: int) -> None:
@@ -130,8 +132,12 @@ class Hub(Links):
             self._awaited[n] += seconds
         return [n for n, waited in self._awaited.items() if waited > self.timeout.total_seconds()]
 
-    def save(self) -> None:
-        """Workers are to keep what their codecs remember, each after its next message."""
+    @property
+    def world_size(self) -> int:
+        return 1 + self.workers
+
+    def request_save(self) -> None:
+        """Each worker keeps the state of its codec after its next message."""
         self._unsaved = set(range(self.workers))
 
     def end(self) -> None:

@@ -12,14 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commexp.comm.answers import Answers, Closes, Weigh, message_like
-from commexp.comm.communicator import Communicator
+from commexp.comm.communicator import Answers, Closes, Communicator, Weigh, message_like
 from commexp.comm.frames import pack_frames, unbundle, unpack_frames
 from commexp.comm.ledger import Entry
+from commexp.comm.links import Links
 from commexp.compressors import CorruptMessageError, Message
 from commexp.server.coordinator import Coordinator, Heard
 
 log = logging.getLogger("commexp")
+
+
+def make_communicator(report: Callable[[int, str], None], links: Links, **given: Any) -> Communicator:
+    """The Communicator of this process: one that calls the others and does not wait for them where it is their server.
+    ``given``: the other arguments of Communicator. ``report``: is told how many gradients of other processes were not
+    finite, and a text about the first of them."""
+    if isinstance(links, Coordinator):
+        return Served(heard=report, links=links, **given)
+    return Communicator(links=links, **given)
 
 
 class Served(Communicator):
@@ -32,8 +41,8 @@ class Served(Communicator):
     gradients that are not finite: how many, and a text about the first.
     """
 
-    def __init__(self, *given: Any, heard: Callable[[int, str], None]) -> None:
-        super().__init__(*given)
+    def __init__(self, heard: Callable[[int, str], None], *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
         assert isinstance(self.links, Coordinator)
         self.coordinator, self.heard = self.links, heard
         self.dropped = 0  # answers that came too late
@@ -57,18 +66,18 @@ class Served(Communicator):
         self.watch.to("decode")
         answered = np.zeros(self.size, dtype=bool)
         answered[sorted(came)] = True
-        kind, weights = self.carrier(message.codec, message.dim, message.dtype.itemsize), weigh(answered)
+        exchange, weights = self.exchange_of(message), weigh(answered)
         total = message_like(message).new_zeros(message.dim)
         if came:
             everyone, _ = unpack_frames([came[n] for n in sorted(came)], message)
             bits = message.info_bits / message.nbytes * everyone.nbytes
-            self.book_answers(kind, list(zip(sorted(came), everyone.sizes, strict=True)), bits, answered)
+            self.count_answers(exchange, list(zip(sorted(came), everyone.sizes, strict=True)), bits, answered)
             if weights is not None:
                 own = torch.from_numpy(weights[answered]).to(total)
                 total = message.codec.finalize(everyone, message.codec.total(everyone, own, self.deterministic))
         else:
-            self.book_answers(kind, [], 0.0, answered)
-        self.book_down(total)
+            self.count_answers(exchange, [], 0.0, answered)
+        self.count_down(exchange, total)
         self.watch.to("compute")
         return Answers(answered, weights, total)
 

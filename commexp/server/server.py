@@ -44,7 +44,7 @@ class AtServer(Apart):
         if worker not in self.hub.there:
             return False
         self.orders[worker][order.version] = order
-        self.hub.send(worker, order.version, order.heard, order.done, order.kind, as_bytes(order.body))
+        self.hub.send(worker, order.version, order.messages_received, order.done, order.kind, as_bytes(order.body))
         return True
 
     def arrivals(self, every: Sequence[int] = ()) -> list[int]:

@@ -25,7 +25,7 @@ def message(rank: int, t: int) -> Message:
 def serve(links: Coordinator) -> None:
     told: list[tuple[int, str]] = []
     ledger = Ledger()
-    comm = Served(3, ledger, "server", False, links, heard=lambda bad, fault: told.append((bad, fault)))
+    comm = Served(lambda bad, fault: told.append((bad, fault)), 3, ledger, "server", False, links)
     everyone, two = np.ones(3, dtype=bool), np.array([True, True, False])
     for t, name in CALLS.items():
         comm.begin_round(t + 1)
@@ -51,7 +51,7 @@ def serve(links: Coordinator) -> None:
 
 def main() -> None:
     _join("gloo", 60)
-    links = apart(Processes(timedelta(seconds=60)), asynchronous=False)
+    links = apart(Processes(timedelta(seconds=60)), asynchronous=False, workers=3)
     assert isinstance(links, Coordinator | Remote)
     links.listen()
     if isinstance(links, Coordinator):

@@ -48,7 +48,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def workers_of(launcher: int) -> list[int]:
     """Process ids of the ranks, in their order."""
     listed = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    return sorted(int(pid) for pid in listed if b"launch.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return sorted(int(pid) for pid in listed if b"cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def alive(pid: int) -> bool:

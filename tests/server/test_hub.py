@@ -125,7 +125,7 @@ def test_orders_and_messages_arrive_whole(hub: Hub, spoke: Callable[[int], Spoke
     message = heard(hub)
     assert (message.worker, message.kind, message.version, message.done) == (1, MESSAGE, 4, 50)
     assert (message.busy, message.bad, message.skipped, message.body.tolist()) == (250_000, 1, 0, [5, 5, 5])
-    hub.save()
+    hub.request_save()
     order(hub, 0, 5)
     assert given(workers[0]).save
     order(hub, 0, 6)

@@ -89,16 +89,16 @@ class AsyncSGD(Asynchronous):
         return self.world.batches(n) if self.asked[n] else 2.0
 
     def work(self, n: int) -> Tensor:
-        self.world.turn(n)
+        self.world.select_worker(n)
         problem = self.context.problem
         if self.asked[n]:
             return problem.local_gradient(self.snapshot[None])[1][0].clone()
         batch = problem.batch(self.done[n])
         self.done[n] += 1
-        found = problem.loss_and_grad(self.sent[n][None], batch)[1][0].clone()
+        gradient = problem.loss_and_grad(self.sent[n][None], batch)[1][0].clone()
         if self.solver == "svrg":
-            found += self.full - problem.loss_and_grad(self.snapshot[None], batch)[1][0]
-        return found
+            gradient += self.full - problem.loss_and_grad(self.snapshot[None], batch)[1][0]
+        return gradient
 
     def receive(self, n: int, gradient: Tensor) -> None:
         if self.asked[n]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from commexp.algorithms.asynchronous.async_books import load_state, state_of, tables_of
 from commexp.algorithms.base import Algorithm, AlgorithmContext, WorkItem
-from commexp.algorithms.local.local_steps import check_solver, local_steps
+from commexp.algorithms.local.solver import check_solver, run_local_solver
 from commexp.compressors import Message
 
 SHARES = ("equal", "samples")
@@ -26,7 +26,7 @@ class Asynchronous(Algorithm):
     has waited longest, and answers. A worker that has an answer does its work and sends a message; nobody waits unless
     the method says so.
 
-    ``solver``: what a step of a worker is, see local_steps. Its rate is lr / (1 + decay c/N), c the messages that the
+    ``solver``: what a step of a worker is, see local_solver. Its rate is lr / (1 + decay c/N), c the messages that the
     server had had when it sent x_n: one clock for all, because workers whose rates differ pull x towards their own
     optimum. ``iterations``: p, steps between two messages; or as many as fit into ``slice`` seconds of computing at
     the worker's speed. ``shares``: pi_n, 1/N each (equal) or by the workers' samples.
@@ -83,7 +83,7 @@ class Asynchronous(Algorithm):
 
     def take(self, n: int, order: WorkItem) -> None:
         """Worker n has an order."""
-        self.sent[n], self.had[n], self.heard[n] = order.body, order.version, order.heard
+        self.sent[n], self.had[n], self.heard[n] = order.body, order.version, order.messages_received
         self.done[n] = max(self.done[n], order.done)
 
     def work(self, n: int) -> Tensor:
@@ -100,11 +100,11 @@ class Asynchronous(Algorithm):
 
     def local(self, n: int, x: Tensor) -> Tensor:
         """x [J] after worker n's next local steps from there, [J]."""
-        self.world.turn(n)
+        self.world.select_worker(n)
         rate = self.rate(self.heard[n])
-        found = local_steps(self.solver, self.context.problem, x, self.done[n], self.steps[n], rate)
+        x = run_local_solver(self.solver, self.context.problem, x, self.done[n], self.steps[n], rate)
         self.done[n] += self.steps[n]
-        return found
+        return x
 
     def gradients_for(self, n: int) -> float:
         """How many gradients of a batch worker n computes for its next message."""

@@ -25,7 +25,7 @@ class DeepStorm(GradientTracking):
 
     beta: float = 0.01
     initial_batch: int = 512
-    rows = ("x", "y", "v", "before")
+    worker_state = "before"
 
     def __post_init__(self) -> None:
         super().__post_init__()

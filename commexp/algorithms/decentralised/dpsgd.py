@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.decentralised.gossiping import Gossiping
-from commexp.algorithms.training import Training
-from commexp.state import under_prefix, with_prefix
+from commexp.algorithms.decentralised.base import DecentralisedMethod
+from commexp.algorithms.gradient.base import GradientMethod
 
 
 @dataclass
-class DPSGD(Gossiping, Training):
+class DPSGD(DecentralisedMethod, GradientMethod):
     """Every round, on every worker n:
 
         x_n <- W^K x_n - lr_t u_n           u_n: the optimiser's direction on the gradient at x_n before the mixing
 
-    W: the topology's weights. The fields: see Training; each worker has an optimiser of its own.
+    W: the topology's weights. The fields: see GradientMethod; each worker has an optimiser of its own.
     Source: Lian et al., arXiv 1705.09056, algorithm 1.
     """
 
+    worker_state = "optimizer=update"
     compressible = False
-    compressed_by = "choco"
+    compressible_alternative = "choco"
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.update = self.make_optimizer()
-        self.begin_mixing()
+        self.start_gossip()
 
     def moved(self, t: int) -> Tensor:
         """x_n - lr_t u_n, [W, J]."""
@@ -41,10 +40,3 @@ class DPSGD(Gossiping, Training):
     def round(self, t: int) -> None:
         moved = self.moved(t)
         self.x = self.mixed("x", self.x) + (moved - self.x)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), **with_prefix("workers.optimizer", self.update.state_dict())}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self.update.load_state_dict(under_prefix("workers.optimizer", state))

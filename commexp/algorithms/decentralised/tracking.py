@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.decentralised.gossiping import Gossiping, check_gamma, check_lr
-from commexp.algorithms.schedule import Schedule
+from commexp.algorithms.decentralised.base import DecentralisedMethod, check_gamma, check_lr
+from commexp.algorithms.gradient.schedule import Schedule
 
 
 @dataclass
-class GradientTracking(Gossiping):
+class GradientTracking(DecentralisedMethod):
     """Every round t, on every worker n, for  min (1/N) sum_n f_n(x) + h(x),  with y_n = v_n = 0 before the first:
 
         v_n    the estimate of grad f_n(x_n) that makes the method
@@ -34,7 +33,7 @@ class GradientTracking(Gossiping):
     gamma: float = 0.1
     schedule: Schedule = field(default_factory=Schedule)
     proximal = True
-    rows: ClassVar[tuple[str, ...]] = ("x", "y", "v")
+    worker_state = "y v"
     mixed_rows = ("x", "y")
 
     def __post_init__(self) -> None:
@@ -44,7 +43,7 @@ class GradientTracking(Gossiping):
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.y, self.v = torch.zeros_like(self.x), torch.zeros_like(self.x)
-        self.begin_mixing()
+        self.start_gossip()
 
     @abstractmethod
     def estimate(self, t: int) -> Tensor:

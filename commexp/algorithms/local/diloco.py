@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.local.local import LocalMethod
-from commexp.algorithms.optimizer import Optimizer
-from commexp.state import under_prefix, with_prefix
+from commexp.algorithms.gradient.optimizer import Optimizer
+from commexp.algorithms.local.base import LocalMethod
 
 
 @dataclass
@@ -27,6 +25,8 @@ class DiLoCo(LocalMethod):
     Source: Douillard et al., arXiv 2311.08105, algorithm 1.
     """
 
+    state = "outer"
+    optimizer: str = "adamw"
     outer_lr: float = 0.7
     outer_momentum: float = 0.9
 
@@ -48,10 +48,3 @@ class DiLoCo(LocalMethod):
 
     def model(self) -> Tensor:
         return self.pulled_average
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), **with_prefix("outer", self.outer.state_dict())}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self.outer.load_state_dict(under_prefix("outer", state))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.local.consensus import SoftConsensus
+from commexp.algorithms.local.soft_consensus import SoftConsensus
 
 
 @dataclass
@@ -24,6 +23,7 @@ class EASGD(SoftConsensus):
     Source: Zhang, Choromanska and LeCun, arXiv 1412.6651, equations 5 and 6.
     """
 
+    state = "centre"
     beta: float = 0.9
 
     def __post_init__(self) -> None:
@@ -42,10 +42,3 @@ class EASGD(SoftConsensus):
 
     def model(self) -> Tensor:
         return self.centre
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), "centre": self.centre}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self.centre = state["centre"]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.local.chosen import ChosenCentre
-from commexp.algorithms.training import row_norms
+from commexp.algorithms.gradient.base import row_norms
+from commexp.algorithms.local.non_average import NonAverageConsensus
 from commexp.compressors import NoCompression
 
 
 @dataclass
-class MGRAWA(ChosenCentre):
+class MGRAWA(NonAverageConsensus):
     """Soft consensus with x_C = sum_n w_n x_n, w_n proportional to 1 / h_n; h_n is the norm of the gradient at x_n on
     one random batch that is the same for all workers, smoothed over rounds t = 1, 2, ...
 
@@ -27,6 +27,7 @@ class MGRAWA(ChosenCentre):
     Source: Dimlioglu and Choromanska, arXiv 2403.04206 (GRAWA), model level.
     """
 
+    worker_state = "smoothed"
     smoothing: float = 0.43046721
 
     def __post_init__(self) -> None:
@@ -36,6 +37,7 @@ class MGRAWA(ChosenCentre):
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
+        self.dense = NoCompression()
         self.smoothed = self.x.new_zeros(len(self.x))  # m_n
 
     def centre(self, t: int) -> Tensor:
@@ -46,7 +48,7 @@ class MGRAWA(ChosenCentre):
         inverse = 1 / norms.clamp(min=torch.finfo(norms.dtype).tiny)
         shares = inverse / inverse.max()
         own = (shares / shares.sum())[list(comm.worker_ids)]
-        return comm.aggregate(NoCompression().encode(self.x), own)
+        return comm.aggregate(self.dense.encode(self.x), own)
 
     def common(self) -> float:
         """The common batch over a worker's own."""
@@ -57,10 +59,3 @@ class MGRAWA(ChosenCentre):
 
     def gradients_of(self, lengths: Sequence[int]) -> list[float]:
         return [gradients + self.common() for gradients in super().gradients_of(lengths)]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), "workers.smoothed": self.smoothed}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self.smoothed = state["workers.smoothed"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from commexp.algorithms.local.localsgd import LocalSGD
 
@@ -20,7 +20,7 @@ class QSR(LocalSGD):
     Source: Gu et al., arXiv 2310.14423, section 2.
     """
 
-    growth: float = 0.1
+    growth: float = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -28,12 +28,12 @@ class QSR(LocalSGD):
             raise ValueError(f"growth={self.growth}: must be positive; give about the learning rate, such as 0.1")
 
     def lengths(self, steps: int) -> list[int]:
-        found: list[int] = []
+        lengths: list[int] = []
         done = 0
         while done < steps:
-            found.append(min(self._length(done, steps), steps - done))
-            done += found[-1]
-        return found
+            lengths.append(min(self._length(done, steps), steps - done))
+            done += lengths[-1]
+        return lengths
 
     def _length(self, done: int, steps: int) -> int:
         rate = self.lr * self.schedule.factor(done, steps)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.base import Algorithm
-from commexp.algorithms.optimizer import KINDS, Optimizer
-from commexp.algorithms.schedule import Schedule
+from commexp.algorithms.gradient.optimizer import KINDS, Optimizer
+from commexp.algorithms.gradient.schedule import Schedule
 
 if TYPE_CHECKING:
     from commexp.problems.base import Ready
 
 
 @dataclass
-class Training(Algorithm):
+class GradientMethod(Algorithm):
     """``optimizer``: sgd or adamw, see Optimizer. lr at local step s of S: ``lr`` times the schedule's factor.
 
     ``sam``: rho of sharpness-aware minimisation, 0 for none: the gradient of worker n is taken at
@@ -26,7 +26,7 @@ class Training(Algorithm):
     Raises ValueError for a hyper-parameter out of range.
     """
 
-    lr: float = 0.1
+    lr: float
     momentum: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
+from commexp.state import Stateful
+
 KINDS = ("sgd", "adamw")
 
 
-class Optimizer:
+class Optimizer(Stateful):
     """SGD with momentum or AdamW acting in place on x, [J] or [W, J].
 
         sgd     u <- momentum u + g + weight_decay x;   x <- x - lr u     (nesterov: x <- x - lr (g' + momentum u))
@@ -21,6 +21,8 @@ class Optimizer:
     The functional forms of torch.optim are used: the classes would import torch's compiler, more than a second of
     every start. ``buffers``: what is kept from step to step, each of the shape of x; none before the first step.
     """
+
+    state = "**buffers"
 
     def __init__(
         self, kind: str, momentum: float, weight_decay: float, nesterov: bool, betas: tuple[float, float]
@@ -73,9 +75,3 @@ class Optimizer:
             eps=1e-8,
             maximize=False,
         )
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return dict(self.buffers)
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.buffers = dict(state)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from torch import Tensor
 
 from commexp.comm import Communicator
 from commexp.compressors import Compressor
+from commexp.state import Stateful
 
 
-class NeighbourExchange(Protocol):
+class NeighbourExchange(Stateful, ABC):
     """One vector of each worker, mixed once a round. The mean over all workers stays as it is."""
 
+    @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
         """[W, J] -> [W, J]."""
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Tensors [W, J]."""
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
-
-
-class WholeVectors:
+class PlainGossip(NeighbourExchange):
     """x_n <- sum_m w_nm x_m, K times."""
 
     def __init__(self, comm: Communicator) -> None:
@@ -32,14 +28,8 @@ class WholeVectors:
     def __call__(self, x: Tensor) -> Tensor:
         return self.comm.gossip(x)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        pass
-
-
-class CompressedGossip:
+class CompressedGossip(NeighbourExchange):
     """Every worker n keeps xhat_n, what its neighbours know of x_n, and their weighted sum s_n = sum_m w_nm xhat_m:
 
         q_n = C(x_n - xhat_n)                     one message to each neighbour
@@ -51,6 +41,8 @@ class CompressedGossip:
     neighbours it has. Source: Koloskova, Stich and Jaggi, arXiv 1902.00340, algorithms 2 and 6.
     """
 
+    state = "known around"
+
     def __init__(self, comm: Communicator, codec: Compressor, gamma: float, start: Tensor) -> None:
         self.comm, self.codec, self.gamma = comm, codec, gamma
         self.known, self.around = start.clone(), start.clone()
@@ -61,9 +53,3 @@ class CompressedGossip:
         self.known = self.known + self.codec.decode(message)
         self.around = self.around + self.comm.gossip_messages(message)
         return x + self.gamma * (self.around - self.known)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"known": self.known, "around": self.around}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.known, self.around = state["known"], state["around"]
