@@ -1,4 +1,4 @@
-"""The virtual clock against real links: what it says of an exchange among hosts on slow links, and what it takes.
+"""The virtual clock compared with the wall clock, for exchanges among hosts with slow links.
 
     python scripts/bench_clock.py        # as root; needs ip and tc
 
