@@ -130,6 +130,7 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
     from commexp.report.checked import LeftOut
     from commexp.report.comparison import Comparison, left_out
     from commexp.report.replay import SHOWN, Priced, draw_replay, replay_markdown
+    from commexp.report.tables import words_of
 
     network = described(words)
     bandwidths = sorted({*BANDWIDTHS, *SHOWN, network.bandwidth})
@@ -149,7 +150,7 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
                 note(f"{run.name}: {each}: from outside commexp, and not made; its tables are priced without it")
             priced.setdefault(name, []).append(Priced(run.metrics, seconds))
             first = first or run
-            dense = dense or (name if replay.dense_sgd else "")
+            dense = dense or (name if words_of(run) == ("sgd", "none") else "")
     if first is None:
         raise UserError(f"RUN={left[0].folder}: {left[0].why}")
     target = comparison.target or first.config.get("target_accuracy")

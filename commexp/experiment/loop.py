@@ -19,6 +19,7 @@ from commexp.experiment.record import State
 from commexp.experiment.setup import ExperimentSetup
 from commexp.experiment.summary import announce_costs, final_summary, metrics_row, now, provenance, write_tables
 from commexp.integrations.tracking import Trackers
+from commexp.metrics import described
 from commexp.problems import NonFiniteError
 from commexp.run_folder import Run
 from commexp.state import load_checked
@@ -221,7 +222,8 @@ class TrainingLoop:
                 run.write_rows(name, rows)
             summary = {"status": status, **final_summary(self.setup, count), **valley}
             run.write_summary(summary)
-            run.set_meta(status=status, ended=now(), **({"error": reason} if reason else {}))
+            more = {"error": reason, "metrics": described(record.rows[-1])}
+            run.set_meta(status=status, ended=now(), **{key: value for key, value in more.items() if value})
             self.links.end()  # nobody writes any more, and all have seen how it ended
             if status != "interrupted":
                 record.drop_checkpoint()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from commexp.algorithms import SGD, Algorithm
+from commexp.algorithms import Algorithm
 from commexp.allocations import Assignment
 from commexp.comm import Entry, bucket_ends, exchange_named
 from commexp.config.components import build, outside
@@ -26,8 +26,7 @@ LONGEST = 10**5  # mixings of a round, and buckets of a gradient
 class Replay:
     """What a run has left of its rounds, for any number of networks. The folder may be anybody's: of the components
     that its config names, only commexp's own algorithm and straggler are made, and no file that it names is read.
-    ``outside``: the components that are not commexp's own. ``dense_sgd``: whether the run is the baseline that others
-    are compared with. Raises UserError for a folder without such tables."""
+    ``outside``: the components that are not commexp's own. Raises UserError for a folder without such tables."""
 
     def __init__(self, run: Run) -> None:
         missing = [name for name in NEEDED if not (run.folder / name).is_file()]
@@ -46,9 +45,6 @@ class Replay:
         self.config = run.config
         self.outside = outside(self.config)
         self.algorithm = build(self.config["algo"], "algo", Algorithm, foreign=True)
-        codec = self.config.get("compress")
-        dense = isinstance(codec, dict) and codec.get("_target_") == "commexp.compressors.NoCompression"
-        self.dense_sgd = dense and type(self.algorithm) is SGD
         self.straggler: Straggler = build(self.config["straggler"], "straggler", Straggler, foreign=True)
         if self.algorithm.asynchronous:
             raise UserError("whose message came first depends on the network; run it on the other one")

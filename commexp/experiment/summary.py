@@ -102,9 +102,10 @@ def allocation_summary(setup: ExperimentSetup) -> dict[str, Any]:
 
 
 def provenance(setup: ExperimentSetup) -> dict[str, Any]:
-    """What meta.json says besides name and status: seed, sizes, command, machine and versions."""
+    """What meta.json says besides name and status: components, seed, sizes, command, machine and versions."""
     config, problem = setup.plan.config, setup.problem
-    about: dict[str, Any] = {"seed": config.seed, "workers": config.workers, "processes": setup.links.world_size}
+    about: dict[str, Any] = {group: setup.plan.names[group] for group in ("algo", "compress", "dataset")}
+    about |= {"seed": config.seed, "workers": config.workers, "processes": setup.links.world_size}
     if isinstance(setup.clock, WallClock):
         about["clock"] = "wall"
     if problem.way:
