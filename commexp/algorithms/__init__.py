@@ -1,4 +1,4 @@
-"""Algorithms, one file each."""
+"""Algorithms: one file per method, in a folder per family."""
 
 from commexp.algorithms.asynchronous.async_ps import AsyncPS
 from commexp.algorithms.asynchronous.async_sgd import AsyncSGD

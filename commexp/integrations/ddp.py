@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
-from commexp.comm.links import Processes, Steps, begun, finish
+from commexp.comm import ALL_GATHER, ALL_REDUCE
+from commexp.comm.links import PendingTransfer, Processes, begun, finish
 from commexp.comm.transport import Transport
 from commexp.compressors import CodecContext, Compressor, ErrorFeedback, Group, Grouped, Message, Wrapper
 from commexp.state import under_prefix, with_prefix
@@ -147,7 +148,7 @@ class Hook:
         self.__name__ = self.__qualname__ = f"commexp.{compressor.name}"  # register_comm_hook asks for them
         self._states: weakref.WeakKeyDictionary[nn.Module, ModuleState] = weakref.WeakKeyDictionary()
         self._loaded: dict[str, dict[str, Tensor]] = {}  # for the first module
-        self._transports: dict[dist.ProcessGroup, Transport] = {}
+        self._links: dict[dist.ProcessGroup, Processes] = {}
 
     def __call__(self, state: nn.Module, bucket: dist.GradBucket) -> Future[Tensor]:  # type: ignore[name-defined]
         """The mean over processes of the bucket's decoded gradients, in its layout and dtype."""
@@ -159,12 +160,12 @@ class Hook:
             kept.settle()
         if not kept.knows(parameters):
             kept.look_at(module)
-        transport = self._transport(_ddp(state, kept, parameters))
+        links = self._links_of(_ddp(state, kept, parameters))
         buffer: Tensor = bucket.buffer()
         if buffer.is_sparse:
-            return self._whole(transport.links, kept, buffer)
+            return self._whole(links, kept, buffer)
         numbers = torch.view_as_real(buffer).flatten() if buffer.is_complex() else buffer
-        codecs = {p: self._codec(kept, p, transport.links.rank) for p in parameters if p.numel()}
+        codecs = {p: self._codec(kept, p, links.rank) for p in parameters if p.numel()}
         if not codecs:
             return _done(buffer, buffer)
         for p in codecs:
@@ -173,17 +174,17 @@ class Hook:
         finite = torch.isfinite(wide).all()
         codec = FaultFlag(Grouped(next(iter(codecs.values())), _groups(codecs)), finite)
         message = codec.encode(torch.where(finite, wide, 0.0))
-        steps = self._exchange(transport, message, wide.new_full((1,), 1.0 / transport.links.processes), numbers)
+        transfer = self._exchange(links, message, wide.new_full((1,), 1.0 / links.processes), numbers)
 
         def arrive() -> Tensor:
-            kept.judge(finish(steps))
+            kept.judge(finish(transfer))
             return buffer
 
         plain = all(b.dtype == message.dtype for b in message.buffers.values()) if codec.sums else not message.lengths
-        if plain and message.last and not (transport.links.staged and buffer.is_cuda):  # one collective, none follows
-            transfer = next(steps)
-            assert isinstance(transfer, dist.Work)
-            return transfer.get_future().then(lambda arrived: (arrived.wait(), arrive())[1])
+        if plain and message.last and not (links.staged and buffer.is_cuda):  # one collective, none follows
+            work = next(transfer)
+            assert isinstance(work, dist.Work)
+            return work.get_future().then(lambda arrived: (arrived.wait(), arrive())[1])
         return _done(arrive(), buffer)
 
     def _whole(self, links: Processes, kept: ModuleState, buffer: Tensor) -> Future[Tensor]:
@@ -199,12 +200,12 @@ class Hook:
             self._loaded = {}
         return self._states[module]
 
-    def _transport(self, ddp: DistributedDataParallel) -> Transport:
+    def _links_of(self, ddp: DistributedDataParallel) -> Processes:
         group = ddp.process_group
-        if group not in self._transports:
-            self._transports = {g: t for g, t in self._transports.items() if _lives(g)}
-            self._transports[group] = Transport(Processes(self.timeout, group), in_order=False)
-        return self._transports[group]
+        if group not in self._links:
+            self._links = {g: links for g, links in self._links.items() if _lives(g)}
+            self._links[group] = Processes(self.timeout, group)
+        return self._links[group]
 
     def _codec(self, kept: ModuleState, parameter: Tensor, rank: int) -> Compressor:
         if parameter not in kept.codecs:
@@ -218,14 +219,14 @@ class Hook:
             kept.codecs[parameter] = codec
         return kept.codecs[parameter]
 
-    def _exchange(self, transport: Transport, message: Message, weights: Tensor, out: Tensor) -> Steps[Tensor]:
+    def _exchange(self, links: Processes, message: Message, weights: Tensor, out: Tensor) -> PendingTransfer[Tensor]:
         """All that follows the first encoding; the aggregate is written over ``out``."""
-        codec = message.codec
-        carry = transport.all_reduce if codec.sums else transport.all_gather
-        total = yield from carry(message, weights)
+        codec, over = message.codec, Transport(links, in_order=False)
+        exchange = ALL_REDUCE if codec.sums else ALL_GATHER
+        total = yield from exchange.carry(over, message, weights)
         while (following := codec.next_phase(message, total)) is not None:
             message = following
-            total = yield from carry(message, weights)
+            total = yield from exchange.carry(over, message, weights)
         aggregate = codec.finalize(message, total)
         codec.feedback(aggregate, weights)
         return out.copy_(aggregate)

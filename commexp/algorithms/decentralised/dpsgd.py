@@ -1,4 +1,4 @@
-"""D-PSGD: SGD with gossip in the place of the average."""
+"""D-PSGD: SGD with gossip instead of an all-reduce."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DPSGD(DecentralisedMethod, GradientMethod):
 
         x_n <- W^K x_n - lr_t u_n           u_n: the optimiser's direction on the gradient at x_n before the mixing
 
-    W: the topology's weights. The fields: see GradientMethod; each worker has an optimiser of its own.
+    W: the topology's weights. Each worker has its own optimiser. For the fields see GradientMethod.
     Source: Lian et al., arXiv 1705.09056, algorithm 1.
     """
 

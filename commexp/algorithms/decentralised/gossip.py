@@ -1,4 +1,4 @@
-"""Mixing with neighbours, of whole vectors or of compressed messages."""
+"""Gossip with neighbours, of whole vectors or of compressed differences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from commexp.state import Stateful
 
 
 class NeighbourExchange(Stateful, ABC):
-    """One vector of each worker, mixed once a round. The mean over all workers stays as it is."""
+    """Mixes one vector per worker with its neighbours, once per round. It preserves the mean over all workers."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ class NeighbourExchange(Stateful, ABC):
 
 
 class PlainGossip(NeighbourExchange):
-    """x_n <- sum_m w_nm x_m, K times."""
+    """x_n <- sum_m w_nm x_m, repeated K times."""
 
     def __init__(self, comm: Communicator) -> None:
         self.comm = comm
@@ -30,15 +30,15 @@ class PlainGossip(NeighbourExchange):
 
 
 class CompressedGossip(NeighbourExchange):
-    """Every worker n keeps xhat_n, what its neighbours know of x_n, and their weighted sum s_n = sum_m w_nm xhat_m:
+    """Every worker n keeps xhat_n, its neighbours' estimate of x_n, and the weighted sum s_n = sum_m w_nm xhat_m:
 
         q_n = C(x_n - xhat_n)                     one message to each neighbour
         xhat_n <- xhat_n + q_n;   s_n <- s_n + sum_m w_nm q_m
         x_n <- x_n + gamma (s_n - xhat_n)
 
-    C: ``codec``, any that contracts; what it leaves out stays in x_n - xhat_n, so it takes no error feedback.
-    ``start`` [W, J]: xhat_n at first, known to all and equal everywhere. Two vectors a worker are kept, however many
-    neighbours it has. Source: Koloskova, Stich and Jaggi, arXiv 1902.00340, algorithms 2 and 6.
+    C: ``codec``, a contractive compressor. What C leaves out remains in x_n - xhat_n, so no error feedback is needed.
+    ``start`` [W, J]: the initial xhat_n, equal for all workers. A worker keeps two vectors, however many neighbours it
+    has. Source: Koloskova, Stich and Jaggi, arXiv 1902.00340, algorithms 2 and 6.
     """
 
     state = "known around"

@@ -19,9 +19,9 @@ class SGD(GradientMethod):
         u   <- momentum u + g + weight_decay x
         x   <- x - lr_t u                           (nesterov: x <- x - lr_t (g + weight_decay x + momentum u))
 
-    or AdamW's step on g. All workers hold the same x, so it is kept once, [J], and seen as [W, J] without copies. With
-    C = identity this is dense data-parallel SGD; with Top-k and error feedback, sparsified SGD with memory
-    (arXiv 1809.07599); with RegTop-k, arXiv 2501.05633, algorithm 1. The fields: see GradientMethod.
+    or AdamW's step on g. All workers have the same x, so a process stores it once, [J], and expands it to [W, J]
+    without a copy. With C = identity this is dense data-parallel SGD; with Top-k and error feedback, sparsified SGD
+    with memory (arXiv 1809.07599); with RegTop-k, arXiv 2501.05633, algorithm 1. For the fields see GradientMethod.
     """
 
     state = "x optimizer=update compressor=context.compressor"
@@ -36,9 +36,9 @@ class SGD(GradientMethod):
 
     def round(self, t: int) -> None:
         comm = self.context.comm
-        exchange = comm.begin(self.context.compressor, self.weights, len(self.x))
-        _, gradient = self.gradient(self.x.expand(len(comm.worker_ids), -1), t, exchange.ready)
-        self.update.step(self.x, exchange.finish(gradient), self.rate(t), t)
+        summed = comm.begin(self.context.compressor, self.weights, len(self.x))
+        _, gradient = self.gradient(self.x.expand(len(comm.worker_ids), -1), t, summed.ready)
+        self.update.step(self.x, summed.finish(gradient), self.rate(t), t)
 
     def model(self) -> Tensor:
         return self.x

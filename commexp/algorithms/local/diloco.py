@@ -1,4 +1,4 @@
-"""DiLoCo: an outer optimiser on what the workers have moved."""
+"""DiLoCo: an outer optimiser on the average change of the workers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class DiLoCo(LocalMethod):
 
         d <- x - x_A                                              the outer gradient
         u <- outer_momentum u + d
-        x <- x - outer_lr (d + outer_momentum u)                  Nesterov; every worker goes on from there
+        x <- x - outer_lr (d + outer_momentum u)                  Nesterov; every worker continues from x
 
-    x is the model that is evaluated; the diagnostics are taken from x_A. With ``outer_lr=1`` and
+    The model that is evaluated is x; the diagnostics are relative to x_A. With ``outer_lr=1`` and
     ``outer_momentum=0`` it is local SGD.
 
     Source: Douillard et al., arXiv 2311.08105, algorithm 1.
@@ -33,9 +33,9 @@ class DiLoCo(LocalMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.outer_lr > 0:
-            raise ValueError(f"outer_lr={self.outer_lr}: must be positive; 0.7 is published")
+            raise ValueError(f"outer_lr={self.outer_lr}: must be positive; the paper uses 0.7")
         if not 0 <= self.outer_momentum < 1:
-            raise ValueError(f"outer_momentum={self.outer_momentum}: must lie in [0, 1); 0.9 is published")
+            raise ValueError(f"outer_momentum={self.outer_momentum}: must lie in [0, 1); the paper uses 0.9")
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
