@@ -11,7 +11,7 @@ from collections.abc import Callable
 from bench_core import alternately, make
 
 from commexp.problems.classification import Classification
-from commexp.problems.folding import CannotFoldError
+from commexp.problems.gradients import CannotFoldError
 from commexp.report.tables import markdown
 from commexp.seeding import generator
 

@@ -17,8 +17,7 @@ from commexp.algorithms.decentralised.dsgt import DSGT
 from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
 from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
 from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
-from commexp.algorithms.gradient.base import GradientMethod
-from commexp.algorithms.gradient.schedule import Schedule
+from commexp.algorithms.gradient.base import GradientMethod, Schedule
 from commexp.algorithms.gradient.sgd import SGD
 from commexp.algorithms.local.base import LocalMethod
 from commexp.algorithms.local.diloco import DiLoCo

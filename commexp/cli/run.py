@@ -25,7 +25,8 @@ EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted":
 def run_one(composed: DictConfig) -> tuple[str, float]:
     """Runs one composed experiment and shows its table; its status, and what a sweeper that searches makes small."""
     from commexp.config.plan import prepare
-    from commexp.launch.launch import keep_memory, launch
+    from commexp.launch.launch import launch
+    from commexp.launch.single import keep_memory
     from commexp.report.finish import finish, where_to_look
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN

@@ -1,8 +1,7 @@
 """Exchanges among workers, their cost in bytes, and the ledger that counts them."""
 
-from commexp.comm.bucketed import bucket_ends, bucket_size
 from commexp.comm.choice import AUTO, check_serves, choose
-from commexp.comm.communicator import Communicator
+from commexp.comm.communicator import Communicator, bucket_ends, bucket_size
 from commexp.comm.exchanges import AGGREGATIONS, ALL_GATHER, ALL_REDUCE, EXCHANGES, SERVER, exchange_named
 from commexp.comm.frames import bundle, pack_frames, unpack_frames
 from commexp.comm.ledger import PHASES, Entry, Ledger

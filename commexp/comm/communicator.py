@@ -1,4 +1,8 @@
-"""Everything that N workers say to each other; every call counts itself in the ledger."""
+"""Everything that N workers say to each other; every call counts itself in the ledger.
+
+``Agreement``: what all processes must know of each other. ``BucketedSum``: the compressed sum of gradients, begun
+before they are complete where that is possible.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commexp.comm.agreement import Agreement
-from commexp.comm.bucketed import BucketedSum
 from commexp.comm.choice import Choice, check_exchange, choose
 from commexp.comm.exchanges import ALL_GATHER, ALL_REDUCE, BROADCAST, GOSSIP, SERVER, Aggregation, Bytes
 from commexp.comm.frames import pack_frames, unpack_frames
 from commexp.comm.gossip import Neighbourhood
-from commexp.comm.ledger import Entry, Ledger
+from commexp.comm.ledger import Entry, Ledger, Stopwatch
 from commexp.comm.links import Handle, Links, PendingTransfer
-from commexp.comm.stopwatch import Stopwatch
 from commexp.comm.transport import Transport, as_bytes
 from commexp.compressors import Compressor, Message, NoCompression
 from commexp.topologies.gossip import Mixer, mixed
@@ -335,3 +336,127 @@ class Communicator:
 def message_like(message: Message) -> Tensor:
     """An empty tensor of the type and on the device of what the message decodes to."""
     return torch.empty(0, dtype=message.dtype, device=next(iter(message.buffers.values())).device)
+
+
+PAUSE = 0.25  # seconds between two agreements of quick rounds: each costs as much as a small exchange
+MOST = 100  # rounds between two agreements
+
+
+class Agreement:
+    """Adds up every process's answers to ``ask``, beside a round's first exchange.
+
+    It begins when a process has its message ready and is read when the round is over. An exchange completes when the
+    slowest process has begun it, so the sums have arrived by then; the time of their arrival tells when the slowest
+    process was ready. A round has an agreement when the caller says so, and else about four times a second. Which
+    rounds those are follows from the processes' own times, which are added up with the answers and so equal for all.
+    """
+
+    def __init__(self, links: Links, ask: Callable[[], Sequence[int]]) -> None:
+        self.links, self.ask = links, ask
+        self._round = self._last = self._next = 0
+        self._since = time.perf_counter()
+        self._asked = False
+        self._sums: Tensor | None = None
+        self._ready: float | None = None
+
+    def begin_round(self, number: int, needed: bool) -> None:
+        """``needed``: what comes after this round depends on the answers; equal for all processes."""
+        self._round = number
+        self._asked = needed or number >= self._next or self.links.processes == 1
+
+    def begin(self) -> None:
+        """Asks this process, if the round has an agreement and it has not been asked yet."""
+        if not self._asked or self._sums is not None:
+            return
+        rounds = max(1, self._round - self._last)
+        own = int(1e6 * (time.perf_counter() - self._since)) // rounds
+        self._sums = torch.tensor([own, *self.ask()], dtype=torch.int64)
+        self._ready = None
+        self._handle: Handle = self.links.begin_agreement(self._sums, self._arrived)
+
+    def _arrived(self) -> None:
+        self._ready = time.perf_counter()
+
+    def end(self) -> tuple[list[int] | None, float | None]:
+        """The sums, or None if the round had no agreement, and the time.perf_counter() at which all processes had been
+        asked."""
+        if not self._asked:
+            return None, None
+        self.begin()
+        assert self._sums is not None
+        self._handle.wait()
+        (micros, *answers), self._sums = self._sums.tolist(), None
+        pause = int(1e6 * PAUSE * self.links.processes / max(1, micros))
+        self._last, self._next = self._round, self._round + min(MOST, max(1, pause))
+        self._since = time.perf_counter()
+        return answers, self._ready
+
+
+Ready = Callable[[Tensor, int], None]  # with the gradient [J] and the place from which on it is final
+BUCKET = 2**21  # entries that travel together; 8 MiB of fp32
+
+
+def bucket_size(codec: Compressor, exchange: Aggregation, deterministic: bool) -> int | None:
+    """How many entries of one worker's gradient may be summed together, ahead of the rest; None where they may not:
+    they must be encoded one by one, and added in any order."""
+    return BUCKET if codec.entrywise and exchange.bucketed and not deterministic else None
+
+
+def bucket_ends(dim: int, bucket: int | None) -> tuple[float, ...]:
+    """For each bucket of a gradient of ``dim`` entries, the share of the gradient that is final when this one goes:
+    min(1, s bucket / dim), s = 1, ..., ceil(dim / bucket); 1 alone where there are no buckets."""
+    return tuple(min(1.0, s * bucket / dim) for s in range(1, -(-dim // bucket) + 1)) if bucket else (1.0,)
+
+
+class BucketedSum:
+    """sum_n w_n C(a_n) of this process's vectors a [W, J] and every other's, in two calls:
+
+        summed = comm.begin(compressor, weights, dim)
+        _, gradient = problem.loss_and_grad(x, batch, summed.ready)
+        aggregate = summed.finish(gradient)
+
+    The backward pass may call ``ready``. Where the compressor encodes entry by entry, the process has one worker and
+    the vector is longer than a bucket, buckets of the gradient are encoded and sent from the end on, as soon as they
+    are final; a bucket is encoded while the one before travels. Else ``finish`` does everything.
+    """
+
+    def __init__(self, comm: Communicator, compressor: Compressor, weights: Tensor, dim: int) -> None:
+        self.comm, self.compressor, self.weights = comm, compressor, weights
+        self.exchange = comm.choose(compressor, dim, weights.element_size()).exchange
+        ahead = comm.links.collective and len(weights) == 1 and dim > BUCKET
+        ahead = ahead and bucket_size(compressor, self.exchange, comm.deterministic) is not None
+        #: for ``loss_and_grad``; None where nothing can go ahead
+        self.ready: Ready | None = self._send if ahead else None
+        self._begun: list[tuple[Handle, PendingTransfer[Tensor]]] = []
+        self._bits = 0.0
+        self._left: int | None = None  # entries that have not been sent
+
+    def _send(self, gradient: Tensor, start: int) -> None:
+        """The entries from ``start`` on of the gradient [J] are final."""
+        self._left = len(gradient) if self._left is None else self._left
+        while self._left and start <= max(0, self._left - BUCKET):
+            begin = max(0, self._left - BUCKET)
+            bucket = gradient[None, begin : self._left]
+            if not bool(bucket.sum().isfinite()):
+                bucket = torch.zeros_like(bucket)  # the round will not count
+            message = self.compressor.encode(bucket)
+            self._bits += message.info_bits
+            transfer = self.exchange.carry(self.comm.transport, message, self.weights)
+            self._begun.append((next(transfer), transfer))
+            self._left = begin
+
+    def finish(self, vectors: Tensor) -> Tensor:
+        """[W, J] -> the aggregate [J], known to every worker; the compressor is told, too."""
+        comm, compressor = self.comm, self.compressor
+        comm.watch.to("encode")
+        if self._left is None:
+            aggregate = comm.aggregate(compressor.encode(vectors), self.weights)
+        else:
+            self._send(vectors[0], 0)
+            size = compressor.payload(vectors.shape[1], vectors.element_size())
+            wire = self.exchange.wire(comm.worker_ids[0], size, comm.size)
+            bytes_here = Bytes(self._bits / 8, size, wire)
+            comm.ledger.count(self.exchange, self.exchange.direction, comm.size, bytes_here)
+            aggregate = torch.cat(comm.drive(*self._begun)[::-1])
+        compressor.feedback(aggregate, self.weights)
+        return aggregate

@@ -6,7 +6,7 @@ aggregate = codec.reduce(message, weights)    # sum_n w_n sent_n: [J]
 codec.feedback(aggregate, weights)
 """
 
-from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message
+from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message, Wrapper
 from commexp.compressors.bf16 import BF16
 from commexp.compressors.composition import Composition
 from commexp.compressors.error_feedback import ErrorFeedback, Feedback
@@ -27,7 +27,6 @@ from commexp.compressors.stochastic import Stochastic
 from commexp.compressors.terngrad import TernGrad
 from commexp.compressors.threshold import Threshold
 from commexp.compressors.topk import TopK
-from commexp.compressors.wrapper import Wrapper
 
 __all__ = [
     "BF16",

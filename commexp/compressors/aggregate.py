@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from commexp.compressors.base import CorruptMessageError, log2_binomial
-from commexp.compressors.indices import index_bytes, pack_indices, unpack_indices
-from commexp.compressors.wire import pack_trits, unpack_trits
+from commexp.compressors.wire import index_bytes, pack_indices, pack_trits, unpack_indices, unpack_trits
 
 DENSE, ENTRIES, SIGNS = 0, 1, 2
 HEADERS = {DENSE: 1, ENTRIES: 9, SIGNS: 1}  # bytes that say what follows: the frame's, not counted as payload

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message
+from commexp.compressors.base import CodecContext, Combination, Compressor, CorruptMessageError, Message
 from commexp.compressors.sparse import Sparse
-from commexp.compressors.wrapper import Combination
 from commexp.state import under_prefix, with_prefix
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, Message
-from commexp.compressors.wrapper import Wrapper
+from commexp.compressors.base import Compressor, Message, Wrapper
 
 
 @dataclass

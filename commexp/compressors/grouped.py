@@ -9,9 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, CorruptMessageError, Message
+from commexp.compressors.base import Combination, Compressor, CorruptMessageError, Message
 from commexp.compressors.none import NoCompression
-from commexp.compressors.wrapper import Combination
 from commexp.state import with_prefix
 
 T = TypeVar("T")

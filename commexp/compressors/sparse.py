@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from commexp.compressors.base import Compressor, CorruptMessageError, Message, log2_binomial
-from commexp.compressors.indices import index_bytes, pack_indices, unpack_indices
 from commexp.compressors.select import Selector
+from commexp.compressors.wire import index_bytes, pack_indices, unpack_indices
 
 
 class Entries(Compressor):

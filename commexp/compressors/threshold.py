@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from commexp.compressors.base import Message
-from commexp.compressors.indices import index_bytes
 from commexp.compressors.sparse import Entries
+from commexp.compressors.wire import index_bytes
 
 
 @dataclass

@@ -4,8 +4,7 @@ from commexp.network.clock import TimedExchange, VirtualClock
 from commexp.network.closing import Closing
 from commexp.network.compute import Compute
 from commexp.network.events import EventClock
-from commexp.network.link import Network
-from commexp.network.rates import Link
+from commexp.network.link import Link, Network
 from commexp.network.straggler import Bernoulli, Fixed, Markov, NoStragglers, Straggler
 from commexp.network.wall import WallClock
 

@@ -9,9 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from commexp.network.closing import Closing
-from commexp.network.link import Network
+from commexp.network.link import Network, Pace
 from commexp.network.overlap import overlapped
-from commexp.network.rates import Pace
 from commexp.network.straggler import NoStragglers, Straggler
 from commexp.seeding import numpy_generator
 

@@ -14,8 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from commexp.problems.base import Problem, ProblemContext, Ready
 from commexp.problems.data import Data
 from commexp.problems.feeds import make_feed
-from commexp.problems.folding import CannotFoldError
-from commexp.problems.gradients import ModuleGradients
+from commexp.problems.gradients import CannotFoldError, ModuleGradients
 
 EVALUATION_SAMPLES = 8192  # the largest number of images on which the training loss is evaluated
 STATISTICS_SAMPLES = 2048  # images for batch norm statistics, and for the loss in diagnostics

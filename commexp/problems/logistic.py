@@ -12,8 +12,8 @@ from torch import Tensor
 
 from commexp.problems.base import Problem, ProblemContext, Ready
 from commexp.problems.data import Data
+from commexp.problems.feeds.base import Sampler, common_rows, with_replacement
 from commexp.problems.margins import Margins, make_margins
-from commexp.problems.sampler import Sampler, common_rows, with_replacement
 
 
 class Logistic(Problem):

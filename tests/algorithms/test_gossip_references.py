@@ -38,8 +38,8 @@ from torch import Tensor
 from commexp.algorithms import D2, DPSGD, DSGT, Algorithm, Choco, DeepStorm, ProxGTSA, ProxGTSRE, ProxGTSRO
 from commexp.algorithms.decentralised.base import DecentralisedMethod
 from commexp.compressors import TopK
+from commexp.problems.feeds.base import Sampler, with_replacement
 from commexp.problems.logistic import Logistic
-from commexp.problems.sampler import Sampler, with_replacement
 from commexp.topologies import Gossip, Ladder
 
 # --- the reference: nothing below, down to the next line of dashes, uses what commexp computes, but for the indices of

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commexp.compressors import CorruptMessageError, elias, indices, wire
+from commexp.compressors import CorruptMessageError, elias, wire
 
 MANY = settings(max_examples=60, deadline=None)
 
@@ -57,9 +57,9 @@ def test_indices_there_and_back(seed: int, dim: int, share: float) -> None:
     k = round(share * dim)
     sets = [np.sort(rng(seed + w).choice(dim, k, replace=False)) for w in range(2)]
     chosen = torch.from_numpy(np.stack(sets).astype(np.int64))
-    packed = indices.pack_indices(chosen, dim)
-    assert packed.shape == (2, indices.index_bytes(k, dim))
-    assert torch.equal(indices.unpack_indices(packed, k, dim), chosen)
+    packed = wire.pack_indices(chosen, dim)
+    assert packed.shape == (2, wire.index_bytes(k, dim))
+    assert torch.equal(wire.unpack_indices(packed, k, dim), chosen)
 
 
 @pytest.mark.parametrize(
@@ -77,18 +77,18 @@ def test_indices_there_and_back(seed: int, dim: int, share: float) -> None:
     ],
 )
 def test_the_smallest_format_is_taken(k: int, dim: int, size: int) -> None:
-    assert indices.index_bytes(k, dim) == size
+    assert wire.index_bytes(k, dim) == size
 
 
 @pytest.mark.parametrize(("k", "dim"), [(3, 200), (40, 2000), (30, 60_000), (2, 70_000), (900, 1000)])
 def test_damaged_indices_are_refused(k: int, dim: int) -> None:
     chosen = torch.from_numpy(np.sort(rng(0).choice(dim, k, replace=False)).astype(np.int64))[None]
-    packed = indices.pack_indices(chosen, dim)
+    packed = wire.pack_indices(chosen, dim)
     for damaged in (packed[:, :-1], torch.cat([packed, packed[:, :1]], 1), packed.flip(1) ^ 0xFF, packed.int()):
         with pytest.raises(CorruptMessageError):
-            indices.unpack_indices(damaged, k, dim)
+            wire.unpack_indices(damaged, k, dim)
     with pytest.raises(CorruptMessageError):
-        indices.unpack_indices(packed, k + 1, dim)
+        wire.unpack_indices(packed, k + 1, dim)
 
 
 @MANY

@@ -9,7 +9,7 @@ import torch
 from registry import bare, options
 
 from commexp.compressors import Composition, Compressor, ErrorFeedback, Grouped, Layerwise, NoCompression, TopK, Wrapper
-from commexp.compressors.wrapper import OWN, Combination, Forwarded
+from commexp.compressors.base import OWN, Combination, Forwarded
 from commexp.integrations.ddp import FaultFlag
 
 CONTRACT = sorted(name for name in vars(Compressor) if not name.startswith("_"))

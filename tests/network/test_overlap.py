@@ -106,7 +106,7 @@ LATE = ["straggler=bernoulli", "network.compute.seconds=0.01"]
 
 
 def test_a_run_overlaps_and_is_replayed(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("commexp.comm.bucketed.BUCKET", 500)
+    monkeypatch.setattr("commexp.comm.communicator.BUCKET", 500)
     networks = [["network=mobile", *LATE], ["network=mobile", *LATE, "network.overlap=false"]]
     made = [run(*SMALL, *words) for words in networks]
     own = [list(one.metrics["sim_seconds"]) for one in made]
@@ -121,7 +121,7 @@ def test_a_run_overlaps_and_is_replayed(run: Callable[..., Run], monkeypatch: py
 def test_where_nothing_goes_ahead_it_is_the_same(
     words: str, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("commexp.comm.bucketed.BUCKET", 500)
+    monkeypatch.setattr("commexp.comm.communicator.BUCKET", 500)
     done = run(*SMALL, words, *LATE)
     assert done.meta["stretch"] is None
     assert Replay(done).seconds(plan(*LATE).network) == list(done.metrics["sim_seconds"])

@@ -15,7 +15,7 @@ from registry import options, plan
 from commexp.problems import Data, ProblemContext, build_problem
 from commexp.problems.classification import Classification
 from commexp.problems.datasets import ByClass, Digits, Dirichlet, FashionMNIST, Iid, Natural, RandomShares
-from commexp.problems.sampler import Sampler
+from commexp.problems.feeds.base import Sampler
 
 
 def labelled(m: int = 1000, classes: int = 10) -> Data:

@@ -23,8 +23,7 @@ from commexp.problems.augment import Augment
 from commexp.problems.base import ProblemContext
 from commexp.problems.datasets.photos import MEAN, STD, Photos, window
 from commexp.problems.feeds import Feed, InMemory, Streamed, make_feed
-from commexp.problems.feeds.base import CHUNK, CHUNK_BYTES, VECTORS
-from commexp.problems.sampler import Sampler
+from commexp.problems.feeds.base import CHUNK, CHUNK_BYTES, VECTORS, Sampler
 from commexp.problems.sparse_rows import SparseRows
 from commexp.seeding import derive, generator
 

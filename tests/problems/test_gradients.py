@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from commexp.problems.folding import CannotFoldError
-from commexp.problems.gradients import ModuleGradients
+from commexp.problems.gradients import CannotFoldError, ModuleGradients
 from commexp.problems.models import ResNetCifar, ResNetSmall
 from commexp.run_folder import Run
 

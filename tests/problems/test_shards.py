@@ -15,7 +15,7 @@ from torch.func import functional_call
 from commexp.experiment.setup import ExperimentSetup
 from commexp.problems import Problem
 from commexp.problems.classification import Classification
-from commexp.problems.sampler import common_rows
+from commexp.problems.feeds.base import common_rows
 from commexp.run_folder import Run
 
 UNEVEN = ["workers=5", "partition=random_shares", "partition.ratio=10", "batch_size=4", "rounds=2", "dtype=float64"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.decentralised.base import DecentralisedMethod, check_lr
-from commexp.algorithms.gradient.schedule import Schedule
+from commexp.algorithms.gradient.base import Schedule
 
 ROUNDING = 1e-9
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.decentralised.base import DecentralisedMethod, check_gamma, check_lr
-from commexp.algorithms.gradient.schedule import Schedule
+from commexp.algorithms.gradient.base import Schedule
 
 
 @dataclass

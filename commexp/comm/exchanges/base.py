@@ -11,7 +11,7 @@ from torch import Tensor
 from commexp.comm.links import PendingTransfer
 from commexp.comm.transport import Transport
 from commexp.compressors import Compressor, Message
-from commexp.network.rates import Pace
+from commexp.network.link import Pace
 
 
 class Bytes(NamedTuple):

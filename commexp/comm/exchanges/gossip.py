@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from commexp.comm.exchanges.base import Exchange
-from commexp.network.rates import Pace
+from commexp.network.link import Pace
 
 
 class GossipExchange(Exchange):

@@ -11,7 +11,7 @@ from commexp.comm.links import PendingTransfer
 from commexp.comm.transport import Transport, split_frames
 from commexp.compressors import Compressor, Message
 from commexp.compressors.aggregate import aggregate_size, pack_aggregate, unpack_aggregate
-from commexp.network.rates import Pace
+from commexp.network.link import Pace
 
 
 class ParameterServer(Aggregation):

@@ -10,8 +10,7 @@ from torch import Tensor
 from commexp.problems.augment import Augment
 from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
-from commexp.problems.feeds.base import Chunk, Feed
-from commexp.problems.sampler import common_rows
+from commexp.problems.feeds.base import Chunk, Feed, common_rows
 from commexp.problems.sparse_rows import SparseRows
 from commexp.seeding import generator
 

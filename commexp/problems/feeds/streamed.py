@@ -10,9 +10,8 @@ from torch import Tensor
 from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.datasets.photos import Photos
-from commexp.problems.feeds.base import Chunk, Feed
+from commexp.problems.feeds.base import Chunk, Feed, Sampler, common_rows
 from commexp.problems.feeds.prefetch import Key, Prefetcher
-from commexp.problems.sampler import Sampler, common_rows
 from commexp.seeding import derive
 
 

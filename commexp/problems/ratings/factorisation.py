@@ -12,8 +12,8 @@ from torch import Tensor
 
 from commexp.problems.base import Problem, ProblemContext, Ready
 from commexp.problems.data import Data
+from commexp.problems.feeds.base import Sampler, with_replacement
 from commexp.problems.ratings.data import Ratings
-from commexp.problems.sampler import Sampler, with_replacement
 from commexp.seeding import generator
 
 CHUNK = 2**18  # ratings per step of a computation, to limit its memory
