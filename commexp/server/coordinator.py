@@ -18,7 +18,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from commexp.comm.links import Links, Loss, LostProcessError, Processes, lost_how, lost_server
-from commexp.server.lines import NOTHING, Door, Line, as_bytes, enter
+from commexp.server.lines import NOTHING, Channel, Door, as_bytes, enter
 
 AHEAD = 8  # orders that a process may leave unacknowledged before it gets no more
 PATIENCE = 30.0  # seconds in which the others are to end
@@ -50,7 +50,7 @@ class Coordinator(Links):
     def __init__(self, links: Processes, workers: int, port: int = 0) -> None:
         self.here = workers // links.processes
         self.processes, self.timeout, self.port = links.processes, links.timeout.total_seconds(), port
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[int, Channel] = {}
         self._came = threading.Condition()
         self.lost: dict[int, int] = {}
         self.losses: list[Loss] = []
@@ -116,7 +116,7 @@ class Coordinator(Links):
             if heard is not None and heard.number == STOP:
                 left.add(heard.rank)
 
-    def _listen(self, rank: int, line: Line) -> None:
+    def _listen(self, rank: int, line: Channel) -> None:
         with self._came:
             if rank in self._lines:
                 return  # it is there already

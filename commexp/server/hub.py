@@ -17,7 +17,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from commexp.comm.links import Links, Loss, Processes
-from commexp.server.lines import NOTHING, Door, Line
+from commexp.server.lines import NOTHING, Channel, Door
 
 MESSAGE, FAULT, FAREWELL, JOINED, LOST = range(5)
 ORDER, ANSWER = 6, 6  # numbers in the heads of messages
@@ -63,7 +63,7 @@ class Hub(Links):
         self._changed = threading.Condition()
         self._unread: dict[int, Said] = {}
         self._events: deque[Said] = deque()
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[int, Channel] = {}
         self._door: Door | None = None
         self._left: set[int] = set()  # those that have taken leave
 
@@ -159,7 +159,7 @@ class Hub(Links):
         with suppress(KeyError):  # whoever listens to it notices, or has noticed
             self._lines[worker].send(head, body)
 
-    def _attend(self, n: int, line: Line) -> None:
+    def _attend(self, n: int, line: Channel) -> None:
         """Listens to worker n, which has come, until it is gone or another takes its place."""
         if n in self._lines:
             self.close(n)

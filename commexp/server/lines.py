@@ -47,7 +47,7 @@ DOOR = "door"
 LOOPBACK = "127.0.0.1"
 
 
-class Line:
+class Channel:
     """This process's end of a line. Heads have ``out`` numbers on their way there and ``back`` on their way here.
     Sending and listening raise RuntimeError where the other process is gone or says what it cannot have said, and
     TimeoutError where it is silent for longer than ``patience`` seconds."""
@@ -133,7 +133,7 @@ class Door:
     and its line; the line ends when it returns. Raises RuntimeError where ``port`` cannot be had."""
 
     def __init__(
-        self, port: int, timeout: timedelta, out: int, back: int, ids: range, come: Callable[[int, Line], None]
+        self, port: int, timeout: timedelta, out: int, back: int, ids: range, come: Callable[[int, Channel], None]
     ) -> None:
         self._seconds, self._heads, self._ids, self._come = timeout.total_seconds(), (out, back), ids, come
         try:
@@ -182,7 +182,7 @@ class Door:
         finally:
             line.close()
 
-    def _prove(self, sock: socket.socket) -> tuple[int, Line]:
+    def _prove(self, sock: socket.socket) -> tuple[int, Channel]:
         sock.settimeout(HELLO)
         mine = secret.nonce()
         sock.sendall(mine)
@@ -193,7 +193,7 @@ class Door:
             raise RuntimeError("a stranger")
         sock.sendall(secret.proof("server", which, mine, its))
         down, up = (secret.proof(way, which, mine, its) for way in ("down", "up"))
-        return who, Line(sock, (down, up), *self._heads, None)
+        return who, Channel(sock, (down, up), *self._heads, None)
 
 
 def no_port(port: int, error: OSError) -> str:
@@ -204,7 +204,7 @@ def no_port(port: int, error: OSError) -> str:
     )
 
 
-def enter(which: int, timeout: timedelta, out: int, back: int) -> Line:
+def enter(which: int, timeout: timedelta, out: int, back: int) -> Channel:
     """This process's end of its line to the server, which may be silent for ``timeout``. Raises RuntimeError where
     there is no server, or none of this run."""
     seconds = timeout.total_seconds()
@@ -223,7 +223,7 @@ def enter(which: int, timeout: timedelta, out: int, back: int) -> Line:
     if not secret.equal(proof, secret.proof("server", packed, its, mine)):
         raise RuntimeError("the server does not know the secret of this run")
     up, down = (secret.proof(way, packed, its, mine) for way in ("up", "down"))
-    return Line(sock, (up, down), out, back, seconds)
+    return Channel(sock, (up, down), out, back, seconds)
 
 
 def read(sock: socket.socket, size: int, seconds: float = math.inf) -> bytes:
