@@ -23,7 +23,7 @@ def mean_log(run: Callable[..., Run], codec: str, share: float, rounds: int = 15
     for seed in range(SEEDS[codec, share]):
         result = run(
             "+experiment=regtopk_linreg", f"compress={codec}", f"compress.k={share}", f"seed={seed}",
-            f"rounds={rounds}", "eval_every=50", "comm.exchange=all_gather",
+            f"rounds={rounds}", "eval_every=50",
         )  # fmt: skip
         curves.append(result.metrics.set_index("round")["dist_to_opt"].map(lambda d: 2 * math.log10(d)))
     return pd.concat(curves, axis=1).mean(axis=1)
