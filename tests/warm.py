@@ -27,6 +27,7 @@ import threading
 import time
 import warnings
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
@@ -71,8 +72,9 @@ def parsed(command: list[str], cwd: Any) -> dict[str, Any] | None:
     """What this command line of python runs, or None if it is another's or has options that a fork cannot heed."""
     if command[:1] != [sys.executable]:
         return None
-    safe = command[1:2] == ["-P"]
-    how, *args = command[2 if safe else 1 :] or [""]
+    flags = list(takewhile(lambda word: word in ("-P", "-u"), command[1:]))
+    safe = "-P" in flags  # -u: where streams are files or pipes, and the end flushes them, no test can tell
+    how, *args = command[1 + len(flags) :] or [""]
     if how in ("-c", "-m") and args:
         return {"how": how, "what": args[0], "args": args[1:], "safe": safe}
     return None if how.startswith("-") or not how else {"how": "", "what": how, "args": args, "safe": safe}
