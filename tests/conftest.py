@@ -23,7 +23,7 @@ from registry import options
 from commexp import api
 from commexp.api import run_experiment
 from commexp.cli.run import main
-from commexp.config.messages import CONF
+from commexp.config.schema import CONF
 from commexp.launch.sweep import Composer
 from commexp.run_folder import Run
 from commexp.topologies import Ring, Topology

@@ -1,22 +1,29 @@
-"""Carries a plan out; what was interrupted goes on, what is finished is not run again."""
+"""Carries a plan out: what was interrupted is resumed, what is finished is not run again."""
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from commexp.comm import Links, Processes
+from commexp.comm import Links, Processes, bundle, pack_frames
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
-from commexp.experiment.following import follow
+from commexp.experiment.checkpoint import load_worker, save_worker
+from commexp.experiment.interrupts import Interrupts
 from commexp.experiment.loop import TrainingLoop
+from commexp.experiment.setup import ExperimentSetup
 from commexp.run_folder import Run
+from commexp.server import AtWorker, as_text
 from commexp.server.coordinator import Coordinator, Remote
 from commexp.server.hub import Hub
 from commexp.server.spoke import Spoke
+
+log = logging.getLogger("commexp")
 
 
 def execute(plan: Plan, device: torch.device, links: Links | None = None, hold: ExitStack | None = None) -> Run:
@@ -34,9 +41,9 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
     side = links
     if isinstance(links, Processes) and plan.tolerates_stragglers:
         side = apart(links, plan.algorithm.asynchronous, plan.config.workers, plan.config.launch.port)
-    running = TrainingLoop(plan, device, run, side)
+    loop = TrainingLoop(plan, device, run, side)
     if isinstance(links, Spoke):  # one that comes back, where all is settled
-        follow(running, links)
+        follow(loop.setup, links)
         return run
     refusal = "" if links.rank else _cannot_write(run, plan)
     if refusal := links.tell(refusal)[0]:
@@ -46,11 +53,11 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
         run.tidy()
     if links.first_says(again or not run.finished):
         if isinstance(side, Remote | Spoke):
-            follow(running, side)
+            follow(loop.setup, side)
         else:
             if isinstance(side, Coordinator | Hub):
                 side.listen()
-            running.run_to_end()
+            loop.run_to_end()
     return run
 
 
@@ -85,3 +92,37 @@ def _cannot_write(run: Run, plan: Plan) -> str:
     except OSError as error:
         return f"outputs={plan.config.outputs}: cannot be written ({error.strerror}); give a folder that can"
     return ""
+
+
+def follow(setup: ExperimentSetup, links: Remote | Spoke) -> None:
+    """Listens, and works; that there is work says that the run's folder is ready."""
+    links.listen()
+    with Interrupts():
+        if isinstance(links, Remote):
+            answer_calls(setup, links)
+            return
+        assert isinstance(setup.world, AtWorker)
+        first, plan = links.next(), setup.plan
+        place = (setup.run.folder / "checkpoints", links.worker)
+        load_worker(*place, plan.identity, partial(setup.world.accept, links.worker))
+        with setup.run.logging(log, links.worker + 1):
+            save = partial(save_worker, *place, run=plan.identity)
+            setup.world.work(links, first, setup.guard, plan.config.launch.inject, save)
+
+
+def answer_calls(setup: ExperimentSetup, links: Remote) -> None:
+    """Of coded methods: works on the newest call, until there are no more."""
+    dtype, call = getattr(torch, setup.plan.config.dtype), links.next()
+    with setup.run.logging(log, links.rank):
+        while call is not None:
+            t, body = call
+            setup.guard.round, counted = t + 1, setup.guard.count
+            message = setup.algorithm.respond(t, body.view(dtype).to(setup.device))
+            fault, bad = setup.guard.fault, setup.guard.count - counted
+            if links.wait(setup.pause(t + 1)):
+                links.answer(t, bad=bad)  # too late: there is a newer one
+            elif fault is not None:
+                links.answer(t, as_text(fault.text()), bad, True)
+            else:
+                links.answer(t, bundle(pack_frames(message, torch.ones(message.workers))), bad)
+            call = links.next()

@@ -23,7 +23,7 @@ def asynchrony(
     """``heard``: told what others say of gradients that are not finite. ``stops``: whether the run is to stop. Raises
     ValueError for a network or a compressor that does not fit."""
     real = isinstance(links, Hub | Spoke)
-    method, compute, name = plan.algorithm, plan.network.compute, plan.name.split("-")[0]
+    method, compute, name = plan.algorithm, plan.network.compute, plan.names["algo"]
     assert isinstance(method, Asynchronous)
     if not real and plan.config.launch.inject:
         raise ValueError("launch.inject=true: there is no process to sleep; give launch=torchrun, or false")
