@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,18 +15,22 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+import warm
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 from registry import options
 
+from commexp import api
 from commexp.api import run_experiment
 from commexp.cli.run import main
 from commexp.config.schema import CONF
+from commexp.launch.sweep import Composer
 from commexp.run_folder import Run
 from commexp.topologies import Ring, Topology
 
 torch.set_num_threads(1)
-sys.dont_write_bytecode = False  # or each of the many processes would compile the package anew
+composer = cache(Composer)  # as Hydra composes, but the options that one test has chosen are merged once for all
+api.compose = lambda name, overrides: composer().compose(overrides)  # type: ignore[assignment]
 
 Graphs = dict[str, Callable[..., Topology]]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -44,19 +49,17 @@ def pytest_collection_finish() -> None:
 
 def environment() -> dict[str, str]:
     """Without a user's own settings; two test processes share two cores."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("COMMEXP", "HYDRA", "PYTHONDONT"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("COMMEXP", "HYDRA"))}
     return {**kept, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """Runs ``commexp ARGS`` in an empty folder."""
+    """Runs ``commexp ARGS`` in an empty folder; ``start``: subprocess.run, where the start of python itself counts."""
 
-    def call(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
+    def call(*args: str, start: Cli = warm.run) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "commexp", *args]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, **options
-        )  # type: ignore[call-overload, no-any-return]
+        return start(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
 
     return call
 

@@ -59,14 +59,14 @@ def guarded(composed: DictConfig) -> float:
     except (UserError, LaunchError) as error:
         if rank() == 0 or isinstance(error, LaunchError):  # a mistake is the same for all processes
             complain(str(error))
-        if isinstance(error, LaunchError) and joins() and not sweep:
-            leave(EXIT["failed"])
         status = "refused" if isinstance(error, UserError) else "failed"
     except Exception as error:
         if full_error():
             raise
         complain(f"{type(error).__name__}: {' '.join(str(error).split())}; HYDRA_FULL_ERROR=1 shows where")
         status = "failed"
+    if status == "failed" and joins() and not sweep:
+        leave(EXIT[status])
     if EXIT[status] and (not sweep or status == "interrupted"):
         sys.exit(EXIT[status])
     return small

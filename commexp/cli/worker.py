@@ -49,7 +49,7 @@ def main() -> None:
         leave(1)
     except Exception as error:
         leave_word(f"{type(error).__name__}: {error}", "")
-        sys.exit(1)
+        leave(1)  # the others may still wait for it
 
 
 def leave_word(text: str, lost: str) -> None:

@@ -26,8 +26,8 @@ def complain(text: str) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends a process that has lost others of its run. An ordinary exit would tear down torch's communication threads,
-    which may still wait for the lost processes, and then aborts at times ("terminate called ...")."""
+    """Ends a process of a run that fails, or has lost others. An ordinary exit would tear down torch's communication
+    threads, which may still wait for other processes, and then aborts at times ("terminate called ...")."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

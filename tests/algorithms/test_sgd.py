@@ -40,11 +40,8 @@ def go(algorithm: Algorithm, world: AlgorithmContext, rounds: int = 40) -> torch
     return algorithm.model()
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
 def test_dense_is_torchs_sgd_on_the_mean_gradient(momentum: float, nesterov: bool) -> None:
-    if nesterov and momentum == 0:
-        return
     ours = go(SGD(lr=0.02, momentum=momentum, nesterov=nesterov, weight_decay=0.01), context())
     objective = problem()
     x = torch.nn.Parameter(torch.linspace(-1, 1, J, dtype=torch.float64))
@@ -53,6 +50,13 @@ def test_dense_is_torchs_sgd_on_the_mean_gradient(momentum: float, nesterov: boo
         x.grad = objective.loss_and_grad(x.detach().expand(N, -1), None)[1].mean(0)
         optimizer.step()
     torch.testing.assert_close(ours, x.detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_nesterov_without_momentum_is_refused_as_torch_refuses_it() -> None:
+    with pytest.raises(ValueError, match=r"^nesterov=True: needs momentum; give momentum=0.9$"):
+        SGD(lr=0.02, nesterov=True)
+    with pytest.raises(ValueError, match="Nesterov momentum requires a momentum"):
+        torch.optim.SGD([torch.zeros(1)], 0.02, nesterov=True)
 
 
 def test_topk_with_every_entry_is_dense() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm
 from check.wrong_codecs import SOUND, WRONG, PlainTopK, ScaledSign
 from conftest import environment
 from hypothesis import given, settings
@@ -142,7 +143,7 @@ def check(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """``commexp-check ARGS`` as a process of its own, whose path does not hold the current folder."""
     (folder / "stranger_codec.py").write_text(STRANGER, encoding="utf-8")
     command = [sys.executable, "-c", MAIN, *args]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120)
+    return warm.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120)
 
 
 def test_a_strangers_module_is_found_in_the_current_folder(tmp_path: Path) -> None:

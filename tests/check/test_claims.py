@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import warm
 import yaml
 from conftest import environment
 from registry import plan
@@ -204,7 +204,7 @@ def test_exit_statuses_and_files(tmp_path: Path) -> None:
         ((TOY, wrong), 1, [MET, NOT_MET]),
     ):
         given = [*command, "--jobs=1", f"--file={written(tmp_path, *claims)}"]
-        done = subprocess.run(given, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+        done = warm.run(given, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
         assert done.returncode == status, done.stderr
         content = json.loads((tmp_path / "outputs/report/claims.json").read_text())["claims"]
         assert [c["verdict"] for c in content] == verdicts

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm
 from conftest import Cli, environment
 from registry import untimed
 
@@ -79,7 +80,7 @@ def test_the_traceback_is_there_for_those_who_ask(tmp_path: Path) -> None:
 
 
 def test_a_run_from_an_empty_folder(cli: Cli, entry: Cli, tmp_path: Path) -> None:
-    done = cli(*SHORT, "algo=regtopk")
+    done = cli(*SHORT, "algo=regtopk", start=subprocess.run)
     assert done.returncode == 0, done.stderr
     assert "test accuracy" in done.stdout
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()
@@ -99,7 +100,7 @@ def test_divergence_exits_three(cli: Cli, entry: Cli, tmp_path: Path) -> None:
 
 
 def start(tmp_path: Path, *args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, "-m", "commexp", *args],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -152,7 +153,7 @@ def test_kill_nine_then_the_same_command(tmp_path: Path) -> None:
     """A run that saves after every round is killed again and again; its tables equal those of one left in peace."""
     args = ["algo=regtopk", *SMALL, "compress.k=4", "rounds=400", "eval_every=10", "algo.momentum=0.5"]
     for kill in range(3):
-        process = subprocess.Popen(
+        process = warm.Popen(
             [sys.executable, "-c", EAGER, *args], cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
@@ -201,7 +202,7 @@ def test_help_fits_on_one_screen_and_names_every_option(cli: Cli) -> None:
 
 def test_tab_completion_knows_the_groups(tmp_path: Path) -> None:
     env = {**environment(), "COMP_LINE": "commexp compress=", "COMP_POINT": "17"}
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", "commexp", "-sc", "query=bash"], cwd=tmp_path, env=env, capture_output=True, text=True
     )
     assert "compress=regtopk" in done.stdout
@@ -215,7 +216,7 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    process = subprocess.Popen(
+    process = warm.Popen(
         [sys.executable, "-m", "commexp", "rounds=60", "eval_every=1", "model.width=8"],
         cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=theirs,
     )  # fmt: skip
@@ -232,10 +233,10 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
 def test_report_compares_runs(run: Callable[..., Run], tmp_path: Path) -> None:
     folders = sorted(str(run(*SHORT, algo).folder) for algo in ("algo=topk", "algo=sgd"))
     program = [sys.executable, "-c", "from commexp.cli.report import main; main()"]
-    done = subprocess.run([*program, *folders], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = warm.run([*program, *folders], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "topk k=0.01" in done.stdout
     assert (tmp_path / "outputs" / "comparison" / "comparison.png").is_file()
-    wrong = subprocess.run([*program, "nowhere"], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    wrong = warm.run([*program, "nowhere"], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("commexp: error: RUN=nowhere: no run")

@@ -78,12 +78,15 @@ def test_remembers_only_what_it_sent() -> None:
     }
 
 
-def test_an_entry_sent_as_zero_tells_nothing() -> None:
+@pytest.mark.parametrize("a", [[1.0, 2.0, 0.5], [2.0, 1.0, 0.5], [0.5, 1.0, 2.0]])
+@pytest.mark.parametrize("others", [0.0, 3.0])
+def test_an_entry_sent_as_zero_tells_nothing(a: list[float], others: float) -> None:
+    """Its ratio would be 0/0, or infinite where other workers sent it: the next choice is that of Top-k."""
     codec = RegTopK(k=2)
-    zero = torch.zeros(1, 2)
-    codec.feedback(codec.reduce(codec.encode(zero), torch.ones(1)))
-    message = codec.encode(torch.tensor([[1.0, 2.0]]))
-    assert bool(torch.isfinite(message.buffers["values"]).all())
+    zeros = codec.encode(torch.zeros(1, 3))
+    codec.feedback(codec.reduce(zeros, torch.ones(1)) + others, torch.ones(1))
+    expected = torch.tensor([[x if x > 0.5 else 0.0 for x in a]])
+    assert torch.equal(codec.decode(codec.encode(torch.tensor([a]))), expected)
 
 
 def test_feedback_before_anything_was_sent_is_an_error() -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+import warm
 from conftest import environment
 
 from commexp.experiment.interrupts import Interrupts
@@ -24,7 +25,7 @@ with Interrupts():
 @pytest.mark.parametrize(("second", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_second_one_ends_the_process_at_once(second: signal.Signals, status: int) -> None:
     """Even one whose main thread is in the middle of a long computation."""
-    started = subprocess.Popen(
+    started = warm.Popen(
         [sys.executable, "-c", BUSY], env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert started.stdout is not None

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+import warm
 from conftest import environment
 from registry import bare, options
 from safetensors.torch import load_file, save_file
@@ -408,7 +409,7 @@ def test_two_processes(tmp_path: Path) -> None:
     env = {**environment(), "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE.parents[2]}", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, str(HERE)]
     members = [
-        subprocess.Popen([*command, str(rank), str(tmp_path)], env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
+        warm.Popen([*command, str(rank), str(tmp_path)], env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
         for rank in range(RANKS)
     ]
     try:
@@ -536,7 +537,7 @@ def test_the_example_reaches_95_percent_and_saves_its_state(tmp_path: Path) -> N
     root = HERE.parents[2]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(root / "scripts" / "ddp_example.py"), str(tmp_path)]
-    done = subprocess.run(command, cwd=root, env=environment(), capture_output=True, text=True, timeout=120)
+    done = warm.run(command, cwd=root, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split("accuracy")[1]) > 0.95
     assert {p.name for p in tmp_path.iterdir()} == {f"{n}.safetensors" for n in ("model", "hook-0", "hook-1")}

@@ -6,9 +6,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import warm
 from conftest import environment
 
 
@@ -17,7 +19,9 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def ranks(processes: int, command: Sequence[str], folder: Path, **env: str) -> list[subprocess.Popen[str]]:
+def ranks(
+    processes: int, command: Sequence[str], folder: Path, start: Callable[..., Any] = warm.Popen, **env: str
+) -> list[subprocess.Popen[str]]:
     """``python COMMAND`` once for each rank, in ``folder``."""
     port = free_port()
     started = []
@@ -27,7 +31,7 @@ def ranks(processes: int, command: Sequence[str], folder: Path, **env: str) -> l
             "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
         started.append(
-            subprocess.Popen(
+            start(
                 [sys.executable, *command],
                 cwd=folder,
                 env={**environment(), **own, **env},

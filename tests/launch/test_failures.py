@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from conftest import environment
 from launch.processes import free_port, ranks, wait_for
 
@@ -31,9 +32,9 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """``commexp ARGS`` as a process of its own; killed at the end if it still runs."""
     processes = []
 
-    def start(*args: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "commexp", *args], cwd=tmp_path, env=environment(), text=True,
+    def start(*args: str, **env: str) -> subprocess.Popen[str]:
+        process = warm.Popen(
+            [sys.executable, "-m", "commexp", *args], cwd=tmp_path, env=environment() | env, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         processes.append(process)
@@ -48,7 +49,12 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def workers_of(launcher: int) -> list[int]:
     """Process ids of the ranks, in their order."""
     listed = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    return sorted(int(pid) for pid in listed if b"cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return sorted(int(pid) for pid in listed if runs_worker(Path("/proc") / pid))
+
+
+def runs_worker(process: Path) -> bool:
+    """Started as one of a run's processes, or forked for it."""
+    return b"cli.worker" in (process / "cmdline").read_bytes() or (process / "comm").read_text() == f"{warm.NAME}\n"
 
 
 def alive(pid: int) -> bool:

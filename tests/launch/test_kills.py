@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import warm
 from conftest import environment
 from launch.test_failures import SMALL, alive, meta, saved, until, workers_of
 from registry import untimed
@@ -26,7 +27,7 @@ FOUR, TWO = (["launch=torchrun", f"launch.nproc={n}"] for n in (4, 2))
 def begin(folder: Path, *words: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "commexp", *RUN, *words]
     with open(folder / "told", "ab") as told:
-        return subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=told)
+        return warm.Popen(command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=told)
 
 
 def moments(rounds: int) -> list[int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import environment
-from launch.processes import ranks, wait_for
+from launch.processes import free_port, ranks, wait_for
 from launch.test_failures import LONG, SMALL, TWO, alive, meta, saved, started, until, workers_of
 
 from commexp.launch.elastic import SAFE, START
@@ -105,9 +105,9 @@ def test_processes_import_nothing_from_the_current_folder(tmp_path: Path, option
 def test_a_process_that_does_not_know_the_secret(tmp_path: Path) -> None:
     """Of those that the user starts: here the first does not, and says so."""
     words = ["-m", "commexp", *SMALL, "compress.k=4", "rounds=2", "launch.timeout=20"]
-    first, instead = ranks(2, words, tmp_path)
-    port = environment_of(first.pid)["MASTER_PORT"]
-    also, second = ranks(2, words, tmp_path, COMMEXP_SECRET="known", MASTER_PORT=port)
+    port = str(free_port())
+    first, instead = ranks(2, words, tmp_path, subprocess.Popen, MASTER_PORT=port)
+    also, second = ranks(2, words, tmp_path, subprocess.Popen, COMMEXP_SECRET="known", MASTER_PORT=port)
     for process in (instead, also):
         process.kill()
         process.communicate()
@@ -119,21 +119,17 @@ def test_a_process_that_does_not_know_the_secret(tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
-def environment_of(pid: int) -> dict[str, str]:
-    octets = Path(f"/proc/{pid}/environ").read_bytes().decode()
-    return dict(v.split("=", 1) for v in octets.split("\0") if "=" in v)
-
-
 def test_a_second_interrupt_ends_all_at_once(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     """Even a process that cannot move."""
-    launcher = started(*LONG, *TWO)
+    (tmp_path / "scratch").mkdir()
+    launcher = started(*LONG, *TWO, TMPDIR=str(tmp_path / "scratch"))
     until(lambda: saved(tmp_path))
     pids = workers_of(launcher.pid)
     os.kill(pids[1], signal.SIGSTOP)
     launcher.send_signal(signal.SIGINT)
     time.sleep(1)
     assert launcher.poll() is None
-    scratch = os.path.dirname(environment_of(pids[1])["COMMEXP_MEETING"])
+    (scratch,) = (tmp_path / "scratch").glob("commexp-*")
     launcher.send_signal(signal.SIGTERM)
     _, err = launcher.communicate(timeout=5)
     assert (launcher.returncode, "Traceback" in err) == (143, False)

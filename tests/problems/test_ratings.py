@@ -166,6 +166,9 @@ def test_methods_of_every_kind_run_on_it(method: str, travels: str, run: Callabl
     assert result.status == "completed"
     assert {"train_loss", "train_rmse", "test_rmse"} <= set(result.metrics)
     assert np.isfinite(result.metrics["test_rmse"]).all()
+    first, last = result.metrics["train_loss"].iloc[[0, -1]]
+    assert abs(last - first) > 1e-4
+    assert last < 1.2 * first, "stochastic steps may go up in four rounds, but not far"
 
 
 @pytest.mark.parametrize("travels", ["items", "all"])

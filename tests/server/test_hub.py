@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import cast
 
 import pytest
 import torch
+import warm
 from conftest import environment
 from torch._C._distributed_c10d import TCPStore
 
@@ -168,7 +168,7 @@ def test_who_is_given_up_and_speaks_again_begins_a_new_life(hub: Hub, spoke: Cal
 
 
 def test_who_dies_may_come_back_on_another_line(hub: Hub, spoke: Callable[[int], Spoke]) -> None:
-    started = subprocess.Popen([sys.executable, "-c", MORTAL], env=environment() | {"COMMEXP_SECRET": SECRET})
+    started = warm.Popen([sys.executable, "-c", MORTAL], env=environment() | {"COMMEXP_SECRET": SECRET})
     assert heard(hub, 60).kind == JOINED
     order(hub, 0, 1)
     while not hub._unread:
@@ -282,7 +282,7 @@ def test_a_server_that_is_stopped_is_missed_within_the_timeout(monkeypatch: pyte
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "COMMEXP_SECRET": SECRET}
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    started = subprocess.Popen([sys.executable, "-c", STOPPED], env=environment() | env)
+    started = warm.Popen([sys.executable, "-c", STOPPED], env=environment() | env)
     try:
         worker = Spoke(0, timedelta(seconds=1))
         meeting_place(timedelta(seconds=60)).get("door")
