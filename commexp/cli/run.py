@@ -65,10 +65,8 @@ def guarded(composed: DictConfig) -> float:
             raise
         complain(f"{type(error).__name__}: {' '.join(str(error).split())}; HYDRA_FULL_ERROR=1 shows where")
         status = "failed"
-    if status == "failed" and joins() and not sweep:
-        leave(EXIT[status])
     if EXIT[status] and (not sweep or status == "interrupted"):
-        sys.exit(EXIT[status])
+        (leave if status == "failed" and joins() else sys.exit)(EXIT[status])
     return small
 
 
