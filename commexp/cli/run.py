@@ -34,9 +34,6 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
     plan = prepare(composed, HydraConfig.get().overrides.task)
     if sweep:
         begin_job(HydraConfig.get(), plan)
-    if not gc.isenabled():
-        gc.freeze()  # what importing left behind need not be looked through again and again
-        gc.enable()
     keep_memory()
     with ExitStack() as hold:  # until it has been shown
         try:
@@ -66,7 +63,9 @@ def guarded(composed: DictConfig) -> float:
         complain(f"{type(error).__name__}: {' '.join(str(error).split())}; HYDRA_FULL_ERROR=1 shows where")
         status = "failed"
     if EXIT[status] and (not sweep or status == "interrupted"):
-        (leave if status == "failed" and joins() else sys.exit)(EXIT[status])
+        if status == "failed" and joins():
+            leave(EXIT[status])
+        sys.exit(EXIT[status])
     return small
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,7 +39,10 @@ def usable(name: str) -> torch.device:
 def keep_memory() -> None:
     """For a process of our own: freed memory stays with it and is used again. The C library would give every large
     block back to the system and ask for it anew, page by page: on large models that takes longer than the
-    arithmetic."""
+    arithmetic. The garbage collector, if it was off during imports, is on again and passes over what they made."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # glibc's; elsewhere nothing is changed
         mallopt(M_MMAP_MAX, 0)
