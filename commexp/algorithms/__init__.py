@@ -4,7 +4,7 @@ from commexp.algorithms.asynchronous.async_ps import AsyncPS
 from commexp.algorithms.asynchronous.async_sgd import AsyncSGD
 from commexp.algorithms.asynchronous.ssp import SSP
 from commexp.algorithms.asynchronous.sync_ps import SyncPS
-from commexp.algorithms.base import Algorithm, AlgorithmContext, Asynchrony, Redundancy
+from commexp.algorithms.base import Algorithm, AlgorithmContext, AsyncWorkers, Redundancy
 from commexp.algorithms.coded.exact_coding import ExactCoding
 from commexp.algorithms.coded.gradient_coding import GradientCoding
 from commexp.algorithms.coded.ignore import IgnoreStragglers
@@ -42,7 +42,7 @@ __all__ = [
     "AlgorithmContext",
     "AsyncPS",
     "AsyncSGD",
-    "Asynchrony",
+    "AsyncWorkers",
     "Choco",
     "DeepStorm",
     "DiLoCo",

@@ -33,22 +33,25 @@ class Redundancy:
 
 class WorkItem(NamedTuple):
     """What the server sends a worker. ``body``: x [J], or what the method makes of ``kind``. ``version``: updates of x
-    so far. ``heard``: messages that the server has had. ``done``: local steps that the worker is known to have done.
+    so far. ``messages_received``: by the server. ``local_steps``: of the worker, as far as the server knows.
+    ``generation``: how often the worker's process has joined. ``save``: whether it is to keep its codec's state.
     """
 
     body: Tensor
     version: int = 0
-    heard: int = 0
-    done: int = 0
+    messages_received: int = 0
+    local_steps: int = 0
     kind: int = 0
+    generation: int = 0
+    save: bool = False
 
 
 class WorkerUpdate(NamedTuple):
-    """What comes from a worker. ``base``: the order on which its work was done, if that was not the last one that it
-    has been sent. ``done``: local steps that it has done in all."""
+    """What a worker sends the server. ``local_steps``: that it has done in all. ``base``: the item on which it worked,
+    if that was not the last one that it has been sent."""
 
     message: Message
-    done: int
+    local_steps: int
     base: WorkItem | None = None
 
 
@@ -64,8 +67,8 @@ class Clock(Protocol):
     def spans(self) -> Sequence[Any]: ...
 
 
-class Asynchrony(Protocol):
-    """Where the workers of methods that do not wait are, see asynchrony.py: on a virtual clock, or in processes.
+class AsyncWorkers(Protocol):
+    """The workers of an asynchronous method, on a virtual clock or in processes, see server/.
     ``codecs``: a compressor for each worker. ``samples``: of each worker. ``batch_sizes``: of each worker's batches."""
 
     codecs: Sequence[Compressor]
@@ -75,23 +78,23 @@ class Asynchrony(Protocol):
     @property
     def clock(self) -> Clock: ...
 
-    def turn(self, worker: int) -> None:
+    def select(self, worker: int) -> None:
         """Makes the problem that of this worker, with W = 1."""
 
     def batches(self, worker: int) -> float:
         """How many batches' gradients one of all the samples of the worker costs."""
 
-    def fit(self, worker: int, seconds: float) -> int:
+    def gradients_within(self, worker: int, seconds: float) -> int:
         """How many gradients the worker computes in so many seconds, 1 or more."""
 
-    def serve(self, worker: int, order: WorkItem, gradients: float, up: int) -> bool:
-        """Sends the order; the worker computes ``gradients`` of a batch, and will send ``up`` bytes. False where it is
-        not there."""
+    def serve(self, worker: int, item: WorkItem, gradients: float, up: int) -> bool:
+        """Sends the item; the worker computes ``gradients`` of a batch, and will send ``up`` bytes. False where it
+        has no process now."""
 
     def arrivals(self, every: Sequence[int] = ()) -> list[int]:
         """The workers whose messages are dealt with next; where ``every`` is given, all of those that are there."""
 
-    def letter(self, worker: int) -> WorkerUpdate:
+    def update(self, worker: int) -> WorkerUpdate:
         """Of one of the last ``arrivals``."""
 
 
@@ -99,7 +102,7 @@ class Asynchrony(Protocol):
 class AlgorithmContext:
     """The world of one run: the problem, the exchange, the compressor, the local steps of a worker in the whole run,
     the start x_0 [J]. ``debug``: what must hold in every round is asserted. ``redundancy``: of coded methods.
-    ``asynchrony``: of asynchronous ones."""
+    ``async_workers``: of asynchronous ones."""
 
     problem: Problem
     comm: Communicator
@@ -108,7 +111,7 @@ class AlgorithmContext:
     start: Tensor
     debug: bool = False
     redundancy: Redundancy | None = None
-    asynchrony: Asynchrony | None = None
+    async_workers: AsyncWorkers | None = None
 
 
 class Algorithm(ABC):

@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from commexp.comm import secret
+
+if TYPE_CHECKING:
+    from commexp.server.endpoints import ServerEndpoint, WorkerEndpoint
 
 
 class Handle(Protocol):
@@ -52,7 +55,7 @@ class LostProcessError(RuntimeError):
 
 
 def lost_how(error: Exception) -> str:
-    """How a process is lost with whom there is a line of its own (lines.py)."""
+    """How the process at the other end of a channel is lost (server/channel.py)."""
     return "silent" if isinstance(error, TimeoutError) else "gone"
 
 
@@ -77,14 +80,25 @@ class Links:
     """One process: rank 0 of 1. Nothing is ever sent.
 
     ``rank``, ``processes``: of the processes that take part in collectives, over which workers are spread.
+    ``over_processes``: whether there may be other processes.
+    ``server``, ``worker``: this process's endpoint where the first process is a server that does not wait for the
+    others, else None.
     ``losses``: the processes that were lost so far, and those that came back.
     ``workers_wait``: whether workers stand still while the first process evaluates the model.
     """
 
     rank = 0
     processes = 1
+    over_processes = False
+    server: ServerEndpoint | None = None
+    worker: WorkerEndpoint | None = None
     losses: Sequence[Loss] = ()
     workers_wait = True
+
+    @property
+    def world_rank(self) -> int:
+        """Of this process among all that carry out the run."""
+        return self.rank
 
     @property
     def world_size(self) -> int:
@@ -131,6 +145,8 @@ class Processes(Links):
     Tensors on a GPU go over the CPU where Gloo carries them. Small things that all must know go through a second
     group, on Gloo in any case. Transfers raise RuntimeError when a process is gone or does not answer in time.
     """
+
+    over_processes = True
 
     def __init__(self, timeout: timedelta, group: dist.ProcessGroup | None = None) -> None:
         self.group = dist.distributed_c10d._get_default_group() if group is None else group

@@ -29,11 +29,11 @@ def nonce() -> bytes:
 
 
 def proof(*parts: bytes | str | int) -> bytes:
-    """HMAC-SHA256 of these parts under the secret, in this life of the run; also a key of its own for what follows.
-    Without a secret anyone can make it."""
-    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    """HMAC-SHA256 of these parts under the secret, in this generation of the run's processes; also used
+    as a key. Without a secret anyone can make it."""
+    generation = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     mac = hmac.new(os.environ.get(SECRET, "").encode(), digestmod=hashlib.sha256)
-    for part in (life, *parts):
+    for part in (generation, *parts):
         octets = part if isinstance(part, bytes) else str(part).encode()
         mac.update(len(octets).to_bytes(8, "little") + octets)
     return mac.digest()

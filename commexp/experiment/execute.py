@@ -8,15 +8,13 @@ from pathlib import Path
 
 import torch
 
-from commexp.comm import Links, Processes
+from commexp.comm import Links
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
 from commexp.experiment.following import follow
 from commexp.experiment.loop import TrainingLoop
 from commexp.run_folder import Run
-from commexp.server.coordinator import Coordinator, Remote
-from commexp.server.hub import Hub
-from commexp.server.spoke import Spoke
+from commexp.server.endpoints import endpoint
 
 
 def execute(plan: Plan, device: torch.device, links: Links | None = None, hold: ExitStack | None = None) -> Run:
@@ -32,11 +30,12 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
     if links.first_says(not again and run.finished):
         return run
     side = links
-    if isinstance(links, Processes) and plan.tolerates_stragglers:
-        side = apart(links, plan.algorithm.asynchronous, plan.config.workers, plan.config.launch.port)
+    if links.over_processes and plan.tolerates_stragglers:
+        wanted, workers, asynchronous = plan.config.launch, plan.config.workers, plan.algorithm.asynchronous
+        side = endpoint(links.rank, links.processes, wanted.timeout, workers, asynchronous, wanted.port)
     running = TrainingLoop(plan, device, run, side)
-    if isinstance(links, Spoke):  # one that comes back, where all is settled
-        follow(running, links)
+    if links.worker is not None:  # this process takes the place of one that has died while the run goes on
+        follow(running, links.worker)
         return run
     refusal = "" if links.rank else _cannot_write(run, plan)
     if refusal := links.tell(refusal)[0]:
@@ -45,11 +44,11 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
         hold.enter_context(run.locked())
         run.tidy()
     if links.first_says(again or not run.finished):
-        if isinstance(side, Remote | Spoke):
-            follow(running, side)
+        if side.worker is not None:
+            follow(running, side.worker)
         else:
-            if isinstance(side, Coordinator | Hub):
-                side.listen()
+            if side.server is not None:
+                side.server.listen()
             running.run_to_end()
     return run
 
@@ -65,13 +64,6 @@ def lock_finished(run: Run, hold: ExitStack) -> bool:
         return False
     run.tidy()
     return True
-
-
-def apart(links: Processes, asynchronous: bool, workers: int, port: int = 0) -> Links:
-    """This process's side where processes need not wait for each other; the server's listens at ``port``."""
-    if asynchronous:
-        return Spoke(links.rank - 1, links.timeout) if links.rank else Hub(links, port)
-    return Remote(links) if links.rank else Coordinator(links, workers, port)
 
 
 def folder_of(plan: Plan) -> Run:

@@ -1,4 +1,4 @@
-"""What another process than the first does where nobody waits for it: it works on what it is told, until it is over."""
+"""What another process than the first does where the server does not wait for it: it works on the newest item."""
 
 from __future__ import annotations
 
@@ -7,46 +7,52 @@ from functools import partial
 
 import torch
 
+from commexp.algorithms.base import WorkItem
 from commexp.comm import bundle, pack_frames
 from commexp.experiment.checkpoint import load_worker, save_worker
 from commexp.experiment.interrupts import Interrupts
 from commexp.experiment.setup import ExperimentSetup
-from commexp.server import AtWorker, as_text
-from commexp.server.coordinator import Remote
-from commexp.server.spoke import Spoke
+from commexp.server.channel import as_text
+from commexp.server.endpoints import FAULT, MESSAGE, WorkerEndpoint
+from commexp.server.worker_process import WorkerProcess
 
 log = logging.getLogger("commexp")
 
 
-def follow(trial: ExperimentSetup, links: Remote | Spoke) -> None:
-    """Listens, and works; that there is work says that the run's folder is ready."""
-    links.listen()
+def follow(setup: ExperimentSetup, endpoint: WorkerEndpoint) -> None:
+    """Works until the server says that the run is over. Once there is a first item the run's folder is ready."""
+    endpoint.connect()
     with Interrupts():
-        if isinstance(links, Remote):
-            answer_calls(trial, links)
-            return
-        assert isinstance(trial.world, AtWorker)
-        first, plan = links.next(), trial.plan
-        place = (trial.run.folder / "checkpoints", links.worker)
-        load_worker(*place, plan.identity, partial(trial.world.accept, links.worker))
-        with trial.run.logging(log, links.worker + 1):
-            save = partial(save_worker, *place, run=plan.identity)
-            trial.world.work(links, first, trial.checked, plan.config.launch.inject, save)
-
-
-def answer_calls(trial: ExperimentSetup, links: Remote) -> None:
-    """Of coded methods: works on the newest call, until there are no more."""
-    dtype, call = getattr(torch, trial.plan.config.dtype), links.next()
-    with trial.run.logging(log, links.rank):
-        while call is not None:
-            t, body = call
-            trial.checked.round, counted = t + 1, trial.checked.count
-            message = trial.algorithm.respond(t, body.view(dtype).to(trial.device))
-            fault, bad = trial.checked.fault, trial.checked.count - counted
-            if links.wait(trial.pause(t + 1)):
-                links.answer(t, bad=bad)  # too late: there is a newer one
-            elif fault is not None:
-                links.answer(t, as_text(fault.text()), bad, True)
+        item = endpoint.next()
+        with setup.run.logging(log, endpoint.world_rank):
+            if setup.plan.algorithm.asynchronous:
+                work(setup, endpoint, item)
             else:
-                links.answer(t, bundle(pack_frames(message, torch.ones(message.workers))), bad)
-            call = links.next()
+                answer_calls(setup, endpoint, item)
+            endpoint.leave()
+
+
+def work(setup: ExperimentSetup, endpoint: WorkerEndpoint, item: WorkItem | None) -> None:
+    """Of asynchronous methods, one worker."""
+    workers, plan, worker = setup.world, setup.plan, endpoint.world_rank - 1
+    assert isinstance(workers, WorkerProcess)
+    place = setup.run.folder / "checkpoints", worker
+    load_worker(*place, plan.identity, partial(workers.load_codec, worker))
+    save = partial(save_worker, *place, run=plan.identity)
+    workers.work(endpoint, item, setup.checked, plan.config.launch.inject, save)
+
+
+def answer_calls(setup: ExperimentSetup, endpoint: WorkerEndpoint, item: WorkItem | None) -> None:
+    """Of coded methods, the workers here: they answer the newest call, and none that a newer one has superseded."""
+    dtype, counted = getattr(torch, setup.plan.config.dtype), setup.checked.count
+    while item is not None:
+        t = item.version
+        setup.checked.round = t + 1
+        message = setup.algorithm.respond(t, item.body.view(dtype).to(setup.device))
+        if not endpoint.superseded(setup.pause(t + 1)):
+            fault, bad = setup.checked.fault, setup.checked.count - counted
+            kind = MESSAGE if fault is None else FAULT
+            body = bundle(pack_frames(message, torch.ones(message.workers))) if fault is None else as_text(fault.text())
+            endpoint.send(kind, item, bad=bad, body=body)
+            counted += bad
+        item = endpoint.next()

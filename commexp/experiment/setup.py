@@ -20,8 +20,8 @@ from commexp.network import Closing, VirtualClock
 from commexp.problems import GradientOptions, NonFiniteError, NonFiniteGuard, PerWorkerProblem, build_problem
 from commexp.run_folder import Run
 from commexp.seeding import generator
-from commexp.server import asynchrony
-from commexp.server.served import make_communicator
+from commexp.server.calling import make_communicator
+from commexp.server.place_workers import place_workers
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -92,8 +92,8 @@ class ExperimentSetup:
             context = AlgorithmContext(self.checked, self.comm, plan.compressor, steps, start, config.debug)
             if isinstance(self.problem, PerWorkerProblem):
                 told = self.count_nonfinite, self.stops
-                self.books.clock, self.world = asynchrony(plan, self.problem, self.links, *told)
-                context.asynchrony = self.world
+                self.books.clock, self.world = place_workers(plan, self.problem, self.links, *told)
+                context.async_workers = self.world
             else:
                 clock = self.books.clock = self._clock()
                 context.redundancy = None if self.held is None else self._redundancy(self.held, rows, clock)

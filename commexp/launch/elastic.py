@@ -29,7 +29,7 @@ from commexp.launch.rendezvous import HOST, Loopback
 from commexp.ranks import MEETING
 from commexp.run_folder import FINISHED, Run, remove_unheld, write_json
 from commexp.run_folder import hold as hold_open
-from commexp.server.lines import no_port
+from commexp.server.channel import no_port
 
 # python -c puts the current folder before everything else that is imported: it goes before anything is
 START = "import sys; sys.path[:1] = [p for p in sys.path[:1] if p]; from commexp.cli.worker import main; main()"
