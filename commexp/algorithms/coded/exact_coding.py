@@ -32,7 +32,7 @@ class ExactCoding(Coded):
         self.code = redundancy.code()
         return self.code
 
-    def closes(self, held: Assignment) -> tuple[int | None, float | None]:
+    def closing_rule(self, held: Assignment) -> tuple[int | None, float | None]:
         return (held.workers - int(held.copies.min()) + 1 if self.first is None else self.first), self.deadline
 
     def weights(self, answered: np.ndarray) -> np.ndarray | None:
