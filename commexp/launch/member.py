@@ -18,7 +18,7 @@ from commexp.config.messages import LaunchError
 from commexp.config.plan import Plan
 from commexp.experiment.execute import execute
 from commexp.launch.single import threads, usable
-from commexp.ranks import MEETING, REVIVED, local, one_host, rank
+from commexp.ranks import LAUNCHER, MEETING, REVIVED, local, one_host, rank
 from commexp.run_folder import Run
 from commexp.server.channel import rendezvous_store
 from commexp.server.endpoints import WorkerEndpoint
@@ -101,9 +101,9 @@ def _stay_here() -> None:
 def _die_with_launcher() -> None:
     """Ends this process at once when the launcher that started it is gone, however it went: nobody would notice what
     it does, and whoever starts the run again must find nobody at work on it."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if LAUNCHER not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         return
-    parent = int(os.environ.get("COMMEXP_LAUNCHER", os.getppid()))
+    parent = int(os.environ.get(LAUNCHER, os.getppid()))
     if sys.platform == "linux":  # the kernel sees to it, even if this process hangs or is stopped
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
