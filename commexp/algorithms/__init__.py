@@ -16,6 +16,7 @@ from commexp.algorithms.decentralised.dsgt import DSGT
 from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
 from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
 from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
+from commexp.algorithms.gradient.schedule import Schedule
 from commexp.algorithms.gradient.sgd import SGD
 from commexp.algorithms.local.diloco import DiLoCo
 from commexp.algorithms.local.dppf import DPPF
@@ -25,7 +26,6 @@ from commexp.algorithms.local.lsgd import LSGD
 from commexp.algorithms.local.mgrawa import MGRAWA
 from commexp.algorithms.local.postlocal import PostLocalSGD
 from commexp.algorithms.local.qsr import QSR
-from commexp.algorithms.schedule import Schedule
 
 __all__ = [
     "D2",

@@ -24,10 +24,10 @@ class Redundancy:
     problem's gradients. ``late``: the share of late workers. ``answered``: of round t = 0, 1, ..., bool [N].
     ``code``: the allocation's exact code B [N, M]; raises ValueError where it has none."""
 
-    held: Assignment
-    here: Sequence[int]
-    late: float
-    answered: Callable[[int], np.ndarray]
+    assignment: Assignment
+    local_subsets: Sequence[int]
+    late_share: float
+    on_time: Callable[[int], np.ndarray]
     code: Callable[[], np.ndarray]
 
 
@@ -78,7 +78,7 @@ class AsyncWorkers(Protocol):
     @property
     def clock(self) -> Clock: ...
 
-    def select(self, worker: int) -> None:
+    def select_worker(self, worker: int) -> None:
         """Makes the problem that of this worker, with W = 1."""
 
     def batches(self, worker: int) -> float:
@@ -125,9 +125,9 @@ class Algorithm(ABC):
     tau = 1  # local steps between two exchanges, where the number is fixed
     gradients = 1  # gradients that a worker computes in a local step
     compressible = True  # whether what is exchanged may be compressed ...
-    compressed_by = "dppf"  # ... and else who does so
+    compressible_alternative = "dppf"  # ... and else who does so
     feeds_back = True  # tells the compressor of every aggregate
-    streams = False  # its exchange may begin while a gradient is still being computed
+    overlaps_gradient = False  # its exchange may begin while a gradient is still being computed
     decentralised = False  # exchanges with neighbours on a graph, not with all
     proximal = False  # minimises F + h, not F alone
     asynchronous = False  # workers and a server exchange messages one by one, on a clock of events
@@ -172,12 +172,12 @@ class Algorithm(ABC):
         """Samples that all workers have drawn so far, where ``batches_of`` cannot say so before."""
         return None
 
-    def closing_rule(self, held: Assignment) -> tuple[int | None, float | None] | None:
+    def closing_rule(self, assignment: Assignment) -> tuple[int | None, float | None] | None:
         """Of coded methods: a round ends after so many answers, or so many seconds; each is None where it ends no
         round. None instead of the pair where every round waits for all."""
         return None
 
-    def apart(self) -> Tensor | None:
+    def worker_models(self) -> Tensor | None:
         """The models [N, J] of all workers before the last exchange of the run, after it; None where there is one
         model alone. Not booked: for diagnostics. All processes call it together."""
         return None

@@ -8,15 +8,15 @@ B = Cyclic(d=3).code(8, seed=0)
 a = decoding(B, answered)                     # a @ (B @ gradients) is the full sum, [J]; or None
 """
 
+from commexp.allocations.all import All
 from commexp.allocations.base import Allocation, Assignment, Balance
 from commexp.allocations.codes import decoding, scaled
 from commexp.allocations.cyclic import Cyclic
 from commexp.allocations.design import Design, difference_set
-from commexp.allocations.everyone import All
 from commexp.allocations.fractional import FractionalRepetition
-from commexp.allocations.given import AllocationFile
-from commexp.allocations.none import Single
+from commexp.allocations.from_file import AllocationFile
 from commexp.allocations.random import Random
+from commexp.allocations.single import Single
 
 __all__ = [
     "All",

@@ -49,14 +49,14 @@ class Assignment:
         """int [N]: how many subsets worker n holds."""
         return np.asarray(self.held.sum(axis=1))
 
-    def here(self, workers: Sequence[int]) -> list[int]:
+    def subsets_of(self, workers: Sequence[int]) -> list[int]:
         """The subsets that any of these workers holds; the first of all where they hold none, so that there is one."""
         return np.flatnonzero(self.held[list(workers)].any(axis=0)).tolist() or [0]
 
-    def computed(self, processes: int) -> float:
+    def subsets_per_process(self, processes: int) -> float:
         """How many subsets' gradients one of so many equal processes computes, on average."""
         each = np.split(np.arange(self.workers), processes)
-        return sum(len(self.here(own.tolist())) for own in each) / processes
+        return sum(len(self.subsets_of(own.tolist())) for own in each) / processes
 
     @cached_property
     def balance(self) -> Balance:

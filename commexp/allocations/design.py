@@ -36,8 +36,8 @@ class Design(Replicated):
                 f"subsets={M}: no block design has more of them than the {workers} workers; give {workers} or fewer, "
                 "or allocation=random"
             )
-        found = design(workers, M, self.d)
-        if found is None:
+        held = design(workers, M, self.d)
+        if held is None:
             copies = [d for d in range(2, workers - 1) if design(workers, M, d) is not None]
             instead = [
                 f"{key}={' or '.join(map(str, fits))}"
@@ -48,7 +48,7 @@ class Design(Replicated):
                 f"d={self.d}: no block design of {workers} workers and {M} subsets with {self.d} copies is known here; "
                 f"give {', or '.join([*instead, 'allocation=random'])}"
             )
-        return found
+        return held
 
 
 def design(workers: int, subsets: int, d: int) -> np.ndarray | None:
@@ -87,8 +87,8 @@ def difference_set(v: int, k: int) -> tuple[int, ...] | None:
         return (0,)
     overlap = k * (k - 1) // (v - 1)
     for p in _primes(k - overlap):
-        if math.gcd(p, v) == 1 and (found := _united(v, k, overlap, p)) is not None:
-            return found
+        if math.gcd(p, v) == 1 and (numbers := _united(v, k, overlap, p)) is not None:
+            return numbers
     return None
 
 
@@ -124,8 +124,8 @@ def _united(v: int, k: int, overlap: int, multiplier: int) -> tuple[int, ...] | 
                     return made
         return None
 
-    found = extend(0, np.empty(0, dtype=np.int64), np.zeros(v, dtype=np.int64))
-    return None if found is None else tuple(sorted(found.tolist()))
+    numbers = extend(0, np.empty(0, dtype=np.int64), np.zeros(v, dtype=np.int64))
+    return None if numbers is None else tuple(sorted(numbers.tolist()))
 
 
 def _developed(v: int, numbers: tuple[int, ...]) -> np.ndarray:

@@ -21,7 +21,7 @@ def check_pairs(
     if not algo.compressible and not isinstance(parts["compress"], NoCompression):
         raise UserError(
             f"compress={names['compress']}: algo={name} exchanges whole models, not what they have moved; give "
-            f"compress=none, or algo={algo.compressed_by}"
+            f"compress=none, or algo={algo.compressible_alternative}"
         )
     if not algo.feeds_back and parts["compress"].learns:
         raise UserError(

@@ -100,7 +100,7 @@ class TrainingLoop(ExperimentSetup):
                 self.links.end()
 
     def _valley(self) -> dict[str, float]:
-        model, workers = self.algorithm.model(), self.algorithm.apart()
+        model, workers = self.algorithm.model(), self.algorithm.worker_models()
         if self.links.rank:
             return {}
         last = self.books.rows[-1]

@@ -83,7 +83,7 @@ class Replay:
             self.held = Assignment(held)
         load = 1 if self.held is None else self.held.loads.max()
         _check_size("gradients of a round", load * self.workers * (1 + max(self.gradients.values(), default=0)), MOST)
-        here = workers // processes if self.held is None else self.held.computed(processes)
+        here = workers // processes if self.held is None else self.held.subsets_per_process(processes)
         columns = list(Booking.__dataclass_fields__)
         for row in run.rows("traffic"):
             booking = Booking(**{name: row[name] for name in columns})

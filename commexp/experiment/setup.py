@@ -48,7 +48,9 @@ class ExperimentSetup:
                 mixer=mixer,
             )
             self.held = make_held(plan) if plan.algorithm.coded else None
-            rows: Sequence[int] = self.comm.worker_ids if self.held is None else self.held.here(self.comm.worker_ids)
+            rows: Sequence[int] = (
+                self.comm.worker_ids if self.held is None else self.held.subsets_of(self.comm.worker_ids)
+            )
             self.parts = config.workers if self.held is None else self.held.subsets  # of the data
             self.problem = build_problem(
                 plan.dataset,
@@ -80,7 +82,9 @@ class ExperimentSetup:
         except ValueError as error:
             raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * itemsize
-        self.books.here = len(self.comm.worker_ids) if self.held is None else self.held.computed(self.links.processes)
+        self.books.here = (
+            len(self.comm.worker_ids) if self.held is None else self.held.subsets_per_process(self.links.processes)
+        )
         rows = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else rows  # whose gradients they are
         self.checked = NonFiniteGuard(
             self.problem, rows, config.on_nonfinite, "worker" if self.held is None else "subset"
@@ -125,7 +129,7 @@ class ExperimentSetup:
     @property
     def stretch(self) -> int | None:
         """Entries of a gradient that go ahead of the rest together where there is one worker a process, or None."""
-        if not self.algorithm.streams or self.plan.config.on_nonfinite != "stop":
+        if not self.algorithm.overlaps_gradient or self.plan.config.on_nonfinite != "stop":
             return None
         return stretch_of(self.plan.compressor, self.comm.exchange, self.comm.deterministic)
 

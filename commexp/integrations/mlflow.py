@@ -18,7 +18,7 @@ LONGEST = 500  # characters of a parameter
 ENDS = {"completed": "FINISHED", "interrupted": "KILLED"}  # else FAILED
 
 
-class Tracker:
+class MlflowTracker:
     """A metric for each column, against round; the config as parameters and as an artifact, the summary as metrics
     below ``summary.``. mlflow.json in the run's folder says which of MLflow's runs it is."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class Tracker:
+class TensorboardTracker:
     """A scalar for each column, against round; the config as text; config and summary under HPARAMS. A resumed run
     goes on in the same folder, and what the lost rounds had left there is purged by its first row."""
 

@@ -13,7 +13,7 @@ log = logging.getLogger("commexp")
 
 
 class Tracker(Protocol):
-    """What ``commexp.integrations.<name>.Tracker`` offers. Its methods may raise whatever they like."""
+    """The class that each module commexp.integrations.<name> defines, <Name>Tracker. Its methods may raise anything."""
 
     def begin(self, config: Mapping[str, Any], folder: Path) -> None:
         """Opens the tracker's run; where ``folder`` holds the traces of an earlier call, goes on with that one."""
@@ -34,7 +34,8 @@ class Trackers:
     def begin(self, config: Mapping[str, Any], folder: Path) -> None:
         for name in self._names:
             try:
-                tracker: Tracker = import_module(f"commexp.integrations.{name}").Tracker()
+                module = import_module(f"commexp.integrations.{name}")
+                tracker: Tracker = getattr(module, f"{name.capitalize()}Tracker")()
                 tracker.begin(config, folder)
                 self._told[name] = tracker
             except ImportError as error:
@@ -72,8 +73,8 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"algo": {"lr": 0.1}} -> {"algo.lr": 0.1}"""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for key, value in config.items():
         inner = isinstance(value, Mapping) and bool(value)
-        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return found
+        fields |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return fields

@@ -10,7 +10,7 @@ from typing import Any
 from commexp.run_folder import read_json, write_json
 
 
-class Tracker:
+class WandbTracker:
     """A metric for each column, against round; config and summary. wandb.json in the run's folder says which run it
     is; wandb's own files lie below ``wandb/`` there."""
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from commexp.problems.alternating import PerWorkerProblem
 from commexp.problems.base import WAYS, GradientOptions, Problem, ProblemContext
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.partition import Partition
-from commexp.problems.finite import POLICIES, NonFiniteError, NonFiniteGuard
 from commexp.problems.models.base import Model
+from commexp.problems.nonfinite import POLICIES, NonFiniteError, NonFiniteGuard
+from commexp.problems.per_worker import PerWorkerProblem
 from commexp.problems.prox import NoProx, Prox
 
 UNASKED = 16  # the default batch_size, which nobody has typed: small data are run with it, over several epochs a batch
@@ -37,25 +37,25 @@ def build_problem(
     """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``; with
     ``one_by_one`` a PerWorkerProblem. ``by_samples``: workers weigh in F by their samples, else equally.
 
-    Raises ValueError or FileNotFoundError, in words for the user, if the parts do not fit together, or a batch would
+    Raises ValueError or FileNotFoundError, in words for the user, if the shards do not fit together, or a batch would
     be larger than what the worker with the most samples has, and than UNASKED.
     """
     data = dataset.load(workers, seed, dtype)
-    parts = partition.split(data, workers, seed)
+    shards = partition.split(data, workers, seed)
     speed = replace(speed or GradientOptions(), workers="loop") if one_by_one else speed or GradientOptions()
-    setting = ProblemContext(parts, worker_ids, batch_size, seed, device, dtype, deterministic, speed)
+    context = ProblemContext(shards, worker_ids, batch_size, seed, device, dtype, deterministic, speed)
     if by_samples:
-        setting.weights = [len(rows) / sum(map(len, parts)) for rows in parts]
-    problem = model.problem(data, setting)
+        context.weights = [len(rows) / sum(map(len, shards)) for rows in shards]
+    problem = model.problem(data, context)
     if batch_size is not None:
-        largest = max(model.pools(data, parts))
+        largest = max(model.pools(data, shards))
         if batch_size > max(largest, UNASKED):
             right = f"{largest} or less" + (", or null for all of a worker's" if model.full_batch else "")
             raise ValueError(
                 f"batch_size={batch_size}: none of {workers} workers has more than {largest} samples; give {right}"
             )
     if one_by_one:
-        each = [problem.alone(w) for w in range(len(worker_ids))]
+        each = [problem.for_worker(w) for w in range(len(worker_ids))]
         problem = PerWorkerProblem(each, problem.local_sizes)
     problem.prox = prox or NoProx()
     return problem

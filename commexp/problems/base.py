@@ -32,11 +32,11 @@ class GradientOptions:
 
 @dataclass
 class ProblemContext:
-    """What a problem needs to know besides data and model. ``parts``: the samples of each of all N workers.
+    """What a problem needs to know besides data and model. ``shards``: the samples of each of all N workers.
     ``worker_ids``: those of this process. ``batch_size``: None means the full batch. ``deterministic``: gradients
     worker by worker. ``weights``: of each worker in F; 1/N each if None."""
 
-    parts: Sequence[Tensor]
+    shards: Sequence[Tensor]
     worker_ids: Sequence[int]
     batch_size: int | None
     seed: int
@@ -49,14 +49,14 @@ class ProblemContext:
     @property
     def own(self) -> list[Tensor]:
         """The samples of this process's workers."""
-        return [self.parts[n] for n in self.worker_ids]
+        return [self.shards[n] for n in self.worker_ids]
 
     def shares(self, samples: int) -> Tensor:
         """The weight in F of each of so many samples, [samples]: 1 / (N samples of its worker) unless there are
         ``weights``."""
         shares = torch.zeros(samples, dtype=self.dtype, device=self.device)
-        for n, rows in enumerate(self.parts):
-            own = 1 / (len(self.parts) * len(rows)) if self.weights is None else self.weights[n] / len(rows)
+        for n, rows in enumerate(self.shards):
+            own = 1 / (len(self.shards) * len(rows)) if self.weights is None else self.weights[n] / len(rows)
             shares[rows] = own
         return shares
 
@@ -71,8 +71,8 @@ class ProblemContext:
         assert at_most is not None
         if alike:
             return spread(samples, at_most), None
-        chosen = [rows[spread(len(rows), min(len(rows), max(1, at_most // len(self.parts))))] for rows in self.parts]
-        weights = [shares[few] * (len(rows) / len(few)) for rows, few in zip(self.parts, chosen, strict=True)]
+        chosen = [rows[spread(len(rows), min(len(rows), max(1, at_most // len(self.shards))))] for rows in self.shards]
+        weights = [shares[few] * (len(rows) / len(few)) for rows, few in zip(self.shards, chosen, strict=True)]
         return torch.cat(chosen), torch.cat(weights)
 
 
@@ -105,7 +105,7 @@ class Problem(ABC):
     local_sizes: Sequence[int]
     shapes: Mapping[str, tuple[int, ...]]
 
-    def alone(self, w: int) -> Problem:
+    def for_worker(self, w: int) -> Problem:
         """The same problem for the ``w``-th worker here alone, W = 1. The two share what concerns all workers: memory
         grows with what a worker holds. A gradient may be overwritten by the next one of either. Raises ValueError
         where the problem does not know."""
@@ -163,10 +163,10 @@ class Problem(ABC):
         the share of entries beyond 1e-6. The gradient of F as by ``training_gradient``."""
         _, gradient = self.training_gradient(x)
         moved = x - self.prox.prox((x - gradient)[None], 1.0)[0]
-        found = {"stationarity": float(moved.double().square().sum())}
+        metrics = {"stationarity": float(moved.double().square().sum())}
         if not isinstance(self.prox, NoProx):
-            found["nonzero"] = float((x.abs() > NONZERO).double().mean())
-        return found
+            metrics["nonzero"] = float((x.abs() > NONZERO).double().mean())
+        return metrics
 
     def objective(self, loss: float, x: Tensor) -> dict[str, float]:
         """``objective``, the whole of what is minimised, F(x) + h(x), where F(x) is ``loss``; nothing where that is the

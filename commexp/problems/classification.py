@@ -34,32 +34,32 @@ class Classification(Problem):
     allow.
     """
 
-    def __init__(self, make: Callable[[], nn.Module], data: Data, setting: ProblemContext) -> None:
+    def __init__(self, make: Callable[[], nn.Module], data: Data, context: ProblemContext) -> None:
         if data.test_x is None or data.test_y is None:
             raise ValueError("dataset: has no test set; classification needs one")
-        if setting.batch_size is None:
+        if context.batch_size is None:
             raise ValueError("batch_size=null: this model trains on mini-batches; give a number such as 16")
-        self.make, self.device, self.dtype = make, setting.device, setting.dtype
+        self.make, self.device, self.dtype = make, context.device, context.dtype
         with torch.random.fork_rng(devices=[]):  # layers draw values when they are made; ``init`` makes them anew
             self.module = make().to(self.device, self.dtype)
         self.norms = [m for m in self.module.modules() if isinstance(m, _BatchNorm)]
         self._train()
-        self.gradients = ModuleGradients(self.module, setting.deterministic, setting.speed)
+        self.gradients = ModuleGradients(self.module, context.deterministic, context.speed)
         self.layout = self.gradients.layout
         self.dim, self.shapes = self.layout.dim, self.layout.shapes
         self.samples = len(data.train_x)
-        self.samples_per_step = setting.batch_size
-        self.feed = make_feed(data, setting)
+        self.samples_per_step = context.batch_size
+        self.feed = make_feed(data, context)
         images = data.image_shape is not None  # of feature vectors every one is looked at: they cost little
-        self.evaluated = setting.sample(self.samples, EVALUATION_SAMPLES if images else None)
-        self.looked_at = setting.sample(self.samples, STATISTICS_SAMPLES if images else None)
-        self.local_sizes = [len(rows) for rows in setting.own]
+        self.evaluation_samples = context.sample(self.samples, EVALUATION_SAMPLES if images else None)
+        self.diagnostic_samples = context.sample(self.samples, STATISTICS_SAMPLES if images else None)
+        self.local_sizes = [len(rows) for rows in context.own]
         classes = data.classes or int(data.train_y.max()) + 1
-        self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=classes) for rows in setting.parts])
+        self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=classes) for rows in context.shards])
         try:
-            self.way = self.gradients.choose(len(setting.worker_ids), data.train_x.shape[1:])
+            self.way = self.gradients.choose(len(context.worker_ids), data.train_x.shape[1:])
         except (CannotFoldError, RuntimeError) as error:
-            way, reason = setting.speed.workers, str(error).splitlines()[0]
+            way, reason = context.speed.workers, str(error).splitlines()[0]
             raise ValueError(f"speed.workers={way}: this model cannot be ({reason}); give auto or loop") from error
 
     def _train(self) -> None:
@@ -67,9 +67,9 @@ class Classification(Problem):
         for norm in self.norms:
             norm.track_running_stats = False
 
-    def alone(self, w: int) -> Classification:
+    def for_worker(self, w: int) -> Classification:
         one = copy.copy(self)
-        one.feed = self.feed.alone(w)
+        one.feed = self.feed.for_worker(w)
         return one
 
     def init(self, generator: torch.Generator) -> Tensor:
@@ -96,22 +96,22 @@ class Classification(Problem):
 
     def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Batch norm with the statistics of each chunk."""
-        found = []
+        per_worker = []
         for w, row in enumerate(x):
-            rows = self.feed.setting.own[w]
+            rows = self.feed.context.own[w]
             share = torch.full((len(rows),), 1 / len(rows), dtype=self.dtype, device=self.device)
-            found.append(self._weighted(row, self.feed.own(w), share))
-        return torch.stack([loss for loss, _ in found]), torch.stack([grad for _, grad in found])
+            per_worker.append(self._weighted_loss_and_grad(row, self.feed.own(w), share))
+        return torch.stack([loss for loss, _ in per_worker]), torch.stack([grad for _, grad in per_worker])
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         """Batch norm with the statistics of each chunk."""
-        rows, shares = self.looked_at
+        rows, shares = self.diagnostic_samples
         shares = x.new_full((len(rows),), 1 / len(rows)) if shares is None else shares
-        loss, grad = self._weighted(x, self.feed.chosen(rows), shares)
+        loss, grad = self._weighted_loss_and_grad(x, self.feed.chosen(rows), shares)
         return float(loss), grad
 
     @torch.enable_grad()
-    def _weighted(self, x: Tensor, chunks: Chunks, shares: Tensor) -> tuple[Tensor, Tensor]:
+    def _weighted_loss_and_grad(self, x: Tensor, chunks: Chunks, shares: Tensor) -> tuple[Tensor, Tensor]:
         """sum_i shares_i loss_i over the samples of all chunks at x [J], and its gradient [J]."""
         params = {name: p.requires_grad_() for name, p in self.layout.views(x.detach().clone()).items()}
         done, loss, grad = 0, x.new_zeros(()), torch.zeros_like(x)
@@ -125,16 +125,16 @@ class Classification(Problem):
         return loss, grad
 
     def training_loss(self, x: Tensor) -> float:
-        rows, shares = self.looked_at
+        rows, shares = self.diagnostic_samples
         return self._score(x, self.feed.chosen(rows), shares)[0]
 
     def classes_per_worker(self) -> Tensor:
         return self.counts
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        self._settle(x)
+        self._estimate_norm_statistics(x)
         self.module.eval()
-        rows, shares = self.evaluated
+        rows, shares = self.evaluation_samples
         train_loss, train_accuracy = self._score(x, self.feed.chosen(rows), shares)
         test_loss, test_accuracy = self._score(x, self.feed.test())
         self._train()
@@ -147,7 +147,7 @@ class Classification(Problem):
         }
 
     @torch.no_grad()
-    def _settle(self, x: Tensor) -> None:
+    def _estimate_norm_statistics(self, x: Tensor) -> None:
         """Statistics of batch norm for the model x, averaged over chunks of training data."""
         for norm in self.norms:
             norm.track_running_stats, norm.momentum = True, None  # None: a plain average over the chunks

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from commexp.problems.augment import Augment
 from commexp.problems.ratings.data import Ratings
-from commexp.problems.rows import SparseRows
+from commexp.problems.sparse_rows import SparseRows
 
 
 @dataclass
 class Data:
-    """Samples along the first axis. ``parts``: each worker's sample indices where the data come already split.
+    """Samples along the first axis. ``shards``: each worker's sample indices where the data come already split.
 
     ``train_x``, ``test_x``: floats [m, ...], already normalised; or uint8 images [m, C, H, W], which are normalised to
     (x / 255 - mean) / std by ``mean`` and ``std`` [C], on the 0..1 scale; or Photos, normalised in the same way; or
@@ -32,7 +32,7 @@ class Data:
     test_x: Any = None
     test_y: Tensor | None = None
     classes: int | None = None
-    parts: list[Tensor] | None = None
+    shards: list[Tensor] | None = None
     mean: Tensor | None = None
     std: Tensor | None = None
     augment: Augment | None = None

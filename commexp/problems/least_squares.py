@@ -22,33 +22,33 @@ class LeastSquares(Problem):
     (2/D_n) X_n^T X_n: no difference of two like numbers, so small values keep their digits.
     """
 
-    def __init__(self, data: Data, setting: ProblemContext) -> None:
-        parts, own = setting.parts, {n: w for w, n in enumerate(setting.worker_ids)}
+    def __init__(self, data: Data, context: ProblemContext) -> None:
+        shards, own = context.shards, {n: w for w, n in enumerate(context.worker_ids)}
         self.dim = dim = data.train_x.shape[1]
         empty = data.train_x.new_empty
         here = empty(len(own), dim, dim), empty(len(own), dim), empty(len(own))
         spare = empty(dim, dim)
         sums = [torch.zeros(each.shape[1:], dtype=torch.float64) for each in here]
-        for n, rows in enumerate(parts):  # those of others are needed for their mean alone
+        for n, rows in enumerate(shards):  # those of others are needed for their mean alone
             x, y = data.train_x[rows], data.train_y[rows].to(data.train_x.dtype)
             gram = torch.matmul(x.mT, x, out=here[0][own[n]] if n in own else spare).mul_(2 / len(rows))
             cross, square = x.mT @ y * (2 / len(rows)), y @ y / len(rows)
             for total, one in zip(sums, (gram, cross, square), strict=True):
-                total.add_(one, alpha=1.0 if setting.weights is None else setting.weights[n] * len(parts))
+                total.add_(one, alpha=1.0 if context.weights is None else context.weights[n] * len(shards))
             if n in own:
                 here[1][own[n]], here[2][own[n]] = cross, square
-        self.gram, self.cross, self.square = (each.to(setting.device) for each in here)
+        self.gram, self.cross, self.square = (each.to(context.device) for each in here)
         self.mean_gram, self.mean_cross, self.mean_square = (
-            (total / len(parts)).to(setting.device, self.gram.dtype) for total in sums
+            (total / len(shards)).to(context.device, self.gram.dtype) for total in sums
         )
-        self.deterministic = setting.deterministic
+        self.deterministic = context.deterministic
         self.shapes = {"x": (self.dim,)}
-        self.samples = sum(len(rows) for rows in parts)
-        self.samples_per_step = self.samples / len(parts)
-        self.local_sizes = [len(rows) for rows in setting.own]
+        self.samples = sum(len(rows) for rows in shards)
+        self.samples_per_step = self.samples / len(shards)
+        self.local_sizes = [len(rows) for rows in context.own]
         self.solution: Tensor = torch.linalg.solve(self.mean_gram, self.mean_cross)
 
-    def alone(self, w: int) -> LeastSquares:
+    def for_worker(self, w: int) -> LeastSquares:
         one, here = copy.copy(self), slice(w, w + 1)
         one.gram, one.cross, one.square = self.gram[here], self.cross[here], self.square[here]
         return one

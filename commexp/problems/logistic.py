@@ -31,52 +31,52 @@ class Logistic(Problem):
     def __init__(
         self,
         data: Data,
-        setting: ProblemContext,
+        context: ProblemContext,
         start: Sequence[float] | None,
         l2: float = 0.0,
         nonconvex: float = 0.0,
     ) -> None:
         self.l2, self.nonconvex = l2, nonconvex
         self.penalised = bool(l2 or nonconvex)
-        self.margins = make_margins(data.train_x, signs(data.train_y, data.classes), setting)
+        self.margins = make_margins(data.train_x, signs(data.train_y, data.classes), context)
         self.test: Margins | None = None
         if data.test_x is not None and data.test_y is not None:
-            self.test = make_margins(data.test_x, signs(data.test_y, data.classes), setting)
+            self.test = make_margins(data.test_x, signs(data.test_y, data.classes), context)
         self.dim = data.train_x.shape[1]
         self.shapes = {"x": (self.dim,)}
-        self.samples = sum(len(rows) for rows in setting.parts)
-        self.parts, self.local_sizes = setting.parts, [len(rows) for rows in setting.own]
-        self.own, self.worker_ids, self.seed = setting.own, setting.worker_ids, setting.seed
+        self.samples = sum(len(rows) for rows in context.shards)
+        self.shards, self.local_sizes = context.shards, [len(rows) for rows in context.own]
+        self.own, self.worker_ids, self.seed = context.own, context.worker_ids, context.seed
         self.sampler: Sampler | None = None
-        if setting.batch_size is not None:
-            self.sampler = Sampler(self.own, self.worker_ids, setting.batch_size, self.seed)
-        self.samples_per_step = float(setting.batch_size or self.samples / len(setting.parts))
+        if context.batch_size is not None:
+            self.sampler = Sampler(self.own, self.worker_ids, context.batch_size, self.seed)
+        self.samples_per_step = float(context.batch_size or self.samples / len(context.shards))
         if start is not None and len(start) != self.dim:
             raise ValueError(f"model.start={list(start)}: has {len(start)} entries; give {self.dim}")
         first = torch.zeros(self.dim) if start is None else torch.tensor(list(start))
-        self.start = first.to(setting.device, setting.dtype)
-        self.shares = setting.shares(len(data.train_x))
+        self.start = first.to(context.device, context.dtype)
+        self.shares = context.shares(len(data.train_x))
         self.counts: Tensor | None = None
         if data.classes is not None:
-            self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=2) for rows in setting.parts])
+            self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=2) for rows in context.shards])
 
     @cached_property
-    def everything(self) -> Any:
+    def own_samples(self) -> Any:
         """All samples of the workers here."""
         return self.margins.take(self.own)
 
-    def alone(self, w: int) -> Logistic:
+    def for_worker(self, w: int) -> Logistic:
         one, here = copy.copy(self), slice(w, w + 1)
-        one.__dict__.pop("everything", None)
+        one.__dict__.pop("own_samples", None)
         one.own, one.worker_ids = self.own[here], self.worker_ids[here]
-        one.sampler = self.sampler and self.sampler.alone(w)
+        one.sampler = self.sampler and self.sampler.for_worker(w)
         return one
 
     def init(self, generator: torch.Generator) -> Tensor:
         return self.start.clone()
 
     def batch(self, step: int) -> Any:
-        return self.everything if self.sampler is None else self.margins.take(list(self.sampler.batch(step)))
+        return self.own_samples if self.sampler is None else self.margins.take(list(self.sampler.batch(step)))
 
     def fresh(self, step: int, size: int) -> Any:
         return self.margins.take(list(with_replacement(self.own, self.worker_ids, size, self.seed, step)))
@@ -85,11 +85,11 @@ class Logistic(Problem):
         return self._regularised(*self.margins.each(batch, x), x)
 
     def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.loss_and_grad(x, self.everything)
+        return self.loss_and_grad(x, self.own_samples)
 
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         if self.sampler is not None:
-            rows = common_rows(self.parts, self.sampler.batch_size, self.seed, step)
+            rows = common_rows(self.shards, self.sampler.batch_size, self.seed, step)
             return self.loss_and_grad(x, self.margins.take([rows] * len(x)))
         each = [self.training_gradient(row) for row in x]
         return torch.stack([x.new_tensor(loss) for loss, _ in each]), torch.stack([grad for _, grad in each])
@@ -120,12 +120,12 @@ class Logistic(Problem):
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
         loss, whole, _ = self._whole(x)
-        found = {"train_loss": float(loss), **self.objective(float(whole), x)}
+        metrics = {"train_loss": float(loss), **self.objective(float(whole), x)}
         if self.test is None:
-            return found
-        train_accuracy = self.margins.right(x, self.shares)
+            return metrics
+        train_accuracy = self.margins.accuracy(x, self.shares)
         test_loss, test_accuracy = self.test.score(x)
-        return {**found, "train_accuracy": train_accuracy, "test_loss": test_loss, "test_accuracy": test_accuracy}
+        return {**metrics, "train_accuracy": train_accuracy, "test_loss": test_loss, "test_accuracy": test_accuracy}
 
 
 def signs(labels: Tensor, classes: int | None) -> Tensor:

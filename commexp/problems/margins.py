@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from commexp.problems.base import ProblemContext
-from commexp.problems.rows import SparseRows
+from commexp.problems.sparse_rows import SparseRows
 
 
 class Margins(ABC):
@@ -24,7 +24,7 @@ class Margins(ABC):
         """The samples rows_w of each worker w, for ``each``."""
 
     @abstractmethod
-    def each(self, taken: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    def each(self, batch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [W, J] -> the mean loss [W] over each worker's samples at x_w, and its gradient [W, J]."""
 
     @abstractmethod
@@ -43,18 +43,18 @@ class Margins(ABC):
     def score(self, x: Tensor) -> tuple[float, float]:
         """Mean loss, and the share of samples that are told right; whatever lies on the line is taken for -1."""
         margins = self.product(x)
-        return float(F.softplus(-margins).mean()), float(self._told_right(margins).double().mean())
+        return float(F.softplus(-margins).mean()), float(self._is_correct(margins).double().mean())
 
-    def right(self, x: Tensor, shares: Tensor) -> float:
+    def accuracy(self, x: Tensor, shares: Tensor) -> float:
         """The weight of the samples that are told right, for weights ``shares`` [m]; their mean where all are alike."""
-        right = self._told_right(self.product(x)).double()
+        right = self._is_correct(self.product(x)).double()
         return float(right.mean() if bool((shares == shares[0]).all()) else right @ shares.double())
 
-    def _told_right(self, margins: Tensor) -> Tensor:
+    def _is_correct(self, margins: Tensor) -> Tensor:
         return (margins > 0) | ((margins == 0) & self.negative)
 
 
-Padded = tuple[Tensor, Tensor]  # [W, d, J] and each sample's weight in the mean, [W, d]
+PaddedBatch = tuple[Tensor, Tensor]  # [W, d, J] and each sample's weight in the mean, [W, d]
 PADDING = 4  # times the samples themselves: what several workers' may take where they are looked at in one go
 
 
@@ -64,26 +64,26 @@ class DenseMargins(Margins):
     def __init__(self, signed: Tensor, one_by_one: bool) -> None:
         self.signed, self.one_by_one = signed, one_by_one
 
-    def take(self, rows: Sequence[Tensor]) -> Padded | list[Padded]:
+    def take(self, rows: Sequence[Tensor]) -> PaddedBatch | list[PaddedBatch]:
         """Shorter rows are filled up with weights of zero; where most would be filling, each worker's for itself."""
         longest = max(len(r) for r in rows)
         if longest * len(rows) > PADDING * sum(len(r) for r in rows):
             return [self._padded([r], len(r)) for r in rows]
         return self._padded(rows, longest)
 
-    def _padded(self, rows: Sequence[Tensor], longest: int) -> Padded:
+    def _padded(self, rows: Sequence[Tensor], longest: int) -> PaddedBatch:
         index = torch.zeros(len(rows), longest, dtype=torch.long)
         weights = self.signed.new_zeros(len(rows), longest)
         for w, r in enumerate(rows):
             index[w, : len(r)], weights[w, : len(r)] = r, 1 / len(r)
         return self.signed[index.to(self.signed.device)], weights
 
-    def each(self, taken: Padded | list[Padded], x: Tensor) -> tuple[Tensor, Tensor]:
-        if isinstance(taken, tuple) and self.one_by_one and len(x) > 1:
-            taken = [(a[None], w[None]) for a, w in zip(*taken, strict=True)]
-        if isinstance(taken, tuple):
-            return self._of(*taken, x)
-        each = [self._of(*single, row[None]) for single, row in zip(taken, x, strict=True)]
+    def each(self, batch: PaddedBatch | list[PaddedBatch], x: Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(batch, tuple) and self.one_by_one and len(x) > 1:
+            batch = [(a[None], w[None]) for a, w in zip(*batch, strict=True)]
+        if isinstance(batch, tuple):
+            return self._of(*batch, x)
+        each = [self._of(*single, row[None]) for single, row in zip(batch, x, strict=True)]
         return torch.cat([loss for loss, _ in each]), torch.cat([grad for _, grad in each])
 
     @staticmethod
@@ -108,9 +108,9 @@ class SparseMargins(Margins):
     def take(self, rows: Sequence[Tensor]) -> list[SparseMargins]:
         return [SparseMargins(self.signed[r.numpy()], self.device, self.dtype) for r in rows]
 
-    def each(self, taken: list[SparseMargins], x: Tensor) -> tuple[Tensor, Tensor]:
+    def each(self, batch: list[SparseMargins], x: Tensor) -> tuple[Tensor, Tensor]:
         each = []
-        for own, row in zip(taken, x, strict=True):
+        for own, row in zip(batch, x, strict=True):
             count = own.signed.shape[0]
             each.append(own.weighted(row.new_full((count,), 1 / count), row))
         return torch.stack([loss for loss, _ in each]), torch.stack([grad for _, grad in each])
@@ -124,15 +124,15 @@ class SparseMargins(Margins):
         return gradient.to(self.device, self.dtype)
 
 
-def make_margins(features: Any, signs: Tensor, setting: ProblemContext) -> Margins:
+def make_margins(features: Any, signs: Tensor, context: ProblemContext) -> Margins:
     """``features``: a tensor [m, J] or SparseRows. ``signs`` [m], -1 or 1."""
     margins: Margins
     if isinstance(features, SparseRows):
-        wide = torch.empty(0, dtype=setting.dtype).numpy().dtype
+        wide = torch.empty(0, dtype=context.dtype).numpy().dtype
         scaled = features.matrix.multiply(signs.numpy()[:, None]).tocsr().astype(wide)
-        margins = SparseMargins(scaled, setting.device, setting.dtype)
+        margins = SparseMargins(scaled, context.device, context.dtype)
     else:
         signed = features * signs.to(features)[:, None]
-        margins = DenseMargins(signed.to(setting.device, setting.dtype), setting.deterministic)
-    margins.negative = (signs < 0).to(setting.device)
+        margins = DenseMargins(signed.to(context.device, context.dtype), context.deterministic)
+    margins.negative = (signs < 0).to(context.device)
     return margins

@@ -16,21 +16,21 @@ class Sampler:
     A batch that reaches the end of an epoch goes on into the next one, so every batch has the same size.
     """
 
-    def __init__(self, parts: Sequence[Tensor], worker_ids: Sequence[int], batch_size: int, seed: int) -> None:
-        self.parts, self.worker_ids, self.batch_size, self.seed = parts, worker_ids, batch_size, seed
+    def __init__(self, shards: Sequence[Tensor], worker_ids: Sequence[int], batch_size: int, seed: int) -> None:
+        self.shards, self.worker_ids, self.batch_size, self.seed = shards, worker_ids, batch_size, seed
         self._orders: dict[tuple[int, int], Tensor] = {}
 
-    def alone(self, w: int) -> Sampler:
+    def for_worker(self, w: int) -> Sampler:
         """Of the ``w``-th worker here."""
         here = slice(w, w + 1)
-        return Sampler(self.parts[here], self.worker_ids[here], self.batch_size, self.seed)
+        return Sampler(self.shards[here], self.worker_ids[here], self.batch_size, self.seed)
 
     def batch(self, step: int) -> Tensor:
         """Sample indices [W, b] of local step 0, 1, ..."""
-        return torch.stack([self._rows(w, step) for w in range(len(self.parts))])
+        return torch.stack([self._rows(w, step) for w in range(len(self.shards))])
 
     def _rows(self, w: int, step: int) -> Tensor:
-        start, size = step * self.batch_size, len(self.parts[w])
+        start, size = step * self.batch_size, len(self.shards[w])
         end = start + self.batch_size
         first, last = start // size, (end - 1) // size
         if first == last:
@@ -42,22 +42,22 @@ class Sampler:
         if (w, epoch) not in self._orders:
             self._orders.pop((w, epoch - 2), None)
             g = generator(self.seed, "order", self.worker_ids[w], epoch)
-            self._orders[w, epoch] = self.parts[w][torch.randperm(len(self.parts[w]), generator=g)]
+            self._orders[w, epoch] = self.shards[w][torch.randperm(len(self.shards[w]), generator=g)]
         return self._orders[w, epoch]
 
 
-def common_rows(parts: Sequence[Tensor], size: int, seed: int, step: int) -> Tensor:
+def common_rows(shards: Sequence[Tensor], size: int, seed: int, step: int) -> Tensor:
     """The common batch of a step, the same whoever asks: sample indices [size] drawn with replacement from all of
-    ``parts``, so that on average the batch is F: with shards of unlike sizes each worker is drawn equally often."""
+    ``shards``, so that on average the batch is F: with shards of unlike sizes each worker is drawn equally often."""
     g = generator(seed, "common", step)
-    if len({len(rows) for rows in parts}) == 1:
-        return torch.randint(sum(map(len, parts)), (size,), generator=g)
-    owners = torch.randint(len(parts), (size,), generator=g).tolist()
+    if len({len(rows) for rows in shards}) == 1:
+        return torch.randint(sum(map(len, shards)), (size,), generator=g)
+    owners = torch.randint(len(shards), (size,), generator=g).tolist()
     places = torch.rand(size, generator=g, dtype=torch.float64).tolist()
-    return torch.stack([parts[n][int(place * len(parts[n]))] for n, place in zip(owners, places, strict=True)])
+    return torch.stack([shards[n][int(place * len(shards[n]))] for n, place in zip(owners, places, strict=True)])
 
 
-def with_replacement(parts: Sequence[Tensor], worker_ids: Sequence[int], size: int, seed: int, step: int) -> Tensor:
+def with_replacement(shards: Sequence[Tensor], worker_ids: Sequence[int], size: int, seed: int, step: int) -> Tensor:
     """Sample indices [W, size], each drawn from all of its worker's part, apart from what a Sampler draws."""
     streams = [generator(seed, "fresh", n, step) for n in worker_ids]
-    return torch.stack([p[torch.randint(len(p), (size,), generator=g)] for p, g in zip(parts, streams, strict=True)])
+    return torch.stack([p[torch.randint(len(p), (size,), generator=g)] for p, g in zip(shards, streams, strict=True)])

@@ -26,8 +26,8 @@ class LocalWorkers:
         for n, codec in enumerate(self.codecs):
             codec.setup(CodecContext(plan.config.seed, [n], problem.shapes))
 
-    def select(self, worker: int) -> None:
-        self.problem.turn(worker)
+    def select_worker(self, worker: int) -> None:
+        self.problem.select_worker(worker)
 
     def batches(self, worker: int) -> float:
         return self.samples[worker] / self.problem.problems[worker].samples_per_step

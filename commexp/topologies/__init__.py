@@ -6,9 +6,9 @@ x = W.matrix @ x                              # one round of gossip: [N, J]
 """
 
 from commexp.topologies.base import Topology
+from commexp.topologies.deterministic import Complete, Hypercube, Line, Ring, Star
 from commexp.topologies.exponential import Exponential, OnePeer
-from commexp.topologies.fixed import Complete, Hypercube, Line, Ring, Star
-from commexp.topologies.given import GraphFile, MatrixFile
+from commexp.topologies.from_file import GraphFile, MatrixFile
 from commexp.topologies.gossip import Gossip, Mixer
 from commexp.topologies.lattice import Grid, Ladder, Torus
 from commexp.topologies.mixing import Mixing, second_singular_value

@@ -70,13 +70,13 @@ class Topology(ABC):
         return [WEIGHTS[self.weights](graph) for graph in self.graphs(workers, seed)]
 
 
-def refuse_fewer(workers: int, least: int, shape: str) -> None:
+def require_workers(workers: int, least: int, shape: str) -> None:
     """Raises ValueError if there are fewer than ``least`` workers."""
     if workers < least:
         raise ValueError(f"workers={workers}: {shape} has {least} or more; give {least} or more")
 
 
-def linked(workers: int, pairs: np.ndarray, directed: bool = False) -> nx.Graph | nx.DiGraph:
+def graph_of_edges(workers: int, pairs: np.ndarray, directed: bool = False) -> nx.Graph | nx.DiGraph:
     """The graph of ``workers`` nodes with an edge for each row (n, m) of ``pairs``; n = m is no edge."""
     import networkx as nx
 

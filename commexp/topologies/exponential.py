@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commexp.topologies.base import Topology, linked, refuse_fewer
+from commexp.topologies.base import Topology, graph_of_edges, require_workers
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -24,9 +24,9 @@ class Exponential(Topology):
     """
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
-        refuse_fewer(workers, 2, "an exponential graph")
+        require_workers(workers, 2, "an exponential graph")
         n, hop = np.meshgrid(np.arange(workers), _hops(workers), indexing="ij")
-        return [linked(workers, np.stack([n.ravel(), (n + hop).ravel() % workers], axis=1), directed=True)]
+        return [graph_of_edges(workers, np.stack([n.ravel(), (n + hop).ravel() % workers], axis=1), directed=True)]
 
 
 @dataclass
@@ -36,9 +36,11 @@ class OnePeer(Topology):
     """
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
-        refuse_fewer(workers, 2, "a one-peer exponential graph")
+        require_workers(workers, 2, "a one-peer exponential graph")
         n = np.arange(workers)
-        return [linked(workers, np.stack([(n + h) % workers, n], axis=1), directed=True) for h in _hops(workers)]
+        return [
+            graph_of_edges(workers, np.stack([(n + h) % workers, n], axis=1), directed=True) for h in _hops(workers)
+        ]
 
 
 def _hops(workers: int) -> np.ndarray:

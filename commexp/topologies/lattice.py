@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from commexp.topologies.base import Topology, linked
+from commexp.topologies.base import Topology, graph_of_edges
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -28,7 +28,7 @@ class Grid(Topology):
             raise ValueError(f"rows={self.rows}: must not be less than 1; give 1 or more, or null for nearly a square")
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
-        return [linked(workers, _steps(_numbered(workers, self.rows), around=False))]
+        return [graph_of_edges(workers, _steps(_numbered(workers, self.rows), around=False))]
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Torus(Grid):
     """
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
-        return [linked(workers, _steps(_numbered(workers, self.rows), around=True))]
+        return [graph_of_edges(workers, _steps(_numbered(workers, self.rows), around=True))]
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Ladder(Topology):
             raise ValueError(
                 f"workers={workers}: a ladder's two rails are equally long; give {max(2, workers - 1)} or {workers + 1}"
             )
-        return [linked(workers, _steps(_numbered(workers, 2), around=False))]
+        return [graph_of_edges(workers, _steps(_numbered(workers, 2), around=False))]
 
 
 def _numbered(workers: int, rows: int | None) -> np.ndarray:

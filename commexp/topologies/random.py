@@ -17,7 +17,7 @@ DRAWS = 100
 
 
 @dataclass
-class Drawn(Topology):
+class RandomTopology(Topology):
     """Drawn anew until connected, at most 100 times; raises ValueError if none is."""
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
@@ -40,7 +40,7 @@ class Drawn(Topology):
 
 
 @dataclass
-class ErdosRenyi(Drawn):
+class ErdosRenyi(RandomTopology):
     """Each pair is linked with probability ``p``; connected as a rule where p > ln(N)/N."""
 
     p: float = 0.5
@@ -61,7 +61,7 @@ class ErdosRenyi(Drawn):
 
 
 @dataclass
-class RandomRegular(Drawn):
+class RandomRegular(RandomTopology):
     """Everyone has ``degree`` neighbours, drawn uniformly but for a vanishing error; N * degree must be even.
 
     Source: Steger and Wormald, Generating Random Regular Graphs Quickly, 1999.
@@ -94,7 +94,7 @@ class RandomRegular(Drawn):
 
 
 @dataclass
-class Geometric(Drawn):
+class Geometric(RandomTopology):
     """Workers at random places of the unit square; those within ``radius`` of one another are linked."""
 
     radius: float = 0.5

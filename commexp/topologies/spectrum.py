@@ -34,8 +34,8 @@ def second_symmetric(mixing: Mixing) -> float:
     if np.linalg.norm(across @ start) < ROUNDING * np.linalg.norm(start):
         return 0.0
     try:
-        found = eigsh(across, k=1, which="LM", v0=start, ncv=32, maxiter=60, tol=1e-9, return_eigenvectors=False)
-        return float(abs(found[0]))
+        eigenvalues = eigsh(across, k=1, which="LM", v0=start, ncv=32, maxiter=60, tol=1e-9, return_eigenvectors=False)
+        return float(abs(eigenvalues[0]))
     except ArpackNoConvergence:
         pass
     shift = 1e-10
@@ -67,8 +67,8 @@ def smallest(mixing: Mixing) -> float:
         )
     except ArpackNoConvergence:
         below = lowest_possible(mixing.matrix) - 1e-7
-        found = eigsh(mixing.matrix.tocsc(), k=1, sigma=below, v0=start, tol=1e-8, return_eigenvectors=False)
-        return float(found[0])
+        eigenvalues = eigsh(mixing.matrix.tocsc(), k=1, sigma=below, v0=start, tol=1e-8, return_eigenvectors=False)
+        return float(eigenvalues[0])
 
 
 def lowest_possible(matrix: csr_array) -> float:

@@ -12,7 +12,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from commexp.algorithms import Algorithm, AlgorithmContext
-from commexp.algorithms.decentralised.gossiping import Gossiping
+from commexp.algorithms.decentralised.base import DecentralisedMethod
 from commexp.comm import Communicator, Ledger
 from commexp.compressors import Compressor, NoCompression
 from commexp.config.messages import CONF
@@ -81,7 +81,7 @@ def go(
 
 
 def workers_of(algorithm: Algorithm) -> Vector:
-    assert isinstance(algorithm, Gossiping)
+    assert isinstance(algorithm, DecentralisedMethod)
     x: Vector = algorithm.x.numpy()
     return x
 

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from commexp.algorithms import AsyncPS
 from commexp.algorithms.asynchronous.asynchronous import Asynchronous
-from commexp.algorithms.local.local_steps import local_steps
+from commexp.algorithms.local.solver import run_local_solver
 from commexp.config.messages import UserError
 from commexp.experiment.setup import ExperimentSetup
 from commexp.problems import PerWorkerProblem
@@ -49,7 +49,7 @@ def test_one_worker_is_the_local_solver_alone(solver: str) -> None:
     x = algorithm.x.clone()
     for t in range(5):
         algorithm.round(t)
-        x = local_steps(solver, problem, x, 10 * t, 10, 0.05 / (1 + 0.1 * t))
+        x = run_local_solver(solver, problem, x, 10 * t, 10, 0.05 / (1 + 0.1 * t))
         assert torch.allclose(algorithm.x, x, rtol=1e-12, atol=1e-14)
 
 
@@ -63,7 +63,7 @@ def test_svrg_is_its_recursion() -> None:
         batch = problem.batch(s)
         there, here = (problem.loss_and_grad(p[None], batch)[1][0].clone() for p in (x, z))
         x = x - 0.1 * (there - here + full)
-    assert torch.allclose(local_steps("svrg", problem, z, 3, 4, 0.1), x, rtol=1e-12)
+    assert torch.allclose(run_local_solver("svrg", problem, z, 3, 4, 0.1), x, rtol=1e-12)
 
 
 @pytest.mark.parametrize("solver", ["sgd", "svrg"])
@@ -134,7 +134,7 @@ def test_asynchronous_svrg_of_one_worker_is_svrg() -> None:
     for t in range(14):
         algorithm.round(t)
     for epoch in range(2):
-        x = local_steps("svrg", problem, x, 6 * epoch, 6, 0.05)
+        x = run_local_solver("svrg", problem, x, 6 * epoch, 6, 0.05)
     assert torch.allclose(algorithm.x, x, rtol=1e-12)
 
 

@@ -14,7 +14,7 @@ import torch
 from experiment.test_runner import Stops, dies_in_round
 from registry import bare, plan, untimed
 
-from commexp.algorithms.coded.coded import Coded
+from commexp.algorithms.coded.base import CodedMethod
 from commexp.api import run_experiment
 from commexp.compressors import Compressor, OneBit
 from commexp.config.messages import UserError
@@ -32,8 +32,8 @@ def trial(*words: str) -> ExperimentSetup:
     return ExperimentSetup(plan(*words, "rounds=100000"), torch.device("cpu"), Run(Path("none")))
 
 
-def coded(made: ExperimentSetup) -> Coded:
-    assert isinstance(made.algorithm, Coded)
+def coded(made: ExperimentSetup) -> CodedMethod:
+    assert isinstance(made.algorithm, CodedMethod)
     return made.algorithm
 
 
@@ -72,7 +72,7 @@ def starts(made: ExperimentSetup) -> Vector:
 @cache
 def answers() -> Vector:
     """Who answers in so many rounds of FEW, [T, N]."""
-    answered = coded(trial(*FEW)).redundancy.answered
+    answered = coded(trial(*FEW)).redundancy.on_time
     return np.stack([answered(t) for t in range(DRAWS)])
 
 
@@ -293,7 +293,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         halted = run(*overrides, "rerun=true")
     assert (halted.status, halted.summary["round"]) == ("interrupted", 6)
     with monkeypatch.context() as patch:
-        patch.setattr("commexp.algorithms.coded.coded.Coded.round", dies_in_round(8, Coded))
+        patch.setattr("commexp.algorithms.coded.base.CodedMethod.round", dies_in_round(8, CodedMethod))
         with pytest.raises(KeyboardInterrupt):
             run(*overrides)
     resumed = run(*overrides)
@@ -344,7 +344,7 @@ def test_a_round_without_answers_leaves_torchs_optimiser_as_it_was(algo: str, op
     words = [f"algo.optimizer={optimizer}", f"algo.momentum={momentum}", "algo.weight_decay=0.1"]
     made = trial(*SMALL, f"algo={algo}", "compress=none", *more, *words)
     method, silent = coded(made), (0, 3)
-    method.redundancy.answered = lambda t: np.full(8, t not in silent)
+    method.redundancy.on_time = lambda t: np.full(8, t not in silent)
     x = torch.nn.Parameter(torch.from_numpy(starts(made)))
     if optimizer == "sgd":
         other: torch.optim.Optimizer = torch.optim.SGD([x], LR, momentum=momentum, weight_decay=0.1)

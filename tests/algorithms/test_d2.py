@@ -19,8 +19,8 @@ from commexp.topologies import Gossip, Hypercube, MatrixFile, Ring, Topology
 
 def least_squares() -> LeastSquares:
     data = LinReg(dim=J, samples=30).load(N, 0, torch.float64)
-    assert data.parts is not None
-    return LeastSquares(data, ProblemContext(data.parts, range(N), None, 0, CPU, torch.float64))
+    assert data.shards is not None
+    return LeastSquares(data, ProblemContext(data.shards, range(N), None, 0, CPU, torch.float64))
 
 
 def test_d2_finds_the_optimum_where_gossip_sgd_stands_beside_it() -> None:

@@ -14,7 +14,7 @@ from registry import options
 from torch import Tensor
 
 from commexp.algorithms import Choco
-from commexp.algorithms.decentralised.mixing import CompressedGossip
+from commexp.algorithms.decentralised.gossip import CompressedGossip
 from commexp.comm import Communicator
 from commexp.compressors import Sign, TopK
 from commexp.topologies import Gossip, Hypercube, Ladder, Ring, Star, Topology

@@ -36,7 +36,7 @@ from registry import options
 from torch import Tensor
 
 from commexp.algorithms import D2, DPSGD, DSGT, Algorithm, Choco, DeepStorm, ProxGTSA, ProxGTSRE, ProxGTSRO
-from commexp.algorithms.decentralised.gossiping import Gossiping
+from commexp.algorithms.decentralised.base import DecentralisedMethod
 from commexp.compressors import TopK
 from commexp.problems.logistic import Logistic
 from commexp.problems.sampler import Sampler, with_replacement
@@ -199,7 +199,7 @@ def assert_agree(algorithm: Algorithm, expected: Vector) -> None:
 
 
 def test_every_decentralised_method_has_a_reference() -> None:
-    assert set(METHODS) == {n for n in options("algo") if issubclass(class_of(n), Gossiping)}
+    assert set(METHODS) == {n for n in options("algo") if issubclass(class_of(n), DecentralisedMethod)}
 
 
 @pytest.mark.parametrize("gossip", GOSSIPS)

@@ -312,8 +312,8 @@ def test_what_compression_leaves_out_does_not_add_up() -> None:
         algorithm.setup(world)
         for t in range(steps):
             algorithm.round(t)
-        assert algorithm.unpulled is not None
-        gaps.append(float((algorithm.unpulled.mean(0) - algorithm.average).norm()))
+        assert algorithm.before_exchange is not None
+        gaps.append(float((algorithm.before_exchange.mean(0) - algorithm.average).norm()))
     assert gaps[1] < 3 * gaps[0]
 
 

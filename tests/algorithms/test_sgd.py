@@ -23,8 +23,8 @@ N, J = 5, 20
 
 def problem() -> LeastSquares:
     data = LinReg(dim=J, samples=30).load(N, 0, torch.float64)
-    assert data.parts is not None
-    return LeastSquares(data, ProblemContext(data.parts, range(N), None, 0, torch.device("cpu"), torch.float64))
+    assert data.shards is not None
+    return LeastSquares(data, ProblemContext(data.shards, range(N), None, 0, torch.device("cpu"), torch.float64))
 
 
 def context(steps: int = 40, codec: object = None, **comm: object) -> AlgorithmContext:

@@ -210,7 +210,7 @@ def test_a_tracker_that_raises_disturbs_nothing(
     when: str, run: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     peaceful = untimed(run(*SMALL).folder / "metrics.csv")
-    broken = types.SimpleNamespace(Tracker=type("Tracker", (Broken,), {"when": when}))
+    broken = types.SimpleNamespace(MlflowTracker=type("MlflowTracker", (Broken,), {"when": when}))
     monkeypatch.setattr(tracking, "import_module", lambda name: broken)
     done = run(*SMALL, "track=[mlflow]", "rerun=true")
     assert done.status == "completed"

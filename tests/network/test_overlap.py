@@ -97,7 +97,7 @@ def test_stretches() -> None:
 @pytest.mark.parametrize("algo", options("algo"))
 def test_those_methods_overlap_that_hand_on_what_is_ready(algo: str) -> None:
     algorithm = plan(f"algo={algo}").algorithm
-    assert algorithm.streams == (".ready" in inspect.getsource(type(algorithm).round))
+    assert algorithm.overlaps_gradient == (".ready" in inspect.getsource(type(algorithm).round))
 
 
 SMALL = ["rounds=4", "eval_every=2", "workers=4", "model.width=8", "network.overlap=true"]

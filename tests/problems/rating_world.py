@@ -31,11 +31,11 @@ def problem(
 ) -> Factorisation:  # fmt: skip
     data = data or world()
     partition = partition or (ByUser() if travels == "items" else Iid())
-    setting = {"batch_size": None, "deterministic": False, "dtype": torch.float64}
-    setting |= {name: fields.pop(name) for name in list(setting) if name in fields}
+    context = {"batch_size": None, "deterministic": False, "dtype": torch.float64}
+    context |= {name: fields.pop(name) for name in list(context) if name in fields}
     parts = partition.split(data, workers, SEED)
     made = MatrixFactorisation(**{"rank": RANK, "lam": LAM, "travels": travels, **fields}).problem(
-        data, ProblemContext(parts, list(range(workers)) if ids is None else ids, seed=SEED, device=CPU, **setting)
+        data, ProblemContext(parts, list(range(workers)) if ids is None else ids, seed=SEED, device=CPU, **context)
     )
     assert isinstance(made, Factorisation)
     return made

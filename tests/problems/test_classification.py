@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 
 from commexp.config.messages import UserError
-from commexp.problems import Speed, build_problem
+from commexp.problems import GradientOptions, build_problem
 from commexp.problems.classification import Classification
 from commexp.run_folder import Run
 
@@ -25,7 +25,7 @@ def made(*overrides: str, dtype: torch.dtype = torch.float64, deterministic: boo
     config = plan(*overrides)
     problem = build_problem(
         config.dataset, config.partition, config.model, W, range(W), B, 0, torch.device("cpu"), dtype, deterministic,
-        Speed(**vars(config.config.speed)),
+        GradientOptions(**vars(config.config.speed)),
     )  # fmt: skip
     assert isinstance(problem, Classification)
     return problem

@@ -24,8 +24,8 @@ from commexp.problems.base import ProblemContext
 from commexp.problems.datasets.photos import MEAN, STD, Photos, window
 from commexp.problems.feeds import Feed, InMemory, Streamed, make_feed
 from commexp.problems.feeds.base import CHUNK, CHUNK_BYTES, VECTORS
-from commexp.problems.rows import SparseRows
 from commexp.problems.sampler import Sampler
+from commexp.problems.sparse_rows import SparseRows
 from commexp.seeding import derive, generator
 
 AUGMENT = Augment(crop=2, flip=True, cutout=3)
@@ -38,7 +38,7 @@ def images(m: int = 60, augment: Augment | None = AUGMENT) -> Data:
     return Data(x[:m], y[:m], x[m:], y[m:], classes=10, mean=MEANS, std=STDS, augment=augment)
 
 
-def setting(
+def context(
     m: int, ids: Sequence[int] = range(4), b: int | None = 3, dtype: torch.dtype = torch.float32
 ) -> ProblemContext:
     return ProblemContext(list(torch.arange(m).view(4, -1)), ids, b, 7, torch.device("cpu"), dtype)
@@ -74,7 +74,7 @@ def equal(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> bool:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_batch_is_what_the_sampler_says_augmented_and_normalised(dtype: torch.dtype) -> None:
-    data, s = images(), setting(60, dtype=dtype)
+    data, s = images(), context(60, dtype=dtype)
     feed = make_feed(data, s)
     assert isinstance(feed, InMemory)
     assert (feed.samples, data.image_shape) == (60, (3, 8, 8))
@@ -93,14 +93,14 @@ def test_a_batch_is_what_the_sampler_says_augmented_and_normalised(dtype: torch.
 def test_floats_that_say_how_they_were_normalised_give_the_same_batch_as_bytes() -> None:
     raw = images()
     data = Data(normal(raw.train_x, MEANS, STDS), raw.train_y, mean=MEANS, std=STDS, augment=AUGMENT)
-    one, two = (make_feed(d, setting(60, dtype=torch.float64)).batch(2)[0] for d in (raw, data))
+    one, two = (make_feed(d, context(60, dtype=torch.float64)).batch(2)[0] for d in (raw, data))
     assert torch.allclose(one, two, atol=1e-12)
 
 
 def test_feature_vectors_pass_through() -> None:
     data = Data(torch.arange(40.0).view(20, 2), torch.arange(20.0))
     assert data.image_shape is None
-    feed = make_feed(data, setting(20))
+    feed = make_feed(data, context(20))
     x, y = feed.batch(0)
     assert x.shape == (4, 3, 2)
     assert torch.equal(x[..., 0], 2 * y)
@@ -130,7 +130,7 @@ def test_sparse_rows_give_the_same_batches_whether_unpacked_or_not(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, y = sparse(40, 9), torch.arange(40)
-    data, s = Data(x, y, x[y[:11]], y[:11]), setting(40, dtype=dtype)
+    data, s = Data(x, y, x[y[:11]], y[:11]), context(40, dtype=dtype)
     dense = make_feed(Data(x.dense(torch.float64), y, x.dense(torch.float64)[:11], y[:11]), s)
     few = make_feed(data, s)
     monkeypatch.setattr("commexp.problems.feeds.memory.DENSE_BYTES", 40 * 9 * dtype.itemsize - 1)
@@ -154,7 +154,7 @@ def test_sparse_rows_give_the_same_batches_whether_unpacked_or_not(
 def test_wide_sparse_rows_are_never_unpacked_as_a_whole() -> None:
     """As wide as RCV1: 378 MB with all zeros."""
     m, d = 2000, 47_236
-    feed = make_feed(Data(sparse(m, d), torch.arange(m)), setting(m))
+    feed = make_feed(Data(sparse(m, d), torch.arange(m)), context(m))
     assert isinstance(feed, InMemory)
     assert isinstance(feed.train_x, SparseRows)
     tracemalloc.start()
@@ -169,7 +169,7 @@ def test_wide_sparse_rows_are_never_unpacked_as_a_whole() -> None:
 
 def feeds(kind: str, paths: list[str], ids: Sequence[int]) -> Feed:
     return (
-        make_feed(images(), setting(60, ids)) if kind == "memory" else make_feed(photo_data(paths, 0), setting(24, ids))
+        make_feed(images(), context(60, ids)) if kind == "memory" else make_feed(photo_data(paths, 0), context(24, ids))
     )
 
 
@@ -210,7 +210,7 @@ def test_chunks_are_in_order_small_enough_and_evenly_spread(image: bool) -> None
     m = 2 * most + 40
     one = (1, 1, 1) if image else (1,)
     data = Data(torch.arange(float(m)).view(-1, *one), torch.arange(m), torch.zeros(5, *one), torch.arange(5))
-    feed = make_feed(data, setting(m))
+    feed = make_feed(data, context(m))
     for at_most in (None, m, m + 1):
         chunks = list(feed.train(at_most))
         assert [len(y) for _, y in chunks] == [most, most, 40]
@@ -235,10 +235,10 @@ def test_chunks_of_large_images_are_smaller() -> None:
 
 def test_evaluation_is_not_augmented() -> None:
     data = images()
-    (x, y), *rest = make_feed(data, setting(60)).train(None)
+    (x, y), *rest = make_feed(data, context(60)).train(None)
     assert not rest
     assert torch.allclose(x.double(), normal(data.train_x, MEANS, STDS), atol=1e-5)
-    (x, y), *rest = make_feed(data, setting(60)).test()
+    (x, y), *rest = make_feed(data, context(60)).test()
     assert torch.allclose(x.double(), normal(data.test_x, MEANS, STDS), atol=1e-5)
     assert torch.equal(y, data.test_y)
 
@@ -297,7 +297,7 @@ def test_fresh_samples_are_drawn_with_replacement_within_each_workers_part(kind:
 
 def test_fresh_samples_come_from_the_whole_part_evenly() -> None:
     data = Data(torch.arange(40.0).view(-1, 1), torch.arange(40))
-    feed = make_feed(data, setting(40))
+    feed = make_feed(data, context(40))
     _, y = feed.fresh(0, 20_000)
     for n in range(4):
         counts = torch.bincount(y[n] - 10 * n, minlength=10)
@@ -306,7 +306,7 @@ def test_fresh_samples_come_from_the_whole_part_evenly() -> None:
 
 
 def test_photos_are_the_same_however_many_processes_decode_them(photos: list[str]) -> None:
-    none, two = (make_feed(photo_data(photos, loaders), setting(24, b=5)) for loaders in (0, 2))
+    none, two = (make_feed(photo_data(photos, loaders), context(24, b=5)) for loaders in (0, 2))
     assert isinstance(two, Streamed)
     state = torch.get_rng_state()
     for step in (0, 1, 2, 7, 8, 3):  # 7 and 3 begin anew
@@ -325,7 +325,7 @@ def test_loader_processes_end_with_their_feed(photos: list[str]) -> None:
     before = set(multiprocessing.active_children())
     gc.disable()
     try:
-        feed = make_feed(photo_data(photos, 2), setting(24))
+        feed = make_feed(photo_data(photos, 2), context(24))
         feed.batch(0)
         feed.common(0)
         half_used = feed.train(None)
@@ -345,7 +345,7 @@ def test_loader_processes_end_with_their_feed(photos: list[str]) -> None:
 
 @pytest.mark.parametrize("augment", [True, False])
 def test_a_photo_is_as_read_by_hand(photos: list[str], augment: bool) -> None:
-    data, s = photo_data(photos, 0, augment), setting(24)
+    data, s = photo_data(photos, 0, augment), context(24)
     x, y = make_feed(data, s).batch(6)
     rows = Sampler(s.own, s.worker_ids, 3, 7).batch(6)
     assert torch.equal(y, data.train_y[rows])
@@ -432,7 +432,7 @@ def test_a_process_ends_in_peace_with_photos_on_their_way(photos: list[str]) -> 
 
 def test_what_cannot_be_fed_is_refused() -> None:
     with pytest.raises(ValueError, match=r"batch_size=null: .*; give a number"):
-        make_feed(images(), setting(60, b=None))
+        make_feed(images(), context(60, b=None))
     with pytest.raises(ValueError, match="train_x: uint8 images or Photos without mean and std"):
         Data(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4))
     with pytest.raises(ValueError, match="augment: acts on image tensors"):

@@ -16,9 +16,9 @@ N, J, D = 4, 12, 50
 
 def made(dtype: torch.dtype = torch.float64) -> tuple[LeastSquares, list[np.ndarray], list[np.ndarray]]:
     data = LinReg(dim=J, samples=D).load(N, 0, dtype)
-    assert data.parts is not None
-    problem = LeastSquares(data, ProblemContext(data.parts, range(N), None, 0, torch.device("cpu"), dtype))
-    return problem, [data.train_x[p].numpy() for p in data.parts], [data.train_y[p].numpy() for p in data.parts]
+    assert data.shards is not None
+    problem = LeastSquares(data, ProblemContext(data.shards, range(N), None, 0, torch.device("cpu"), dtype))
+    return problem, [data.train_x[p].numpy() for p in data.shards], [data.train_y[p].numpy() for p in data.shards]
 
 
 def test_loss_and_gradient_are_those_of_the_samples() -> None:
@@ -71,13 +71,13 @@ def test_start_is_that_of_a_linear_layer() -> None:
 
 def test_generator_has_the_papers_variances() -> None:
     data = LinReg(dim=100, samples=500).load(400, 0, torch.float64)
-    assert data.parts is not None
-    fits = [torch.linalg.lstsq(data.train_x[p], data.train_y[p, None]).solution.squeeze() for p in data.parts]
+    assert data.shards is not None
+    fits = [torch.linalg.lstsq(data.train_x[p], data.train_y[p, None]).solution.squeeze() for p in data.shards]
     truths = torch.stack(fits)
     shift = truths.mean(1)
     assert abs(float(shift.var()) - 5.01) < 4 * 5 * np.sqrt(2 / 399)
     assert abs(float((truths - shift[:, None]).var()) - 1.0) < 0.05
-    left = torch.cat([data.train_y[p] - data.train_x[p] @ t for p, t in zip(data.parts, fits, strict=True)])
+    left = torch.cat([data.train_y[p] - data.train_x[p] @ t for p, t in zip(data.shards, fits, strict=True)])
     assert abs(float(left.square().sum() / (400 * (500 - 100))) - 0.5) < 0.01
     assert abs(float(data.train_x.var()) - 1.0) < 0.01
 
@@ -90,10 +90,10 @@ def test_a_workers_data_do_not_depend_on_how_many_there_are() -> None:
 def test_columns_differ_and_truths_have_something_in_common() -> None:
     given = {"dim": 5, "samples": 20_000, "shift_variance": 0.0, "noise_variance": 0.0, "own_variance": 0.0}
     data = LinReg(**given, common_variance=4.0, condition=100.0).load(2, 0, torch.float64)  # type: ignore[arg-type]
-    assert data.parts is not None
+    assert data.shards is not None
     sizes = data.train_x.square().mean(0)
     assert sizes.tolist() == pytest.approx([100 ** (-j / 4) for j in range(5)], rel=0.05)
-    one, other = (torch.linalg.lstsq(data.train_x[rows], data.train_y[rows, None]).solution for rows in data.parts)
+    one, other = (torch.linalg.lstsq(data.train_x[rows], data.train_y[rows, None]).solution for rows in data.shards)
     assert torch.allclose(one, other, atol=1e-9)
     assert 0.2 < one.square().mean() < 20
     for words, says in (

@@ -18,7 +18,7 @@ from commexp.config.messages import UserError
 from commexp.problems import Data, ProblemContext
 from commexp.problems.datasets import A9A, BreastCancer, LibSVM
 from commexp.problems.models import LogisticRegression
-from commexp.problems.rows import SparseRows
+from commexp.problems.sparse_rows import SparseRows
 from commexp.run_folder import Run
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}

@@ -15,7 +15,7 @@ from registry import options, plan
 from torch import nn
 
 from commexp.problems import models
-from commexp.problems.base import ProblemContext, Speed
+from commexp.problems.base import GradientOptions, ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.gradients import ModuleGradients
 from commexp.problems.models import (
@@ -233,8 +233,10 @@ def test_the_gradient_of_an_mlp_on_vectors_is_as_derived_by_hand(way: str) -> No
     g = torch.Generator().manual_seed(2)
     x, y = torch.randn(8, 5, generator=g, dtype=torch.float64), torch.arange(8) % 3
     parts = [torch.arange(4), torch.arange(4, 8)]
-    setting = ProblemContext(parts, [0, 1], 4, 0, torch.device("cpu"), torch.float64, speed=Speed(workers=way))
-    problem = MLP([6], "tanh").problem(Data(x, y, x, y, classes=3), setting)
+    context = ProblemContext(
+        parts, [0, 1], 4, 0, torch.device("cpu"), torch.float64, speed=GradientOptions(workers=way)
+    )
+    problem = MLP([6], "tanh").problem(Data(x, y, x, y, classes=3), context)
     assert problem.dim == 5 * 6 + 6 + 6 * 3 + 3
     start = problem.init(torch.Generator().manual_seed(5))
     models = start + 0.1 * torch.randn(2, problem.dim, generator=g, dtype=torch.float64)
@@ -254,10 +256,10 @@ def test_the_gradient_of_an_mlp_on_vectors_is_as_derived_by_hand(way: str) -> No
 
 
 def test_an_mlp_needs_labels() -> None:
-    data, setting = grey()
+    data, context = grey()
     data.classes = None
     with pytest.raises(ValueError, match=r"^model=MLP: needs labelled samples; give "):
-        MLP().problem(data, setting)
+        MLP().problem(data, context)
 
 
 # pretrained -----------------------------------------------------------------------------------------------------------
@@ -293,22 +295,22 @@ def published(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> dict[
 def grey(classes: int = 3) -> tuple[Data, ProblemContext]:
     g = torch.Generator().manual_seed(3)
     x, y = torch.randn(9, 1, 8, 8, generator=g), torch.arange(9) % classes
-    setting = ProblemContext(
-        parts=[torch.arange(4), torch.arange(4, 6)],
+    context = ProblemContext(
+        shards=[torch.arange(4), torch.arange(4, 6)],
         worker_ids=[0, 1],
         batch_size=2,
         seed=0,
         device=torch.device("cpu"),
         dtype=torch.float32,
     )
-    return Data(x[:6], y[:6], x[6:], y[6:], classes), setting
+    return Data(x[:6], y[:6], x[6:], y[6:], classes), context
 
 
 @pytest.mark.parametrize("arch", [BARE, "shufflenet_v2_x1_0"])
 def test_pretrained_trains_a_head_on_fixed_features(arch: str, published: dict[str, Path]) -> None:
-    data, setting = grey()
+    data, context = grey()
     model = Pretrained(arch, weights_dir=str(published[arch].parent))
-    problem = model.problem(data, setting)
+    problem = model.problem(data, context)
     backbone = model.backbone()
     assert not backbone.training
     assert not any(p.requires_grad for p in backbone.parameters())
@@ -360,10 +362,10 @@ def test_only_small_images_are_resized() -> None:
 
 
 def test_missing_weights_are_refused_and_fetched_if_asked(published: dict[str, Path], tmp_path: Path) -> None:
-    data, setting = grey()
+    data, context = grey()
     name = published[BARE].name
     with pytest.raises(FileNotFoundError) as refusal:
-        Pretrained(BARE, weights_dir=str(tmp_path)).problem(data, setting)
+        Pretrained(BARE, weights_dir=str(tmp_path)).problem(data, context)
     assert str(refusal.value) == (
         f"model.arch={BARE}: {name} is not in {tmp_path}; give model.download=true or put it there"
     )
@@ -397,7 +399,7 @@ def test_where_weights_lie_does_not_name_the_run() -> None:
 
 @pytest.mark.parametrize("what", ["classes", "images", "channels", "test"])
 def test_data_that_pretrained_cannot_serve_are_refused(what: str) -> None:
-    data, setting = grey()
+    data, context = grey()
     if what == "classes":
         data.classes = None
     elif what == "images":
@@ -407,4 +409,4 @@ def test_data_that_pretrained_cannot_serve_are_refused(what: str) -> None:
     else:
         data.test_x = None
     with pytest.raises(ValueError, match=r"^model=Pretrained: .*images.*; give "):
-        Pretrained().problem(data, setting)
+        Pretrained().problem(data, context)

@@ -13,10 +13,10 @@ from scipy.sparse import csr_matrix
 
 from commexp.problems import Data, PerWorkerProblem, Problem, ProblemContext
 from commexp.problems.datasets import Iid
-from commexp.problems.finite import NonFiniteGuard
 from commexp.problems.logistic import Logistic
+from commexp.problems.nonfinite import NonFiniteGuard
 from commexp.problems.prox import L1
-from commexp.problems.rows import SparseRows
+from commexp.problems.sparse_rows import SparseRows
 from commexp.run_folder import Run
 
 TERMS = [{"l2": 0.3}, {"nonconvex": 0.2}, {"l2": 0.3, "nonconvex": 0.2}]
@@ -29,8 +29,8 @@ def logistic(sparse: bool = False, ids: tuple[int, ...] = (0, 1, 2), **terms: fl
     a, y = torch.from_numpy(rng.normal(size=(50, 5))), torch.from_numpy(rng.integers(2, size=50))
     x: Any = SparseRows(csr_matrix(a.numpy())) if sparse else a
     data = Data(x, y, x, y, classes=2)
-    setting = ProblemContext(Iid().split(data, 3, 0), ids, None, 0, torch.device("cpu"), torch.float64)
-    return Logistic(data, setting, None, **terms)
+    context = ProblemContext(Iid().split(data, 3, 0), ids, None, 0, torch.device("cpu"), torch.float64)
+    return Logistic(data, context, None, **terms)
 
 
 def agree(made: Problem, x: torch.Tensor) -> None:

@@ -132,8 +132,8 @@ def test_every_worker_has_users_who_have_training_ratings(tmp_path: Path) -> Non
     assert sorted(int(data.train_x.users[rows].unique()) for rows in parts) == known.tolist()
     with pytest.raises(ValueError, match=rf"^workers={len(known) + 1}: more workers than the {len(known)} users with "):
         ByUser().split(data, len(known) + 1, 0)
-    setting = ProblemContext(parts, range(len(parts)), None, 0, torch.device("cpu"), torch.float64)
-    made = MatrixFactorisation(rank=2).problem(data, setting)
+    context = ProblemContext(parts, range(len(parts)), None, 0, torch.device("cpu"), torch.float64)
+    made = MatrixFactorisation(rank=2).problem(data, context)
     assert isinstance(made, Factorisation)
     x = made.init(torch.Generator().manual_seed(0))
     assert math.isfinite(made.evaluate(x)["test_rmse"])

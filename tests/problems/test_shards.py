@@ -64,12 +64,12 @@ def test_a_fixed_choice_of_samples_weighs_workers_alike(monkeypatch: pytest.Monk
     made, parts = built("dataset=digits", "model=mlp", "model.hidden=[5]")
     problem, x = made.problem, moved(made)
     assert isinstance(problem, Classification)
-    for (rows, shares), size in ((problem.evaluated, 60), (problem.looked_at, 23)):
+    for (rows, shares), size in ((problem.evaluation_samples, 60), (problem.diagnostic_samples, 23)):
         assert len(rows) == len(rows.unique()) <= size
         assert shares is not None
         for part in parts:
             assert float(shares[torch.isin(rows, part)].sum()) == pytest.approx(1 / 5)
-    rows, shares = problem.looked_at
+    rows, shares = problem.diagnostic_samples
     assert shares is not None
     inputs = problem.feed.chosen(rows)
     each = torch.cat(
@@ -97,7 +97,7 @@ def test_equal_shards_have_the_plain_mean_to_the_last_digit() -> None:
     made = ExperimentSetup(plan("dataset=digits", "workers=3", "model=mlp"), CPU, NONE)
     problem, x = made.problem, moved(made)
     assert isinstance(problem, Classification)
-    assert problem.evaluated[1] is None
+    assert problem.evaluation_samples[1] is None
     loss, right, count = 0.0, 0, 0
     for inputs, targets in problem.feed.train(None):
         out = functional_call(problem.module, problem.layout.views(x), (inputs,))

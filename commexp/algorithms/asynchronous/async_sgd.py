@@ -89,7 +89,7 @@ class AsyncSGD(Asynchronous):
         return self.workers.batches(n) if self.asked[n] else 2.0
 
     def work(self, n: int) -> Tensor:
-        self.workers.select(n)
+        self.workers.select_worker(n)
         problem = self.context.problem
         if self.asked[n]:
             return problem.local_gradient(self.snapshot[None])[1][0].clone()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.base import Algorithm, AlgorithmContext, WorkItem
-from commexp.algorithms.local.local_steps import check_solver, local_steps
+from commexp.algorithms.local.solver import check_solver, run_local_solver
 from commexp.compressors import Message
 from commexp.state import under_prefix, with_prefix
 
@@ -28,7 +28,7 @@ class Asynchronous(Algorithm):
     has waited longest, and answers. A worker that has an answer does its work and sends a message; nobody waits unless
     the method says so.
 
-    ``solver``: what a step of a worker is, see local_steps. Its rate is lr / (1 + decay c/N), c the messages that the
+    ``solver``: what a step of a worker is, see local_solver. Its rate is lr / (1 + decay c/N), c the messages that the
     server had had when it sent x_n: one clock for all, because workers whose rates differ pull x towards their own
     optimum. ``iterations``: p, steps between two messages; or as many as fit into ``slice`` seconds of computing at
     the worker's speed. ``shares``: pi_n, 1/N each (equal) or by the workers' samples.
@@ -103,9 +103,9 @@ class Asynchronous(Algorithm):
 
     def local(self, n: int, x: Tensor) -> Tensor:
         """x [J] after worker n's next local steps from there, [J]."""
-        self.workers.select(n)
+        self.workers.select_worker(n)
         rate = self.rate(self.messages_received[n])
-        moved = local_steps(self.solver, self.context.problem, x, self.done[n], self.steps[n], rate)
+        moved = run_local_solver(self.solver, self.context.problem, x, self.done[n], self.steps[n], rate)
         self.done[n] += self.steps[n]
         return moved
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commexp.algorithms.base import Redundancy
-from commexp.algorithms.coded.coded import Coded
+from commexp.algorithms.coded.base import CodedMethod
 from commexp.allocations import decoding
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class ExactCoding(Coded):
+class ExactCoding(CodedMethod):
     """Every subset lies with d workers, and B is the allocation's code. Every round:
 
         l_n = sum_{k held by n} B[n, k] grad f_k(x)
@@ -24,7 +24,7 @@ class ExactCoding(Coded):
 
     A round is closed after the ``first`` N - d + 1 answers, which suffice whoever they are (null: so many); late
     workers are waited for where fewer are on time. With fewer, or a ``deadline``, a round in which no such a can be
-    had passes without a step. Goes with allocation=fractional or cyclic. The other fields: see Coded.
+    had passes without a step. Goes with allocation=fractional or cyclic. The other fields: see CodedMethod.
     Source: Tandon, Lei, Dimakis and Karampatziakis, arXiv 1612.03301, algorithms 1 and 2.
     """
 
@@ -32,9 +32,11 @@ class ExactCoding(Coded):
         self.code = redundancy.code()
         return self.code
 
-    def closing_rule(self, held: Assignment) -> tuple[int | None, float | None]:
-        return (held.workers - int(held.copies.min()) + 1 if self.first is None else self.first), self.deadline
+    def closing_rule(self, assignment: Assignment) -> tuple[int | None, float | None]:
+        return (
+            assignment.workers - int(assignment.copies.min()) + 1 if self.first is None else self.first
+        ), self.deadline
 
     def weights(self, answered: np.ndarray) -> np.ndarray | None:
-        found = decoding(self.code, answered)
-        return None if found is None else found / self.redundancy.held.subsets
+        weights = decoding(self.code, answered)
+        return None if weights is None else weights / self.redundancy.assignment.subsets

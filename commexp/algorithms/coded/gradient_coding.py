@@ -8,12 +8,12 @@ from typing import Optional
 import numpy as np
 
 from commexp.algorithms.base import Redundancy
-from commexp.algorithms.coded.coded import Coded
+from commexp.algorithms.coded.base import CodedMethod
 from commexp.allocations import scaled
 
 
 @dataclass
-class GradientCoding(Coded):
+class GradientCoding(CodedMethod):
     """Subset k lies with d_k workers, each of which fails to answer with probability p. Every round:
 
         l_n = sum_{k held by n} grad f_k(x) / (d_k (1 - p))
@@ -22,7 +22,7 @@ class GradientCoding(Coded):
     C = ``onebit``: 1-bit gradient coding (Li and Skoglund, arXiv 2403.14716); C = ``none``: stochastic gradient coding
     (Bitar, Wootters and El Rouayheb, arXiv 1905.05383); any other compressor, too. ``p``: null takes the share of late
     workers from the straggler model, or 1 - first/N where ``first`` is given. With a deadline p must be given. The
-    other fields: see Coded.
+    other fields: see CodedMethod.
     """
 
     p: Optional[float] = None  # noqa: UP045
@@ -35,12 +35,12 @@ class GradientCoding(Coded):
             raise ValueError("p=null: how many come too late for a deadline is not known; give their share")
 
     def coefficients(self, redundancy: Redundancy) -> np.ndarray:
-        workers, p = redundancy.held.workers, self.p
+        workers, p = redundancy.assignment.workers, self.p
         if p is None:
-            p = redundancy.late if self.first is None else 1 - self.first / workers
+            p = redundancy.late_share if self.first is None else 1 - self.first / workers
         if not p < 1:
             raise ValueError("straggler: everyone is always late; give fewer, or straggler=none")
-        return scaled(redundancy.held, p)
+        return scaled(redundancy.assignment, p)
 
     def weights(self, answered: np.ndarray) -> np.ndarray | None:
-        return answered / self.redundancy.held.subsets if answered.any() else None
+        return answered / self.redundancy.assignment.subsets if answered.any() else None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from commexp.algorithms.decentralised.base import check_gamma
 from commexp.algorithms.decentralised.dpsgd import DPSGD
-from commexp.algorithms.decentralised.gossiping import check_gamma
 
 
 @dataclass

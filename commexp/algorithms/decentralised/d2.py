@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.decentralised.gossiping import Gossiping, check_lr
-from commexp.algorithms.schedule import Schedule
+from commexp.algorithms.decentralised.base import DecentralisedMethod, check_lr
+from commexp.algorithms.gradient.schedule import Schedule
 
 ROUNDING = 1e-9
 
 
 @dataclass
-class D2(Gossiping):
+class D2(DecentralisedMethod):
     """Every round, on every worker n, with g_n the gradient of its batch at x_n:
 
         psi_n  <- x_n - lr_t g_n
@@ -27,7 +27,7 @@ class D2(Gossiping):
     lr: float = 0.1
     schedule: Schedule = field(default_factory=Schedule)
     compressible = False
-    compressed_by = "choco"
+    compressible_alternative = "choco"
     rows = ("x", "psi")
 
     def __post_init__(self) -> None:
@@ -36,7 +36,7 @@ class D2(Gossiping):
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.psi = self.x
-        self.begin_mixing()
+        self.start_gossip()
         mixer = context.comm.mixer
         if mixer is None:
             return

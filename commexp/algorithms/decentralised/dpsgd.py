@@ -8,28 +8,28 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.decentralised.gossiping import Gossiping
-from commexp.algorithms.training import Training
+from commexp.algorithms.decentralised.base import DecentralisedMethod
+from commexp.algorithms.gradient.base import GradientMethod
 from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
-class DPSGD(Gossiping, Training):
+class DPSGD(DecentralisedMethod, GradientMethod):
     """Every round, on every worker n:
 
         x_n <- W^K x_n - lr_t u_n           u_n: the optimiser's direction on the gradient at x_n before the mixing
 
-    W: the topology's weights. The fields: see Training; each worker has an optimiser of its own.
+    W: the topology's weights. The fields: see GradientMethod; each worker has an optimiser of its own.
     Source: Lian et al., arXiv 1705.09056, algorithm 1.
     """
 
     compressible = False
-    compressed_by = "choco"
+    compressible_alternative = "choco"
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.update = self.make_optimizer()
-        self.begin_mixing()
+        self.start_gossip()
 
     def moved(self, t: int) -> Tensor:
         """x_n - lr_t u_n, [W, J]."""

@@ -8,13 +8,13 @@ from typing import Optional
 
 from torch import Tensor
 
-from commexp.algorithms.decentralised.recursive import Recursive
+from commexp.algorithms.decentralised.recursive_tracking import RecursiveTracking
 
 
 @dataclass
-class ProxGTSRE(Recursive):
+class ProxGTSRE(RecursiveTracking):
     """The large batch of every ``q`` rounds is all of a worker's m samples; q = null: sqrt(N m), the paper's, for
-    which b = max(1, sqrt(m / N)) samples between are enough. All else: see Recursive.
+    which b = max(1, sqrt(m / N)) samples between are enough. All else: see RecursiveTracking.
     Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 4. Raises ValueError if q is below 1.
     """
 

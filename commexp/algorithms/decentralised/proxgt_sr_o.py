@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.algorithms.decentralised.recursive import Recursive
+from commexp.algorithms.decentralised.recursive_tracking import RecursiveTracking
 
 
 @dataclass
-class ProxGTSRO(Recursive):
-    """The large batch of every ``q`` rounds is ``large_batch`` = B fresh samples. All else: see Recursive.
+class ProxGTSRO(RecursiveTracking):
+    """The large batch of every ``q`` rounds is ``large_batch`` = B fresh samples. All else: see RecursiveTracking.
     Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 3. Raises ValueError if q or large_batch is below 1.
     """
 

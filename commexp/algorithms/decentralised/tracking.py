@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.decentralised.gossiping import Gossiping, check_gamma, check_lr
-from commexp.algorithms.schedule import Schedule
+from commexp.algorithms.decentralised.base import DecentralisedMethod, check_gamma, check_lr
+from commexp.algorithms.gradient.schedule import Schedule
 
 
 @dataclass
-class GradientTracking(Gossiping):
+class GradientTracking(DecentralisedMethod):
     """Every round t, on every worker n, for  min (1/N) sum_n f_n(x) + h(x),  with y_n = v_n = 0 before the first:
 
         v_n    the estimate of grad f_n(x_n) that makes the method
@@ -44,7 +44,7 @@ class GradientTracking(Gossiping):
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.y, self.v = torch.zeros_like(self.x), torch.zeros_like(self.x)
-        self.begin_mixing()
+        self.start_gossip()
 
     @abstractmethod
     def estimate(self, t: int) -> Tensor:

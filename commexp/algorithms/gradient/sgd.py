@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.training import Training
+from commexp.algorithms.gradient.base import GradientMethod
 from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
-class SGD(Training):
+class SGD(GradientMethod):
     """Every round, on every worker n = 1..N with weight w_n = 1/N:
 
         g_n = grad f_n(x)                           one batch
@@ -23,10 +23,10 @@ class SGD(Training):
 
     or AdamW's step on g. All workers hold the same x, so it is kept once, [J], and seen as [W, J] without copies. With
     C = identity this is dense data-parallel SGD; with Top-k and error feedback, sparsified SGD with memory
-    (arXiv 1809.07599); with RegTop-k, arXiv 2501.05633, algorithm 1. The fields: see Training.
+    (arXiv 1809.07599); with RegTop-k, arXiv 2501.05633, algorithm 1. The fields: see GradientMethod.
     """
 
-    streams = True
+    overlaps_gradient = True
 
     def setup(self, context: AlgorithmContext) -> None:
         self.context = context

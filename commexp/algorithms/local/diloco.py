@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.local.local import LocalMethod
-from commexp.algorithms.optimizer import Optimizer
+from commexp.algorithms.gradient.optimizer import Optimizer
+from commexp.algorithms.local.base import LocalMethod
 from commexp.state import under_prefix, with_prefix
 
 

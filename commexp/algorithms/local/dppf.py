@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.local.consensus import SoftConsensus
+from commexp.algorithms.local.soft_consensus import SoftConsensus
 
 
 @dataclass

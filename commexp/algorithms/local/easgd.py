@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.local.consensus import SoftConsensus
+from commexp.algorithms.local.soft_consensus import SoftConsensus
 
 
 @dataclass

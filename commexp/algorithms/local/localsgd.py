@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from commexp.algorithms.local.local import LocalMethod
+from commexp.algorithms.local.base import LocalMethod
 
 
 @dataclass

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.algorithms.local.chosen import ChosenCentre
+from commexp.algorithms.local.non_average import NonAverageConsensus
 
 
 @dataclass
-class LSGD(ChosenCentre):
+class LSGD(NonAverageConsensus):
     """Soft consensus with x_C the x_n of the leader, the worker whose training loss is lowest: the mean over the
     round's local batches (which loss is ours to choose). The losses go to everyone, then the leader's model does.
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.local.chosen import ChosenCentre
-from commexp.algorithms.training import row_norms
+from commexp.algorithms.gradient.base import row_norms
+from commexp.algorithms.local.non_average import NonAverageConsensus
 from commexp.compressors import NoCompression
 
 
 @dataclass
-class MGRAWA(ChosenCentre):
+class MGRAWA(NonAverageConsensus):
     """Soft consensus with x_C = sum_n w_n x_n, w_n proportional to 1 / h_n; h_n is the norm of the gradient at x_n on
     one random batch that is the same for all workers, smoothed over rounds t = 1, 2, ...
 

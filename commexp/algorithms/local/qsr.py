@@ -28,12 +28,12 @@ class QSR(LocalSGD):
             raise ValueError(f"growth={self.growth}: must be positive; give about the learning rate, such as 0.1")
 
     def lengths(self, steps: int) -> list[int]:
-        found: list[int] = []
+        lengths: list[int] = []
         done = 0
         while done < steps:
-            found.append(min(self._length(done, steps), steps - done))
-            done += found[-1]
-        return found
+            lengths.append(min(self._length(done, steps), steps - done))
+            done += lengths[-1]
+        return lengths
 
     def _length(self, done: int, steps: int) -> int:
         rate = self.lr * self.schedule.factor(done, steps)

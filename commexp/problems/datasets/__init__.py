@@ -12,7 +12,8 @@ from commexp.problems.datasets.images import ImageSet
 from commexp.problems.datasets.libsvm import LibSVM
 from commexp.problems.datasets.linreg import LinReg
 from commexp.problems.datasets.mnist import MNIST
-from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Natural, Partition, RandomShares
+from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Partition, RandomShares
+from commexp.problems.datasets.partition import NaturalPartition as Natural
 from commexp.problems.datasets.photos import Photos
 from commexp.problems.datasets.toy import Toy
 from commexp.problems.ratings.movielens import MovieLens

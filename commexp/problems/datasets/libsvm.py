@@ -92,7 +92,7 @@ class LibSVM(Dataset):
         try:
             parts = train_test_split(rows, test_size=self.test, random_state=0, stratify=samples.labels)
         except ValueError as error:
-            if single := labels.alone():
+            if single := labels.single():
                 wrong = f"{single} is the only one of its class, which cannot be in both sets"
                 raise ValueError(f"{wrong}; remove that line, or give dataset.test_path") from error
             raise ValueError(
@@ -132,7 +132,7 @@ class Labels:
         """The same of the first sample after ``number`` different labels."""
         return self.at(int(np.sort(self.first)[number]))
 
-    def alone(self) -> str:
+    def single(self) -> str:
         """The same of a sample that has its label for itself, or nothing."""
         rows = self.first[[np.count_nonzero(self.of == value) == 1 for value in self.values]]
         return self.at(int(rows.min())) if len(rows) else ""

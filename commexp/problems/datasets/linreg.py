@@ -60,4 +60,4 @@ class LinReg(Dataset):
             features.append(x)
             targets.append(x @ truth + math.sqrt(self.noise_variance) * normal(self.samples))
         parts = list(torch.arange(workers * self.samples).view(workers, -1))
-        return Data(torch.cat(features), torch.cat(targets), parts=parts)
+        return Data(torch.cat(features), torch.cat(targets), shards=parts)

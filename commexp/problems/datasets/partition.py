@@ -23,8 +23,8 @@ class Partition(ABC):
         m = len(data.train_x)
         if workers > m:
             raise ValueError(f"workers={workers}: more workers than the {m} training samples; give at most {m}")
-        parts = self.shares(data, workers, numpy_generator(seed, "partition"))
-        return [torch.from_numpy(np.sort(p)).long() for p in _no_empty(parts)]
+        shards = self.shares(data, workers, numpy_generator(seed, "partition"))
+        return [torch.from_numpy(np.sort(p)).long() for p in _no_empty(shards)]
 
     @abstractmethod
     def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
@@ -40,12 +40,12 @@ class Iid(Partition):
 
 
 @dataclass
-class Natural(Partition):
+class NaturalPartition(Partition):
     """As the dataset itself assigns its samples; in contiguous equal blocks where it assigns none."""
 
     def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
-        if data.parts is not None:
-            return [p.numpy() for p in data.parts]
+        if data.shards is not None:
+            return [p.numpy() for p in data.shards]
         return np.array_split(np.arange(len(data.train_x)), workers)
 
 
@@ -120,11 +120,11 @@ def _labels(data: Data, name: str) -> np.ndarray:
     return data.train_y.numpy()
 
 
-def _no_empty(parts: Shares) -> Shares:
+def _no_empty(shards: Shares) -> Shares:
     """An empty worker takes one sample from the largest share."""
-    parts = list(parts)
-    for i, part in enumerate(parts):
+    shards = list(shards)
+    for i, part in enumerate(shards):
         if len(part) == 0:
-            giver = max(range(len(parts)), key=lambda j: len(parts[j]))
-            parts[i], parts[giver] = parts[giver][-1:], parts[giver][:-1]
-    return parts
+            giver = max(range(len(shards)), key=lambda j: len(shards[j]))
+            shards[i], shards[giver] = shards[giver][-1:], shards[giver][:-1]
+    return shards

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder
 
 PARTS = ("train", "val")
-STRETCH = 1000  # files looked at in one go
+GROUP = 1000  # files looked at in one go
 #: of ImageNet's training images, on the 0..1 scale
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TRIES = 10
@@ -125,7 +125,7 @@ def _opened(folder: Path) -> ImageFolder:
 
 def _sum(folder: Path, paths: Sequence[str]) -> str:
     """Raises OSError for a file that cannot be looked at."""
-    pieces = [paths[i : i + STRETCH] for i in range(0, len(paths), STRETCH)]
+    pieces = [paths[i : i + GROUP] for i in range(0, len(paths), GROUP)]
     start = len(os.path.join(folder, ""))
 
     def described(piece: Sequence[str]) -> str:

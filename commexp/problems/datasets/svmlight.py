@@ -20,7 +20,7 @@ import torch
 
 from commexp.files import number, reading, text_lines
 from commexp.problems.data import Data
-from commexp.problems.rows import SparseRows
+from commexp.problems.sparse_rows import SparseRows
 
 PAGE = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/"
 EXAMPLE = "-1 3:0.5 7:1"

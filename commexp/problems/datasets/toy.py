@@ -22,4 +22,4 @@ class Toy(Dataset):
         if workers != 2:
             raise ValueError(f"workers={workers}: the toy has two workers; give workers=2")
         x = torch.tensor([[self.size, 1.0], [-self.size, 1.0]], dtype=dtype)
-        return Data(x, torch.ones(2, dtype=dtype), parts=[torch.tensor([0]), torch.tensor([1])])
+        return Data(x, torch.ones(2, dtype=dtype), shards=[torch.tensor([0]), torch.tensor([1])])

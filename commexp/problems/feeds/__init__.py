@@ -10,9 +10,9 @@ from commexp.problems.feeds.memory import InMemory
 from commexp.problems.feeds.streamed import Streamed
 
 
-def make_feed(data: Data, setting: ProblemContext) -> Feed:
+def make_feed(data: Data, context: ProblemContext) -> Feed:
     """InMemory for tensors and SparseRows, Streamed for Photos. Raises ValueError for full batches."""
-    return Streamed(data, setting) if isinstance(data.train_x, Photos) else InMemory(data, setting)
+    return Streamed(data, context) if isinstance(data.train_x, Photos) else InMemory(data, context)
 
 
 __all__ = ["Chunk", "Feed", "InMemory", "Streamed", "make_feed"]

@@ -22,30 +22,30 @@ Chunk = tuple[Tensor, Tensor]
 
 
 class Feed(ABC):
-    """Samples of ``data`` for the workers of ``setting``; inputs have its dtype and lie, with targets, on its device.
+    """Samples of ``data`` for the workers of ``context``; inputs have its dtype and lie, with targets, on its device.
 
     ``samples``: m, the training samples over all workers. What is drawn depends on the seed, the worker and the step
     alone: not on W or P, on what was asked for before, or on how many processes decode.
     """
 
-    def __init__(self, data: Data, setting: ProblemContext) -> None:
-        if setting.batch_size is None:
+    def __init__(self, data: Data, context: ProblemContext) -> None:
+        if context.batch_size is None:
             raise ValueError("batch_size=null: these data are fed in mini-batches; give a number such as 16")
         self.samples = len(data.train_x)
-        self.setting, self.batch_size = setting, setting.batch_size
-        self.sampler = Sampler(setting.own, setting.worker_ids, self.batch_size, setting.seed)
+        self.context, self.batch_size = context, context.batch_size
+        self.sampler = Sampler(context.own, context.worker_ids, self.batch_size, context.seed)
         self.train_y, self.test_y = data.train_y, data.test_y
         self.scale = self.shift = None
         if data.mean is not None and data.std is not None:  # (x / 255 - mean) / std = scale x + shift
             mean, std = (t.to(torch.float64) for t in (data.mean, data.std))
-            place = {"device": setting.device, "dtype": setting.dtype}
+            place = {"device": context.device, "dtype": context.dtype}
             self.scale, self.shift = (1 / (255 * std)).to(**place), (-mean / std).to(**place)  # type: ignore[call-overload]
 
-    def alone(self, w: int) -> Feed:
+    def for_worker(self, w: int) -> Feed:
         """Of the same samples, for the ``w``-th worker here alone."""
         one = copy.copy(self)
-        one.setting = replace(self.setting, worker_ids=self.setting.worker_ids[w : w + 1])
-        one.sampler = self.sampler.alone(w)
+        one.context = replace(self.context, worker_ids=self.context.worker_ids[w : w + 1])
+        one.sampler = self.sampler.for_worker(w)
         return one
 
     @abstractmethod
@@ -73,13 +73,13 @@ class Feed(ABC):
 
     def own(self, worker: int) -> Iterator[Chunk]:
         """All training samples of the ``worker``-th worker here, chunk by chunk; not augmented."""
-        return self._chunks(True, self.setting.own[worker])
+        return self._chunks(True, self.context.own[worker])
 
     def fresh(self, step: int, size: int) -> Chunk:
         """Inputs [W, size, ...] and targets [W, size], drawn with replacement from each worker's samples; not
         augmented."""
-        setting = self.setting
-        rows = with_replacement(setting.own, setting.worker_ids, size, setting.seed, step)
+        context = self.context
+        rows = with_replacement(context.own, context.worker_ids, size, context.seed, step)
         x, y = (torch.cat(each) for each in zip(*self._chunks(True, rows.flatten()), strict=True))
         return x.view(*rows.shape, *x.shape[1:]), y.view(rows.shape)
 
@@ -89,14 +89,14 @@ class Feed(ABC):
 
     def _split(self, rows: Tensor, one: torch.Size | tuple[int, ...]) -> Iterable[Tensor]:
         """``rows`` in chunks, for inputs of shape ``one`` each."""
-        each = max(1, torch.Size(one).numel() * self.setting.dtype.itemsize)
+        each = max(1, torch.Size(one).numel() * self.context.dtype.itemsize)
         most = CHUNK if len(one) > 1 else VECTORS
         return torch.split(rows, max(1, min(most, CHUNK_BYTES // each))) if len(rows) else ()
 
     def _normalise(self, x: Tensor) -> Tensor:
         """uint8 [n, C, H, W] -> floats, by mean and std; floats pass."""
         if x.dtype != torch.uint8:
-            return x.to(self.setting.dtype)
+            return x.to(self.context.dtype)
         assert self.scale is not None
         assert self.shift is not None
-        return x.to(self.setting.dtype).mul_(self.scale.view(-1, 1, 1)).add_(self.shift.view(-1, 1, 1))
+        return x.to(self.context.dtype).mul_(self.scale.view(-1, 1, 1)).add_(self.shift.view(-1, 1, 1))

@@ -10,8 +10,8 @@ from torch import Tensor
 from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.datasets.photos import Photos
-from commexp.problems.feeds.arriving import Arriving, Key
 from commexp.problems.feeds.base import Chunk, Feed
+from commexp.problems.feeds.prefetch import Key, Prefetcher
 from commexp.problems.sampler import Sampler, common_rows
 from commexp.seeding import derive
 
@@ -19,27 +19,27 @@ from commexp.seeding import derive
 class Streamed(Feed):
     """Photos, decoded ahead of time by ``Photos.loaders`` processes (0: by this one, when asked for)."""
 
-    def __init__(self, data: Data, setting: ProblemContext) -> None:
-        super().__init__(data, setting)
+    def __init__(self, data: Data, context: ProblemContext) -> None:
+        super().__init__(data, context)
         assert isinstance(data.train_x, Photos)
         self.train_x: Photos = data.train_x
         self.test_x: Photos | None = data.test_x
-        everyones = partial(_common_keys, setting.parts, self.batch_size, setting.seed)
-        self._own, self._common = self._arriving(), Arriving(self.train_x, everyones, setting.device)
+        everyones = partial(_common_keys, context.shards, self.batch_size, context.seed)
+        self._own, self._common = self._arriving(), Prefetcher(self.train_x, everyones, context.device)
 
-    def _arriving(self) -> Arriving:
-        own = partial(_own_keys, self.sampler, self.setting, self.train_x.augment)
-        return Arriving(self.train_x, own, self.setting.device)
+    def _arriving(self) -> Prefetcher:
+        own = partial(_own_keys, self.sampler, self.context, self.train_x.augment)
+        return Prefetcher(self.train_x, own, self.context.device)
 
-    def alone(self, w: int) -> Streamed:
-        one = super().alone(w)
+    def for_worker(self, w: int) -> Streamed:
+        one = super().for_worker(w)
         assert isinstance(one, Streamed)
         one._own = one._arriving()
         return one
 
     def batch(self, step: int) -> Chunk:
         x, y = self._chunk(self.train_x, *self._own(step))
-        shape = len(self.setting.worker_ids), self.batch_size
+        shape = len(self.context.worker_ids), self.batch_size
         return x.view(*shape, *x.shape[1:]), y.view(*shape)
 
     def common(self, step: int) -> Chunk:
@@ -50,14 +50,14 @@ class Streamed(Feed):
         if photos is None or not len(rows):
             return
         chunks = list(self._split(rows, photos.shape[1:]))
-        line = Arriving(
-            photos, lambda i: [(index, None) for index in chunks[i].tolist()], self.setting.device, len(chunks)
+        line = Prefetcher(
+            photos, lambda i: [(index, None) for index in chunks[i].tolist()], self.context.device, len(chunks)
         )
         for i in range(len(chunks)):
             yield self._chunk(photos, *line(i))
 
     def _chunk(self, photos: Photos, pixels: Tensor, rows: Tensor) -> Chunk:
-        device = self.setting.device
+        device = self.context.device
         x = self._normalise(pixels.to(device, non_blocking=True))
         return x, photos.labels[rows].to(device)
 
@@ -66,13 +66,13 @@ def _plain_keys(chunks: Sequence[Tensor], i: int) -> list[Key]:
     return [(index, None) for index in chunks[i].tolist()]
 
 
-def _common_keys(parts: Sequence[Tensor], batch_size: int, seed: int, step: int) -> list[Key]:
-    return [(index, None) for index in common_rows(parts, batch_size, seed, step).tolist()]
+def _common_keys(shards: Sequence[Tensor], batch_size: int, seed: int, step: int) -> list[Key]:
+    return [(index, None) for index in common_rows(shards, batch_size, seed, step).tolist()]
 
 
-def _own_keys(sampler: Sampler, setting: ProblemContext, augment: bool, step: int) -> list[Key]:
+def _own_keys(sampler: Sampler, context: ProblemContext, augment: bool, step: int) -> list[Key]:
     return [
-        (index, derive(setting.seed, "augment", worker, step, position) if augment else None)
-        for worker, rows in zip(setting.worker_ids, sampler.batch(step).tolist(), strict=True)
+        (index, derive(context.seed, "augment", worker, step, position) if augment else None)
+        for worker, rows in zip(context.worker_ids, sampler.batch(step).tolist(), strict=True)
         for position, index in enumerate(rows)
     ]

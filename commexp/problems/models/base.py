@@ -19,13 +19,13 @@ class Model(ABC):
 
     full_batch: ClassVar[bool] = False
 
-    def pools(self, data: Data, parts: Sequence[Tensor]) -> list[int]:
-        """Of how many samples each worker's batches are drawn; ``parts``: those that it has."""
-        return [len(rows) for rows in parts]
+    def pools(self, data: Data, shards: Sequence[Tensor]) -> list[int]:
+        """Of how many samples each worker's batches are drawn; ``shards``: those that it has."""
+        return [len(rows) for rows in shards]
 
     @abstractmethod
-    def problem(self, data: Data, setting: ProblemContext) -> Problem:
-        """Raises ValueError for data or a setting that this model cannot serve."""
+    def problem(self, data: Data, context: ProblemContext) -> Problem:
+        """Raises ValueError for data or a context that this model cannot serve."""
 
 
 class ImageModel(Model):
@@ -36,14 +36,14 @@ class ImageModel(Model):
         """A freshly made module for images of ``shape`` (C, H, W); draws its first values from torch's global
         generator, which the caller has seeded. Raises ValueError for images that it cannot take."""
 
-    def problem(self, data: Data, setting: ProblemContext) -> Problem:
+    def problem(self, data: Data, context: ProblemContext) -> Problem:
         name = type(self).__name__
         shape, classes = data.image_shape, data.classes
         if classes is None or shape is None:
             raise ValueError(f"model={name}: needs labelled images; give dataset=digits, or the dataset's own model")
-        return Classification(lambda: self.module(shape, classes), data, setting)
+        return Classification(lambda: self.module(shape, classes), data, context)
 
 
-def refuse_mini_batches(setting: ProblemContext) -> None:
-    if setting.batch_size is not None:
-        raise ValueError(f"batch_size={setting.batch_size}: this model takes full-batch gradients; give null")
+def refuse_mini_batches(context: ProblemContext) -> None:
+    if context.batch_size is not None:
+        raise ValueError(f"batch_size={context.batch_size}: this model takes full-batch gradients; give null")

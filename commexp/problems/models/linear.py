@@ -16,11 +16,11 @@ from commexp.problems.models.base import Model, refuse_mini_batches
 class LinearRegression(Model):
     """Least squares, full-batch gradients from Gram matrices, optimum in closed form."""
 
-    def problem(self, data: Data, setting: ProblemContext) -> Problem:
-        refuse_mini_batches(setting)
+    def problem(self, data: Data, context: ProblemContext) -> Problem:
+        refuse_mini_batches(context)
         if data.train_x.ndim != 2 or not data.train_y.is_floating_point():
             raise ValueError("model=linear_regression: needs feature vectors and real targets; give dataset=linreg")
-        return LeastSquares(data, setting)
+        return LeastSquares(data, context)
 
 
 @dataclass
@@ -39,11 +39,11 @@ class LogisticRegression(Model):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative; give 0 or more")
 
-    def problem(self, data: Data, setting: ProblemContext) -> Problem:
+    def problem(self, data: Data, context: ProblemContext) -> Problem:
         two = data.classes == 2 or (data.classes is None and bool((data.train_y.abs() == 1).all()))
         if data.third_class and data.train_x.ndim == 2:
             wrong = f"{data.third_class} is the third, and model=logistic_regression tells two apart"
             raise ValueError(f"{wrong}; give a file with two labels, or model=mlp")
         if data.train_x.ndim != 2 or not two:
             raise ValueError("model=logistic_regression: needs feature vectors and two classes; give dataset=a9a")
-        return Logistic(data, setting, self.start, self.l2, self.nonconvex)
+        return Logistic(data, context, self.start, self.l2, self.nonconvex)

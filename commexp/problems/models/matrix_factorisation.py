@@ -47,14 +47,14 @@ class MatrixFactorisation(Model):
         if not self.start > 0:
             raise ValueError(f"start={self.start}: must be positive, since no step leads away from zero; give 0.1")
 
-    def pools(self, data: Data, parts: Sequence[Tensor]) -> list[int]:
+    def pools(self, data: Data, shards: Sequence[Tensor]) -> list[int]:
         """Where the items' factors travel, a sample is a user."""
         if self.travels == "all":
-            return super().pools(data, parts)
+            return super().pools(data, shards)
         users = data.train_x.users
-        return [int((torch.bincount(users[rows]) > 0).sum()) for rows in parts]
+        return [int((torch.bincount(users[rows]) > 0).sum()) for rows in shards]
 
-    def problem(self, data: Data, setting: ProblemContext) -> Problem:
+    def problem(self, data: Data, context: ProblemContext) -> Problem:
         if not isinstance(data.train_x, Ratings):
             raise ValueError("model=matrix_factorisation: needs ratings; give dataset=ratings, movielens or netflix")
-        return FORMS[self.travels](data, setting, self.rank, self.lam, self.bias, self.start)
+        return FORMS[self.travels](data, context, self.rank, self.lam, self.bias, self.start)

@@ -29,11 +29,11 @@ class MLP(ImageModel):
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation={self.activation}: unknown; give {' or '.join(ACTIVATIONS)}")
 
-    def problem(self, data: Data, setting: ProblemContext) -> Problem:
+    def problem(self, data: Data, context: ProblemContext) -> Problem:
         shape, classes = tuple(data.train_x.shape[1:]), data.classes
         if classes is None:
             raise ValueError("model=MLP: needs labelled samples; give dataset=digits, or the dataset's own model")
-        return Classification(lambda: self.module(shape, classes), data, setting)
+        return Classification(lambda: self.module(shape, classes), data, context)
 
     def module(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         layers, inputs = nn.Sequential(nn.Flatten()), math.prod(shape)

@@ -57,16 +57,16 @@ class Pretrained(Model):
         if self.arch not in HEADS:
             raise ValueError(f"arch={self.arch}: unknown; give one of {', '.join(HEADS)}")
 
-    def problem(self, data: Data, setting: ProblemContext) -> Problem:
+    def problem(self, data: Data, context: ProblemContext) -> Problem:
         shape, classes = data.image_shape, data.classes
         if classes is None or shape is None or data.test_x is None:
             raise ValueError("model=Pretrained: needs labelled images and a test set; give dataset=imagenette")
         if shape[0] not in (1, 3):
             raise ValueError(f"model=Pretrained: images of {shape[0]} channels; give grey or colour ones")
-        backbone, feed = self.backbone().to(setting.device, setting.dtype), make_feed(data, setting)
+        backbone, feed = self.backbone().to(context.device, context.dtype), make_feed(data, context)
         train_x, test_x = features(backbone, feed.train(None)), features(backbone, feed.test())
-        vectors = Data(train_x, data.train_y, test_x, data.test_y, classes, data.parts)
-        return Classification(lambda: nn.Linear(train_x.shape[1], classes), vectors, setting)
+        vectors = Data(train_x, data.train_y, test_x, data.test_y, classes, data.shards)
+        return Classification(lambda: nn.Linear(train_x.shape[1], classes), vectors, context)
 
     def backbone(self) -> nn.Module:
         """Images [b, 3, H, W] -> features [b, d], frozen, in evaluation mode."""

@@ -12,7 +12,7 @@ from commexp.problems.models.layers import Norm, PaddedShortcut, conv1x1, conv3x
 EXPANSION = 4  # a bottleneck's outputs per channel of its 3 x 3 convolution
 
 
-class Block(nn.Module):
+class PyramidBlock(nn.Module):
     """x' + branch(x), no ReLU after the sum nor before the first convolution; x' is x, averaged over 2 x 2 pixels
     where the stride is 2 and padded with zero channels where the block widens."""
 
@@ -72,7 +72,7 @@ class PyramidNet(ImageModel):
         layers, inputs, blocks = nn.Sequential(conv3x3(shape[0], 16), norm(16)), 16, 3 * per_stage
         for i in range(1, blocks + 1):
             stride = 2 if i in (per_stage + 1, 2 * per_stage + 1) else 1
-            block = Block(inputs, 16 + self.alpha * i // blocks, stride, self.bottleneck, norm)
+            block = PyramidBlock(inputs, 16 + self.alpha * i // blocks, stride, self.bottleneck, norm)
             layers.append(block)
             inputs = block.outputs
         tail = norm(inputs), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)

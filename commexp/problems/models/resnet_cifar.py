@@ -14,7 +14,7 @@ DEPTHS = (20, 32, 44, 56, 110)
 WIDTHS = (16, 32, 64)
 
 
-class Block(nn.Module):
+class CifarBlock(nn.Module):
     """relu(x' + norm(conv(relu(norm(conv(x)))))); x' is x, subsampled and padded with zero channels where the shape
     changes."""
 
@@ -56,6 +56,6 @@ class ResNetCifar(ImageModel):
         inputs = WIDTHS[0]
         for stage, width in enumerate(WIDTHS):
             for block in range((self.depth - 2) // 6):
-                layers.append(Block(inputs, width, 2 if stage > 0 and block == 0 else 1, norm))
+                layers.append(CifarBlock(inputs, width, 2 if stage > 0 and block == 0 else 1, norm))
                 inputs = width
         return he_normal(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTHS[-1], classes)))

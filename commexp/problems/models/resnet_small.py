@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from commexp.problems.models.base import ImageModel
 
 
-class Block(nn.Module):
+class SmallBlock(nn.Module):
     """relu(x' + norm(conv(relu(norm(conv(x)))))); x' is x, or its 1 x 1 convolution where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -46,5 +46,5 @@ class ResNetSmall(ImageModel):
     def module(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         widths = [self.width * 2**s for s in range(self.stages)]
         stem = nn.Conv2d(shape[0], self.width, 3, 1, 1, bias=False), nn.GroupNorm(8, self.width), nn.ReLU()
-        blocks = [Block(widths[max(0, s - 1)], widths[s], 1 if s == 0 else 2) for s in range(self.stages)]
+        blocks = [SmallBlock(widths[max(0, s - 1)], widths[s], 1 if s == 0 else 2) for s in range(self.stages)]
         return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))

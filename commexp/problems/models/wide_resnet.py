@@ -11,7 +11,7 @@ from commexp.problems.models.base import ImageModel
 from commexp.problems.models.layers import Norm, conv1x1, conv3x3, he_normal, norm_layer
 
 
-class Block(nn.Module):
+class WideBlock(nn.Module):
     """x' + conv(relu(norm(conv(y)))) with y = relu(norm(x)); x' is x, or the 1 x 1 convolution of y where the shape
     changes."""
 
@@ -57,7 +57,7 @@ class WideResNet(ImageModel):
         for stage in range(3):
             outputs = 16 * self.width * 2**stage
             for block in range((self.depth - 4) // 6):
-                layers.append(Block(inputs, outputs, 2 if stage > 0 and block == 0 else 1, norm))
+                layers.append(WideBlock(inputs, outputs, 2 if stage > 0 and block == 0 else 1, norm))
                 inputs = outputs
         tail = norm(inputs), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)
         return he_normal(layers.extend(tail))

@@ -8,7 +8,7 @@ from torch import Tensor
 from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.ratings.data import Ratings
-from commexp.problems.ratings.factorisation import CHUNK, Factorisation, Picks, add_rows, taken
+from commexp.problems.ratings.factorisation import CHUNK, Factorisation, WeightedBatch, add_rows, gather_rows
 
 
 class AllFactors(Factorisation):
@@ -21,27 +21,27 @@ class AllFactors(Factorisation):
     All else: see Factorisation.
     """
 
-    def __init__(self, data: Data, setting: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
-        super().__init__(data, setting, rank, lam, bias, start)
+    def __init__(self, data: Data, context: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
+        super().__init__(data, context, rank, lam, bias, start)
         counts = torch.cat(list(self.tables.values()))
         self.decay = self.lam / counts.clamp(min=1).to(self.device, self.dtype)  # of each row, per rating
 
     def make_pools(self, train: Ratings) -> tuple[list[Tensor], Tensor]:
-        return self.setting.own, torch.arange(len(train))
+        return self.context.own, torch.arange(len(train))
 
     def make_tables(self) -> dict[str, Tensor]:
         return {"users": self.user_counts, "items": self.item_counts}
 
-    def gradients(self, rows: Tensor, picks: Picks) -> tuple[Tensor, Tensor]:
-        losses = torch.zeros(len(picks), device=self.device, dtype=self.dtype)
+    def gradients(self, rows: Tensor, batch: WeightedBatch) -> tuple[Tensor, Tensor]:
+        losses = torch.zeros(len(batch), device=self.device, dtype=self.dtype)
         grads = torch.zeros(rows.shape, device=self.device, dtype=self.dtype)
         flat, height = grads.view(-1, self.width), rows.shape[1]
-        worker, samples, weights = picks.flat(self.device)
+        worker, samples, weights = batch.flat(self.device)
         samples = samples.to(self.device)
         ratings, targets = self.train
         for w, s, share in zip(*(torch.split(each, CHUNK) for each in (worker, samples, weights)), strict=True):
             u, i = ratings.users[s], ratings.items[s] + ratings.n_users
-            users, items, share = taken(rows, w, u), taken(rows, w, i), share.to(self.dtype)
+            users, items, share = gather_rows(rows, w, u), gather_rows(rows, w, i), share.to(self.dtype)
             error = targets[s] - self.inner(users, items)
             decay_u, decay_i = self.decay[u], self.decay[i]
             loss = error.square() + decay_u * users.square().sum(1) + decay_i * items.square().sum(1)

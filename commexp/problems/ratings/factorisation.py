@@ -20,22 +20,22 @@ CHUNK = 2**18  # ratings that are looked at in one go
 
 
 @dataclass
-class Picks:
-    """What each of W gradients is taken over: ``of[w]``, numbers of samples on the CPU, each of weight ``weights[w]``
-    in f_n."""
+class WeightedBatch:
+    """The samples over which each of W gradients is taken. ``samples[w]``: their indices, on the CPU; each has weight
+    ``weights[w]`` in f_n."""
 
-    of: Sequence[Tensor]
+    samples: Sequence[Tensor]
     weights: Sequence[float]
 
     def __len__(self) -> int:
-        return len(self.of)
+        return len(self.samples)
 
     def flat(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """All of them one after the other: the gradient w [k] that each belongs to, the sample [k], its weight [k]."""
-        sizes = torch.tensor([len(each) for each in self.of])
+        sizes = torch.tensor([len(each) for each in self.samples])
         worker = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
         weights = torch.tensor(list(self.weights), dtype=torch.float64)[worker]
-        return worker.to(device), torch.cat(list(self.of)), weights.to(device)
+        return worker.to(device), torch.cat(list(self.samples)), weights.to(device)
 
 
 class Factorisation(Problem):
@@ -54,14 +54,14 @@ class Factorisation(Problem):
 
     tables: dict[str, Tensor]  # of x, in order, by name: how many training ratings each row has
 
-    def __init__(self, data: Data, setting: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
-        if setting.weights is not None:
+    def __init__(self, data: Data, context: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
+        if context.weights is not None:
             raise ValueError("algo.shares=samples: F weighs every rating alike already; give equal")
         train: Ratings = data.train_x
         self.rank, self.lam, self.bias, self.start = rank, lam, bias, start
-        self.setting, self.device, self.dtype = setting, setting.device, setting.dtype
+        self.context, self.device, self.dtype = context, context.device, context.dtype
         self.width, self.penalised = rank + bias, lam > 0
-        self.count, self.workers = len(train), len(setting.parts)
+        self.count, self.workers = len(train), len(context.shards)
         self.mean = float(data.train_y.double().mean())
         self.train = self._here(train), (data.train_y.double() - self.mean).to(self.device, self.dtype)
         self.test: tuple[Ratings, Tensor] | None = None
@@ -69,12 +69,12 @@ class Factorisation(Problem):
             self.test = self._here(data.test_x), (data.test_y.double() - self.mean).to(self.device, self.dtype)
         self.user_counts = torch.bincount(train.users, minlength=train.n_users)
         self.item_counts = torch.bincount(train.items, minlength=train.n_items)
-        self.pools, self.everybody = self.make_pools(train)
-        self.samples = len(self.everybody)
+        self.pools, self.all_samples = self.make_pools(train)
+        self.samples = len(self.all_samples)
         self.local_sizes = [len(pool) for pool in self.pools]
-        size = setting.batch_size
+        size = context.batch_size
         self.samples_per_step = float(size or self.samples / self.workers)
-        self.sampler = Sampler(self.pools, setting.worker_ids, size, setting.seed) if size is not None else None
+        self.sampler = Sampler(self.pools, context.worker_ids, size, context.seed) if size is not None else None
         self.tables = self.make_tables()
         self.shapes = {name: (len(counts), self.width) for name, counts in self.tables.items()}
         self.dim = sum(rows * width for rows, width in self.shapes.values())
@@ -89,8 +89,8 @@ class Factorisation(Problem):
         """See ``tables``."""
 
     @abstractmethod
-    def gradients(self, rows: Tensor, picks: Picks) -> tuple[Tensor, Tensor]:
-        """rows [W, R, width] -> the sums over picks [W] and their gradients [W, R, width]."""
+    def gradients(self, rows: Tensor, batch: WeightedBatch) -> tuple[Tensor, Tensor]:
+        """rows [W, R, width] -> the sums over batch [W] and their gradients [W, R, width]."""
 
     @abstractmethod
     def factors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,10 +99,10 @@ class Factorisation(Problem):
     def _here(self, ratings: Ratings) -> Ratings:
         return Ratings(ratings.users.to(self.device), ratings.items.to(self.device), ratings.n_users, ratings.n_items)
 
-    def alone(self, w: int) -> Factorisation:
+    def for_worker(self, w: int) -> Factorisation:
         one = copy.copy(self)
-        one.setting = replace(self.setting, worker_ids=self.setting.worker_ids[w : w + 1])
-        one.pools, one.sampler = self.pools[w : w + 1], self.sampler and self.sampler.alone(w)
+        one.context = replace(self.context, worker_ids=self.context.worker_ids[w : w + 1])
+        one.pools, one.sampler = self.pools[w : w + 1], self.sampler and self.sampler.for_worker(w)
         return one
 
     def init(self, generator: torch.Generator) -> Tensor:
@@ -110,26 +110,26 @@ class Factorisation(Problem):
         rows[:, self.rank :] = 0
         return (rows.to(self.device) * self.rated[:, None]).flatten()
 
-    def batch(self, step: int) -> Picks:
+    def batch(self, step: int) -> WeightedBatch:
         return self._own() if self.sampler is None else self._drawn(list(self.sampler.batch(step)))
 
-    def fresh(self, step: int, size: int) -> Picks:
-        return self._drawn(list(with_replacement(self.pools, self.setting.worker_ids, size, self.setting.seed, step)))
+    def fresh(self, step: int, size: int) -> WeightedBatch:
+        return self._drawn(list(with_replacement(self.pools, self.context.worker_ids, size, self.context.seed, step)))
 
-    def _own(self) -> Picks:
-        return Picks(self.pools, [self.workers / self.count] * len(self.pools))
+    def _own(self) -> WeightedBatch:
+        return WeightedBatch(self.pools, [self.workers / self.count] * len(self.pools))
 
-    def _drawn(self, samples: list[Tensor]) -> Picks:
+    def _drawn(self, samples: list[Tensor]) -> WeightedBatch:
         """Weighted so that the mean over all draws is f_n."""
         sizes = [len(pool) / len(drawn) for pool, drawn in zip(self.pools, samples, strict=True)]
-        return Picks(samples, [self.workers / self.count * size for size in sizes])
+        return WeightedBatch(samples, [self.workers / self.count * size for size in sizes])
 
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
-        assert isinstance(batch, Picks)
+        assert isinstance(batch, WeightedBatch)
         rows = x.reshape(len(x), -1, self.width)
-        if self.setting.deterministic and len(x) > 1:
-            single = [Picks([of], [weight]) for of, weight in zip(batch.of, batch.weights, strict=True)]
-            each = [self.gradients(row[None], picks) for row, picks in zip(rows, single, strict=True)]
+        if self.context.deterministic and len(x) > 1:
+            single = [WeightedBatch([own], [weight]) for own, weight in zip(batch.samples, batch.weights, strict=True)]
+            each = [self.gradients(row[None], one) for row, one in zip(rows, single, strict=True)]
             return torch.cat([loss for loss, _ in each]), torch.cat([grad for _, grad in each]).flatten(1)
         losses, grads = self.gradients(rows, batch)
         return losses, grads.flatten(1)
@@ -138,18 +138,18 @@ class Factorisation(Problem):
         return self.loss_and_grad(x, self._own())
 
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        picks, weight = self.everybody, 1 / self.count
-        if self.setting.batch_size is not None:
-            g = generator(self.setting.seed, "common", step)
-            drawn = torch.randint(self.samples, (self.setting.batch_size,), generator=g)
-            picks, weight = picks[drawn], self.samples / (len(drawn) * self.count)
-        return self.loss_and_grad(x, Picks([picks] * len(x), [weight] * len(x)))
+        samples, weight = self.all_samples, 1 / self.count
+        if self.context.batch_size is not None:
+            g = generator(self.context.seed, "common", step)
+            drawn = torch.randint(self.samples, (self.context.batch_size,), generator=g)
+            samples, weight = samples[drawn], self.samples / (len(drawn) * self.count)
+        return self.loss_and_grad(x, WeightedBatch([samples] * len(x), [weight] * len(x)))
 
     def common_samples(self) -> float:
-        return float(self.setting.batch_size or self.samples)
+        return float(self.context.batch_size or self.samples)
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
-        losses, grads = self.loss_and_grad(x[None], Picks([self.everybody], [1 / self.count]))
+        losses, grads = self.loss_and_grad(x[None], WeightedBatch([self.all_samples], [1 / self.count]))
         return float(losses[0]), grads[0]
 
     def training_loss(self, x: Tensor) -> float:
@@ -163,10 +163,10 @@ class Factorisation(Problem):
     def evaluate(self, x: Tensor) -> dict[str, float]:
         users, items = self._all_factors(x)
         loss, penalty = self._terms(users, items)
-        found = {"train_loss": loss, **self.objective(loss + penalty, x), "train_rmse": loss**0.5}
+        metrics = {"train_loss": loss, **self.objective(loss + penalty, x), "train_rmse": loss**0.5}
         if self.test is not None:
-            found["test_rmse"] = (self._squares(users, items, *self.test) / len(self.test[1])) ** 0.5
-        return found
+            metrics["test_rmse"] = (self._squares(users, items, *self.test) / len(self.test[1])) ** 0.5
+        return metrics
 
     def _all_factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``factors`` of x [J], zero where there are no training ratings."""
@@ -187,7 +187,7 @@ class Factorisation(Problem):
         return total
 
 
-def taken(rows: Tensor, worker: Tensor, index: Tensor) -> Tensor:
+def gather_rows(rows: Tensor, worker: Tensor, index: Tensor) -> Tensor:
     """rows[worker, index], of rows [W, R, width]; quickly where all workers have the same ones."""
     if len(rows) == 1 or rows.stride(0) == 0:
         return rows[0][index]

@@ -19,10 +19,10 @@ import torch
 from commexp.files import reading, text_blocks, text_lines
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.files import check_there, content_sum, place
-from commexp.problems.ratings.bounds import Bounds
+from commexp.problems.ratings.limits import RatingLimits
 from commexp.problems.ratings.triples import SPLITS, Triples, divided
 
-Line = tuple[str, list[bytes]]  # where it stands; user, item, rating, time
+NumberedRow = tuple[str, list[bytes]]  # where it stands; user, item, rating, time
 LONGEST = 2**16  # bytes of a line
 GROUP = 2**27  # bytes that are looked at together
 CODES: dict[str, type[np.generic]] = {"user": np.int64, "item": np.int64, "rating": np.float64, "time": np.int64}
@@ -79,13 +79,13 @@ class RatingFiles(Dataset):
         """Quickly. Raises ValueError, in whatever words, for what is not of the format."""
 
     @abstractmethod
-    def lines(self, paths: Sequence[Path]) -> Iterator[Line]:
+    def lines(self, paths: Sequence[Path]) -> Iterator[NumberedRow]:
         """Every rating, one at a time, in the order of ``read``. Raises ValueError, with the line, for one that cannot
         be told apart."""
 
-    def bounds(self, paths: Sequence[Path]) -> Bounds:
+    def limits(self, paths: Sequence[Path]) -> RatingLimits:
         """Of what a line holds."""
-        return Bounds(scale=(self.scale[0], self.scale[1]) if self.scale else None)
+        return RatingLimits(scale=(self.scale[0], self.scale[1]) if self.scale else None)
 
     @property
     def place(self) -> Path:
@@ -108,8 +108,8 @@ class RatingFiles(Dataset):
             raise ValueError(f"dataset.{error}") from error
         try:
             triples = self.read(paths)
-            sound = self.bounds(paths).hold(triples)
-        except UnreadableError as error:
+            sound = self.limits(paths).hold(triples)
+        except RatingFileError as error:
             raise ValueError(f"{key}: {_with_advice(str(error), self.wanted())}") from error
         except (ValueError, OverflowError) as error:
             fault = self._first_fault(paths) or f"is not of the format ({' '.join(str(error).split())})"
@@ -135,38 +135,38 @@ class RatingFiles(Dataset):
 
     def _first_fault(self, paths: Sequence[Path]) -> str:
         """``line 17: what is wrong``, or nothing."""
-        bounds = self.bounds(paths)
+        limits = self.limits(paths)
         try:
-            return next((f"{where}: {fault}" for where, row in self.lines(paths) if (fault := bounds.fault(row))), "")
+            return next((f"{where}: {fault}" for where, row in self.lines(paths) if (fault := limits.fault(row))), "")
         except ValueError as error:
             return str(error)
 
 
-class UnreadableError(ValueError):
+class RatingFileError(ValueError):
     """A file cannot be read to its end."""
 
 
 def groups(paths: Sequence[Path], named: bool, whole_files: bool) -> Iterator[bytes]:
     """The text of the files in pieces of about GROUP bytes, each of whole lines or whole files; without comments.
-    Raises UnreadableError. ``named``: whether messages say which file it is."""
-    found: list[bytes] = []
+    Raises RatingFileError. ``named``: whether messages say which file it is."""
+    blocks: list[bytes] = []
     size = 0
     for path in paths:
         try:
             with reading(path) as file:
                 for block in text_blocks(file, LONGEST):
-                    found.append(_uncommented(block))
+                    blocks.append(_uncommented(block))
                     size += len(block)
                     if size >= GROUP and not whole_files:
-                        yield b"".join(found)
-                        found, size = [], 0
+                        yield b"".join(blocks)
+                        blocks, size = [], 0
         except ValueError as error:
-            raise UnreadableError(f"{within(path, named)}{error}") from error
+            raise RatingFileError(f"{within(path, named)}{error}") from error
         if size >= GROUP:
-            yield b"".join(found)
-            found, size = [], 0
-    if found:
-        yield b"".join(found)
+            yield b"".join(blocks)
+            blocks, size = [], 0
+    if blocks:
+        yield b"".join(blocks)
 
 
 def numbered(path: Path, named: bool) -> Iterator[tuple[int, bytes]]:
@@ -176,7 +176,7 @@ def numbered(path: Path, named: bool) -> Iterator[tuple[int, bytes]]:
             for number, line in text_lines(file, LONGEST):
                 yield number, line.partition(b"#")[0]
     except ValueError as error:
-        raise UnreadableError(f"{within(path, named)}{error}") from error
+        raise RatingFileError(f"{within(path, named)}{error}") from error
 
 
 def within(path: Path, named: bool) -> str:
@@ -200,7 +200,7 @@ def table(text: bytes, separator: bytes, columns: dict[str, type[np.generic]]) -
     import pandas as pd  # a third of a second that no other run needs
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of more words, which are found below
+        warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of more words, which are detected below
         frame = pd.read_csv(
             io.BytesIO(text), sep=separator.decode(), names=list(columns), dtype=columns, index_col=False,
             quoting=csv.QUOTE_NONE,

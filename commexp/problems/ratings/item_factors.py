@@ -10,7 +10,7 @@ from torch import Tensor
 from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.ratings.data import Ratings
-from commexp.problems.ratings.factorisation import CHUNK, Factorisation, Picks, add_rows, taken
+from commexp.problems.ratings.factorisation import CHUNK, Factorisation, WeightedBatch, add_rows, gather_rows
 
 SHORT = 32  # users with at most so many ratings are looked at together
 
@@ -29,43 +29,43 @@ class ItemFactors(Factorisation):
     Raises ValueError where a user's ratings lie with several workers.
     """
 
-    def __init__(self, data: Data, setting: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
-        refuse_cut_users(data.train_x, setting)
-        super().__init__(data, setting, rank, lam, bias, start)
+    def __init__(self, data: Data, context: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
+        refuse_cut_users(data.train_x, context)
+        super().__init__(data, context, rank, lam, bias, start)
         order = torch.argsort(data.train_x.users, stable=True).to(self.device)
         self.items, self.targets = self.train[0].items[order], self.train[1][order]  # user by user
         self.starts = self.user_counts.cumsum(0) - self.user_counts
         self.decay = self.lam / self.count * self.rated.to(self.dtype)[:, None]
 
     def make_pools(self, train: Ratings) -> tuple[list[Tensor], Tensor]:
-        return [torch.unique(train.users[rows]) for rows in self.setting.own], torch.unique(train.users)
+        return [torch.unique(train.users[rows]) for rows in self.context.own], torch.unique(train.users)
 
     def make_tables(self) -> dict[str, Tensor]:
         return {"items": self.item_counts}
 
-    def gradients(self, rows: Tensor, picks: Picks) -> tuple[Tensor, Tensor]:
+    def gradients(self, rows: Tensor, batch: WeightedBatch) -> tuple[Tensor, Tensor]:
         losses = torch.stack([(self.decay * row.square()).sum() for row in rows])
         grads = torch.mul(rows, 2 * self.decay, out=torch.empty(rows.shape, dtype=self.dtype, device=self.device))
         flat = grads.view(-1, self.width)
-        worker, users, weights = picks.flat(self.device)
+        worker, users, weights = batch.flat(self.device)
         for chosen in self._alike(users):
             here = chosen.to(self.device)
             w, share = worker[here], weights[here].to(self.dtype)
             known, items, targets = self._rated_by(users[chosen])
-            found, errors = self._solved(taken(rows, w[:, None], items), targets, known)
-            loss = errors.square().sum(1) + self.lam * found.square().sum(1)
+            factors, errors = self._solved(gather_rows(rows, w[:, None], items), targets, known)
+            loss = errors.square().sum(1) + self.lam * factors.square().sum(1)
             add_rows(losses, w, share * loss)
             slopes = -2 * share[:, None] * errors
-            found[:, self.rank :] = 1
+            factors[:, self.rank :] = 1
             place = w[:, None] * rows.shape[1] + items
-            add_rows(flat, place[known], (slopes[:, :, None] * found[:, None])[known])
+            add_rows(flat, place[known], (slopes[:, :, None] * factors[:, None])[known])
         return losses, grads
 
     def factors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         users = rows.new_zeros(len(self.user_counts), self.width)
-        for chosen in self._alike(self.everybody):
-            known, items, targets = self._rated_by(self.everybody[chosen])
-            users[self.everybody[chosen].to(self.device)] = self._solved(rows[items], targets, known)[0]
+        for chosen in self._alike(self.all_samples):
+            known, items, targets = self._rated_by(self.all_samples[chosen])
+            users[self.all_samples[chosen].to(self.device)] = self._solved(rows[items], targets, known)[0]
         return users, rows
 
     def _alike(self, users: Tensor) -> Iterator[Tensor]:
@@ -99,15 +99,15 @@ class ItemFactors(Factorisation):
         gram = rows.mT @ rows
         gram.diagonal(dim1=1, dim2=2).add_(self.lam)
         root, failed = torch.linalg.cholesky_ex(gram)
-        found = torch.cholesky_solve(rows.mT @ targets[:, :, None], root)
-        found.masked_fill_(failed[:, None, None] > 0, torch.nan)
-        return found.squeeze(2), targets - (rows @ found).squeeze(2)
+        factors = torch.cholesky_solve(rows.mT @ targets[:, :, None], root)
+        factors.masked_fill_(failed[:, None, None] > 0, torch.nan)
+        return factors.squeeze(2), targets - (rows @ factors).squeeze(2)
 
 
-def refuse_cut_users(train: Ratings, setting: ProblemContext) -> None:
+def refuse_cut_users(train: Ratings, context: ProblemContext) -> None:
     """Raises ValueError where a user's ratings lie with several workers."""
     worker = torch.empty(len(train), dtype=torch.long)
-    for n, rows in enumerate(setting.parts):
+    for n, rows in enumerate(context.shards):
         worker[rows] = n
     last = torch.empty(train.n_users, dtype=torch.long)
     last[train.users] = worker

@@ -13,8 +13,8 @@ from typing import Optional
 import numpy as np
 
 from commexp.files import DOCUMENT, PACKED, read_bytes
-from commexp.problems.ratings.bounds import Bounds, shown
-from commexp.problems.ratings.files import CODES, Line, RatingFiles, groups, numbered, table, within
+from commexp.problems.ratings.files import CODES, NumberedRow, RatingFiles, groups, numbered, table, within
+from commexp.problems.ratings.limits import RatingLimits, shown
 from commexp.problems.ratings.triples import Triples
 
 NAMES = ("ratings.csv", "ratings.dat", "u.data")  # what a folder is searched for
@@ -50,20 +50,20 @@ class MovieLens(RatingFiles):
         places = [self.place / f"{name}{end}" for name in NAMES for end in PACKED] if self.is_folder else [self.place]
         return [place for place in places if os.path.isfile(place)][:1]
 
-    def bounds(self, paths: Sequence[Path]) -> Bounds:
+    def limits(self, paths: Sequence[Path]) -> RatingLimits:
         try:
             info = read_bytes(paths[0].with_name("u.info"), DOCUMENT).decode("latin-1")
         except OSError:
             info = ""
         most = {name: float(count) for count, name in COUNTS.findall(info)}
         users, items = most.get("users", math.inf), most.get("items", math.inf)
-        return replace(super().bounds(paths), users=users, items=items, stated="u.info says")
+        return replace(super().limits(paths), users=users, items=items, stated="u.info says")
 
     def read(self, paths: Sequence[Path]) -> Triples:
         (path,) = paths
         _, first = next(numbered(path, self.is_folder), (1, b""))
         form = Format.of(first)
-        found = {name: [np.empty(0, kind)] for name, kind in CODES.items()}
+        columns = {name: [np.empty(0, kind)] for name, kind in CODES.items()}
         for i, text in enumerate(groups(paths, self.is_folder, whole_files=False)):
             if form.header and i == 0:
                 text = text[text.index(first) + len(first) :]
@@ -73,12 +73,12 @@ class MovieLens(RatingFiles):
                     raise ValueError("a comma")
                 text, separator = text.replace(b"::", b","), b","
             for name, column in table(text, separator, {name: CODES[name] for name in form.columns}).items():
-                found[name].append(column)
-        users, items, ratings, times = (np.concatenate(columns) for columns in found.values())
+                columns[name].append(column)
+        users, items, ratings, times = (np.concatenate(blocks) for blocks in columns.values())
         timed = "time" in form.columns
         return Triples(users, items, ratings, times if timed else np.zeros(len(users), np.int64), timed)
 
-    def lines(self, paths: Sequence[Path]) -> Iterator[Line]:
+    def lines(self, paths: Sequence[Path]) -> Iterator[NumberedRow]:
         (path,), named = paths, self.is_folder
         form: Format | None = None
         for number, line in numbered(path, named):
@@ -95,8 +95,8 @@ class MovieLens(RatingFiles):
                 *others, last = form.columns
                 wrong = f"{shown(line.rstrip())} has {len(words)} words between {form.separator.decode()!r}"
                 raise ValueError(f"{where}: {wrong}; give {', '.join(others)} and {last}")
-            found = dict(zip(form.columns, words, strict=True))
-            yield where, [found.get(name, b"0") for name in CODES]
+            values = dict(zip(form.columns, words, strict=True))
+            yield where, [values.get(name, b"0") for name in CODES]
 
 
 @dataclass(frozen=True)

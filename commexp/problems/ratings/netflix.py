@@ -12,8 +12,8 @@ from typing import Optional
 import numpy as np
 
 from commexp.files import PACKED
-from commexp.problems.ratings.bounds import Bounds, shown
-from commexp.problems.ratings.files import Line, RatingFiles, groups, numbered, table, within
+from commexp.problems.ratings.files import NumberedRow, RatingFiles, groups, numbered, table, within
+from commexp.problems.ratings.limits import RatingLimits, shown
 from commexp.problems.ratings.triples import Triples
 
 NAMES = ("combined_data_*.txt", "mv_*.txt", "training_set/mv_*.txt")  # what a folder is searched for
@@ -45,26 +45,26 @@ class Netflix(RatingFiles):
     def files(self) -> list[Path]:
         if os.path.isfile(self.place):
             return [self.place]
-        found = {
+        paths_by_name = {
             name: sorted(p for end in PACKED for p in self.place.glob(f"{name}{end}") if p.is_file()) for name in NAMES
         }
-        forms = [name for name, paths in found.items() if paths]
+        forms = [name for name, paths in paths_by_name.items() if paths]
         if len(forms) > 1:
             raise ValueError(
                 f"path={self.path}: holds {' and '.join(forms)}, the same ratings twice; leave one of them"
             )
-        return found[forms[0]] if forms else []
+        return paths_by_name[forms[0]] if forms else []
 
-    def bounds(self, paths: Sequence[Path]) -> Bounds:
-        return replace(super().bounds(paths), users=CUSTOMERS, items=MOVIES, stated="the Prize's go")
+    def limits(self, paths: Sequence[Path]) -> RatingLimits:
+        return replace(super().limits(paths), users=CUSTOMERS, items=MOVIES, stated="the Prize's go")
 
     def read(self, paths: Sequence[Path]) -> Triples:
         parts = [_parsed(text) for text in groups(paths, self.is_folder, whole_files=True)] or [_parsed(b"")]
         users, items, ratings, times = (np.concatenate(column) for column in zip(*parts, strict=True))
         return Triples(users, items, ratings, times)
 
-    def lines(self, paths: Sequence[Path]) -> Iterator[Line]:
-        bounds, named = self.bounds(paths), self.is_folder
+    def lines(self, paths: Sequence[Path]) -> Iterator[NumberedRow]:
+        limits, named = self.limits(paths), self.is_folder
         for path in paths:
             movie, where, empty = None, "", False  # empty: no rating since the last movie
             for number, line in numbered(path, named):
@@ -74,7 +74,7 @@ class Netflix(RatingFiles):
                     if empty:
                         raise ValueError(f"{where}: no rating stands above it; remove that movie")
                     movie, empty = start[1], True
-                    if fault := bounds.id_fault("item", movie):
+                    if fault := limits.id_fault("item", movie):
                         raise ValueError(f"{where}: {fault}")
                     continue
                 if movie is None:

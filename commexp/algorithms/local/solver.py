@@ -18,7 +18,7 @@ def check_solver(solver: str) -> None:
         raise ValueError(f"solver={solver}: unknown; give sgd or svrg")
 
 
-def local_steps(solver: str, problem: Problem, z: Tensor, first: int, count: int, rate: float) -> Tensor:
+def run_local_solver(solver: str, problem: Problem, z: Tensor, first: int, count: int, rate: float) -> Tensor:
     """z [J] after steps s = first, ..., first + count - 1 on the one worker of ``problem``, b its batch of step s:
 
         sgd     x <- x - rate grad f_b(x)

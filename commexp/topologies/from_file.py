@@ -35,9 +35,9 @@ class FileTopology(Listing, Topology):
         Topology.__post_init__(self)
         self.content()
 
-    def check_size(self, workers: int, found: int) -> None:
-        if workers != found:
-            raise ValueError(f"workers={workers}: the graph in {self.path} has {found}; give workers={found}")
+    def check_size(self, workers: int, size: int) -> None:
+        if workers != size:
+            raise ValueError(f"workers={workers}: the graph in {self.path} has {size}; give workers={size}")
 
 
 @dataclass
@@ -164,10 +164,10 @@ class MatrixFile(FileTopology):
             width = width or len(words)
             if len(words) != width:
                 raise self.bad(f"line {line} has {len(words)} numbers, those before it {width}", "N rows of N")
-            found = [number(word) for word in words]
-            if None in found:
+            values_of_line = [number(word) for word in words]
+            if None in values_of_line:
                 raise self.bad(f"line {line} is {' '.join(words)[:40]!r}", "N rows of N numbers")
-            row = np.array(found, dtype=np.float64)
+            row = np.array(values_of_line, dtype=np.float64)
             columns.append(np.flatnonzero(row))
             values.append(row[columns[-1]])
             ends.append(ends[-1] + len(columns[-1]))

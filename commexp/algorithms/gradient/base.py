@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.base import Algorithm
-from commexp.algorithms.optimizer import KINDS, Optimizer
-from commexp.algorithms.schedule import Schedule
+from commexp.algorithms.gradient.optimizer import KINDS, Optimizer
+from commexp.algorithms.gradient.schedule import Schedule
 
 if TYPE_CHECKING:
     from commexp.problems.base import Ready
 
 
 @dataclass
-class Training(Algorithm):
+class GradientMethod(Algorithm):
     """``optimizer``: sgd or adamw, see Optimizer. lr at local step s of S: ``lr`` times the schedule's factor.
 
     ``sam``: rho of sharpness-aware minimisation, 0 for none: the gradient of worker n is taken at

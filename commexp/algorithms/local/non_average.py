@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.algorithms.local.consensus import SoftConsensus
+from commexp.algorithms.local.soft_consensus import SoftConsensus
 
 
 @dataclass
-class ChosenCentre(SoftConsensus):
+class NonAverageConsensus(SoftConsensus):
     """Soft consensus with an x_C of the concrete method's choice, pulled by ``pull``. The average x_A is exchanged
     only where it is needed: every round if there is a push, and once at the end of the run, for the model. In between
     evaluations look at the same average, that of the workers before they are pulled, without booking it. Whole models
@@ -38,6 +38,6 @@ class ChosenCentre(SoftConsensus):
         """x_C, [J]."""
 
     def centre_of_workers(self) -> Tensor:
-        if not self.known and self.unpulled is not None:
-            self.average, self.known = self.context.comm.watched_mean(self.unpulled), True
+        if not self.known and self.before_exchange is not None:
+            self.average, self.known = self.context.comm.watched_mean(self.before_exchange), True
         return self.average

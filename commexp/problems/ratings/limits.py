@@ -16,7 +16,7 @@ NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
-class Bounds:
+class RatingLimits:
     """Ids count from 1, to ``users`` and ``items`` where the format states that. ``scale``: the lowest and the highest
     rating; None for any. ``stated``: where, for a message."""
 
@@ -37,9 +37,9 @@ class Bounds:
     def fault(self, row: Sequence[bytes]) -> str:
         """Of user, item, rating and time; nothing where all is well."""
         user, item, rating, time = row
-        found = self.id_fault("user", user) or self.id_fault("item", item) or _no_integer("time", time)
-        if found:
-            return found
+        fault = self.id_fault("user", user) or self.id_fault("item", item) or _no_integer("time", time)
+        if fault:
+            return fault
         value = float(rating) if NUMBER.fullmatch(rating.strip()) else math.nan
         if not math.isfinite(value):
             return f"the rating {shown(rating)} is no finite number; give one such as 3.5"
@@ -51,8 +51,8 @@ class Bounds:
     def id_fault(self, name: str, word: bytes) -> str:
         """``name``: user or item."""
         most = self.users if name == "user" else self.items
-        if found := _no_integer(name, word):
-            return found
+        if fault := _no_integer(name, word):
+            return fault
         if int(word) < 1:
             return f"the {name} {int(word)} is out of range; ids count from 1"
         return f"the {name} {int(word)} is out of range; {self.stated} from 1 to {most:.0f}" if int(word) > most else ""

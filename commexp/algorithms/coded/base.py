@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext, Redundancy
-from commexp.algorithms.training import Training
+from commexp.algorithms.gradient.base import GradientMethod
 from commexp.compressors import Compressor, Message
 from commexp.state import has_workers, under_prefix, with_prefix
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Coded(Training):
+class CodedMethod(GradientMethod):
     """The data are M subsets, F = (1/M) sum_k f_k, and worker n holds some of them. Every round:
 
         l_n = sum_k A[n, k] grad f_k(x)             one batch of each subset that worker n holds
@@ -34,9 +34,8 @@ class Coded(Training):
     ``first``, ``deadline``: when a round is closed: after so many answers, or so many seconds; with neither, when all
     workers have answered whom the straggler model does not make late. Who that is, the virtual clock says; among real
     processes that reach a server, ``first`` and ``deadline`` go by what really comes, unless comm.deterministic is set.
-    All workers get the new x. Diagnostic:
-    ``answers``, how many messages have counted so far. The other fields: see Training. Raises ValueError for a value
-    out of range.
+    All workers get the new x. Diagnostic: ``answers``, how many messages have counted so far. The other fields: see
+    GradientMethod. Raises ValueError for a value out of range.
     """
 
     coded = True
@@ -59,7 +58,7 @@ class Coded(Training):
     def weights(self, answered: np.ndarray) -> np.ndarray | None:
         """a [N], zero for those who have not answered (bool [N]); None where this round must go without a step."""
 
-    def closing_rule(self, held: Assignment) -> tuple[int | None, float | None]:
+    def closing_rule(self, assignment: Assignment) -> tuple[int | None, float | None]:
         return self.first, self.deadline
 
     def setup(self, context: AlgorithmContext) -> None:
@@ -71,7 +70,7 @@ class Coded(Training):
         self.x = context.start.clone()
         self.update = self.make_optimizer()
         self.answers = self.updates = 0
-        rows = self.coefficients(self.redundancy)[list(comm.worker_ids)][:, self.redundancy.here]
+        rows = self.coefficients(self.redundancy)[list(comm.worker_ids)][:, self.redundancy.local_subsets]
         self.matrix = torch.from_numpy(rows).to(self.x)
 
     def refuse(self, codec: Compressor) -> None:
@@ -107,11 +106,11 @@ class Coded(Training):
 
     def round(self, t: int) -> None:
         comm, codec, here = self.context.comm, self.context.compressor, list(self.context.comm.worker_ids)
-        expected = self.redundancy.answered(t)
+        expected = self.redundancy.on_time(t)
         some_late = codec.stateful_per_worker and not expected[here].all()
         before = _rows(codec) if some_late else {}
         comm.call(t, self.x)
-        answers = comm.answers(self.message(t), expected, self.closing_rule(self.redundancy.held), self.weights)
+        answers = comm.answers(self.message(t), expected, self.closing_rule(self.redundancy.assignment), self.weights)
         own = np.zeros(len(here)) if answers.weights is None else answers.weights[here]
         if some_late:
             counted = answers.answered[here] & (answers.weights is not None)

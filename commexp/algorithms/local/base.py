@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.training import Training, row_norms
+from commexp.algorithms.gradient.base import GradientMethod, row_norms
 from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
-class LocalMethod(Training):
+class LocalMethod(GradientMethod):
     """Every round, on every worker n = 1..N: ``tau`` local steps of its own optimiser from x_n, then one exchange.
 
     The average x_A of the workers is followed by what they send: with s_n the place of worker n after the last
@@ -51,7 +51,7 @@ class LocalMethod(Training):
         self.pulled = context.start.expand(workers, -1)  # s_n
         self.pulled_average = self.average  # s_A
         self.losses = self.x.new_zeros(workers)  # mean over the last round's local steps
-        self.unpulled: Tensor | None = None  # x_n before the last exchange
+        self.before_exchange: Tensor | None = None  # x_n before the last exchange
         self.update = self.make_optimizer()
         self.weights = self.x.new_full((workers,), 1.0 / comm.size)
 
@@ -62,7 +62,7 @@ class LocalMethod(Training):
             losses, gradient = self.gradient(self.x, step)
             self.update.step(self.x, gradient, self.rate(step), step)
             self.losses += losses / len(steps)
-        self.unpulled = self.x
+        self.before_exchange = self.x
         self.exchange(t)
 
     @abstractmethod
@@ -88,11 +88,11 @@ class LocalMethod(Training):
     def model(self) -> Tensor:
         return self.centre_of_workers()
 
-    def apart(self) -> Tensor | None:
-        return None if self.unpulled is None else self.context.comm.watched(self.unpulled)
+    def worker_models(self) -> Tensor | None:
+        return None if self.before_exchange is None else self.context.comm.watched(self.before_exchange)
 
     def diagnostics(self) -> dict[str, float]:
-        before, centre = self.x if self.unpulled is None else self.unpulled, self.centre_of_workers()
+        before, centre = self.x if self.before_exchange is None else self.before_exchange, self.centre_of_workers()
         radii = [row_norms(x - centre).double() for x in (before, self.x)]
         before, after = self.context.comm.watched(torch.stack(radii, dim=1)).unbind(1)
         return {"consensus": float(before.square().sum()), "valley_width": float(after.mean())}

@@ -21,7 +21,7 @@ class PerWorkerProblem(Problem):
         self.dim, self.shapes, self.penalised = first.dim, first.shapes, first.penalised
         self.samples, self.samples_per_step, self.way = first.samples, first.samples_per_step, first.way
 
-    def turn(self, worker: int) -> None:
+    def select_worker(self, worker: int) -> None:
         self.own, self.ids[0] = self.problems[worker], worker
 
     def init(self, generator: torch.Generator) -> Tensor:

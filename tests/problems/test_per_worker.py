@@ -66,7 +66,7 @@ def test_a_worker_alone_computes_what_it_would_in_a_process_of_its_own(kind: str
     x = together.init(generator(0, "x")) + 0.1
     for n in (2, 0, 3):
         apart = made(kind, 4, [n], one_by_one=False)
-        together.turn(n)  # type: ignore[attr-defined]
+        together.select_worker(n)  # type: ignore[attr-defined]
         results = []
         for problem in (together, apart):
             batches = (problem.batch(0), problem.batch(5), problem.fresh(1, 3))
@@ -90,9 +90,9 @@ def test_uneven_parts_are_not_filled_up_to_the_largest() -> None:
     """One worker has nearly everything, 63 have a sample each."""
     x = torch.randn(1000, 5, generator=generator(0, "x"), dtype=torch.float64)
     parts = [torch.arange(63, 1000), *torch.arange(63)[:, None]]
-    setting = ProblemContext(parts, range(64), None, 0, torch.device("cpu"), torch.float64)
+    context = ProblemContext(parts, range(64), None, 0, torch.device("cpu"), torch.float64)
     y = 2.0 * (x[:, 0] > 0).double() - 1
-    problem = LogisticRegression().problem(Data(x, y), setting)
+    problem = LogisticRegression().problem(Data(x, y), context)
     before, point = held(problem), torch.ones(64, 5, dtype=torch.float64)
     losses, gradients = problem.loss_and_grad(point, problem.batch(0))
     assert held(problem) - before < 3 * held(x)

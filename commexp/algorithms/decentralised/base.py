@@ -8,13 +8,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from commexp.algorithms.base import Algorithm, AlgorithmContext
-from commexp.algorithms.decentralised.mixing import CompressedGossip, NeighbourExchange, WholeVectors
-from commexp.algorithms.training import row_norms
+from commexp.algorithms.decentralised.gossip import CompressedGossip, NeighbourExchange, PlainGossip
+from commexp.algorithms.gradient.base import row_norms
 from commexp.compressors import NoCompression
 from commexp.state import under_prefix, with_prefix
 
 
-class Gossiping(Algorithm):
+class DecentralisedMethod(Algorithm):
     """Worker n holds x_n and exchanges vectors with its neighbours alone. What is evaluated is the mean xbar.
 
     Diagnostic: ``consensus`` sum_n ||x_n - xbar||^2.
@@ -32,7 +32,7 @@ class Gossiping(Algorithm):
         self.x = context.start.repeat(len(context.comm.worker_ids), 1)
         self.mixing: dict[str, NeighbourExchange] = {}
 
-    def begin_mixing(self) -> None:
+    def start_gossip(self) -> None:
         """Once the rows have their first values."""
         comm, codec = self.context.comm, self.context.compressor
         whole = isinstance(codec, NoCompression)
@@ -43,7 +43,7 @@ class Gossiping(Algorithm):
             )
         for name in self.mixed_rows:
             self.mixing[name] = (
-                WholeVectors(comm) if whole else CompressedGossip(comm, codec, self.gamma, getattr(self, name))
+                PlainGossip(comm) if whole else CompressedGossip(comm, codec, self.gamma, getattr(self, name))
             )
 
     def mixed(self, name: str, x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Gossiping(Algorithm):
     def model(self) -> Tensor:
         return self.context.comm.watched_mean(self.x)
 
-    def apart(self) -> Tensor:
+    def worker_models(self) -> Tensor:
         return self.context.comm.watched(self.x)
 
     def diagnostics(self) -> dict[str, float]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from commexp.algorithms.local.local import LocalMethod
-from commexp.algorithms.training import row_norms
+from commexp.algorithms.gradient.base import row_norms
+from commexp.algorithms.local.base import LocalMethod
 
 SCHEDULES = ("constant", "increasing", "decreasing")
 

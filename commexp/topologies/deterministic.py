@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commexp.topologies.base import Topology, linked, refuse_fewer
+from commexp.topologies.base import Topology, graph_of_edges, require_workers
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -25,7 +25,7 @@ class Complete(Topology):
             raise ValueError(
                 f"workers={workers}: everyone with everyone is {links}; give at most {COMPLETE}, or another topology"
             )
-        return [linked(workers, np.stack(np.triu_indices(workers, 1), axis=1))]
+        return [graph_of_edges(workers, np.stack(np.triu_indices(workers, 1), axis=1))]
 
 
 @dataclass
@@ -33,9 +33,9 @@ class Ring(Topology):
     """n with n + 1 mod N: lambda = 1/3 + 2/3 cos(2 pi/N) from N = 3 on."""
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
-        refuse_fewer(workers, 2, "a ring")
+        require_workers(workers, 2, "a ring")
         n = np.arange(workers)
-        return [linked(workers, np.stack([n, (n + 1) % workers], axis=1))]
+        return [graph_of_edges(workers, np.stack([n, (n + 1) % workers], axis=1))]
 
 
 @dataclass
@@ -43,9 +43,9 @@ class Line(Topology):
     """n with n + 1; the ends have one neighbour: lambda = 1/3 + 2/3 cos(pi/N) from N = 3 on."""
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
-        refuse_fewer(workers, 2, "a line")
+        require_workers(workers, 2, "a line")
         n = np.arange(workers - 1)
-        return [linked(workers, np.stack([n, n + 1], axis=1))]
+        return [graph_of_edges(workers, np.stack([n, n + 1], axis=1))]
 
 
 @dataclass
@@ -53,9 +53,9 @@ class Star(Topology):
     """Worker 0 with everyone: lambda = 1 - 1/N from N = 3 on."""
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
-        refuse_fewer(workers, 2, "a star")
+        require_workers(workers, 2, "a star")
         n = np.arange(1, workers)
-        return [linked(workers, np.stack([0 * n, n], axis=1))]
+        return [graph_of_edges(workers, np.stack([0 * n, n], axis=1))]
 
 
 @dataclass
@@ -68,4 +68,4 @@ class Hypercube(Topology):
             raise ValueError(f"workers={workers}: no power of two; give {1 << digits} or {2 << digits}")
         n, bit = np.meshgrid(np.arange(workers), 1 << np.arange(digits), indexing="ij")
         pairs = np.stack([n.ravel(), (n ^ bit).ravel()], axis=1)
-        return [linked(workers, pairs[pairs[:, 0] < pairs[:, 1]])]
+        return [graph_of_edges(workers, pairs[pairs[:, 0] < pairs[:, 1]])]

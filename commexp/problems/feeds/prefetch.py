@@ -22,7 +22,7 @@ PIECE = 16  # photos that a loader process hands over at once: what is in flight
 Key = tuple[int, int | None]  # a sample's index, and the seed of its augmentation
 
 
-class Arriving:
+class Prefetcher:
     """Batches i = 0, 1, ... of photos, the next ones on their way while one is used.
 
     ``keys``: what batch i consists of; it must not lead back to this object, whose end is that of its processes.
@@ -74,7 +74,7 @@ class Arriving:
         self._arriving.append(iter(loader))
 
 
-_all: weakref.WeakSet[Arriving] = weakref.WeakSet()
+_all: weakref.WeakSet[Prefetcher] = weakref.WeakSet()
 
 
 @atexit.register  # before multiprocessing's own, registered earlier, kills the processes and torch complains

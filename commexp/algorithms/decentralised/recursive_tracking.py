@@ -13,7 +13,7 @@ from commexp.algorithms.decentralised.tracking import GradientTracking
 
 
 @dataclass
-class Recursive(GradientTracking):
+class RecursiveTracking(GradientTracking):
     """Every ``q`` rounds, the first included, v_n is a large batch's gradient; between, with b = ``batch_size``
     samples xi that are the same at both points,
 

@@ -23,7 +23,7 @@ class NeighbourExchange(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
-class WholeVectors:
+class PlainGossip:
     """x_n <- sum_m w_nm x_m, K times."""
 
     def __init__(self, comm: Communicator) -> None:
