@@ -9,16 +9,16 @@ PAGE := outputs/report/index.html
 .PHONY: help demo test lint docs reproduce figures study bench test-floors clean
 .DEFAULT_GOAL := help
 
-help:  ## this list
+help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 	@echo
-	@echo "What the paper's method must show (after make demo; source .venv/bin/activate):"
+	@echo "Commands that show the properties of the paper's method (after make demo; source .venv/bin/activate):"
 	@echo "  commexp +experiment=regtopk_linreg compress=regtopk compress.k=0.6   squared distance < 1e-12 at round 1000"
-	@echo "  commexp +experiment=regtopk_linreg compress=topk compress.k=0.6      stands near 1e-2.8"
-	@echo "  commexp +experiment=regtopk_toy compress=topk                        loss stands still for 100 rounds"
+	@echo "  commexp +experiment=regtopk_linreg compress=topk compress.k=0.6      stagnates near 1e-2.8"
+	@echo "  commexp +experiment=regtopk_toy compress=topk                        loss stagnates for 100 rounds"
 	@echo "  commexp +experiment=regtopk_toy compress=regtopk                     loss < 0.06 at round 20"
 	@echo "  commexp compress=none                                                digits, dense: accuracy >= 97 %"
-	@echo "  commexp -m algo=topk,regtopk compress.k=0.1,0.01,0.001 seed=0,1,2    one table, two plots; again: nothing runs"
+	@echo "  commexp -m algo=topk,regtopk compress.k=0.1,0.01,0.001 seed=0,1,2    one table, two plots; runs nothing the second time"
 
 $(SETUP): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -26,31 +26,31 @@ $(SETUP): pyproject.toml
 	$(BIN)/pip install --quiet -e '.[dev]'
 	@touch $@
 
-demo: $(SETUP)  ## install, run the main experiment, name its tables and pictures
+demo: $(SETUP)  ## install, run the main experiment, print the paths of its tables and figures
 	$(BIN)/commexp algo=regtopk compress.k=0.01
 
-test: $(SETUP)  ## install if need be, run the tests
+test: $(SETUP)  ## install if necessary, run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-lint: $(SETUP)  ## ruff and mypy
+lint: $(SETUP)  ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(SETUP)  ## the documentation, into outputs/docs/index.html
+docs: $(SETUP)  ## build the documentation into outputs/docs/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -d outputs/docs/.doctrees docs outputs/docs
 
-reproduce: $(SETUP)  ## the papers' claims, run and judged: a table; fails where one that ran is not met
+reproduce: $(SETUP)  ## run and check the papers' claims: a table; fails if one that ran is not met
 	$(BIN)/commexp-check claims $(ARGS)
 
-figures: $(PAGE)  ## every figure, in outputs/figures, and a page of claims and findings; finished runs are used again
+figures: $(PAGE)  ## every figure, in outputs/figures, and a page of claims and results; reuses finished runs
 	@echo $(PAGE)
 
-# ARGS="--root a9a=FOLDER": where data lie; make -B figures: when data have come since
+# ARGS="--root a9a=FOLDER" sets a data folder; make -B figures rebuilds after new data have arrived
 $(PAGE): $(SETUP) $(shell find commexp conf scripts -name '*.py' -o -name '*.yaml' -o -name '*.json')
 	$(BIN)/python scripts/figures.py $(ARGS)
 
-study: $(SETUP)  ## local, decentralised, coded and asynchronous methods compared: 140 minutes on two cores, into outputs/figures
+study: $(SETUP)  ## compare local, decentralised, coded and asynchronous methods: 140 minutes on two cores, into outputs/figures
 	$(BIN)/python scripts/dppf_study.py --tune
 	$(BIN)/python scripts/valley_study.py
 	$(BIN)/python scripts/gossip_study.py
@@ -59,7 +59,7 @@ study: $(SETUP)  ## local, decentralised, coded and asynchronous methods compare
 	$(BIN)/python scripts/async_ratings.py
 	$(BIN)/python scripts/async_processes.py
 
-bench: $(SETUP)  ## speed and memory, as ratios measured side by side
+bench: $(SETUP)  ## measure speed and memory, as ratios, side by side
 	$(BIN)/python scripts/bench_core.py
 	$(BIN)/python scripts/bench_ways.py
 	$(BIN)/python scripts/bench_codecs.py
@@ -68,7 +68,7 @@ bench: $(SETUP)  ## speed and memory, as ratios measured side by side
 	&& $(BIN)/python scripts/bench_net.py; \
 	else echo "Links as slow as a city's need root: sudo $(BIN)/python scripts/bench_net.py, and bench_bytes.py"; fi
 
-test-floors:  ## the tests with the oldest dependencies that pyproject.toml admits, in .venv-floors
+test-floors:  ## run the tests with the oldest dependencies that pyproject.toml allows, in .venv-floors
 	$(PYTHON) -m venv .venv-floors
 	.venv-floors/bin/pip install --quiet --upgrade pip tomli
 	.venv-floors/bin/python scripts/floors.py > .venv-floors/floors.txt

@@ -1,8 +1,7 @@
-"""Files from outside: regular ones alone, up to a stated size, read as data.
+"""Reading files that may come from strangers: only regular files, up to a size limit, as data.
 
-A run folder, a data file or a listing may come from a stranger. A fifo would block whoever opens it, a device never
-ends, and a few bytes can stand for gigabytes. Each function here raises OSError where a path cannot be read and
-ValueError where its content is not what it has to be; both say why in one line.
+Opening a fifo would block, a device never ends, and a small archive can expand to gigabytes. Each function here raises
+OSError if a path cannot be read and ValueError if its content is invalid; both messages are one line.
 """
 
 from __future__ import annotations
@@ -27,28 +26,28 @@ from typing import IO, Any, ClassVar
 
 import yaml
 
-DOCUMENT = 2**24  # bytes of a JSON or YAML file: those of a run hold some kilobytes
+DOCUMENT = 2**24  # bytes of a JSON or YAML file; those of a run have a few kilobytes
 TABLE = 2**30  # bytes of a CSV file: 1,000,000 rows take about 300 MB
-VALUES = 100_000  # of a YAML file: those of a run hold a hundred, and eight for each worker with its own link
-COLUMNS = 1000  # of a CSV file: those of a run have up to thirty
-LONG = 2000  # letters of one text that are shown
-DEPTH = 64  # lists and mappings within each other; a config has six
+VALUES = 100_000  # of a YAML file; that of a run has a hundred, and eight per worker with its own link
+COLUMNS = 1000  # of a CSV file; those of a run have up to thirty
+LONG = 2000  # characters of a text that are shown
+DEPTH = 64  # nesting of lists and mappings; a config has six levels
 LISTING = 2**27  # bytes of a listing such as a graph or a trace: a matrix of 2,000 x 2,000 takes 100 MB
 LINE = 2**24  # bytes of a line of a text: a row of that matrix takes 50 kB
-BARREN = 2**24  # bytes on end of a text in which nothing stands but blanks and comments: a header is far shorter
-RATIO, SLACK = 100, 2**23  # data shrink to a tenth, rows of zeros and ones to a fiftieth; a bomb to a thousandth
-PACKED = ("", ".gz", ".bz2", ".xz", ".zip")  # how the name of a packed file may go on
-#: what reading from ``unpacked`` raises where the packed file is damaged or cut
+BARREN = 2**24  # consecutive bytes of blank lines and comments; headers are far shorter
+RATIO, SLACK = 100, 2**23  # data compress to a tenth, rows of zeros and ones to a fiftieth, a zip bomb to a thousandth
+PACKED = ("", ".gz", ".bz2", ".xz", ".zip")  # suffixes of compressed files
+#: the errors of reading from ``unpacked`` if the compressed file is damaged or truncated
 UNPACKING = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-BLOCK = 2**20  # bytes of a text that are looked at together
+BLOCK = 2**20  # bytes of a text that are processed together
 NUMBER = re.compile(
     r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII
 )
-SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it has been built
+SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader, if available, is ten times as fast
 
 
 def open_regular(path: str | Path, limit: int | None = None) -> IO[bytes]:
-    """The file, open for reading. Never blocks. Raises OSError for what is no regular file, and for one of more than
+    """Opens a regular file for reading, without blocking. Raises OSError for anything else, and for a file of more than
     ``limit`` bytes."""
     handle = os.open(os.path.expanduser(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
@@ -56,7 +55,7 @@ def open_regular(path: str | Path, limit: int | None = None) -> IO[bytes]:
         if stat.S_ISDIR(about.st_mode):
             raise OSError(None, "a folder, not a file")
         if not stat.S_ISREG(about.st_mode):
-            raise OSError(None, "no regular file")
+            raise OSError(None, "not a regular file")
         if limit is not None and about.st_size > limit:
             raise OSError(None, f"{about.st_size} bytes are more than the {limit} that are read")
         return os.fdopen(handle, "rb")
@@ -69,7 +68,7 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
     """The content of a regular file of at most ``limit`` bytes."""
     with open_regular(path, limit) as file:
         content = file.read(limit + 1)
-    if len(content) > limit:  # it has grown since
+    if len(content) > limit:  # the file has grown
         raise OSError(None, f"more than the {limit} bytes that are read")
     return content
 
@@ -80,7 +79,7 @@ def read_text(path: str | Path, limit: int = DOCUMENT) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """What a JSON file holds."""
+    """The content of a JSON file."""
     try:
         return json.loads(read_text(path))
     except RecursionError as error:
@@ -88,7 +87,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What a YAML file holds, as plain values. An alias is refused: a few of them can stand for billions of values."""
+    """The content of a YAML file as plain values. Refuses aliases, because a few can expand to billions of values."""
     text, depth, values = read_text(path), 0, 0
     try:
         for event in yaml.parse(text, Loader=SAFE):
@@ -108,8 +107,8 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def read_csv(path: str | Path) -> str:
-    """The text of a CSV file: a header, every column with a name of its own, and rows of as many cells; empty where
-    there is no header."""
+    """The text of a CSV file after checks: a header of unique names, and rows of the same length; empty if there is no
+    header."""
     text = read_text(path, TABLE)
     try:
         rows = csv.reader(io.StringIO(text, newline=""))
@@ -120,7 +119,7 @@ def read_csv(path: str | Path) -> str:
             raise ValueError("a column has no name")
         if len({*header}) < len(header):
             twice = next(name for name in header if header.count(name) > 1)
-            raise ValueError(f"column {twice} stands there twice")
+            raise ValueError(f"column {twice} occurs twice")
         for row in rows:
             if row and len(row) != len(header):
                 raise ValueError(f"line {rows.line_num}: {len(row)} cells under {len(header)} columns")
@@ -130,22 +129,22 @@ def read_csv(path: str | Path) -> str:
 
 
 def printable(text: str) -> str:
-    """The text in one line that every terminal, page and table shows as it is: what moves a cursor, changes the order
-    of letters or is no letter at all becomes its escape. Of a very long one the beginning and a digest."""
+    """The text as one printable line for terminals, pages and tables: control characters, direction marks and other
+    unprintable characters are escaped. A very long text is cut and gets a digest."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
-    if len(text) > LONG + 100:  # room for what is added, so that what is printable stays as it is
+    if len(text) > LONG + 100:  # leaves room for the digest, so that the function is idempotent
         digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
         text = f"{text[:LONG]}... ({len(text)} letters, {digest})"
     return text
 
 
 def unpacked(file: IO[bytes], most: int | None = None) -> IO[bytes]:
-    """What an open file holds, unpacked as it is read where its first bytes are those of gzip, bzip2, xz or zip.
+    """The content of an open file, decompressed on the fly if its first bytes are those of gzip, bzip2, xz or zip.
 
-    A zip has to hold one file. Reading a damaged one raises one of ``UNPACKING``; one that unpacks to more than
-    ``most`` bytes, or where that is None to more than SLACK bytes and RATIO times what has been read of it so far,
-    ValueError. Raises ValueError for a zip that is none, that holds several files, or that needs a password."""
+    A zip must hold exactly one file. Reading a damaged file raises one of ``UNPACKING``. Reading raises ValueError if
+    the file expands to more than ``most`` bytes, or, if that is None, to more than SLACK bytes plus RATIO times the
+    bytes read so far. Raises ValueError for a damaged zip, a zip of several files, or one with a password."""
     start = file.read(6)
     file.seek(0)
     if start.startswith(b"\x1f\x8b"):
@@ -164,14 +163,14 @@ def unpacked(file: IO[bytes], most: int | None = None) -> IO[bytes]:
             raise ValueError(f"a zip of {len(names)} files, of which one has to be chosen; unpack it")
         try:
             return io.BufferedReader(_Bounded(archive.open(names[0]), file, most), BLOCK)
-        except (RuntimeError, NotImplementedError) as error:  # a password, a method of packing
+        except (RuntimeError, NotImplementedError) as error:  # a password, or an unknown compression method
             raise ValueError(f"a zip that cannot be unpacked: {error}") from error
     return file
 
 
 class _Bounded(io.RawIOBase):
-    """What ``inner`` unpacks from ``packed``: ``most`` bytes, or as many as SLACK and RATIO allow. Raises ValueError
-    where it is more."""
+    """Reads from the decompressor ``inner`` of ``packed``. Raises ValueError beyond ``most`` bytes, or, if that is
+    None, beyond the limit of SLACK and RATIO."""
 
     def __init__(self, inner: Any, packed: IO[bytes], most: int | None) -> None:
         self.inner, self.packed, self.most, self.count = inner, packed, most, 0
@@ -195,8 +194,8 @@ class _Bounded(io.RawIOBase):
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[IO[bytes]]:
-    """What a regular file holds, unpacked. Raises ValueError, which says why in one line, where it cannot be read, or
-    is damaged."""
+    """The decompressed content of a regular file. Raises ValueError, with a message of one line, if the file cannot be
+    read or is damaged."""
     try:
         with open_regular(path) as file, unpacked(file) as content:
             yield content
@@ -205,16 +204,16 @@ def reading(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def reason(error: Exception) -> str:
-    """Why a file cannot be read, in one line."""
+    """The reason of an error in one line."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(said).split())
 
 
 def text_blocks(file: IO[bytes], longest: int = LINE) -> Iterator[bytes]:
-    """A text in pieces of about BLOCK bytes, each of whole lines, without a byte order mark. A last line without an end
-    gets one. Raises ValueError for a line of more than ``longest`` bytes that ends in another piece than it begins in,
-    and for more than BARREN bytes on end of empty lines and comments (from # on)."""
-    begun: list[bytes] = []  # of a line whose end has not come
+    """The text in blocks of about BLOCK bytes, each of whole lines, without a byte order mark. A missing newline at the
+    end is added. Raises ValueError for a line of more than ``longest`` bytes that spans several blocks, and for more
+    than BARREN consecutive bytes of blank lines and comments (from # on)."""
+    begun: list[bytes] = []  # the beginning of an unfinished line
     size = lines = barren = 0
     while block := file.read(BLOCK):
         if not lines and not begun:
@@ -225,7 +224,7 @@ def text_blocks(file: IO[bytes], longest: int = LINE) -> Iterator[bytes]:
             empty = not whole.strip() or (b"#" in whole and not any(map(_says, whole.split(b"\n"))))
             barren = barren + len(whole) if empty else 0
             if barren > BARREN:
-                raise ValueError(f"line {lines + 1}: more than {BARREN} bytes on end are empty lines and comments")
+                raise ValueError(f"line {lines + 1}: more than {BARREN} consecutive bytes of blank lines and comments")
             yield whole
             lines += whole.count(b"\n")
             begun, size = [], 0
@@ -238,8 +237,8 @@ def text_blocks(file: IO[bytes], longest: int = LINE) -> Iterator[bytes]:
 
 
 def text_lines(file: IO[bytes], longest: int = LINE) -> Iterator[tuple[int, bytes]]:
-    """Number and content of each line of a text that holds more than blanks and a comment (from # on), both of which
-    stay; otherwise as by ``text_blocks``. Comments count as nothing, too."""
+    """Number and content, including comments, of each line that is not blank or a mere comment (from # on). Raises
+    ValueError as ``text_blocks`` does, for every line of more than ``longest`` bytes."""
     number, barren = 0, 0
     for block in text_blocks(file, longest):
         if not block.strip():
@@ -255,36 +254,37 @@ def text_lines(file: IO[bytes], longest: int = LINE) -> Iterator[tuple[int, byte
             else:
                 barren += len(line) + 1
                 if barren > BARREN:
-                    raise ValueError(f"line {number}: more than {BARREN} bytes on end are empty lines and comments")
+                    raise ValueError(f"line {number}: more than {BARREN} consecutive bytes of blank lines and comments")
 
 
 def _says(line: bytes) -> bytes:
-    """What a line holds besides blanks and a comment."""
+    """The content of a line without blanks and comment."""
     return line.partition(b"#")[0].strip()
 
 
 def number(word: str) -> float | None:
-    """The value of a number in ASCII, infinite or NaN where the word says so; None for every other word. Python's own
-    float() reads 1_0 and the digits of all scripts."""
+    """The value of a number in ASCII, including inf and nan; None for any other word. Unlike float() it refuses 1_0 and
+    non-ASCII digits."""
     return float(word) if NUMBER.fullmatch(word) else None
 
 
 @dataclass
 class Listing:
-    """``path``: the file, plain or packed (see files.unpacked), ``~`` for the home folder. ``digest``: 16 hex of
-    BLAKE2b of its bytes, filled in, so that a changed file is another experiment and a moved one is not. ``content``
-    raises ValueError if the file cannot be read, is larger than LISTING, or is not the one of ``digest``; ``lines``,
-    for what is no text, and for a line of more than LINE bytes. ``key``: what errors call the path."""
+    """A component that is read from a file. ``path``: the file, plain or compressed (see ``unpacked``); ``~`` is the
+    home folder. ``digest``: 16 hex digits of BLAKE2b of its bytes, filled in, so that a changed file gives another run
+    and a moved one does not. ``content`` raises ValueError if the file cannot be read, is larger than LISTING, or does
+    not have the ``digest``; ``lines`` also for a file that is not text or has a line of more than LINE bytes. ``key``:
+    the name of the path in error messages."""
 
     key: ClassVar[str] = "path"
     path: str = field(metadata={"location": True})
     digest: str = ""
 
     def content(self) -> bytes:
-        """As it is unpacked."""
+        """The decompressed bytes."""
         try:
             packed = read_bytes(self.path, LISTING)
-        except (OSError, ValueError) as error:  # the latter for a NUL in the path
+        except (OSError, ValueError) as error:  # ValueError for a NUL in the path
             raise self.bad(reason(error), "a file that can be read") from error
         digest = hashlib.blake2b(packed, digest_size=8).hexdigest()
         if self.digest not in ("", digest):
@@ -297,18 +297,18 @@ class Listing:
 
     @property
     def suffix(self) -> str:
-        """How its name ends, without what packing added to it."""
+        """The suffix of the file name, without that of compression."""
         name = Path(self.path)
         return (name.with_suffix("") if name.suffix.lower() in PACKED else name).suffix.lower()
 
     def lines(self) -> Iterator[tuple[int, list[str]]]:
-        """Number and words of each line, with blanks or commas between, without comments (from # on) and empty ones."""
+        """Number and words of each nonempty line, separated by blanks or commas, without comments (from # on)."""
         lines = text_lines(io.BytesIO(self.content()))
         try:
             for number, line in lines:
                 yield number, line.partition(b"#")[0].decode().replace(",", " ").split()
         except UnicodeDecodeError as error:
-            raise self.bad("no text in UTF-8", "a text file") from error
+            raise self.bad("not UTF-8 text", "a text file") from error
         except ValueError as error:
             raise self.bad(str(error), "a text file") from error
 

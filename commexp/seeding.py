@@ -1,7 +1,7 @@
-"""Random numbers that depend on nothing but (seed, purpose, worker, ...): never on the global generator.
+"""Random numbers that depend only on (seed, purpose, worker, ...), never on the global generator.
 
-A stream is named by what it is for, so the same seed gives the same curve however the workers are spread over
-processes, whatever order they run in and whatever other component draws numbers.
+Every stream of random numbers has a name that states its purpose. So the same seed gives the same curve for every split
+of the workers over processes, every order of execution, and independently of other components that draw numbers.
 """
 
 from __future__ import annotations
@@ -24,5 +24,5 @@ def generator(seed: int, *key: str | int) -> torch.Generator:
 
 
 def numpy_generator(seed: int, *key: str | int) -> np.random.Generator:
-    """The same for NumPy, whose distributions (Dirichlet, ...) take a generator where torch's do not."""
+    """A NumPy generator for the stream, for distributions that torch cannot draw from a generator (Dirichlet, ...)."""
     return np.random.default_rng(derive(seed, *key))

@@ -1,29 +1,32 @@
-"""State as named tensors: a part's names stand below the part's own name, ``part.name``.
+"""State: what an object keeps from round to round, declared by names and saved as named tensors.
 
-Tensors with a row for each worker stand below ``workers.``: ``part.workers.name``. All others are equal everywhere.
+The names of a part stand below the part's own name, ``part.name``. Tensors with a row for each worker stand below
+``workers.``: ``part.workers.name``. All other tensors are equal at all processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar
+from operator import attrgetter
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
 
+MISSING = object()
 LIKE_X = ("residual", "velocity", "mean", "square")  # last names of what has an entry for each of the model's
 
 
 def with_prefix(prefix: str, state: Mapping[str, T]) -> dict[str, T]:
-    """Every name below ``prefix.``."""
-    return {f"{prefix}.{name}": value for name, value in state.items()}
+    """Every name below ``prefix.``; the names as they are where the prefix is empty."""
+    return {f"{prefix}.{name}" if prefix else name: value for name, value in state.items()}
 
 
 def under_prefix(prefix: str, state: Mapping[str, T]) -> dict[str, T]:
-    """The entries below ``prefix.``, without it."""
-    start = prefix + "."
+    """The entries below ``prefix.``, without it; all entries where the prefix is empty."""
+    start = f"{prefix}." if prefix else ""
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
 
 
@@ -32,14 +35,121 @@ def has_workers(name: str) -> bool:
     return ".workers." in f".{name}"
 
 
-class Stateful(Protocol):
-    """What keeps something from round to round."""
+class Stateful:
+    """Saves and loads the attributes that its class declares, together with those that its base classes declare:
+
+        state = "x round=_round compressor=context.compressor **buffers"
+        worker_state = "residual"
+
+    ``x``: the attribute x, saved as x. ``round=_round``: the attribute _round, saved as round. The names of
+    ``worker_state`` are saved below ``workers.``: the tensors have a row for each worker. By the attribute's value,
+
+        a Tensor, an int or a bool      is saved as    name
+        a list of ints                                 name
+        a list of Tensors                              name0, name1, ...
+        an object with a state_dict                    name.*, and is loaded in place
+        a mapping to any of these                      name.key; key alone where it is declared as ``**name``
+        None                                           nothing
+
+    A class with its own ``state_dict`` and ``load_state_dict`` need not declare anything.
+    """
+
+    state: ClassVar[str] = ""
+    worker_state: ClassVar[str] = ""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the next round depends on. Tensors with a row per worker are named below ``workers.``."""
+        state: dict[str, Tensor] = {}
+        for name, path in declared(type(self)):
+            state |= _saved(name, attrgetter(path)(self))
+        taken: set[int] = set()
+        for name, tensor in state.items():
+            memory = tensor.untyped_storage().data_ptr()
+            if memory in taken or 0 in tensor.stride():  # a file holds no two tensors in the same memory
+                state[name] = tensor.clone(memory_format=torch.contiguous_format)
+            taken.add(memory)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continues from what ``state_dict`` gave. An attribute whose name is missing gets its class's value. Raises
+        ValueError where the class has none, and for any state where nothing is declared."""
+        names = declared(type(self))
+        if state and not names:
+            raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
+        for name, path in names:
+            owner, _, attribute = path.rpartition(".")
+            holder = attrgetter(owner)(self) if owner else self
+            current = getattr(holder, attribute)
+            value = _loaded(name, current, state)
+            if value is MISSING:
+                if not hasattr(type(holder), attribute):
+                    raise ValueError(f"{name}: missing")
+                value = getattr(type(holder), attribute)
+            if value is not current:
+                setattr(holder, attribute, value)
+
+
+def declared(cls: type[Any]) -> tuple[tuple[str, str], ...]:
+    """(name, path of the attribute) of everything that a class and its base classes declare."""
+    pairs: dict[tuple[str, str], None] = {}
+    for base in reversed(cls.__mro__):
+        for prefix, words in (("", vars(base).get("state", "")), ("workers", vars(base).get("worker_state", ""))):
+            for word in words.split():
+                name, _, path = word.rpartition("=")
+                name = "" if path.startswith("**") else name or path
+                pairs[".".join(filter(None, (prefix, name))), path.removeprefix("**")] = None
+    return tuple(pairs)
+
+
+def _saved(name: str, value: Any) -> dict[str, Tensor]:
+    if value is None:
+        return {}
+    if isinstance(value, Tensor):
+        return {name: value}
+    if isinstance(value, Mapping):
+        return {k: v for key, each in value.items() for k, v in with_prefix(name, _saved(str(key), each)).items()}
+    if isinstance(value, list) and any(isinstance(each, Tensor) for each in value):
+        return {f"{name}{i}": each for i, each in enumerate(value)}
+    if isinstance(value, int | list):
+        return {} if value == [] else {name: torch.tensor(value)}
+    return with_prefix(name, value.state_dict())
+
+
+def _loaded(name: str, current: Any, state: Mapping[str, Tensor]) -> Any:
+    """The new value of an attribute that holds ``current``; MISSING where ``state`` lacks its name."""
+    if isinstance(current, Mapping):
+        own = under_prefix(name, state)
+        if not any(hasattr(each, "load_state_dict") for each in current.values()):
+            return own
+        for key, each in current.items():
+            _loaded(str(key), each, own)
+        return current
+    if hasattr(current, "load_state_dict"):
+        current.load_state_dict(under_prefix(name, state))
+        return current
+    if name not in state:
+        return _numbered(name, state) if isinstance(current, list) else MISSING
+    if isinstance(current, list):
+        return state[name].tolist()
+    return type(current)(state[name].item()) if isinstance(current, int) else state[name]
+
+
+def _numbered(name: str, state: Mapping[str, Tensor]) -> list[Tensor]:
+    """name0, name1, ... as far as they go."""
+    tensors: list[Tensor] = []
+    while (following := f"{name}{len(tensors)}") in state:
+        tensors.append(state[following])
+    return tensors
+
+
+class HasState(Protocol):
+    """What ``load_checked`` can load into."""
 
     def state_dict(self) -> Mapping[str, Tensor]: ...
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
-def load_checked(part: Stateful, state: Mapping[str, Tensor], dim: int, workers: int) -> None:
+def load_checked(part: HasState, state: Mapping[str, Tensor], dim: int, workers: int) -> None:
     """Loads ``state`` into a part of which nothing has been asked yet, for a model of ``dim`` entries and ``workers``
     rows. Raises ValueError, or what the part raises, for state that no run of it can have left; it is as it was
     then."""

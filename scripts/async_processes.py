@@ -1,8 +1,8 @@
-"""Methods that do not wait, in real processes beside the virtual clock: python scripts/async_processes.py
+"""Asynchronous methods in real processes, compared with the virtual clock: python scripts/async_processes.py
 
-A server and four workers under commexp launch=torchrun with launch.inject=true: a gradient takes 5 ms, of worker 0 ten
-times as long. Logistic regression on breast_cancer; steps tuned on the virtual clock, all alike. Writes the table and
-the picture async_processes.{md,png,pdf} into outputs/figures.
+A server and four workers under commexp launch=torchrun with launch.inject=true: a gradient takes 5 ms, for worker 0
+ten times as long. Logistic regression on breast_cancer; all steps are tuned on the virtual clock. Writes the table and
+the figure async_processes.{md,png,pdf} into outputs/figures.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def least() -> float:
 
 
 def gaps(run: Run) -> tuple[pd.Series[float], pd.Series[float]]:
-    """Seconds, and F - F*."""
+    """The seconds and F - F* of each evaluation."""
     return run.metrics["sim_seconds"], run.metrics["objective"] - least()
 
 
 def reached(run: Run) -> tuple[float, float]:
-    """Seconds and messages from which on the goal is kept; infinite where that is never."""
+    """Seconds and messages after which F - F* stays below the goal; infinite if it never does."""
     above = np.flatnonzero(gaps(run)[1] > GOAL)
     if len(above) and above[-1] + 1 == len(run.metrics):
         return np.inf, np.inf

@@ -1,6 +1,6 @@
-"""Matrix factorisation without waiting, in a table: python scripts/async_ratings.py [--root FOLDER]
+"""Asynchronous matrix factorisation, a table: python scripts/async_ratings.py [--root FOLDER]
 
-MovieLens, one worker of 8 ten times slower: test RMSE, and time to it
+MovieLens, one worker of 8 ten times slower: test RMSE, and the time to reach it
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def ratings(root: str, seeds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Methods that do not wait, on ratings: a table in outputs/figures.")
+    parser = argparse.ArgumentParser(description="Asynchronous methods on ratings: a table in outputs/figures.")
     parser.add_argument("--root", default=".", help="the folder that holds data/ml-latest-small")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     try:
         ratings(given.root, given.seeds)
     except UserError as error:
-        print(f"It is left out: {error}", file=sys.stderr)
+        print(f"Skipped: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

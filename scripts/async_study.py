@@ -1,4 +1,4 @@
-"""Methods that do not wait, on a9a, in two tables and a picture: python scripts/async_study.py [--root FOLDER]
+"""Asynchronous methods on a9a, two tables and a figure: python scripts/async_study.py [--root FOLDER]
 
 async_logistic   10 workers, the last ten times as slow as the first: time and messages to a small F - F*, and how the
                  gain over a barrier depends on the spread of the speeds
@@ -100,7 +100,7 @@ def least(root: str) -> float:
 
 
 def curve(words: Sequence[str], best: float, gradients: float) -> list[Point]:
-    """See ``measured``; what is finished is used again."""
+    """The curve of ``measured``, from the cache if it is there."""
     key = hashlib.sha256(json.dumps([prepare(compose_config(words_of(words))).name, gradients]).encode()).hexdigest()
     kept = OUT / "async_logistic" / f"{key[:16]}.json"
     if not kept.is_file():
@@ -110,8 +110,8 @@ def curve(words: Sequence[str], best: float, gradients: float) -> list[Point]:
 
 
 def measured(words: Sequence[str], best: float, gradients: float) -> list[Point]:
-    """To the goal, or as far as so many gradients lead, or until it stands still: until the last half of them, and at
-    least 20,000, has brought less than a tenth."""
+    """Runs to the goal, to the largest number of gradients, or until it stagnates: until the last half of the
+    gradients, at least 20,000, improve F - F* by less than a tenth."""
     torch.set_num_threads(1)
     made = trial(words)
     method = made.algorithm
@@ -133,7 +133,7 @@ def measured(words: Sequence[str], best: float, gradients: float) -> list[Point]
 
 
 class Study:
-    """Curves by method, step, seed and what is changed."""
+    """Curves by method, step, seed and changed keys."""
 
     def __init__(self, root: str) -> None:
         self.root, self.best = root, least(root)
@@ -171,14 +171,14 @@ def first(points: Iterable[Point], gap: float) -> Point | None:
 
 
 def cost(points: Sequence[Point]) -> tuple[float, float]:
-    """Seconds to the goal; among those that do not get there, the most of F - F* over the last quarter."""
+    """Seconds to the goal; for curves that do not reach it, the maximum of F - F* over the last quarter."""
     there = first(points, GOAL)
     worst = max(point.gap if np.isfinite(point.gap) else np.inf for point in points[-max(1, len(points) // 4) :])
     return (there.seconds, 0.0) if there else (np.inf, worst)
 
 
 def cells(runs: Sequence[Sequence[Point]], gap: float) -> list[str]:
-    """Mean messages and seconds of those seeds that get there."""
+    """Mean messages and seconds of the seeds that reach the goal."""
     there = [point for points in runs if (point := first(points, gap))]
     if not there:
         return ["-", "-"]
@@ -187,19 +187,19 @@ def cells(runs: Sequence[Sequence[Point]], gap: float) -> list[str]:
 
 
 def seconds(runs: Sequence[Sequence[Point]]) -> float:
-    """Mean seconds to the goal, infinite where a seed does not get there."""
+    """Mean seconds to the goal; infinite if a seed does not reach it."""
     return float(np.mean([point.seconds if (point := first(points, GOAL)) else np.inf for points in runs]))
 
 
 def end(runs: Sequence[Sequence[Point]]) -> str:
-    """Seconds to the goal, or where it ends."""
+    """Seconds to the goal, or the final F - F*."""
     if np.isfinite(seconds(runs)):
         return f"{seconds(runs):.1f}"
     return f"ends at {np.mean([points[-1].gap for points in runs]):.1e}"
 
 
 def methods(study: Study, tuned: dict[str, Tuned], seeds: int) -> str:
-    """Messages and seconds to F - F* <= 1e-3 and 1e-4; and the picture."""
+    """Messages and seconds to F - F* <= 1e-3 and 1e-4, and the figure."""
     asked = [(name, seed) for name in METHODS for seed in range(seeds)]
     all_points = study.curves([study.words(name, tuned[name], seed) for name, seed in asked])
     found = {name: [p for (n, _), p in zip(asked, all_points, strict=True) if n == name] for name in METHODS}
@@ -257,14 +257,14 @@ def speeds(study: Study, tuned: dict[str, Tuned], seeds: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Methods that do not wait: tables and a picture in outputs/figures.")
-    parser.add_argument("--root", default="data", help="where a9a and a9a.t lie")
+    parser = argparse.ArgumentParser(description="Asynchronous methods: tables and a figure in outputs/figures.")
+    parser.add_argument("--root", default="data", help="the folder of a9a and a9a.t")
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args()
     try:
         study = Study(given.root)
     except UserError as error:
-        sys.exit(f"It is left out: {error}")
+        sys.exit(f"Skipped: {error}")
     tuned = study.tune()
     text = f"F* = {study.best:.8f}\n\n{methods(study, tuned, given.seeds)}\n\n{speeds(study, tuned, 3)}\n"
     write_atomic(OUT / "async_logistic.md", text)

@@ -1,9 +1,9 @@
-"""bytes_wire against the operating system: every exchange among hosts with real links, counted by the kernel.
+"""bytes_wire compared with the kernel's counters, for every exchange among hosts with real links.
 
     python scripts/bench_bytes.py        # as root; needs ip and tc
 
-Four namespaces joined by links of 1 Gbit/s (netlab.py), one worker in each. The kernel's counters hold all that leaves
-a host: payload, TCP and IP headers, acknowledgements, and the few bytes by which processes keep in step.
+Four namespaces with links of 1 Gbit/s (netlab.py), one worker in each. The kernel's counters include everything that
+leaves a host: payload, TCP and IP headers, acknowledgements, and a few bytes of synchronisation.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What commexp costs beside a bare script: launch=torchrun launch.nproc=2 on digits and plain torch DDP, same work.
+"""The overhead of commexp: launch=torchrun launch.nproc=2 on digits, compared with plain torch DDP on the same work.
 
     python scripts/bench_launch.py
 
 Both train the same network on the same number of samples with two processes on this machine, dense gradients, one
-thread each; start-up and evaluation are left out. They take turns; the numbers are medians.
+thread each; times exclude start-up and evaluation. The two alternate; the numbers are medians.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Step time on slow links: ours beside torch's DistributedDataParallel, four hosts, one model of 11 M parameters.
+"""Step time on slow links: ours and torch's DistributedDataParallel, on four hosts, for a model of 11 M parameters.
 
     python scripts/bench_net.py [Mbit/s ...]     # as root; needs ip and tc; 1000, 100 and 10 take about five minutes
 
-Four namespaces joined by shaped links (netlab.py). The methods take turns, step by step, so that all meet the same
-machine; a step's time is the slowest worker's. The network is a perceptron of wide layers on batches of four: nearly
-all of a step is the exchange. The table's numbers are medians of seconds and ratios to plain DDP at the same rate.
+Four namespaces with shaped links (netlab.py). The methods alternate step by step, so that all run under the same load;
+the time of a step is that of the slowest worker. The model is a perceptron of wide layers on batches of four, whose
+step consists almost entirely of the exchange. The table's numbers are medians of seconds and ratios to plain DDP at the
+same rate.
 """
 
 from __future__ import annotations

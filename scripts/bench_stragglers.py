@@ -1,7 +1,7 @@
-"""What two sleepers of eight cost a round among real processes: gradient coding and its kin against waiting for all.
+"""The time that two slow workers of eight add to a round in real processes: coded methods compared with waiting.
 
-Each method runs twice under commexp launch=torchrun with launch.inject=true, without sleepers and with workers 6 and 7
-computing ten times as long; the numbers are seconds of a round, and their ratio.
+Each method runs twice under commexp launch=torchrun with launch.inject=true, without slow workers and with workers 6
+and 7 computing ten times as long; the numbers are seconds per round, and their ratio.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def a_round(words: list[str], folder: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What sleepers cost a round among real processes.")
-    parser.add_argument("--seconds", type=float, default=0.1, help="of computing for a gradient")
+    parser = argparse.ArgumentParser(description="The time that slow workers add to a round in real processes.")
+    parser.add_argument("--seconds", type=float, default=0.1, help="computation time of a gradient")
     parser.add_argument("--rounds", type=int, default=30)
     given = parser.parse_args()
     length = [f"rounds={given.rounds}", f"network.compute.seconds={given.seconds}"]
@@ -58,7 +58,7 @@ def main() -> None:
                 seconds.append(a_round(own + more, Path(folder)))
         rows.append([name, *(f"{s:.3f} s" for s in seconds), f"{seconds[1] / seconds[0]:.2f}"])
         print(f"{rows[-1]}", file=sys.stderr)
-    print(markdown(["method", "a round without sleepers", "with two", "ratio"], rows))
+    print(markdown(["method", "a round without slow workers", "with two", "ratio"], rows))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What does the rule of speed.workers=auto cost? Gradients of W workers in one process, by model, W and batch.
+"""How good is the rule of speed.workers=auto? Gradients of W workers in one process, by model, W and batch.
 
-Each way's time over the fastest one's, measured side by side (medians), and the way that the rule takes.
+The time of each way relative to the fastest, measured side by side (medians), and the way that the rule takes.
 The last column is the largest difference of an entry from the loop's, over the largest entry, in float32.
 """
 
@@ -54,7 +54,7 @@ def main() -> None:
             )
             taken = found.choose(workers, given[0].shape[2:])
             rows.append([name, str(workers), str(batch), *ratios, taken, f"{1e3 * least:.1f}", f"{apart:.0e}"])
-    print("Gradients of W workers: time over the fastest way's; '-': the model cannot go that way\n")
+    print("Gradients of W workers: time relative to the fastest way; '-': the model does not support it\n")
     print(
         markdown(["model, digits", "W", "batch", "fold", "vmap", "loop", "rule", "fastest, ms", "difference"], rows),
         "\n",

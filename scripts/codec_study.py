@@ -1,4 +1,4 @@
-"""What each registered codec does to real gradients: error, bits and time. Part of make figures.
+"""Error, bits and time of each registered codec on real gradients. Part of make figures.
 
 outputs/figures/codec_study.{png,pdf,md};  cache/: the gradients (safetensors) and one JSON per codec and gradient
 """

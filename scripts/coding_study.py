@@ -1,9 +1,9 @@
-"""1-bit gradient coding beside its rivals, in tables and figures: python scripts/coding_study.py [WORD ...]
+"""1-bit gradient coding compared with other methods, tables and figures: python scripts/coding_study.py [WORD ...]
 
 onebit_linreg         excess loss against bytes and against time, by copies d and share p of late workers
 onebit_images_small   accuracy of a classifier against bytes and against time
 
-WORDs such as dataset.condition=1 go to every run of the regression.
+WORDs such as dataset.condition=1 apply to every run of the regression.
 """
 
 from __future__ import annotations

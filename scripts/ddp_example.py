@@ -1,5 +1,5 @@
 """A network on scikit-learn's digits, 1 % of each gradient sent: torchrun --nproc-per-node 2 scripts/ddp_example.py
-With a folder as argument it goes on from the state saved there, if any, and saves its own at the end."""
+With a folder as argument it resumes from the state saved there, if any, and saves its state at the end."""
 
 import os
 import sys

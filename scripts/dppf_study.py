@@ -1,9 +1,8 @@
-"""Local methods on Fashion-MNIST, a table and a picture: python scripts/dppf_study.py [--tune]
+"""Local methods on Fashion-MNIST, a table and a figure: python scripts/dppf_study.py [--tune]
 
-Test error and bytes of synchronous SGD, the same with SAM, and six local methods at tau = 4, 8 and 16. Every method
-is tuned at every tau over as many settings as any other, on validation images and with seeds of its own; the settings
-that came out stand in dppf_tuned.json, and --tune finds them anew. Two runs at a time, on one core each. What is
-finished is used again.
+Test error and bytes of synchronous SGD, of SGD with SAM, and of six local methods for tau = 4, 8 and 16. For every tau
+each method is tuned over the same number of settings, on validation images and with separate seeds. dppf_tuned.json
+holds the results; --tune repeats the tuning. Two runs at a time, on one core each. Finished runs are reused.
 """
 
 from __future__ import annotations
@@ -65,12 +64,12 @@ def words(cell: Cell, setting: ProblemContext, seed: int, validation: bool = Fal
 
 
 def error(run: Run) -> float:
-    """Share of the test images that are taken for something else; 1 for a run that has diverged."""
+    """The test error; 1 for a run that has diverged."""
     return 1 - float(run.metrics["test_accuracy"].iloc[-1]) if run.status == "completed" else 1.0
 
 
 def tune() -> None:
-    """Of each space the setting with the least mean validation error; seconds count for nothing."""
+    """The setting of each space with the smallest mean validation error."""
     run_all(words(c, s, seed, True) for c in CELLS for s in SPACES[c[0]] for seed in TUNING_SEEDS)
     found = {}
     for cell in CELLS:
@@ -85,7 +84,7 @@ def tune() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Local methods on Fashion-MNIST: a table of test error and bytes.")
-    parser.add_argument("--tune", action="store_true", help="choose the settings anew first")
+    parser.add_argument("--tune", action="store_true", help="repeat the tuning first")
     if parser.parse_args().tune:
         tune()
     tuned = json.loads(TUNED.read_text(encoding="utf-8"))

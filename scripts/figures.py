@@ -1,6 +1,6 @@
 """make figures: every figure of the report, from finished runs where they exist, and a page with the papers' claims.
 
-outputs/report/index.html   a section per system: what was claimed, what came out, our figure
+outputs/report/index.html   a section per system: the claims, the results, our figure
 outputs/figures/            the figures (png, pdf), the numbers of most in tables (md)
 """
 

@@ -1,9 +1,9 @@
-"""Decentralised methods, in tables and figures: python scripts/gossip_study.py [--root FOLDER]
+"""Decentralised methods, tables and figures: python scripts/gossip_study.py [--root FOLDER]
 
-proxgt_a9a             five methods on a9a with the published step and with a tuned one; where FOLDER has the files
-topology_independence  with mixings enough the graph no longer matters, with one it does
-proxgt_logistic        l1 logistic regression: stationarity, and the objective beside scikit-learn's
-choco_digits           compressed gossip against gossip of whole models
+proxgt_a9a             five methods on a9a with the published and a tuned step; if FOLDER has the files
+topology_independence  with enough mixings the graph does not matter, with one it does
+proxgt_logistic        l1 logistic regression: stationarity, and the objective compared with scikit-learn
+choco_digits           compressed gossip compared with gossip of whole models
 """
 
 from __future__ import annotations
@@ -217,14 +217,14 @@ FIGURES = (logistic, independence, choco)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Decentralised methods: tables and figures in outputs/figures.")
-    parser.add_argument("--root", default="data", help="where a9a and a9a.t lie")
+    parser.add_argument("--root", default="data", help="the folder of a9a and a9a.t")
     root = parser.parse_args().root
     for study in FIGURES:
         study()
     try:
         a9a(root)
     except UserError as error:
-        print(f"a9a is left out: {error}", file=sys.stderr)
+        print(f"a9a is skipped: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What runs on a GPU, checked there: python scripts/gpu_check.py, in under 4 minutes; see docs/gpu.md.
+"""Checks commexp on a GPU: python scripts/gpu_check.py, in under 4 minutes; see docs/gpu.md.
 
-A line for each check, and outputs/gpu_check.json; exit status 1 if any failed. Nothing is downloaded, and commexp need
-not be installed. ``--device cpu --tiny`` takes the same way through less, for machines without a GPU.
+Prints a line for each check and writes outputs/gpu_check.json; exit status 1 if any check failed. It downloads nothing,
+and commexp need not be installed. ``--device cpu --tiny`` runs the same checks on small inputs, without a GPU.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ def shown(rest: Outcome) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, cpu; default cuda")
-    parser.add_argument("--tiny", action="store_true", help="the same on less: every codec and algorithm, in seconds")
+    parser.add_argument("--tiny", action="store_true", help="small inputs: every codec and algorithm, in seconds")
     parser.add_argument("--out", type=Path, default=Path("outputs/gpu_check.json"))
     given = parser.parse_args()
     device = torch.device(given.device)

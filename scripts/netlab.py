@@ -1,10 +1,10 @@
-"""A slow network for real: a namespace per host, shaped links between them, a process in each, bytes counted.
+"""A real slow network: a namespace per host, shaped links between them, a process in each, and byte counters.
 
     python scripts/netlab.py --hosts 4 --mbit 100 -- python train.py
 
-Linux and root only. The kernel shapes the links (``tc tbf``) and counts what crosses them; nothing is modelled.
-The links have a rate but no delay of their own (that takes ``tc netem``, which not every kernel has): what delays a
-packet is the queue before a busy link.
+Linux and root only. The kernel shapes the links (``tc tbf``) and counts the bytes that cross them; nothing is
+simulated. The links have a rate but no delay of their own (that needs ``tc netem``, which not every kernel has):
+packets are delayed only by the queue before a busy link.
 """
 
 from __future__ import annotations

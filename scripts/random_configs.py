@@ -1,10 +1,10 @@
-"""Random configs over all groups, each in this process: none may end in a traceback or hang.
+"""Runs random configs over all groups in this process: none may end in a traceback or hang.
 
 python scripts/random_configs.py --count 300 --seed 0
 python scripts/random_configs.py --only 17,203          # some of them again, with their output
 
-A config takes options of a few groups and some fields, sane and hostile values alike, on tiny data. It completes,
-diverges, fails in one line, or is refused in one line; anything else is a fault, and the exit status is 1.
+A config sets options of a few groups and some fields, with valid and invalid values, on tiny data. It must complete,
+diverge, fail with one line, or be refused with one line; anything else is a fault, and the exit status is 1.
 """
 
 from __future__ import annotations

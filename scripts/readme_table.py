@@ -1,6 +1,6 @@
-"""The README's first table and picture, from 21 runs on digits; finished runs are used again.
+"""The README's first table and figure, from 21 runs on digits; finished runs are reused.
 
-Prints the table as Markdown; --write puts it into README.md and the picture into docs/, which is how both came there.
+Prints the table as Markdown; --write puts it into README.md and the figure into docs/.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def reached(run: Run) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--write", action="store_true", help="into README.md and docs/digits_bytes.png")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a core each")
+    parser.add_argument("--write", action="store_true", help="update README.md and docs/digits_bytes.png")
+    parser.add_argument("--jobs", type=int, default=2, help="the number of runs at a time, on one core each")
     given = parser.parse_args()
     run_all([(*words, f"seed={seed}") for _, _, words in methods() for seed in range(SEEDS)], given.jobs)
     made = table()

@@ -1,7 +1,7 @@
-"""The reference pages of the documentation, made from the config groups and the classes that they name.
+"""Generates the reference pages of the documentation from the config groups and the classes that they name.
 
-A page per group of conf/: for each option its YAML, its fields with their defaults, and what its class says of itself;
-and config.md, the keys that belong to no component. ``docs/conf.py`` writes them when the documentation is built.
+A page per group of conf/ has, for each option, its YAML, its fields with defaults, and the docstring of its class;
+config.md has the keys that belong to no component. ``docs/conf.py`` writes them when the documentation is built.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Whether a change of the code changes results: 40 short runs over all families, recorded and compared cell by cell.
+"""Tests whether a change of the code changes results: 40 short runs over all families, compared cell by cell.
 
     python scripts/same.py record before          # on the old code
     python scripts/same.py record after           # on the new code
-    python scripts/same.py compare before after   # exits 1 where a cell differs; seconds of this machine aside
+    python scripts/same.py compare before after   # exits 1 if a cell differs, except for seconds of this machine
 
-Each command has a folder of its own, so that a new name of a run is no difference. ``commexp`` is the one beside this
-script, whatever is installed.
+Each command has its own folder, so a new name of a run does not count as a difference. The script uses the ``commexp``
+next to it, even if another version is installed.
 """
 
 from __future__ import annotations

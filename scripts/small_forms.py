@@ -1,4 +1,4 @@
-"""Figures of the small forms of experiments: what each system's claim looks like. Part of make figures."""
+"""Figures of the small versions of the experiments, one per claim. Part of make figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of the deep-learning experiments as two cores can run them: on digits."""
+"""Figures of the deep-learning experiments on digits, small enough for two cores."""
 
 from __future__ import annotations
 

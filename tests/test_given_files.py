@@ -114,12 +114,12 @@ def many_files(path: Path) -> None:
 
 
 KINDS: dict[Callable[[Path], None], str] = {
-    fifo: "no regular file",
-    device: "no regular file",
+    fifo: "not a regular file",
+    device: "not a regular file",
     loop: "symbolic links",
     folder: "a folder, not a file|holds no such file",
-    newlines: "on end are empty lines|unpacks to more",
-    comments: "on end are empty lines and comments|no line|unpacks to more",
+    newlines: "bytes of blank lines|unpacks to more",
+    comments: "bytes of blank lines and comments|no line|unpacks to more",
     zeros: "no line of such a file|bytes are more than",
     packed_zeros: "no line of such a file|unpacks to more",
     cut: "ended before|no text|cannot be unpacked",
@@ -160,7 +160,7 @@ def test_the_command_ends_at_once(key: str, entry: Callable[..., CompletedProces
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"commexp: error: {key}={tmp_path}/given: ")
     assert ended.stderr.count("\n") == 1
-    assert "no regular file" in ended.stderr
+    assert "not a regular file" in ended.stderr
     assert not (tmp_path / "outputs").exists()
 
 
@@ -220,7 +220,7 @@ def test_a_header_of_numpys_that_lies(tmp_path: Path) -> None:
         damaged = content.replace(b"(2, 2), }" + b" " * (len(shape) - 6), shape + b", }")
         assert len(damaged) == len(content)
         (tmp_path / "W.npy").write_bytes(damaged if says else damaged[:-8])
-        with pytest.raises(ValueError, match=says or "has 24 bytes behind its header"):
+        with pytest.raises(ValueError, match=says or "has 24 bytes after its header"):
             MatrixFile(str(tmp_path / "W.npy")).mixings(2, 0)
     (tmp_path / "W.npy").write_bytes(content[:12])
     with pytest.raises(ValueError, match=r"cannot be read as \.npy"):

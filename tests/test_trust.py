@@ -260,7 +260,7 @@ CONTENTS = [
     ("summary.json", '{"status": "completed", "parameters": 0}', ""),
     ("meta.json", r'{"status": "completed", "seed": "\u00b2", "workers": "\ud83d"}', ""),
     ("metrics.csv", ",".join(f"c{n}" for n in range(10**6)) + "\n", "1000000 columns are more than the 1000"),
-    ("metrics.csv", f"{HEAD},step\n0,0,0,0,0,0\n", "column step stands there twice"),
+    ("metrics.csv", f"{HEAD},step\n0,0,0,0,0,0\n", "column step occurs twice"),
     ("metrics.csv", f"{HEAD},\n0,0,0,0,0,0\n", "a column has no name"),
     ("metrics.csv", f"{HEAD}\n0,0,0,0\n", "line 2: 4 cells under 5 columns"),
     ("metrics.csv", f"{HEAD}\n0,0,0,0,0,0\n", "line 2: 6 cells under 5 columns"),
@@ -296,7 +296,7 @@ def test_what_is_in_a_file_is_checked(name: str, content: str, why: str, pair: t
         (("config.yaml", "seed", "x"), "'x' is no count"),
         (("config.yaml", "straggler", "x"), "its books cannot be read"),
         (("traffic.csv", "repeats", 10**15), "mixings of a round: 1e[+]15, more than 100000"),
-        (("traffic.csv", "exchange", "\x1b[2J"), "no cost model"),
+        (("traffic.csv", "exchange", "\x1b[2J"), "unknown; give one of all_reduce"),
         (("topology.csv", "neighbour", 10**12), "topology.csv: there is no worker 1000000000000 of 4"),
         (("rounds.csv", "round", 9), "its books do not hold what a run's do"),
     ],
@@ -392,7 +392,7 @@ def test_pictures_of_a_finished_run_wait_for_nothing(
     assert all(line.startswith("commexp: note: bad: ") and "is not drawn" in line for line in told)
     os.mkfifo(bad / "fifo")
     os.replace(bad / "fifo", bad / "traffic.csv")
-    with pytest.raises(ValueError, match=r"traffic\.csv cannot be read: no regular file; rerun=true runs it again"):
+    with pytest.raises(ValueError, match=r"traffic\.csv cannot be read: not a regular file; rerun=true runs it again"):
         finish(Run(bad))
 
 

@@ -27,7 +27,7 @@ ALLOWED = {
     "problems": set(),
     "diagnostics": set(),
     "report": set(),
-    "comm": {"compressors", "topologies"},
+    "comm": {"compressors", "network", "topologies"},
     "algorithms": {"allocations", "comm", "compressors"},
     "integrations": {"comm", "compressors"},
     "config": {"algorithms", "allocations", "comm", "compressors", "network", "problems", "topologies"},

@@ -1,7 +1,8 @@
-"""Algorithms, one file each."""
+"""Algorithms: one file per method, in a folder per family."""
 
 from commexp.algorithms.asynchronous.async_ps import AsyncPS
 from commexp.algorithms.asynchronous.async_sgd import AsyncSGD
+from commexp.algorithms.asynchronous.asynchronous import Asynchronous
 from commexp.algorithms.asynchronous.ssp import SSP
 from commexp.algorithms.asynchronous.sync_ps import SyncPS
 from commexp.algorithms.base import Algorithm, AlgorithmContext, AsyncWorkers, Redundancy
@@ -16,8 +17,10 @@ from commexp.algorithms.decentralised.dsgt import DSGT
 from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
 from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
 from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
+from commexp.algorithms.gradient.base import GradientMethod
 from commexp.algorithms.gradient.schedule import Schedule
 from commexp.algorithms.gradient.sgd import SGD
+from commexp.algorithms.local.base import LocalMethod
 from commexp.algorithms.local.diloco import DiLoCo
 from commexp.algorithms.local.dppf import DPPF
 from commexp.algorithms.local.easgd import EASGD
@@ -26,6 +29,7 @@ from commexp.algorithms.local.lsgd import LSGD
 from commexp.algorithms.local.mgrawa import MGRAWA
 from commexp.algorithms.local.postlocal import PostLocalSGD
 from commexp.algorithms.local.qsr import QSR
+from commexp.algorithms.local.soft_consensus import SoftConsensus
 
 __all__ = [
     "D2",
@@ -43,12 +47,15 @@ __all__ = [
     "AsyncPS",
     "AsyncSGD",
     "AsyncWorkers",
+    "Asynchronous",
     "Choco",
     "DeepStorm",
     "DiLoCo",
     "ExactCoding",
     "GradientCoding",
+    "GradientMethod",
     "IgnoreStragglers",
+    "LocalMethod",
     "LocalSGD",
     "PostLocalSGD",
     "ProxGTSA",
@@ -56,5 +63,6 @@ __all__ = [
     "ProxGTSRO",
     "Redundancy",
     "Schedule",
+    "SoftConsensus",
     "SyncPS",
 ]

@@ -1,9 +1,9 @@
-"""What an algorithm is given, and what it must offer."""
+"""The interface of an algorithm, and the context that it runs in."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from commexp.comm import Communicator
 from commexp.compressors import Compressor, Message
+from commexp.state import Stateful
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Redundancy:
-    """Who holds what, and who answers. ``here``: the subsets that this process's workers hold, the rows of the
-    problem's gradients. ``late``: the share of late workers. ``answered``: of round t = 0, 1, ..., bool [N].
-    ``code``: the allocation's exact code B [N, M]; raises ValueError where it has none."""
+    """The redundant data of coded methods. ``assignment``: which worker holds which of the M subsets.
+    ``local_subsets``: the subsets that the workers of this process hold, one per row of the problem's gradients.
+    ``late_share``: the expected share of late workers. ``on_time(t)``: which workers answer in time in round
+    t = 0, 1, ..., bool [N]. ``code()``: the allocation's exact code B [N, M]; raises ValueError if it has none."""
 
     assignment: Assignment
     local_subsets: Sequence[int]
@@ -32,10 +34,10 @@ class Redundancy:
 
 
 class WorkItem(NamedTuple):
-    """What the server sends a worker. ``body``: x [J], or what the method makes of ``kind``. ``version``: updates of x
-    so far. ``messages_received``: by the server. ``local_steps``: of the worker, as far as the server knows.
-    ``generation``: how often the worker's process has joined. ``save``: whether it is to keep its codec's state.
-    """
+    """What the server sends to a worker. ``body``: x [J], or whatever the method defines for ``kind``. ``version``: the
+    number of updates of x so far. ``messages_received``: how many messages the server has received so far.
+    ``local_steps``: those that the worker has done, as far as the server knows. ``generation``: how often the worker's
+    process has joined. ``save``: whether the worker is to keep its codec's state."""
 
     body: Tensor
     version: int = 0
@@ -47,8 +49,8 @@ class WorkItem(NamedTuple):
 
 
 class WorkerUpdate(NamedTuple):
-    """What a worker sends the server. ``local_steps``: that it has done in all. ``base``: the item on which it worked,
-    if that was not the last one that it has been sent."""
+    """What a worker sends to the server. ``base``: the work item from which the worker computed the message, if that is
+    not the last one that it was sent. ``local_steps``: all that the worker has done."""
 
     message: Message
     local_steps: int
@@ -56,8 +58,9 @@ class WorkerUpdate(NamedTuple):
 
 
 class Clock(Protocol):
-    """Of workers that do not wait: seconds of each, [N], and what they did in their first cycles. ``overwritten``:
-    messages [N] whose place a newer one of the same worker took before the server had read them."""
+    """The time that asynchronous workers spend. ``busy``, ``idle``: seconds per worker, [N]. ``overwritten``: how many
+    messages of each worker, [N], a newer message of the same worker replaced before the server read them. ``spans``:
+    what the workers did in their first cycles."""
 
     busy: np.ndarray
     idle: np.ndarray
@@ -68,8 +71,8 @@ class Clock(Protocol):
 
 
 class AsyncWorkers(Protocol):
-    """The workers of an asynchronous method, on a virtual clock or in processes, see server/.
-    ``codecs``: a compressor for each worker. ``samples``: of each worker. ``batch_sizes``: of each worker's batches."""
+    """The workers of an asynchronous method, on a virtual clock or in processes of their own. Per worker: ``codecs``,
+    its compressor; ``samples``, how many it has; ``batch_sizes``, how many one of its batches holds."""
 
     codecs: Sequence[Compressor]
     samples: Sequence[int]
@@ -79,30 +82,31 @@ class AsyncWorkers(Protocol):
     def clock(self) -> Clock: ...
 
     def select_worker(self, worker: int) -> None:
-        """Makes the problem that of this worker, with W = 1."""
+        """Makes the problem that of this worker alone (W = 1)."""
 
     def batches(self, worker: int) -> float:
-        """How many batches' gradients one of all the samples of the worker costs."""
+        """The cost of a full gradient of the worker, in gradients of a batch."""
 
     def gradients_within(self, worker: int, seconds: float) -> int:
-        """How many gradients the worker computes in so many seconds, 1 or more."""
+        """How many gradients the worker computes in ``seconds``, at least 1."""
 
     def serve(self, worker: int, item: WorkItem, gradients: float, up: int) -> bool:
-        """Sends the item; the worker computes ``gradients`` of a batch, and will send ``up`` bytes. False where it
-        has no process now."""
+        """Sends the work item. The worker computes ``gradients`` gradients of a batch and then sends ``up`` bytes.
+        Returns False if the worker is not connected."""
 
     def arrivals(self, every: Sequence[int] = ()) -> list[int]:
-        """The workers whose messages are dealt with next; where ``every`` is given, all of those that are there."""
+        """The workers whose messages the server handles next; with ``every``, waits for all of those that are
+        connected."""
 
     def update(self, worker: int) -> WorkerUpdate:
-        """Of one of the last ``arrivals``."""
+        """The message of a worker that the last call of ``arrivals`` returned."""
 
 
 @dataclass
 class AlgorithmContext:
-    """The world of one run: the problem, the exchange, the compressor, the local steps of a worker in the whole run,
-    the start x_0 [J]. ``debug``: what must hold in every round is asserted. ``redundancy``: of coded methods.
-    ``async_workers``: of asynchronous ones."""
+    """What an algorithm works with: the problem, the communicator, the compressor. ``steps``: local steps of one worker
+    in the whole run. ``start``: x_0 [J]. ``debug``: whether to assert the method's invariants in every round.
+    ``redundancy``: for coded methods. ``async_workers``: for asynchronous methods."""
 
     problem: Problem
     comm: Communicator
@@ -114,72 +118,74 @@ class AlgorithmContext:
     async_workers: AsyncWorkers | None = None
 
 
-class Algorithm(ABC):
-    """A round-based algorithm, written once for stacked vectors [W, J] and a Communicator.
+class Algorithm(Stateful, ABC):
+    """A round-based algorithm, written once for the stacked vectors [W, J] of the local workers and a Communicator.
 
-    A concrete algorithm is a dataclass whose fields are its hyper-parameters, checked in ``__post_init__``.
-    It never asks where a worker lives.
+    A concrete algorithm is a dataclass whose fields are its hyper-parameters, checked in ``__post_init__``. It does not
+    depend on which process hosts which worker. ``state`` and ``worker_state`` name what a resumed run needs, see
+    Stateful; ``load_state_dict`` is called after ``setup``.
     """
 
     context: AlgorithmContext
-    tau = 1  # local steps between two exchanges, where the number is fixed
+    tau = 1  # local steps between two exchanges, if the number is fixed
     gradients = 1  # gradients that a worker computes in a local step
-    compressible = True  # whether what is exchanged may be compressed ...
-    compressible_alternative = "dppf"  # ... and else who does so
-    feeds_back = True  # tells the compressor of every aggregate
-    overlaps_gradient = False  # its exchange may begin while a gradient is still being computed
-    decentralised = False  # exchanges with neighbours on a graph, not with all
+    compressible = True  # whether the exchanged vectors may be compressed
+    compressible_alternative = "dppf"  # a similar method that can compress, for the error message
+    feeds_back = True  # whether it passes every aggregate to the compressor's feedback()
+    overlaps_gradient = False  # whether its exchange may begin during the backward pass
+    decentralised = False  # exchanges with neighbours on a graph, not with all workers
     proximal = False  # minimises F + h, not F alone
-    asynchronous = False  # workers and a server exchange messages one by one, on a clock of events
-    coded = False  # its problem's gradients are those of subsets that several workers hold, and nobody waits for all
+    asynchronous = False  # workers exchange messages with a server one by one, without rounds of all workers
+    coded = False  # several workers hold the same subset of the data, and a round does not wait for all workers
 
     @abstractmethod
     def setup(self, context: AlgorithmContext) -> None:
-        """Takes its place in the world; called once before the first round. Raises ValueError, in words for the user,
-        if it cannot work there."""
+        """Prepares the run; called once before the first round. Raises ValueError, with a message for the user, if the
+        algorithm cannot run in this context."""
 
     @abstractmethod
     def round(self, t: int) -> None:
         """Round t = 0, 1, ...: local work and one communication."""
 
     def respond(self, t: int, x: Tensor) -> Message:
-        """Of coded methods: what the workers here answer in round t at x [J], where another process keeps x."""
-        raise NotImplementedError(f"{type(self).__name__} does not answer calls")
+        """For coded methods: the messages of the local workers in round t at x [J], which another process keeps."""
+        raise NotImplementedError(f"{type(self).__name__} has no respond()")
 
     @abstractmethod
     def model(self) -> Tensor:
         """The vector [J] to evaluate."""
 
     def lengths(self, steps: int) -> list[int]:
-        """Local steps of each round, ``steps`` in all; known before the first one."""
+        """The number of local steps of each round, ``steps`` in total; known before the first round."""
         whole, rest = divmod(steps, self.tau)
         return [self.tau] * whole + [rest] * (rest > 0)
 
     def batches_of(self, lengths: Sequence[int]) -> list[float]:
-        """Batches that a worker draws in each round, each counted once at however many points its gradient is taken;
-        a full gradient, or another batch of another size, by its samples. Called after ``setup``."""
+        """How many batches a worker draws in each round. A batch counts once, at however many points its gradient is
+        computed. A full gradient, or a batch of another size, counts in proportion to its samples. Called after
+        ``setup``."""
         return [float(n) for n in lengths]
 
     def gradients_of(self, lengths: Sequence[int]) -> list[float]:
-        """Gradients of a batch that a worker computes in each round; called after ``setup``."""
+        """How many gradients of a batch a worker computes in each round. Called after ``setup``."""
         return [float(self.gradients * n) for n in lengths]
 
     def steps_done(self) -> int | None:
-        """Local steps of all workers so far, where they do not all do as many."""
+        """The sum of the local steps of all workers so far; None if all workers do equally many."""
         return None
 
     def samples_done(self) -> float | None:
-        """Samples that all workers have drawn so far, where ``batches_of`` cannot say so before."""
+        """The samples that all workers have drawn so far; None if ``batches_of`` determines them in advance."""
         return None
 
     def closing_rule(self, assignment: Assignment) -> tuple[int | None, float | None] | None:
-        """Of coded methods: a round ends after so many answers, or so many seconds; each is None where it ends no
-        round. None instead of the pair where every round waits for all."""
+        """For coded methods: the number of answers and the number of seconds after which a round closes; None for a
+        criterion that is not used. Returns None instead of the pair if a round waits for all workers."""
         return None
 
     def worker_models(self) -> Tensor | None:
-        """The models [N, J] of all workers before the last exchange of the run, after it; None where there is one
-        model alone. Not booked: for diagnostics. All processes call it together."""
+        """The models [N, J] of all workers before the most recent exchange; None if all workers share one model. For
+        diagnostics: the ledger does not count this gather. All processes call it together."""
         return None
 
     def diagnostics(self) -> dict[str, float]:
@@ -187,13 +193,5 @@ class Algorithm(ABC):
         return {}
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """More tables of the run, by name, for its end."""
+        """Further tables that the run writes at its end, by name."""
         return {}
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs, as named tensors."""
-
-    @abstractmethod
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Called after ``setup``; continues as if never interrupted."""

@@ -1,9 +1,9 @@
-"""Allocations: which subsets of the data each worker holds, and codes that get the full gradient from those that
-answer. Usable without the rest of commexp:
+"""Allocations: which subsets of the data each worker holds, and codes that recover the full gradient from the workers
+that answer. Usable without the rest of commexp:
 
 held = Cyclic(d=3).allocation(8, seed=0)
 held.copies, held.loads, held.balance
-l = scaled(held, p=0.1) @ gradients           # [M, J] -> [N, J]; the sum over those that answer is unbiased
+l = scaled(held, p=0.1) @ gradients           # [M, J] -> [N, J]; the sum over the workers that answer is unbiased
 B = Cyclic(d=3).code(8, seed=0)
 a = decoding(B, answered)                     # a @ (B @ gradients) is the full sum, [J]; or None
 """

@@ -11,7 +11,7 @@ from commexp.allocations.base import Allocation
 
 @dataclass
 class All(Allocation):
-    """d = N: everyone holds every subset; exactly balanced."""
+    """d = N: every worker holds every subset; exactly balanced."""
 
     def assign(self, workers: int, seed: int) -> np.ndarray:
         return np.ones((workers, self.count(workers)), dtype=bool)

@@ -1,4 +1,4 @@
-"""What an allocation is: which of M subsets of the data each of N workers holds."""
+"""The interface of an allocation: which of M subsets of the data each of N workers holds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Balance:
-    """How far from pair-wise balance: of |c_{k1 k2} - d_k1 d_k2 / N| over all pairs of subsets k1 != k2, where c
-    workers hold both, the ``largest`` and the root mean square. Exactly balanced, or a single subset: zeros."""
+    """The deviation from pair-wise balance: the ``largest`` value and the root mean square of |c_{k1 k2} - d_k1 d_k2 /
+    N| over all pairs of subsets k1 != k2, where c workers hold both. Both are zero for exact balance or a single
+    subset."""
 
     largest: float
     rms: float
@@ -50,11 +51,11 @@ class Assignment:
         return np.asarray(self.held.sum(axis=1))
 
     def subsets_of(self, workers: Sequence[int]) -> list[int]:
-        """The subsets that any of these workers holds; the first of all where they hold none, so that there is one."""
+        """The subsets that any of these workers holds; subset 0 if they hold none, so that the list is not empty."""
         return np.flatnonzero(self.held[list(workers)].any(axis=0)).tolist() or [0]
 
     def subsets_per_process(self, processes: int) -> float:
-        """How many subsets' gradients one of so many equal processes computes, on average."""
+        """The mean number of subsets for which a process computes gradients, with ``processes`` equal processes."""
         each = np.split(np.arange(self.workers), processes)
         return sum(len(self.subsets_of(own.tolist())) for own in each) / processes
 
@@ -70,7 +71,7 @@ class Assignment:
 
 @dataclass(kw_only=True)
 class Allocation(ABC):
-    """A dataclass; its fields are its hyper-parameters. ``subsets``: M; null: as many as workers."""
+    """A dataclass whose fields are the hyper-parameters. ``subsets``: M; null means as many as workers."""
 
     subsets: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
 
@@ -82,21 +83,22 @@ class Allocation(ABC):
 
     @abstractmethod
     def assign(self, workers: int, seed: int) -> np.ndarray:
-        """S, bool [N, M]: whether worker n holds subset k. Raises ValueError if there is none for so many workers."""
+        """S, bool [N, M]: whether worker n holds subset k. Raises ValueError if this number of workers is
+        impossible."""
 
     def allocation(self, workers: int, seed: int) -> Assignment:
-        """Raises ValueError if there is none for so many workers, or a subset is held by nobody."""
+        """Raises ValueError if this number of workers is impossible, or if no worker holds some subset."""
         made = Assignment(self.assign(workers, seed))
         lost = np.flatnonzero(made.copies == 0)
         if len(lost):
-            raise ValueError(f"allocation: subset {lost[0]} is held by no worker; give each to one or more")
+            raise ValueError(f"allocation: no worker holds subset {lost[0]}; give every subset to at least one worker")
         return made
 
     def code(self, workers: int, seed: int) -> np.ndarray:
-        """B [N, M], zero where worker n does not hold subset k: worker n sends B[n] times the gradients [M, J], and
-        what any N - d + 1 workers send suffices for the full sum. Source: Tandon, Lei, Dimakis and Karampatziakis,
-        Gradient Coding, ICML 2017 (arXiv 1612.03301). Raises ValueError where there is no such code."""
-        raise ValueError("allocation: no exact code goes with it; give allocation=fractional or cyclic")
+        """B [N, M], zero where worker n does not hold subset k. Worker n sends B[n] times the gradients [M, J]; the
+        messages of any N - d + 1 workers determine the full sum. Source: Tandon, Lei, Dimakis and Karampatziakis,
+        Gradient Coding, ICML 2017 (arXiv 1612.03301). Raises ValueError if there is no such code."""
+        raise ValueError("allocation: it has no exact code; give allocation=fractional or cyclic")
 
     def count(self, workers: int) -> int:
         """M."""
@@ -105,7 +107,7 @@ class Allocation(ABC):
 
 @dataclass
 class Replicated(Allocation):
-    """Each subset is held by ``d`` workers, 1 <= d <= N."""
+    """``d`` workers hold each subset, 1 <= d <= N."""
 
     d: int = 2
 

@@ -1,4 +1,4 @@
-"""Neighbouring subsets with neighbouring workers."""
+"""Cyclic allocations: consecutive workers hold each subset."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from commexp.seeding import numpy_generator
 
 @dataclass
 class Cyclic(Replicated):
-    """Subset k with workers b, b+1, ..., b+d-1 mod N from b = floor(k N/M) on: b = k for M = N. The workers' loads
-    differ by at most one subset."""
+    """Workers b, b+1, ..., b+d-1 mod N hold subset k, where b = floor(k N/M), that is b = k for M = N. The workers'
+    loads differ by at most one subset."""
 
     def assign(self, workers: int, seed: int) -> np.ndarray:
         self.refuse_too_few(workers)
@@ -23,8 +23,9 @@ class Cyclic(Replicated):
         return held
 
     def code(self, workers: int, seed: int) -> np.ndarray:
-        """Rows in the null space of H [d - 1, N], normal by (seed, "code") with rows that sum to zero; B[n, n] = 1
-        (algorithm 2). For M = N. The largest entry grows with N and d: to some 1e3 for N = 100, d = 5."""
+        """Rows in the null space of H [d - 1, N], whose entries are normal, drawn with (seed, "code"), with rows that
+        sum to zero; B[n, n] = 1 (algorithm 2). For M = N. The largest entry grows with N and d, to about 1e3 for N =
+        100 and d = 5."""
         self.refuse_other_subsets(workers, "the cyclic code")
         B = self.assign(workers, seed).astype(np.float64)
         if self.d == 1:

@@ -1,4 +1,4 @@
-"""Block designs: any two subsets are held together by the same number of workers."""
+"""Block designs: the same number of workers holds any two subsets together."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 
 from commexp.allocations.base import Replicated
 
-NODES = 20_000  # partial difference sets that are looked at for one (v, k) before none is said to be known
-FARTHEST = 500  # workers that a refusal suggests at most
+NODES = 20_000  # partial difference sets that the search for one (v, k) tries before it gives up
+FARTHEST = 500  # the largest number of workers that an error message suggests
 
 
 @dataclass
 class Design(Replicated):
-    """Each subset with ``d`` workers, each pair of subsets with the same number of workers: exactly balanced where that
-    is d^2/N.
+    """``d`` workers hold each subset, and the same number of workers holds each pair of subsets; the design is exactly
+    balanced if that number is d^2/N.
 
-    Of N workers, the first that is known: d = N, exactly balanced; M <= (N-1)/(q-1), N a power of a prime q, d = N/q:
-    hyperplanes of an affine space, exactly balanced; M < N, d = N/2: a Hadamard matrix, exactly balanced; M <= N:
-    symmetric designs, overlap d(d-1)/(N-1), from cyclic difference sets and, for N a power of 4 and d = (N -+ sqrt
-    N)/2, from products of Hadamard matrices. M > N has none but d = N (Fisher's inequality).
+    The first of these designs that exists for N workers: d = N, exactly balanced; M <= (N-1)/(q-1), N a power of a
+    prime q, d = N/q: hyperplanes of an affine space, exactly balanced; M < N, d = N/2: a Hadamard matrix, exactly
+    balanced; M <= N: symmetric designs with overlap d(d-1)/(N-1), from cyclic difference sets and, for N a power of 4
+    and d = (N -+ sqrt N)/2, from products of Hadamard matrices. For M > N only d = N is possible (Fisher's inequality).
     Source: Beth, Jungnickel and Lenz, Design Theory, 1999.
     """
 
@@ -52,7 +52,7 @@ class Design(Replicated):
 
 
 def design(workers: int, subsets: int, d: int) -> np.ndarray | None:
-    """S, bool [N, M], as ``Design`` says; None if none is known here."""
+    """S, bool [N, M], as described in ``Design``; None if no design is known here."""
     N, M = workers, subsets
     if d == N:
         return np.ones((N, M), dtype=bool)
@@ -72,11 +72,11 @@ def design(workers: int, subsets: int, d: int) -> np.ndarray | None:
 
 @cache
 def difference_set(v: int, k: int) -> tuple[int, ...] | None:
-    """k numbers mod v of which every difference but 0 occurs lambda = k(k-1)/(v-1) times; None if none was found.
+    """k numbers mod v whose nonzero differences each occur lambda = k(k-1)/(v-1) times; None if the search finds none.
 
-    Searched among the unions of orbits of x -> p x mod v, p a prime that divides k - lambda: by Hall's multiplier
-    theorem every difference set has such a translate if p > lambda and p does not divide v. For v of some 150 or
-    more the search may end without one that is there.
+    The search tries unions of orbits of x -> p x mod v, where p is a prime divisor of k - lambda: by Hall's multiplier
+    theorem every difference set has such a translate if p > lambda and p does not divide v. For v of about 150 or more
+    the search may miss an existing set.
     """
     if not 1 <= k < v or k * (k - 1) % (v - 1):
         return None
@@ -131,14 +131,14 @@ def _united(v: int, k: int, overlap: int, multiplier: int) -> tuple[int, ...] | 
 def _developed(v: int, numbers: tuple[int, ...]) -> np.ndarray:
     """[v, v]: worker n holds n + x mod v for every x of a difference set."""
     held = np.zeros((v, v), dtype=bool)
-    everyone = np.arange(v)[:, None]
-    held[everyone, (everyone + np.array(numbers)) % v] = True
+    workers = np.arange(v)[:, None]
+    held[workers, (workers + np.array(numbers)) % v] = True
     return held
 
 
 def _affine(N: int, q: int) -> np.ndarray:
-    """[N, (N-1)/(q-1)]: workers are the points of an n-dimensional space over the integers mod a prime q, subsets the
-    hyperplanes through 0, one for each normal whose first entry but zeros is 1."""
+    """[N, (N-1)/(q-1)]: workers are the points of an n-dimensional space over the integers mod a prime q, and subsets
+    are the hyperplanes through 0, one for each normal vector whose first nonzero entry is 1."""
     n = round(math.log(N, q))
     points = np.arange(N)[:, None] // q ** np.arange(n) % q
     first = np.take_along_axis(points, (points != 0).argmax(axis=1)[:, None], axis=1)[:, 0]
@@ -147,8 +147,8 @@ def _affine(N: int, q: int) -> np.ndarray:
 
 
 def _menon(N: int) -> np.ndarray:
-    """[N, N], (N - sqrt N)/2 ones in a row and a column: where the product of J - 2 I, of four rows, with itself is
-    negative."""
+    """[N, N] with (N - sqrt N)/2 ones in each row and column: the negative entries of Kronecker powers of the 4 x 4
+    matrix J - 2 I."""
     factor, product = np.ones((4, 4), dtype=np.int64) - 2 * np.eye(4, dtype=np.int64), np.ones((1, 1), dtype=np.int64)
     while len(product) < N:
         product = np.kron(product, factor)
@@ -157,7 +157,8 @@ def _menon(N: int) -> np.ndarray:
 
 
 def _near(workers: int, least: int, d: int) -> list[int]:
-    """The next fewer and the next more workers, ``least`` or more, of a symmetric design with d copies known here."""
+    """The nearest smaller and larger numbers of workers, at least ``least``, with a known symmetric design of d
+    copies."""
     sizes = [d * (d - 1) // overlap + 1 for overlap in range(1, d) if d * (d - 1) % overlap == 0]
     fewer = sorted((v for v in sizes if least <= v < workers), reverse=True)
     more = sorted(v for v in sizes if max(least, workers + 1) <= v <= FARTHEST)
@@ -166,12 +167,12 @@ def _near(workers: int, least: int, d: int) -> list[int]:
 
 
 def _primes(n: int) -> list[int]:
-    """Those that divide n, the largest first: its orbits are the longest as a rule."""
+    """The prime divisors of n, the largest first, because its orbits are usually the longest."""
     return [p for p in range(n, 1, -1) if n % p == 0 and all(p % f for f in range(2, math.isqrt(p) + 1))]
 
 
 def _is_power(n: int, base: int) -> bool:
-    """n is a power of the base, which is 2 or more."""
+    """Whether n is a power of ``base`` >= 2."""
     while n % base == 0:
         n //= base
     return n == 1

@@ -1,4 +1,4 @@
-"""Groups of workers that hold the same."""
+"""Fractional repetition: groups of workers that hold the same subsets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from commexp.allocations.base import Replicated
 
 @dataclass
 class FractionalRepetition(Replicated):
-    """N/d groups of ``d`` workers; those of group g hold subsets g d, ..., g d + d - 1, all of them alike. M = N, a
-    multiple of d. Source: Tandon, Lei, Dimakis and Karampatziakis, Gradient Coding, ICML 2017 (arXiv 1612.03301)."""
+    """N/d groups of ``d`` workers; every worker of group g holds the subsets g d, ..., g d + d - 1. M = N, a multiple
+    of d. Source: Tandon, Lei, Dimakis and Karampatziakis, Gradient Coding, ICML 2017 (arXiv 1612.03301)."""
 
     def assign(self, workers: int, seed: int) -> np.ndarray:
         self.refuse_too_few(workers)
@@ -28,5 +28,5 @@ class FractionalRepetition(Replicated):
         return held
 
     def code(self, workers: int, seed: int) -> np.ndarray:
-        """Zeros and ones (algorithm 1); also survives more stragglers, as long as one of each group answers."""
+        """Zeros and ones (algorithm 1); tolerates more stragglers as long as one worker of each group answers."""
         return self.assign(workers, seed).astype(np.float64)

@@ -14,9 +14,9 @@ RIGHT = "N rows of M zeros and ones"
 
 @dataclass
 class AllocationFile(Listing, Allocation):
-    """N rows of M zeros and ones with blanks or commas between, a one where worker n holds subset k; # starts a
-    comment. ``subsets``: null for as many as the file has. Raises ValueError if the file cannot be read, or is not the
-    one of ``digest``.
+    """N rows of M zeros and ones separated by blanks or commas, a one where worker n holds subset k; # starts a
+    comment. ``subsets``: null for as many as the file has. Raises ValueError if the file cannot be read or does not
+    have the ``digest``.
     """
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Allocations drawn at random, by (seed, "allocation")."""
+"""Random allocations, drawn with (seed, "allocation")."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from commexp.seeding import numpy_generator
 
 @dataclass
 class Random(Replicated):
-    """Each subset to ``d`` distinct workers, every choice of d equally likely, each subset for itself: a pair overlaps
-    in d^2/N workers on average, so balance holds in expectation. A worker may come to hold nothing."""
+    """Assigns each subset to ``d`` distinct workers, uniformly and independently of other subsets. A pair of subsets
+    shares d^2/N workers on average, so balance holds in expectation. A worker may hold no subset."""
 
     def assign(self, workers: int, seed: int) -> np.ndarray:
         self.refuse_too_few(workers)

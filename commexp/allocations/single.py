@@ -11,7 +11,7 @@ from commexp.allocations.base import Allocation
 
 @dataclass
 class Single(Allocation):
-    """d = 1: subset k with worker k mod N. Two subsets overlap in 0 workers, or in 1, where balance would be 1/N."""
+    """d = 1: worker k mod N holds subset k. Two subsets share 0 workers or 1, whereas balance would require 1/N."""
 
     def assign(self, workers: int, seed: int) -> np.ndarray:
         return np.asarray(np.arange(workers)[:, None] == np.arange(self.count(workers)) % workers)

@@ -23,29 +23,29 @@ def result(command: Sequence[str]) -> Run:
 
 def run_all(commands: Iterable[Sequence[str]], jobs: int = 2) -> dict[Command, Run]:
     """Every command's run. Raises what the first that cannot be run has raised, when the others are done."""
-    found = attempt_all(commands, jobs)
-    for outcome in found.values():
+    outcomes = attempt_all(commands, jobs)
+    for outcome in outcomes.values():
         if isinstance(outcome, Exception):
             raise outcome
-    return {command: run for command, run in found.items() if isinstance(run, Run)}
+    return {command: run for command, run in outcomes.items() if isinstance(run, Run)}
 
 
 def attempt_all(commands: Iterable[Sequence[str]], jobs: int = 2) -> dict[Command, Run | Exception]:
     """Every command's run, or what it has raised."""
     todo = list(dict.fromkeys(map(tuple, commands)))
-    found: dict[Command, Run | Exception] = {command: _done[command] for command in todo if command in _done}
-    new = [command for command in todo if command not in found]
+    outcomes: dict[Command, Run | Exception] = {command: _done[command] for command in todo if command in _done}
+    new = [command for command in todo if command not in outcomes]
     if new:
         with get_context("spawn").Pool(min(jobs, len(new))) as pool:
             for command, outcome in pool.imap_unordered(_attempt, new):
-                found[command] = outcome
+                outcomes[command] = outcome
                 if isinstance(outcome, Run):
                     _done[command] = outcome
-                print(f"\r{len(found)} of {len(todo)} runs", end="", file=sys.stderr, flush=True)
+                print(f"\r{len(outcomes)} of {len(todo)} runs", end="", file=sys.stderr, flush=True)
             pool.close()  # or they would be killed with what their libraries have not put away
             pool.join()
         print(file=sys.stderr)
-    return {command: found[command] for command in todo}
+    return {command: outcomes[command] for command in todo}
 
 
 def _attempt(command: Command) -> tuple[Command, Run | Exception]:

@@ -36,10 +36,10 @@ def shape(factory: Factory) -> None:
             for dtype in DTYPES:
                 x = normal(0, workers, dim, dtype)
                 done = exchange(fresh(factory, dim), x)
-                for name, found, wanted in (("decoded", done.decoded, x), ("the aggregate", done.aggregate, x[0])):
-                    is_, must = f"{list(found.shape)} of {found.dtype}", f"{list(wanted.shape)} of {dtype}"
-                    assert found.shape == wanted.shape, f"{name} is {is_}; must be {must}"
-                    assert found.dtype == dtype, f"{name} is {is_}; must be {must}"
+                for name, got, wanted in (("decoded", done.decoded, x), ("the aggregate", done.aggregate, x[0])):
+                    is_, must = f"{list(got.shape)} of {got.dtype}", f"{list(wanted.shape)} of {dtype}"
+                    assert got.shape == wanted.shape, f"{name} is {is_}; must be {must}"
+                    assert got.dtype == dtype, f"{name} is {is_}; must be {must}"
 
 
 def input_unchanged(factory: Factory) -> None:
@@ -93,8 +93,8 @@ def not_finite(factory: Factory) -> None:
 
 
 def self_contained(factory: Factory) -> None:
-    """Another codec with the same setup decodes the message to the same vector. Skips ``shared_state`` and messages
-    that answer others."""
+    """Another codec with the same setup decodes the message to the same vector. Skips ``shared_state`` and codecs
+    of several phases."""
     if factory().shared_state:
         return
     for dim in (1, 40, 1000):
@@ -106,11 +106,11 @@ def self_contained(factory: Factory) -> None:
             second = fresh(factory, dim)
             where = f"round {t + 1}, J = {dim}"
             try:
-                found = second.decode(replace(done.messages[0], codec=second))
+                again = second.decode(replace(done.messages[0], codec=second))
             except Exception as error:
                 raise AssertionError(f"{where}: a second codec cannot decode it: {one_line(error)}") from error
-            differ = int((found != done.decoded).sum())
-            assert not differ, f"{where}: a second codec decodes {differ} of {found.numel()} entries otherwise"
+            differ = int((again != done.decoded).sum())
+            assert not differ, f"{where}: a second codec decodes {differ} of {again.numel()} entries otherwise"
 
 
 def reduce(factory: Factory) -> None:
@@ -124,8 +124,8 @@ def reduce(factory: Factory) -> None:
         codec = fresh(factory, dim)
         types = [b.dtype for b in done.messages[-1].buffers.values() if codec.sums]  # whose sum is a message, too
         coarseness = max((torch.finfo(t).eps for t in types), default=0.0)
-        for name, found in (("add_up", done.aggregate), ("reduce", codec.reduce(codec.encode(x), weights))):
-            off = _furthest(found, weights @ done.decoded)
+        for name, total in (("add_up", done.aggregate), ("reduce", codec.reduce(codec.encode(x), weights))):
+            off = _furthest(total, weights @ done.decoded)
             allowed = max(1e-5, coarseness) * float(done.decoded.abs().max())
             assert off <= allowed, f"{name} is {off:.4g} off the weighted sum of what was decoded (J = {dim})"
 

@@ -94,7 +94,7 @@ def exchange(codec: Compressor, a: Tensor, weights: Tensor | None = None) -> Rou
 
 
 def whole_round(codec: Compressor, a: Tensor, weights: Tensor | None = None) -> Round:
-    """The same, and the codec is told the aggregate, as after every round of a run."""
+    """The same, then ``feedback`` with the aggregate, as in every round of a run."""
     done = exchange(codec, a, weights)
     codec.feedback(done.aggregate, weights)
     return done
@@ -111,10 +111,10 @@ def row_bytes(message: Message, worker: int) -> dict[str, bytes]:
     return out
 
 
-def assert_same_bytes(found: Message, wanted: Message, rows: Sequence[int], where: str) -> None:
-    """Row i of ``found`` against row ``rows[i]`` of ``wanted``: every buffer's bytes."""
+def assert_same_bytes(sent: Message, wanted: Message, rows: Sequence[int], where: str) -> None:
+    """Row i of ``sent`` against row ``rows[i]`` of ``wanted``: every buffer's bytes."""
     for i, j in enumerate(rows):
-        one, other = row_bytes(found, i), row_bytes(wanted, j)
+        one, other = row_bytes(sent, i), row_bytes(wanted, j)
         assert list(one) == list(other), f"{where}: buffers {list(one)} against {list(other)}"
         for name in one:
             sizes = f"{len(one[name])} against {len(other[name])} bytes"

@@ -160,10 +160,10 @@ def _described_otherwise(sound: Message, rng: np.random.Generator) -> tuple[str,
     if rng.random() < 0.5:
         return f"dim {sound.dim} -> {number}", replace(sound, dim=number), number < 0
     kind = "lengths" if sound.lengths else "header"
-    found: dict[str, Any] = {**getattr(sound, kind)}
-    found[str(rng.choice([*found, "other"]))] = [number] if sound.lengths else number
-    changed: Any = {kind: found}
-    return f"{kind} {found}", replace(sound, **changed), False
+    numbers: dict[str, Any] = {**getattr(sound, kind)}
+    numbers[str(rng.choice([*numbers, "other"]))] = [number] if sound.lengths else number
+    changed: Any = {kind: numbers}
+    return f"{kind} {numbers}", replace(sound, **changed), False
 
 
 def _random(like: Tensor, columns: int, rng: np.random.Generator) -> Tensor:

@@ -50,34 +50,34 @@ def judge(claims: Sequence[Claim], named: bool, outputs: str, roots: Mapping[str
         return {label: claim.commands(label, more) for label in claim.runs}
 
     wanted = {claim.id: commands(claim) for claim in claims if named or not claim.costs}
-    found = attempt_all([c for labels in wanted.values() for each in labels.values() for c in each], jobs)
+    done = attempt_all([c for labels in wanted.values() for each in labels.values() for c in each], jobs)
     verdicts = []
     for claim in claims:
         if claim.id not in wanted:
             reason = f"takes {claim.costs}; runs if it is named"
             verdicts.append(Verdict(claim, ELSEWHERE, reason=reason))
             continue
-        outcomes = {label: [found[c] for c in each] for label, each in wanted[claim.id].items()}
+        outcomes = {label: [done[c] for c in each] for label, each in wanted[claim.id].items()}
         verdicts.append(judged(claim, outcomes))
     return verdicts
 
 
 def judged(claim: Claim, outcomes: Mapping[str, Sequence[Run | Exception]]) -> Verdict:
     """One claim, by its runs with each seed, or what they have raised instead."""
-    for label, found in outcomes.items():
-        for seed, outcome in enumerate(found):
+    for label, by_seed in outcomes.items():
+        for seed, outcome in enumerate(by_seed):
             if isinstance(outcome, UserError):
                 return Verdict(claim, ELSEWHERE, reason=str(outcome))
             if isinstance(outcome, Exception):
-                told = f"{type(outcome).__name__}: {' '.join(str(outcome).split())}"
-                return Verdict(claim, FAILED, reason=f"{label}, seed {seed}: {told}")
+                text = f"{type(outcome).__name__}: {' '.join(str(outcome).split())}"
+                return Verdict(claim, FAILED, reason=f"{label}, seed {seed}: {text}")
             if outcome.status != "completed":
                 why = outcome.meta.get("error")
-                told = f"{outcome.name} {outcome.status}" + (f" ({why})" if why else "")
-                return Verdict(claim, FAILED, reason=f"{label}, seed {seed}: {told}")
-    runs = {label: [run for run in found if isinstance(run, Run)] for label, found in outcomes.items()}
+                text = f"{outcome.name} {outcome.status}" + (f" ({why})" if why else "")
+                return Verdict(claim, FAILED, reason=f"{label}, seed {seed}: {text}")
+    runs = {label: [run for run in by_seed if isinstance(run, Run)] for label, by_seed in outcomes.items()}
     try:
-        numbers = [claim.measured({k: found[s].metrics for k, found in runs.items()}) for s in range(claim.seeds)]
+        numbers = [claim.measured({k: by_seed[s].metrics for k, by_seed in runs.items()}) for s in range(claim.seeds)]
     except Unmeasured as error:
         return Verdict(claim, FAILED, reason=str(error))
     verdict = Verdict(claim, "", tuple(numbers))

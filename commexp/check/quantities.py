@@ -95,12 +95,12 @@ def cost_ratio(
 def _column(frame: pd.DataFrame, metric: str) -> pd.Series[float]:
     """By round."""
     try:
-        found = _calculated(ast.parse(metric, mode="eval").body, frame.set_index("round"))
+        column = _calculated(ast.parse(metric, mode="eval").body, frame.set_index("round"))
     except Exception as error:
         raise Unmeasured(f"metrics.csv has no {metric} ({' '.join(str(error).split())})") from error
-    if not isinstance(found, pd.Series):
+    if not isinstance(column, pd.Series):
         raise Unmeasured(f"{metric} names no column of metrics.csv")
-    return found.astype(float)
+    return column.astype(float)
 
 
 OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {

@@ -26,10 +26,10 @@ def global_generators(factory: Factory) -> None:
             codec = fresh(factory, DIM)
             for t in range(3):
                 whole_round(codec, normal(t, 2, DIM))
-            found = float(torch.rand(1)), float(np.random.random())
+            after = float(torch.rand(1)), float(np.random.random())
         finally:
             np.random.set_state(kept)
-    for name, one, other in zip(("torch", "numpy"), found, wanted, strict=True):
+    for name, one, other in zip(("torch", "numpy"), after, wanted, strict=True):
         assert one == other, f"{name}'s global generator was used: its next number is {one:.6f}, was to be {other:.6f}"
 
 
@@ -43,13 +43,13 @@ def deterministic(factory: Factory) -> None:
             return [whole_round(codec, normal(t, 2, DIM)) for t in range(3)]
 
     for t, (one, other) in enumerate(zip(rounds(1), rounds(2), strict=True), 1):
-        for found, wanted in zip(one.messages, other.messages, strict=True):
-            assert_same_bytes(found, wanted, (0, 1), f"round {t}")
+        for sent, wanted in zip(one.messages, other.messages, strict=True):
+            assert_same_bytes(sent, wanted, (0, 1), f"round {t}")
 
 
 def workers_apart(factory: Factory) -> None:
-    """Workers 2 and 3 send the same bytes whether 0 and 1 sit in this process or in another. Skips codecs whose
-    messages answer other workers' messages."""
+    """Workers 2 and 3 send the same bytes whether 0 and 1 sit in this process or in another. Skips codecs of
+    several phases."""
     for dim in (1, DIM, 1000):
         whole, part = fresh(factory, dim, (0, 1, 2, 3)), fresh(factory, dim, (2, 3))
         weights = placed(torch.tensor([0.1, 0.2, 0.3, 0.4]))
@@ -58,8 +58,8 @@ def workers_apart(factory: Factory) -> None:
             done = exchange(whole, x, weights)
             if len(done.messages) > 1:
                 return
-            found = part.encode(x[2:])
-            assert_same_bytes(found, done.messages[0], (2, 3), f"J = {dim}, round {t + 1}")
+            sent = part.encode(x[2:])
+            assert_same_bytes(sent, done.messages[0], (2, 3), f"J = {dim}, round {t + 1}")
             whole.feedback(done.aggregate, weights)
             part.feedback(done.aggregate, weights[2:])
 
@@ -98,8 +98,8 @@ def resume(factory: Factory) -> None:
         for t, (one, other) in enumerate(zip(_rounds(second, workers, dim, range(4, 8)), wanted[4:], strict=True), 5):
             where = f"round {t} of 8, resumed after 4 (state: {sorted(state) or 'none'})"
             assert len(one.messages) == len(other.messages), f"{where}: {len(one.messages)} messages"
-            for found, right in zip(one.messages, other.messages, strict=True):
-                assert_same_bytes(found, right, range(workers), where)
+            for sent, right in zip(one.messages, other.messages, strict=True):
+                assert_same_bytes(sent, right, range(workers), where)
             differ = int((one.aggregate != other.aggregate).sum())
             assert not differ, f"{where}: {differ} of {dim} entries of the aggregate differ"
 

@@ -1,30 +1,37 @@
-"""The exchange: collectives over workers, their cost in bytes, the ledger that books them."""
+"""Exchanges among workers, their cost in bytes, and the ledger that counts them."""
 
+from commexp.comm.bucketed import bucket_ends, bucket_size
+from commexp.comm.choice import AUTO, check_serves, choose
 from commexp.comm.communicator import Communicator
-from commexp.comm.cost import EXCHANGES, check_carrier, choose
-from commexp.comm.exchange import stretch_ends, stretch_of
+from commexp.comm.exchanges import AGGREGATIONS, ALL_GATHER, ALL_REDUCE, EXCHANGES, SERVER, exchange_named
 from commexp.comm.frames import bundle, pack_frames, unpack_frames
 from commexp.comm.ledger import PHASES, Entry, Ledger
 from commexp.comm.links import Links, LostProcessError, Processes
 from commexp.comm.secret import SECRET, is_given, made
 
 __all__ = [
+    "AGGREGATIONS",
+    "ALL_GATHER",
+    "ALL_REDUCE",
+    "AUTO",
     "EXCHANGES",
     "PHASES",
     "SECRET",
+    "SERVER",
     "Communicator",
     "Entry",
     "Ledger",
     "Links",
     "LostProcessError",
     "Processes",
+    "bucket_ends",
+    "bucket_size",
     "bundle",
-    "check_carrier",
+    "check_serves",
     "choose",
+    "exchange_named",
     "is_given",
     "made",
     "pack_frames",
-    "stretch_ends",
-    "stretch_of",
     "unpack_frames",
 ]

@@ -1,38 +1,53 @@
-"""Collectives over N workers; every call books itself in the ledger."""
+"""Everything that N workers say to each other; every call counts itself in the ledger."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from commexp.comm.agreement import Agreement
-from commexp.comm.answers import Answering
-from commexp.comm.cost import check_exchange, choose, wire_share
-from commexp.comm.exchange import Exchange, stretch_of
+from commexp.comm.bucketed import BucketedSum
+from commexp.comm.choice import Choice, check_exchange, choose
+from commexp.comm.exchanges import ALL_GATHER, ALL_REDUCE, BROADCAST, GOSSIP, SERVER, Aggregation, Bytes
+from commexp.comm.frames import pack_frames, unpack_frames
+from commexp.comm.gossip import Neighbourhood
 from commexp.comm.ledger import Entry, Ledger
-from commexp.comm.links import Handle, Links, Processes, Steps
-from commexp.comm.server import ToServer
+from commexp.comm.links import Handle, Links, PendingTransfer
 from commexp.comm.stopwatch import Stopwatch
-from commexp.comm.transport import Transport, stretches
-from commexp.comm.vectors import Vectors
-from commexp.compressors import Compressor, Message
-from commexp.compressors.aggregate import aggregate_size
-from commexp.topologies.gossip import Mixer
+from commexp.comm.transport import Transport, as_bytes
+from commexp.compressors import Compressor, Message, NoCompression
+from commexp.topologies.gossip import Mixer, mixed
 
 T = TypeVar("T")
 
+#: from who has answered, bool [N], to each worker's weight [N]; None where too few have answered for a step
+Weigh = Callable[[np.ndarray], "np.ndarray | None"]
+Closes = tuple[int | None, float | None]  # a round closes after so many answers, or after so many seconds
 
-class Communicator(Answering, ToServer, Vectors):
-    """N workers over P processes, W = N/P in each; ``worker_ids`` are those of this process.
 
-    With one process the exchanges are sums over the leading worker axis; with more they go over ``links``. What is
-    booked is the same either way: the exchange of N workers with a link each.
+class Answers(NamedTuple):
+    """``answered``: whose message counts, bool [N]. ``weights``: [N], None where there is no sum. ``total``:
+    sum_n w_n decode(message_n), [J], then zero."""
 
-    ``exchange``: how messages are aggregated, one of cost.EXCHANGES; ``auto``: the one with the fewest bytes on the
-    links. ``deterministic``: sums run in worker order, so that every split of the same N agrees bit for bit.
+    answered: np.ndarray
+    weights: np.ndarray | None
+    total: Tensor
+
+
+class Communicator:
+    """N workers over P processes, W = N/P in each; ``worker_ids`` are those of this process. Tensors have a leading
+    axis of this process's W workers.
+
+    With one process the exchanges are sums over the worker axis; with more they go over ``links``. The ledger counts
+    the same either way: the exchange of N workers with a link each.
+
+    ``exchange``: how messages are aggregated, the name of an Aggregation, or ``auto``: the one with the fewest bytes
+    on the links. ``deterministic``: sums run in worker order, so that every split of the same N agrees bit for bit.
     ``ask``: what this process has to say at the end of a round, see Agreement. ``mixer``: who gossips with whom.
     Raises ValueError for an unknown exchange, or N that cannot be divided by P.
     """
@@ -60,7 +75,11 @@ class Communicator(Answering, ToServer, Vectors):
         self.mixer = mixer
         self.watch = Stopwatch()
         self.agreement = Agreement(self.links, ask)
-        self._transport = Transport(self.links, deterministic) if isinstance(self.links, Processes) else None
+        self.transport = Transport(self.links, deterministic)
+        self._chosen: tuple[Compressor, tuple[int, int, int], Choice] | None = None
+        self._near: tuple[int, Neighbourhood] | None = None
+
+    # Rounds.
 
     def begin_round(self, number: int, ask: bool = True, pause: float = 0.0) -> None:
         """``ask``: what comes after this round depends on the answers. ``pause``: seconds that this process sleeps,
@@ -72,7 +91,8 @@ class Communicator(Answering, ToServer, Vectors):
             time.sleep(pause)
 
     def end_round(self) -> list[int] | None:
-        """Closes the round's books; what all processes together answered to ``ask``, None if they were not asked."""
+        """Closes the round in the ledger; what all processes together answered to ``ask``, None if they were not
+        asked."""
         answers, ready = self.agreement.end()
         self.ledger.close_round(self.watch.stop(ready))
         return answers
@@ -81,116 +101,237 @@ class Communicator(Answering, ToServer, Vectors):
         """The entries since the last time, added up over processes, which call this together."""
         return self.ledger.settle(self.links.agree, self.links.processes)
 
-    def carrier(self, codec: Compressor, dim: int, itemsize: int) -> str:
-        """The exchange for messages of this codec."""
-        if self.exchange != "auto":
-            return self.exchange
-        return choose(codec, "auto", self.size, dim, itemsize).exchange
+    # Sums of messages over all workers.
+
+    def choose(self, codec: Compressor, dim: int, itemsize: int) -> Choice:
+        """The exchange for this codec's messages. It is chosen once for a run's codec, and again only where the size
+        that the codec declares has changed, as in warm-up. Raises ValueError where the exchange cannot serve."""
+        declared = dim, itemsize, codec.payload(dim, itemsize)
+        if self._chosen is None or self._chosen[0] is not codec or self._chosen[1] != declared:
+            self._chosen = codec, declared, choose(codec, self.exchange, self.size, dim, itemsize)
+        return self._chosen[2]
 
     def aggregate(self, message: Message, weights: Tensor) -> Tensor:
         """sum over all workers of w_n decode(message_n): [J], for this process's messages and weights [W].
 
         Every worker has the result afterwards.
         """
-        kind = self.carrier(message.codec, message.dim, message.dtype.itemsize)
-        return self._wait(self._aggregate(kind, message, weights))
+        return self._wait(self._aggregate(self.exchange_of(message), message, weights))
 
-    def begin(self, compressor: Compressor, weights: Tensor, dim: int) -> Exchange:
+    def begin(self, compressor: Compressor, weights: Tensor, dim: int) -> BucketedSum:
         """The compressed sum of vectors [W, J], J = ``dim``, that are yet to come."""
-        return Exchange(self, compressor, weights, dim)
+        return BucketedSum(self, compressor, weights, dim)
 
-    def _aggregate(self, kind: str, message: Message, weights: Tensor) -> Steps[Tensor]:
+    def mean(self, x: Tensor) -> Tensor:
+        """[W, ...] -> mean over all workers, [...]: a dense all-reduce."""
+        message = NoCompression().encode(x.flatten(1))
+        weights = x.new_full((len(x),), 1.0 / self.size)
+        return self._wait(self._aggregate(ALL_REDUCE, message, weights)).view(x.shape[1:])
+
+    def exchange_of(self, message: Message) -> Aggregation:
+        return self.choose(message.codec, message.dim, message.dtype.itemsize).exchange
+
+    def _aggregate(self, exchange: Aggregation, message: Message, weights: Tensor) -> PendingTransfer[Tensor]:
         codec = message.codec
         while True:
-            self._book(kind, message)
-            if self._transport is None:
-                total = codec.total(message, weights, self.deterministic)
+            load = exchange.load(message, self.worker_ids, self.size)
+            self.ledger.count(exchange, exchange.direction, self.size, load)
+            if self.links.collective:
+                total = yield from exchange.carry(self.transport, message, weights)
             else:
-                total = yield from getattr(self._transport, kind)(message, weights)
+                total = codec.total(message, weights, self.deterministic)
             following = codec.next_phase(message, total)
             if following is None:
                 break
-            self._book_answer(kind, message, total)
+            self._count_answer(exchange, message, total)
             message = following
-        answered = kind == "two_phase" or (kind == "server" and not codec.sums)
-        aggregate = total if answered and self._transport is not None else codec.finalize(message, total)
-        self._book_answer(kind, message, aggregate)
+        final = self.links.collective and exchange.finalizes(codec)
+        aggregate = total if final else codec.finalize(message, total)
+        self._count_answer(exchange, message, aggregate)
         return aggregate
 
-    def _book(self, kind: str, message: Message) -> None:
-        """What this process's workers send."""
-        if kind == "two_phase":
-            sizes = message.codec.cut_sizes(message, stretches(message.dim, self.size))
-            sent = sum(map(sum, sizes))
-            wire = sent - sum(row[n] for n, row in zip(self.worker_ids, sizes, strict=True))
-        else:
-            sent = message.nbytes
-            sizes_here = zip(self.worker_ids, message.sizes, strict=True)
-            wire = sum(wire_share(kind, self.size, n, size) for n, size in sizes_here)
-        direction = "up" if kind in ("server", "two_phase") else "peers"
-        self.ledger.book(kind, direction, self.size, message.info_bits / 8, sent, wire)
+    def _count_answer(self, exchange: Aggregation, message: Message, answer: Tensor) -> None:
+        """What comes down to the workers; counted by the first process for all."""
+        if exchange.comes_down:
+            load = Bytes(0.0, 0, 0) if self.links.rank else exchange.answer(message, answer, self.size)
+            self.ledger.count(exchange, "down", self.size, load)
 
-    def _book_answer(self, kind: str, message: Message, answer: Tensor) -> None:
-        """What comes down to the workers; booked by the first process for all."""
-        if kind not in ("server", "two_phase"):
-            return
-        if self.links.rank:
-            self.ledger.book(kind, "down", self.size, 0.0, 0, 0)
-            return
-        if kind == "server":
-            size, bits = aggregate_size(answer)
-            if message.codec.sums:
-                size, bits = message.sizes[0], message.info_bits / message.workers
-            sent, bits, wire = self.size * size, self.size * bits, (self.size - 1) * size
-        else:
-            sent, bits = aggregate_size(answer, stretches(len(answer), self.size)[1])
-            wire = (self.size - 1) * sent
-        self.ledger.book(kind, "down", self.size, bits / 8, sent, wire)
+    # Rounds that do not need every worker.
 
-    def streams(self, codec: Compressor, workers: int) -> bool:
-        """Whether stretches of a gradient may go ahead of the rest: one worker here, entries encoded one by one."""
-        possible = stretch_of(codec, self.exchange, self.deterministic) is not None
-        return possible and self._transport is not None and workers == 1
+    def call(self, t: int, x: Tensor) -> None:
+        """Begins round t = 0, 1, ... with x [J] known to the server: asks all workers for their messages at x."""
 
-    def drive(self, *begun: tuple[Handle, Steps[T]]) -> list[T]:
-        """Waits for exchanges that have been begun and gives their results. Each one's next step is begun before the
-        step after that of another is waited for."""
+    def answers(self, message: Message, expected: np.ndarray, closes: Closes, weigh: Weigh) -> Answers:
+        """The weighted sum of what has come when the round is closed, known to all. ``message``: of the workers here.
+        ``expected``: bool [N], who answers on the virtual clock. ``closes``: what closes the round where real processes
+        decide instead.
+
+        Here all processes are in step, and a late worker is late on the clock alone: its message is not counted and has
+        no weight. See Served for processes that do not wait for each other.
+        """
+        exchange = self.exchange_of(message)
+        senders = [(n, size) for n, size in zip(self.worker_ids, message.sizes, strict=True) if expected[n]]
+        bits = message.info_bits * sum(size for _, size in senders) / max(1, message.nbytes)
+        self.count_answers(exchange, senders, bits, expected)
+        weights = weigh(expected)
+        own = np.zeros(self.size) if weights is None else weights
+        total = self._sum_everywhere(message, torch.from_numpy(own[list(self.worker_ids)]).to(message_like(message)))
+        total = message.codec.finalize(message, total)
+        if exchange.comes_down:
+            self.count_down(exchange, total)
+        return Answers(expected, weights, total)
+
+    def count_answers(
+        self, exchange: Aggregation, senders: Sequence[tuple[int, int]], bits: float, answered: np.ndarray
+    ) -> None:
+        """``senders``: worker and bytes, of those here that answer."""
+        sent = sum(size for _, size in senders)
+        wire = sum(exchange.wire(n, size, self.size) for n, size in senders)
+        taking = 1 + int(answered[1:].sum()) if exchange.central else self.size  # worker 0 lives with the server
+        self.ledger.count(exchange, exchange.direction, taking, Bytes(bits / 8, sent, wire))
+
+    def count_down(self, exchange: Aggregation, x: Tensor) -> None:
+        """The new x [J] goes to all workers; counted by worker 0's process for all."""
+        size = x.numel() * x.element_size() if self.worker_ids[0] == 0 else 0
+        self.ledger.count(
+            exchange, "down", self.size, Bytes(self.size * size, self.size * size, (self.size - 1) * size)
+        )
+
+    def _sum_everywhere(self, message: Message, weights: Tensor) -> Tensor:
+        """sum_n w_n summands(message_n) over all workers, every message being sent to everyone; not counted."""
+        if not self.links.collective:
+            return message.codec.total(message, weights, self.deterministic)
+        return self._wait(ALL_GATHER.carry(self.transport, message, weights))
+
+    # One worker and a server that is no worker: a message is on one link, so as many bytes travel as are sent.
+
+    def to_server(self, message: Message) -> Tensor:
+        """The message of one worker -> what it stands for, [J], at the server."""
+        self.ledger.count(SERVER, "up", 2, Bytes(message.info_bits / 8, message.nbytes, message.nbytes))
+        self.watch.to("decode")
+        decoded = message.codec.reduce(message, message_like(message).new_ones(1))
+        self.watch.to("compute")
+        return decoded
+
+    def from_server(self, x: Tensor) -> None:
+        """x [J] goes to one worker."""
+        size = x.numel() * x.element_size()
+        self.ledger.count(SERVER, "down", 2, Bytes(size, size, size))
+
+    # From neighbour to neighbour.
+
+    def gossip(self, x: Tensor) -> Tensor:
+        """[W, J] -> the rows of W_t^K x, for this process's workers n: K = ``mixer.rounds`` times row n becomes
+        sum_m w_nm x_m, accelerated where the mixer says so. Every worker sends its row to each of its neighbours."""
+        mixer, near = self._mixer(), self._neighbourhood()
+        sizes = [x[0].numel() * x.element_size() * mixer.rounds] * len(x)
+        load = Bytes(sum(sizes), sum(sizes), GOSSIP.wire(near.degrees, sizes))
+        self.ledger.count(GOSSIP, "peers", self.size, load, mixer.rounds)
+
+        def step(rows: Tensor) -> Tensor:
+            return self._weighted(near, self._wait(near.gathered(rows)))
+
+        return mixed(x, step, mixer.rounds, mixer.eta)
+
+    def gossip_messages(self, message: Message) -> Tensor:
+        """Row n of the result is sum_m w_nm decode(message_m), [W, J]: every worker's message goes to each of its
+        neighbours, once, and is decoded there."""
+        near = self._neighbourhood()
+        load = Bytes(message.info_bits / 8, message.nbytes, GOSSIP.wire(near.degrees, message.sizes))
+        self.ledger.count(GOSSIP, "peers", self.size, load)
+        messages = message
+        if self.links.collective:
+            frames = pack_frames(message, torch.ones(message.workers))
+            frames = self._wait(near.gathered_bytes(frames, equal=not message.lengths))
+            messages, _ = unpack_frames(frames, message)
+        self.watch.to("decode")
+        return self._weighted(near, message.codec.decode(messages))
+
+    def _weighted(self, near: Neighbourhood, rows: Tensor) -> Tensor:
+        self.watch.to("decode")
+        total = near.weighted(rows, self.deterministic)
+        self.watch.to("compute")
+        return total
+
+    def _mixer(self) -> Mixer:
+        if self.mixer is None:
+            raise RuntimeError("gossip: there is no topology")
+        return self.mixer
+
+    def _neighbourhood(self) -> Neighbourhood:
+        """Of this round's matrix; made anew where it is another one."""
+        mixer, number = self._mixer(), self.ledger.round
+        if self._near is None or not (mixer.constant or self._near[0] == number):
+            self._near = number, Neighbourhood(mixer.at(number), self.worker_ids, self.links)
+        return self._near[1]
+
+    # Vectors to all workers, as they are.
+
+    def gather(self, x: Tensor) -> Tensor:
+        """[W, m] -> [N, m], all workers' rows at every worker: an all-gather of a few numbers."""
+        sent = x.numel() * x.element_size()
+        self.ledger.count(ALL_GATHER, "peers", self.size, Bytes(sent, sent, (self.size - 1) * sent))
+        pieces = self._wait(self.links.all_gather(as_bytes(x.contiguous())))
+        return torch.cat(pieces).view(x.dtype).view(self.size, x.shape[1])
+
+    def broadcast(self, x: Tensor, owner: int) -> Tensor:
+        """[W, J] -> x_n of worker n = ``owner``, [J], at every worker: down a tree."""
+        here = owner in self.worker_ids
+        sent = x[0].numel() * x.element_size() * here
+        self.ledger.count(BROADCAST, "peers", self.size, Bytes(sent, sent, BROADCAST.wire(sent, self.size)))
+        row = x[owner - self.worker_ids.start] if here else torch.empty_like(x[0])
+        return self._wait(self.links.broadcast(row, owner // len(self.worker_ids)))
+
+    # Diagnostics, which the ledger does not count. All processes call them together.
+
+    def watched(self, x: Tensor) -> Tensor:
+        """[W, ...] -> [N, ...] on the CPU: all workers' values."""
+        rows = torch.zeros(self.size, *x.shape[1:], dtype=x.dtype)
+        rows[list(self.worker_ids)] = x.cpu()
+        return self.links.agree(rows)
+
+    def watched_mean(self, x: Tensor) -> Tensor:
+        """[W, J] -> the mean over all workers, [J]. Where any order of sums will do, no process holds more than its own
+        workers' rows."""
+        if self.deterministic and self.links.processes > 1:
+            return self.watched(x).sum(0).div_(self.size).to(x.device)
+        return self.links.agree(x.sum(0).cpu()).div_(self.size).to(x.device)
+
+    # Waiting for transfers, phase by phase of the stopwatch.
+
+    def _wait(self, transfer: PendingTransfer[T]) -> T:
+        """One exchange from its beginning to its end."""
+        self.watch.to("encode" if self.links.collective else "decode")
+        try:
+            handle = next(transfer)
+        except StopIteration as end:
+            self.watch.to("compute")
+            result: T = end.value
+            return result
+        (result,) = self.drive((handle, transfer))
+        return result
+
+    def drive(self, *begun: tuple[Handle, PendingTransfer[T]]) -> list[T]:
+        """Waits for transfers that have been begun and gives their results. A transfer's next step is begun before the
+        step after that of another one is waited for."""
         self.agreement.begin()
         results: dict[int, T] = {}
         pending = list(enumerate(begun))
         while pending:
             following = []
-            for i, (handle, steps) in pending:
+            for i, (handle, transfer) in pending:
                 self.watch.to("transfer")
                 handle.wait()
                 self.watch.to("decode")
                 try:
-                    following.append((i, (next(steps), steps)))
+                    following.append((i, (next(transfer), transfer)))
                 except StopIteration as end:
                     results[i] = end.value
             pending = following
         self.watch.to("compute")
         return [results[i] for i in range(len(begun))]
 
-    def sum_of_all(self, message: Message, weights: Tensor) -> Tensor:
-        """sum_n w_n summands(message_n) over all workers, every message being sent to everyone; not booked."""
-        if self._transport is None:
-            return message.codec.total(message, weights, self.deterministic)
-        return self._wait(self._transport.all_gather(message, weights))
 
-    def stretch(self, message: Message, weights: Tensor) -> Steps[Tensor]:
-        """The all-reduce of a message that stands for a stretch of the vector; not booked."""
-        assert self._transport is not None
-        return self._transport.all_reduce(message, weights)
-
-    def _wait(self, steps: Steps[T]) -> T:
-        """One exchange from its beginning to its end."""
-        self.watch.to("decode" if self._transport is None else "encode")
-        try:
-            handle = next(steps)
-        except StopIteration as end:
-            self.watch.to("compute")
-            result: T = end.value
-            return result
-        (result,) = self.drive((handle, steps))
-        return result
+def message_like(message: Message) -> Tensor:
+    """An empty tensor of the type and on the device of what the message decodes to."""
+    return torch.empty(0, dtype=message.dtype, device=next(iter(message.buffers.values())).device)

@@ -1,6 +1,6 @@
 """Messages as bytes between processes, one frame for each worker.
 
-A frame describes itself, so that whoever reads it needs no message of its own to compare it with:
+A frame describes itself, so that a process can read it without a message of its own to compare it with:
 
     n, int32            length of the description
     description         J, the type it decodes to, whether it is the last message, the message's own header, and
@@ -10,7 +10,7 @@ A frame describes itself, so that whoever reads it needs no message of its own t
     counts, int64       how many elements follow of each buffer whose length differs from worker to worker
     buffers             the payload
 
-All before the payload is transport overhead, as the headers of TCP are: it counts as no byte sent.
+What stands before the payload is transport overhead, as the headers of TCP are, and not counted as sent.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ BUFFER = struct.Struct("<BBB")  # type, whether its length differs from worker t
 LENGTH, NUMBER, EIGHT = struct.Struct("<i"), struct.Struct("<q"), 8
 
 
-class Described(NamedTuple):
-    """What a description says. ``buffers``: name, type and shape of a worker's row; no shape where a count follows."""
+class Description(NamedTuple):
+    """What all frames of a message have in common. ``buffers``: name, type and shape of a worker's row; no shape where
+    a count follows."""
 
     dim: int
     dtype: torch.dtype
@@ -76,12 +77,12 @@ def unpack_frames(frames: Sequence[Tensor], like: Message) -> tuple[Message, Ten
     cannot have made of messages for such vectors."""
     if not frames or any(f.dtype != torch.uint8 or f.ndim != 1 for f in frames):
         raise CorruptMessageError("frames are rows of bytes")
-    found, start = _described(frames[0])
-    if (found.dim, found.dtype) != (like.dim, like.dtype):
+    description, start = _read_description(frames[0])
+    if (description.dim, description.dtype) != (like.dim, like.dtype):
         raise CorruptMessageError(
-            f"a frame for {found.dim} numbers of {found.dtype}; must be for {like.dim} of {like.dtype}"
+            f"a frame for {description.dim} numbers of {description.dtype}; must be for {like.dim} of {like.dtype}"
         )
-    behind = start + EIGHT * (2 + len(found.ragged))
+    behind = start + EIGHT * (2 + len(description.ragged))
     if any(len(f) < behind for f in frames):
         raise CorruptMessageError(f"a frame of {min(map(len, frames))} bytes ends before its payload")
     heads = torch.stack([f[:behind] for f in frames]).cpu()
@@ -91,17 +92,19 @@ def unpack_frames(frames: Sequence[Tensor], like: Message) -> tuple[Message, Ten
     weights, bits = numbers[:, 0], float(numbers[:, 1].sum())
     if not (bool(weights.isfinite().all()) and bool((numbers[:, 1] >= 0).all()) and math.isfinite(bits)):
         raise CorruptMessageError("a frame's weight or information is no number")
-    counts = dict(zip(found.ragged, _typed(heads[:, start + 2 * EIGHT :], torch.int64).T.tolist(), strict=True))
-    buffers = _ragged(frames, found, behind, counts) if counts else _even(frames, found, behind)
-    message = replace(like, buffers=buffers, info_bits=bits, lengths=counts, header=dict(found.header), last=found.last)
+    counts = dict(zip(description.ragged, _typed(heads[:, start + 2 * EIGHT :], torch.int64).T.tolist(), strict=True))
+    buffers = _ragged(frames, description, behind, counts) if counts else _even(frames, description, behind)
+    message = replace(
+        like, buffers=buffers, info_bits=bits, lengths=counts, header=dict(description.header), last=description.last
+    )
     return message, weights.to(frames[0].device, like.dtype)
 
 
-def _even(frames: Sequence[Tensor], found: Described, start: int) -> dict[str, Tensor]:
+def _even(frames: Sequence[Tensor], description: Description, start: int) -> dict[str, Tensor]:
     if len({len(f) for f in frames}) > 1:
         raise CorruptMessageError("frames differ in length, and do not say that they do")
     block, buffers = torch.stack(list(frames)), {}
-    for name, dtype, shape in found.buffers:
+    for name, dtype, shape in description.buffers:
         assert shape is not None
         end = start + math.prod(shape) * dtype.itemsize
         if end > block.shape[1]:
@@ -112,11 +115,13 @@ def _even(frames: Sequence[Tensor], found: Described, start: int) -> dict[str, T
     return buffers
 
 
-def _ragged(frames: Sequence[Tensor], found: Described, begin: int, counts: dict[str, list[int]]) -> dict[str, Tensor]:
-    rows: dict[str, list[Tensor]] = {name: [] for name, _, _ in found.buffers}
+def _ragged(
+    frames: Sequence[Tensor], description: Description, begin: int, counts: dict[str, list[int]]
+) -> dict[str, Tensor]:
+    rows: dict[str, list[Tensor]] = {name: [] for name, _, _ in description.buffers}
     for w, frame in enumerate(frames):
         start = begin
-        for name, dtype, shape in found.buffers:
+        for name, dtype, shape in description.buffers:
             count = counts[name][w] if shape is None else math.prod(shape)
             end = start + count * dtype.itemsize
             if not start <= end <= len(frame):
@@ -147,29 +152,29 @@ def _named(name: str) -> bytes:
     return struct.pack("<B", len(name.encode())) + name.encode()
 
 
-def _described(frame: Tensor) -> tuple[Described, int]:
+def _read_description(frame: Tensor) -> tuple[Description, int]:
     """What a frame's description says, and where it ends."""
     start = LENGTH.size
     (length,) = LENGTH.unpack(_octets(frame[:start])) if len(frame) >= start else (-1,)
     if not 0 <= length <= len(frame) - start:
         raise CorruptMessageError(f"a frame of {len(frame)} bytes cannot begin with a description of {length}")
-    return _read(_octets(frame[start : start + length])), start + length
+    return _parse(_octets(frame[start : start + length])), start + length
 
 
 @lru_cache(maxsize=64)  # they are the same round after round
-def _read(described: bytes) -> Described:
+def _parse(octets: bytes) -> Description:
     at = 0
 
     def take(form: struct.Struct) -> tuple[int, ...]:
         nonlocal at
         at += form.size
-        return form.unpack_from(described, at - form.size)
+        return form.unpack_from(octets, at - form.size)
 
     def name() -> str:
         nonlocal at
         (length,) = take(struct.Struct("<B"))
         at += length
-        text = described[at - length : at].decode()
+        text = octets[at - length : at].decode()
         if len(text.encode()) != length:
             raise ValueError("a name is cut short")
         return text
@@ -184,14 +189,14 @@ def _read(described: bytes) -> Described:
             if min(shape, default=0) < 0 or math.prod(max(1, n) for n in shape) >= 2**48 or (ragged and axes):
                 raise ValueError(f"{called}: no shape")
             buffers.append((called, TYPES[kind], None if ragged else shape))
-        found = Described(dim, TYPES[dtype], bool(last), header, tuple(buffers))
-        if at != len(described) or max(last, 0) > 1 or len(header) != numbers:
+        description = Description(dim, TYPES[dtype], bool(last), header, tuple(buffers))
+        if at != len(octets) or max(last, 0) > 1 or len(header) != numbers:
             raise ValueError("longer or shorter than what it says")
         if not buffers or len({called for called, _, _ in buffers}) != count:
             raise ValueError("no buffers, or two of one name")
     except (struct.error, ValueError, IndexError) as error:  # UnicodeDecodeError is a ValueError
         raise CorruptMessageError(f"a frame's description cannot be read: {error}") from error
-    return found
+    return description
 
 
 def bundle(frames: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Vectors from neighbour to neighbour, point to point, and their weighted sums."""
+"""A mixing matrix among processes: which rows a process sends and receives, and their weighted sums."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commexp.comm.links import Links, Processes, Steps
+from commexp.comm.links import Links, PendingTransfer
 from commexp.topologies import Mixing
 
 Slot = tuple[Tensor | None, Tensor, Tensor]
@@ -16,10 +16,10 @@ DENSE = 16  # a product with a dense matrix does so many times the work in the t
 
 
 class Neighbourhood:
-    """What the workers ``own`` of this process need of others under one mixing matrix, and what they give.
+    """What the workers ``own`` of this process receive from other workers under one mixing matrix, and what they send.
 
     ``ids``: the workers whose vectors are needed here, in order, those of this process included.
-    ``degrees``: links that lead away from each of the workers here. ``wanted`` and ``given``: for each other process,
+    ``degrees``: neighbours that each of the workers here sends to. ``received`` and ``sent``: for each other process,
     the workers whose vectors come from it and go to it.
     """
 
@@ -32,41 +32,41 @@ class Neighbourhood:
         self._starts, self._weights = rows.indptr, rows.data
         self._dense: Tensor | None = None
         self._slots: list[Slot] = []
-        self.wanted: dict[int, list[int]] = {}
-        self.given: dict[int, list[int]] = {}
+        self.received: dict[int, list[int]] = {}
+        self.sent: dict[int, list[int]] = {}
         here = len(own)
         for p in range(links.processes):
             if p == links.rank:
                 continue
             theirs = mixing.matrix[p * here : (p + 1) * here].indices
-            self.wanted[p] = self.ids[(self.ids >= p * here) & (self.ids < (p + 1) * here)].tolist()
-            self.given[p] = np.unique(theirs[(theirs >= own.start) & (theirs < own.stop)]).tolist()
+            self.received[p] = self.ids[(self.ids >= p * here) & (self.ids < (p + 1) * here)].tolist()
+            self.sent[p] = np.unique(theirs[(theirs >= own.start) & (theirs < own.stop)]).tolist()
 
-    def gathered(self, x: Tensor) -> Steps[Tensor]:
+    def gathered(self, x: Tensor) -> PendingTransfer[Tensor]:
         """x [W, ...] of the workers here -> that of all workers ``ids``, [M, ...]."""
-        if not isinstance(self.links, Processes):
+        if not self.links.collective:
             return x
         rows = dict(zip(self.own, x, strict=True))
-        out = {p: torch.cat([rows[m].flatten() for m in ids]) for p, ids in self.given.items() if ids}
-        sizes = {p: len(ids) * x[0].numel() for p, ids in self.wanted.items() if ids}
-        received = yield from self.links.swap(out, sizes, x)
-        for p, packed in received.items():
-            rows |= dict(zip(self.wanted[p], packed.view(-1, *x.shape[1:]), strict=True))
+        out = {p: torch.cat([rows[m].flatten() for m in ids]) for p, ids in self.sent.items() if ids}
+        sizes = {p: len(ids) * x[0].numel() for p, ids in self.received.items() if ids}
+        packed_rows = yield from self.links.swap(out, sizes, x)
+        for p, packed in packed_rows.items():
+            rows |= dict(zip(self.received[p], packed.view(-1, *x.shape[1:]), strict=True))
         return torch.stack([rows[m] for m in self.ids.tolist()])
 
-    def gathered_bytes(self, frames: Sequence[Tensor], equal: bool) -> Steps[list[Tensor]]:
+    def gathered_bytes(self, frames: Sequence[Tensor], equal: bool) -> PendingTransfer[list[Tensor]]:
         """One frame of bytes of each worker here -> those of all workers ``ids``; ``equal``: all are of one length."""
         rows = dict(zip(self.own, frames, strict=True))
-        if not isinstance(self.links, Processes):
+        if not self.links.collective:
             return list(frames)
         own = torch.tensor([len(f) for f in frames])
         everyones = own.expand(self.links.processes, -1) if equal else self.links.counts(own)
         lengths = everyones.flatten().tolist()
-        out = {p: torch.cat([rows[m] for m in ids]) for p, ids in self.given.items() if ids}
-        sizes = {p: sum(lengths[m] for m in ids) for p, ids in self.wanted.items() if ids}
-        received = yield from self.links.swap(out, sizes, frames[0])
-        for p, packed in received.items():
-            ids = self.wanted[p]
+        out = {p: torch.cat([rows[m] for m in ids]) for p, ids in self.sent.items() if ids}
+        sizes = {p: sum(lengths[m] for m in ids) for p, ids in self.received.items() if ids}
+        packed_frames = yield from self.links.swap(out, sizes, frames[0])
+        for p, packed in packed_frames.items():
+            ids = self.received[p]
             rows |= dict(zip(ids, torch.split(packed, [lengths[m] for m in ids]), strict=True))
         return [rows[m] for m in self.ids.tolist()]
 

@@ -1,4 +1,4 @@
-"""The ledger: what every exchange cost, booked where it happens."""
+"""The ledger: what every exchange cost, counted where it happens."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from commexp.comm.exchanges import Bytes, Exchange, exchange_named
+
 #: where a worker's time goes in a round; see Stopwatch
 PHASES = ("compute", "encode", "wait", "transfer", "decode")
 
 
 class Entry(NamedTuple):
-    """One exchange in one direction, over all workers. The README explains the three byte counts.
+    """One exchange in one direction, over all workers: a row of traffic.csv.
 
     The seconds are those of the whole round, a mean over processes, and stand in the round's first entry.
     """
 
     round: int
-    exchange: str
+    exchange: str  # its name
     direction: str  # 'peers', 'up' or 'down'
     workers: int
     repeats: int  # exchanges of this kind, one after the other
@@ -32,16 +34,21 @@ class Entry(NamedTuple):
     transfer_seconds: float = 0.0
     decode_seconds: float = 0.0
 
+    @property
+    def kind(self) -> Exchange:
+        """Raises ValueError for a name that no exchange has."""
+        return exchange_named(self.exchange)
 
-BYTES = Entry._fields.index("bytes_info")  # what comes before tells exchanges apart, from here on it adds up
+
+BYTES = Entry._fields.index("bytes_info")  # the first of the columns that add up over processes
 BYTES_END = BYTES + 3
-EXACT = 2**20  # information is kept in such parts of a byte, so that sums have the same bits in any order
+EXACT = 2**20  # information is rounded to such parts of a byte, so that sums have the same bits in any order
 
 
 class Ledger:
-    """Entries in the order they were booked, and their running totals; ``gossip_rounds``: mixings so far.
+    """Entries in the order in which they were counted, and their running totals; ``gossip_rounds``: mixings so far.
 
-    A process books what its own workers send. ``settle`` adds up what all processes have booked since the last time;
+    A process counts what its own workers send. ``settle`` adds up what all processes have counted since the last time;
     until then ``entries`` and totals leave it out.
     """
 
@@ -50,13 +57,12 @@ class Ledger:
         self._pending: list[Entry] = []
         self.restore([])
 
-    def book(
-        self, exchange: str, direction: str, workers: int, info: float, sent: int, wire: int, repeats: int = 1
-    ) -> None:
-        self._pending.append(Entry(self.round, exchange, direction, workers, repeats, info, sent, wire))
+    def count(self, exchange: Exchange, direction: str, workers: int, load: Bytes, repeats: int = 1) -> None:
+        """``load``: of this process's workers, in ``repeats`` exchanges one after the other among ``workers``."""
+        self._pending.append(Entry(self.round, exchange.name, direction, workers, repeats, *load))
 
     def close_round(self, seconds: Mapping[str, float]) -> None:
-        """Enters where the round's time went."""
+        """Stores where the round's time went."""
         for i, entry in enumerate(self._pending):
             if entry.round == self.round:
                 self._pending[i] = Entry._make([*entry[:BYTES_END], *(seconds.get(phase, 0.0) for phase in PHASES)])
@@ -77,7 +83,7 @@ class Ledger:
             ]
         new = [e._replace(bytes_info=round(e.bytes_info * EXACT) / EXACT) for e in new]
         self.entries += new
-        self.gossip_rounds += sum(e.repeats for e in new if e.exchange == "gossip")
+        self.gossip_rounds += sum(e.repeats for e in new if e.kind.among_neighbours)
         self.bytes_info += sum(e.bytes_info for e in new)
         self.bytes_sent += sum(e.bytes_sent for e in new)
         self.bytes_wire += sum(e.bytes_wire for e in new)
@@ -87,7 +93,7 @@ class Ledger:
         return {"bytes_info": self.bytes_info, "bytes_sent": self.bytes_sent, "bytes_wire": self.bytes_wire}
 
     def restore(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Rebuilds the books from the rows of a traffic.csv."""
+        """Takes the rows of a traffic.csv for all that was counted so far."""
         self.entries: list[Entry] = []
         self.bytes_info, self.bytes_sent, self.bytes_wire = 0.0, 0, 0
         self.gossip_rounds = 0

@@ -1,13 +1,13 @@
 """Bytes between processes: torch.distributed, and nothing at all where there is one process.
 
-Every call is begun at once and gives a generator: it yields each handle to be waited for and returns the result. So
-several exchanges can be under way, and whoever drives them decides when to wait.
+A transfer is begun at once and given as a generator, which yields each handle to wait for and returns the result. So
+several transfers can be under way, and the caller decides when to wait.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
@@ -22,20 +22,26 @@ if TYPE_CHECKING:
 
 
 class Handle(Protocol):
-    """A transfer under way."""
+    """One collective under way."""
 
     def wait(self) -> object: ...
 
 
+class Done:
+    """A handle of what is done already."""
+
+    def wait(self) -> None: ...
+
+
 T = TypeVar("T")
-Steps = Generator[Handle, None, T]
+PendingTransfer = Generator[Handle, None, T]
 
 
-def finish(steps: Steps[T]) -> T:
-    """Waits for one exchange to its end."""
+def finish(transfer: PendingTransfer[T]) -> T:
+    """Waits for one transfer to its end."""
     try:
         while True:
-            next(steps).wait()
+            next(transfer).wait()
     except StopIteration as end:
         result: T = end.value
         return result
@@ -77,10 +83,10 @@ class Loss(NamedTuple):
 
 
 class Links:
-    """One process: rank 0 of 1. Nothing is ever sent.
+    """One process: rank 0 of 1. Nothing is sent, and every result is the process's own.
 
     ``rank``, ``processes``: of the processes that take part in collectives, over which workers are spread.
-    ``over_processes``: whether there may be other processes.
+    ``collective``: whether collectives reach other processes, which then call each of them together.
     ``server``, ``worker``: this process's endpoint where the first process is a server that does not wait for the
     others, else None.
     ``losses``: the processes that were lost so far, and those that came back.
@@ -89,7 +95,7 @@ class Links:
 
     rank = 0
     processes = 1
-    over_processes = False
+    collective = False
     server: ServerEndpoint | None = None
     worker: WorkerEndpoint | None = None
     losses: Sequence[Loss] = ()
@@ -112,8 +118,13 @@ class Links:
         """Tells processes that do not take part in collectives that the run is over; may be called twice."""
 
     def agree(self, x: Tensor) -> Tensor:
-        """int or float CPU tensor -> its sum over all processes; small, and apart from the messages."""
+        """int or float CPU tensor -> its sum over all processes; for small tensors, beside the messages."""
         return x
+
+    def begin_agreement(self, x: Tensor, arrived: Callable[[], None]) -> Handle:
+        """``agree`` without waiting: x holds the sum when the handle is done. ``arrived`` is called when the sum comes
+        from other processes, on any thread."""
+        return Done()
 
     def tell(self, text: str) -> list[str]:
         """Every process's text, in the order of ranks."""
@@ -123,15 +134,38 @@ class Links:
         """The first process's answer, for all: files may look different to others in that moment."""
         return bool(self.agree(torch.tensor([int(answer and self.rank == 0)]))[0])
 
-    def all_gather(self, x: Tensor, sizes: Sequence[int] | None = None) -> Steps[list[Tensor]]:
-        """x of every process, in the order of ranks."""
+    def counts(self, mine: Tensor) -> Tensor:
+        """int64 [m] of each process -> [P, m]."""
+        return mine.long().cpu()[None]
+
+    def all_reduce(self, x: Tensor) -> PendingTransfer[Tensor]:
+        """x -> its sum over processes; x itself may be overwritten."""
+        yield from ()
+        return x
+
+    def all_gather(self, x: Tensor, sizes: Sequence[int] | None = None) -> PendingTransfer[list[Tensor]]:
+        """uint8 [n] of each process -> those of all. ``sizes``: of each, where they differ; then exactly those travel,
+        directly from one to the other."""
         yield from ()
         return [x]
 
-    def broadcast(self, x: Tensor, source: int) -> Steps[Tensor]:
+    def broadcast(self, x: Tensor, source: int) -> PendingTransfer[Tensor]:
         """x of process ``source``; the others give a tensor like it, which may be overwritten."""
         yield from ()
         return x
+
+    def all_to_all(self, pieces: Sequence[Tensor], sizes: Sequence[int]) -> PendingTransfer[list[Tensor]]:
+        """uint8 [n_p] for each process p -> what each had for this one, [sizes_p]."""
+        yield from ()
+        return list(pieces)
+
+    def swap(
+        self, out: Mapping[int, Tensor], sizes: Mapping[int, int], like: Tensor
+    ) -> PendingTransfer[dict[int, Tensor]]:
+        """Sends ``out`` to some processes and receives from some, all at once, point to point. ``sizes``: elements to
+        receive from each, of the type and device of ``like``."""
+        yield from ()
+        return {}
 
     def explain(self, error: Exception) -> Exception:
         """A LostProcessError, in one line, where that is what the error means; else the error itself."""
@@ -142,11 +176,11 @@ class Processes(Links):
     """The processes of a group of torch.distributed, the default one if none is given: NCCL where each has a GPU of its
     own, else Gloo. Ranks are those in the group.
 
-    Tensors on a GPU go over the CPU where Gloo carries them. Small things that all must know go through a second
+    Tensors on a GPU are copied to the CPU where Gloo carries them. Small things that all must know go through a second
     group, on Gloo in any case. Transfers raise RuntimeError when a process is gone or does not answer in time.
     """
 
-    over_processes = True
+    collective = True
 
     def __init__(self, timeout: timedelta, group: dist.ProcessGroup | None = None) -> None:
         self.group = dist.distributed_c10d._get_default_group() if group is None else group
@@ -164,13 +198,13 @@ class Processes(Links):
             self._prove(each)
 
     def _prove(self, group: dist.ProcessGroup) -> None:
-        """That whoever is at the other end of each connection of a group knows the run's secret: it answers a random
-        number. Raises LostProcessError where one does not."""
+        """Checks that the other end of each connection of a group knows the run's secret: it answers a random number.
+        Raises LostProcessError where one does not."""
         mine = [secret.nonce() for _ in range(self.processes)]
         theirs = self._swap_octets(mine, group)
         proofs = [secret.proof("pair", self.rank, p, theirs[p]) for p in range(self.processes)]
-        for p, found in enumerate(self._swap_octets(proofs, group)):
-            if not secret.equal(found, secret.proof("pair", p, self.rank, mine[p])):
+        for p, proof in enumerate(self._swap_octets(proofs, group)):
+            if not secret.equal(proof, secret.proof("pair", p, self.rank, mine[p])):
                 text = f"rank {self.rank}: who says that it is rank {p} does not know this run's {secret.SECRET}"
                 raise LostProcessError(text, "gone")
 
@@ -194,9 +228,10 @@ class Processes(Links):
         dist.all_reduce(x, group=self.control)
         return x
 
-    def begin_agreement(self, x: Tensor) -> dist.Work:
-        """``agree`` without waiting: x holds the sum when the handle is done."""
-        return begun(dist.all_reduce(x, group=self.control, async_op=True))
+    def begin_agreement(self, x: Tensor, arrived: Callable[[], None]) -> Handle:
+        work = begun(dist.all_reduce(x, group=self.control, async_op=True))
+        work.get_future().add_done_callback(lambda _: arrived())
+        return work
 
     def tell(self, text: str) -> list[str]:
         packed = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
@@ -207,20 +242,16 @@ class Processes(Links):
         return [bytes(row[:n].tolist()).decode().strip(" ") for row, n in zip(padded, sizes, strict=True)]
 
     def counts(self, mine: Tensor) -> Tensor:
-        """int64 [m] of each process -> [P, m]."""
         everyone = torch.empty(self.processes, len(mine), dtype=torch.int64)
         dist.all_gather(list(everyone), mine.long().cpu(), group=self.control)
         return everyone
 
-    def all_reduce(self, x: Tensor) -> Steps[Tensor]:
-        """x -> its sum over processes; x itself may be overwritten."""
+    def all_reduce(self, x: Tensor) -> PendingTransfer[Tensor]:
         sent = self._ready(x)
         yield begun(dist.all_reduce(sent, group=self.group, async_op=True))
         return sent.to(x.device)
 
-    def all_gather(self, x: Tensor, sizes: Sequence[int] | None = None) -> Steps[list[Tensor]]:
-        """uint8 [n] of each process -> those of all. ``sizes``: of each, where they differ; then exactly those travel,
-        directly from one to the other."""
+    def all_gather(self, x: Tensor, sizes: Sequence[int] | None = None) -> PendingTransfer[list[Tensor]]:
         sent = self._ready(x)
         if sizes is None or len(set(sizes)) == 1:
             received = list(sent.new_empty(self.processes, len(sent)))
@@ -230,13 +261,12 @@ class Processes(Links):
         pieces = yield from self.swap({p: x for p in others}, {p: sizes[p] for p in others}, x)
         return [pieces.get(p, x) for p in range(self.processes)]
 
-    def broadcast(self, x: Tensor, source: int) -> Steps[Tensor]:
+    def broadcast(self, x: Tensor, source: int) -> PendingTransfer[Tensor]:
         sent = self._ready(x)
         yield begun(dist.broadcast(sent, self._everywhere(source), group=self.group, async_op=True))
         return sent.to(x.device)
 
-    def all_to_all(self, pieces: Sequence[Tensor], sizes: Sequence[int]) -> Steps[list[Tensor]]:
-        """uint8 [n_p] for each process p -> what each had for this one, [sizes_p]."""
+    def all_to_all(self, pieces: Sequence[Tensor], sizes: Sequence[int]) -> PendingTransfer[list[Tensor]]:
         sent = [self._ready(p) for p in pieces]
         received = sent[0].new_empty(sum(sizes))
         given = [len(s) for s in sent]
@@ -245,14 +275,14 @@ class Processes(Links):
         )
         return list(torch.split(received.to(pieces[0].device), list(sizes)))
 
-    def swap(self, out: Mapping[int, Tensor], sizes: Mapping[int, int], like: Tensor) -> Steps[dict[int, Tensor]]:
-        """Sends ``out`` to some processes and receives from some, all at once, point to point. ``sizes``: elements to
-        receive from each, of the type and device of ``like``."""
+    def swap(
+        self, out: Mapping[int, Tensor], sizes: Mapping[int, int], like: Tensor
+    ) -> PendingTransfer[dict[int, Tensor]]:
         staged = torch.device("cpu") if self.staged else like.device
         received = {p: torch.empty(n, dtype=like.dtype, device=staged) for p, n in sizes.items()}
         works = [dist.P2POp(dist.irecv, r, self._everywhere(p), self.group) for p, r in received.items() if r.numel()]
-        turn = sorted(out, key=lambda p: (p - self.rank) % self.processes)  # else all send to the same one at first
-        sent = [(self._ready(out[p]), self._everywhere(p)) for p in turn if out[p].numel()]
+        order = sorted(out, key=lambda p: (p - self.rank) % self.processes)  # else all send to the same one at first
+        sent = [(self._ready(out[p]), self._everywhere(p)) for p in order if out[p].numel()]
         works += [dist.P2POp(dist.isend, x, rank, self.group) for x, rank in sent]
         yield from dist.batch_isend_irecv(works) if works else ()
         return {p: r.to(like.device) for p, r in received.items()}

@@ -1,7 +1,7 @@
-"""What the processes of a run know and nobody else: a secret, by which each proves to the others that it belongs.
+"""The run's secret, by which each process proves to the others that it belongs to the run.
 
-The process that starts the run makes it; where the user's own launcher starts the processes, the user gives it. It
-travels in the environment, which other users of a machine cannot read, and is never written.
+The process that starts the run makes it; where the user's own launcher starts the processes, the user gives it. It is
+passed in the environment, which other users of a machine cannot read, and is never written to a file.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def nonce() -> bytes:
 
 
 def proof(*parts: bytes | str | int) -> bytes:
-    """HMAC-SHA256 of these parts under the secret, in this generation of the run's processes; also used
-    as a key. Without a secret anyone can make it."""
+    """HMAC-SHA256 of these parts under the secret, in this generation of the run's processes; may serve as a key.
+    Without a secret anyone can compute it."""
     generation = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     mac = hmac.new(os.environ.get(SECRET, "").encode(), digestmod=hashlib.sha256)
     for part in (generation, *parts):

@@ -1,4 +1,4 @@
-"""Where a round's time goes, without making anyone wait for the sake of measuring."""
+"""Where a round's time goes, measured without synchronising the processes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Stopwatch:
         transfer    the rest of the time in exchanges
         decode      from the messages to the aggregate
 
-    Phases follow each other: ``to`` ends one and begins the next. How long the slowest took is known from the moment
-    at which a tiny exchange that all processes begin with their first message came back (``everyone_ready``), which
-    nobody waits for; quick rounds that go without one are divided as the last that had it. A transfer that runs while
-    gradients are computed counts only where it is waited for.
+    Phases follow each other: ``to`` ends one and begins the next. When the slowest process was ready is known from the
+    Agreement, which begins with the round's first message: the moment at which its sums arrived (``everyone_ready``).
+    In rounds without an Agreement, wait and transfer have the proportion of the last round with one. A transfer that
+    runs while gradients are computed counts only from when the process waits for it.
     """
 
     def __init__(self) -> None:

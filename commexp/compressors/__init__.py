@@ -11,6 +11,7 @@ from commexp.compressors.bf16 import BF16
 from commexp.compressors.composition import Composition
 from commexp.compressors.error_feedback import ErrorFeedback, Feedback
 from commexp.compressors.fp16 import FP16
+from commexp.compressors.grouped import Group, Grouped
 from commexp.compressors.int8 import Int8
 from commexp.compressors.layerwise import Layerwise
 from commexp.compressors.natural import Natural
@@ -26,6 +27,7 @@ from commexp.compressors.stochastic import Stochastic
 from commexp.compressors.terngrad import TernGrad
 from commexp.compressors.threshold import Threshold
 from commexp.compressors.topk import TopK
+from commexp.compressors.wrapper import Wrapper
 
 __all__ = [
     "BF16",
@@ -38,6 +40,8 @@ __all__ = [
     "Entries",
     "ErrorFeedback",
     "Feedback",
+    "Group",
+    "Grouped",
     "Int8",
     "Layerwise",
     "Message",
@@ -53,4 +57,5 @@ __all__ = [
     "TernGrad",
     "Threshold",
     "TopK",
+    "Wrapper",
 ]

@@ -1,6 +1,6 @@
-"""An aggregate on its way back to the workers: whole, as entries, or as signs, whichever is smallest. Nothing is lost.
+"""The aggregate as it travels back to the workers: whole, as entries, or as signs, whichever is smallest. Lossless.
 
-An answer is a byte that says which, and then
+A packed aggregate is a byte that names its form, and then
 
     0  dense      all values
     1  entries    how many (int64), their packed indices, their values
@@ -24,8 +24,8 @@ HEADERS = {DENSE: 1, ENTRIES: 9, SIGNS: 1}  # bytes that say what follows: the f
 
 
 def aggregate_size(x: Tensor, width: int | None = None) -> tuple[int, float]:
-    """(bytes, bits of information) of the answer x [m], without its header; with ``width`` of the answers to its
-    stretches of that length together."""
+    """(bytes, bits of information) of the packed aggregate x [m], without its header; with ``width`` of its
+    stretches of that length, packed one by one."""
     width = width or len(x)
     rows = torch.nn.functional.pad(x, (0, -len(x) % width)).view(-1, width)
     lengths = [width] * (len(rows) - 1) + [len(x) - width * (len(rows) - 1)]
@@ -57,7 +57,7 @@ def unpack_aggregate(packed: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     """uint8 -> [m] of ``dtype``. Raises CorruptMessageError for bytes that no ``pack_aggregate`` can have made."""
     kind = int(packed[0]) if len(packed) else -1
     if kind not in HEADERS or len(packed) < HEADERS[kind]:
-        raise CorruptMessageError(f"an answer of {len(packed)} bytes cannot begin with {kind}")
+        raise CorruptMessageError(f"an aggregate of {len(packed)} bytes cannot begin with {kind}")
     body = packed[HEADERS[kind] :]
     if kind == DENSE:
         return _numbers(body, dtype, dim)
@@ -66,7 +66,7 @@ def unpack_aggregate(packed: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
         return torch.tensor([0, -1, 1], dtype=dtype, device=packed.device)[trits.int()] * scale
     k = int(_numbers(packed[1:9], torch.int64, 1))
     if not 0 < k <= dim:
-        raise CorruptMessageError(f"an answer of {k} entries among {dim}")
+        raise CorruptMessageError(f"an aggregate of {k} entries among {dim}")
     cut = index_bytes(k, dim)
     places = unpack_indices(body[None, :cut], k, dim)[0]
     return torch.zeros(dim, dtype=dtype, device=packed.device).scatter_(0, places, _numbers(body[cut:], dtype, k))

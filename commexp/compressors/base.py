@@ -1,4 +1,4 @@
-"""What a compressor is, and the message it hands to the exchange."""
+"""The interface of a compressor, and the message that it hands to the exchange."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from commexp.state import Stateful
+
 MANY = 2**20  # entries of a vector for which a codec must contract, to be said to
 
 
 class CorruptMessageError(ValueError):
-    """No encoder can have made this message: a buffer is missing, too short, of the wrong type or out of range."""
+    """No encoder makes this message: a buffer is missing, too short, of the wrong type or out of range."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What W workers hand to the exchange.
+    """The messages of W workers to the exchange.
 
     ``buffers``: named tensors with a leading worker axis, [W, ...]: exactly the bytes that travel.
-    ``dim``: J, the length of the vector they stand for. ``dtype``: the type it decodes to.
-    ``info_bits``: what an ideal code would need for all W messages.
-    ``codec``: who can read it. ``lengths``: for buffers [W, longest] whose rows differ, how many elements of each
-    row travel. ``last``: False where the codec answers the sum of these messages with another one. ``header``: small
-    numbers without which it cannot be read, and which a reader in step knows: k in warm-up, which draw it was.
+    ``dim``: J, the length of the vector they encode. ``dtype``: the type it decodes to.
+    ``info_bits``: what an ideal code would need for all W messages. ``codec``: which decodes them.
+    ``lengths``: for buffers [W, longest] whose rows differ in length, how many elements of each row travel.
+    ``last``: False where another message follows once the sum of these is known (``next_phase``).
+    ``header``: small integers that decoding needs and that every worker in the same round knows: k in warm-up, the
+    number of the random draw.
     """
 
     buffers: Mapping[str, Tensor]
@@ -59,20 +62,20 @@ class Message:
 
     def buffer(self, name: str, dtype: torch.dtype, columns: int | None = None) -> Tensor:
         """The buffer [W, columns] of this name and type. Raises CorruptMessageError if there is none like it."""
-        found = self.buffers.get(name)
+        buffer = self.buffers.get(name)
         if self.dim < 0 or not self.dtype.is_floating_point:
             raise CorruptMessageError(f"stands for {self.dim} numbers of {self.dtype}")
-        if found is None:
+        if buffer is None:
             raise CorruptMessageError(f"{name}: missing")
-        if found.dtype != dtype or found.ndim != 2 or columns not in (None, found.shape[1]):
+        if buffer.dtype != dtype or buffer.ndim != 2 or columns not in (None, buffer.shape[1]):
             wanted = f"[{self.workers}, {'any' if columns is None else columns}] of {dtype}"
-            raise CorruptMessageError(f"{name}: is {list(found.shape)} of {found.dtype}; must be {wanted}")
-        if found.shape[0] != self.workers or not self.workers:
-            raise CorruptMessageError(f"{name}: for {found.shape[0]} workers; must be for {self.workers}")
-        return found
+            raise CorruptMessageError(f"{name}: is {list(buffer.shape)} of {buffer.dtype}; must be {wanted}")
+        if buffer.shape[0] != self.workers or not self.workers:
+            raise CorruptMessageError(f"{name}: for {buffer.shape[0]} workers; must be for {self.workers}")
+        return buffer
 
     def row(self, name: str, worker: int) -> Tensor:
-        """What worker ``worker`` sends of a buffer whose rows differ in length, [length]."""
+        """The part of worker ``worker``'s row that travels, of a buffer whose rows differ in length: [length]."""
         rows, lengths = self.buffers[name], self.lengths[name]
         if len(lengths) != len(rows) or not 0 <= lengths[worker] <= rows.shape[1]:
             raise CorruptMessageError(f"{name}: the lengths {list(lengths)} do not fit {list(rows.shape)}")
@@ -81,9 +84,9 @@ class Message:
 
 @dataclass(frozen=True)
 class CodecContext:
-    """Where a compressor works. ``seed``: of its random draws. ``worker_ids``: global ids of the W workers here.
-    ``shapes``: of the tensors that make up the flat vector, in order; empty where it is one vector.
-    ``purpose``: tells the draws of several compressors in one run apart."""
+    """What a compressor knows of its run. ``seed``: of its random draws. ``worker_ids``: global ids of the W workers
+    in this process. ``shapes``: of the tensors that make up the flat vector, in order; empty where it is one vector.
+    ``purpose``: distinguishes the draws of several compressors in one run."""
 
     seed: int = 0
     worker_ids: Sequence[int] | None = None
@@ -91,11 +94,13 @@ class CodecContext:
     purpose: str = "compressor"
 
 
-class Compressor(ABC):
+class Compressor(Stateful, ABC):
     """A map from vectors to messages and back, applied to W workers at once.
 
     A concrete compressor is a dataclass whose fields are its hyper-parameters; it checks them in ``__post_init__``
-    and raises ``ValueError("field=value: what is wrong; what would be right")``.
+    and raises ``ValueError("field=value: what is wrong; what would be right")``. It implements ``encode``, ``decode``
+    and ``payload``, sets those of the flags below that hold, and names what it keeps from round to round in ``state``
+    and ``worker_state`` (see Stateful). All else has a default, or is derived from what it implements.
     """
 
     #: messages may be added buffer by buffer, so an all-reduce serves; otherwise they are gathered
@@ -104,32 +109,61 @@ class Compressor(ABC):
     unbiased: bool = False
     #: the message's size depends on the data; ``payload`` is then the most it can be
     variable_size: bool = False
-    #: draws random numbers
+    #: draws random numbers: set by Stochastic
     stochastic: bool = False
-    #: exchanges that one encoding takes
-    phases: int = 1
     #: decoding needs what every worker knows besides the message: the common seed, the last aggregate
     shared_state: bool = False
-    #: sends some of the entries, and ``clear_sent`` knows which
-    sparse: bool = False
     #: each entry is encoded by itself, so that any stretch of the vector may go ahead of the rest
     entrywise: bool = False
-    #: ``cut`` can divide its messages into stretches of the vector
-    splittable: bool = False
-
-    #: keeps something of each worker from round to round
-    stateful_per_worker: bool = False
-
     #: of one that does not contract, the setting with which it would, as ``field=value``
     contracting: str = ""
 
     _setup = CodecContext()
 
+    @property
+    def phases(self) -> int:
+        """Exchanges that one encoding takes: two where ``next_phase`` is implemented."""
+        return 2 if self._implements("next_phase") else 1
+
+    @property
+    def sparse(self) -> bool:
+        """Whether it sends some of the entries: ``clear_sent`` is implemented."""
+        return self._implements("clear_sent")
+
+    @property
+    def splittable(self) -> bool:
+        """Whether its messages can be divided into stretches of the vector: ``cut`` is implemented."""
+        return self._implements("cut")
+
+    @property
+    def learns(self) -> bool:
+        """Whether ``feedback`` is implemented, so that the codec needs algorithms that call it."""
+        return self._implements("feedback")
+
+    @property
+    def stateful_per_worker(self) -> bool:
+        """Whether it keeps something of each worker from round to round: ``worker_state`` is declared."""
+        return bool(self.worker_state)
+
+    @property
+    def expands(self) -> bool:
+        """Whether C(a) may be further from a than 0 is, E||a - C(a)||^2 > ||a||^2: it is unbiased and does not
+        contract."""
+        return self.unbiased and self.delta(MANY) is None
+
+    @property
+    def name(self) -> str:
+        """Of the codec inside all wrappers."""
+        return type(self).__name__
+
+    def _implements(self, method: str) -> bool:
+        return getattr(type(self), method) is not getattr(Compressor, method)
+
     def setup(self, setup: CodecContext) -> None:
-        """Told once, before the first round. Without it: seed 0, workers 0..W-1, one flat vector."""
+        """Called once, before the first round. Without it: seed 0, workers 0..W-1, one flat vector."""
         self._setup = setup
 
-    def set_round(self, t: int) -> None:  # noqa: B027
+    def set_round(self, t: int) -> None:
         """The next encoding is that of round t, whichever was the last: its random draws are that round's."""
 
     @abstractmethod
@@ -148,11 +182,54 @@ class Compressor(ABC):
         """delta in the contraction E||a - C(a)||^2 <= (1 - delta) ||a||^2, or None where C does not contract."""
         return None
 
-    @property
-    def expands(self) -> bool:
-        """Whether C(a) may be further from a than 0 is, E||a - C(a)||^2 > ||a||^2: it is unbiased and does not
-        contract."""
-        return self.unbiased and self.delta(MANY) is None
+    def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
+        """Tells the compressor the round's aggregate [J] and the weights [W] of its workers (1/W if not given)."""
+
+    def next_phase(self, message: Message, total: Tensor) -> Message | None:
+        """The message that follows when the sum ``total`` over all workers is known; None after the last."""
+        return None
+
+    def finalize(self, message: Message, total: Tensor) -> Tensor:
+        """From the sum over all workers [M] to the aggregate [J]."""
+        return total
+
+    def summands(self, message: Message) -> Tensor:
+        """What is added up over the workers, [W, M]: the decoded vectors unless a codec says otherwise."""
+        return self.decode(message)
+
+    def summand_count(self, message: Message) -> int:
+        """M, the columns of ``summands``."""
+        return message.dim
+
+    def add_up(self, message: Message, weights: Tensor) -> Tensor:
+        """``total`` of messages that do not sum, in whatever order is fastest."""
+        return weights @ self.summands(message)
+
+    def aggregate_payload(self, dim: int, itemsize: int, workers: int) -> int:
+        """The most bytes that the aggregate of so many workers can take: dense unless a codec knows better."""
+        return dim * itemsize
+
+    def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
+        """The messages of the stretches [bounds_j, bounds_j+1) of the vector; bounds are multiples of 8, but for the
+        last."""
+        raise NotImplementedError(f"messages of {self.name} cannot be cut")
+
+    def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
+        """Payload of each worker's message for each stretch, [W][stretches]; an empty stretch has no message."""
+        sizes = [m.sizes if m.dim else [0] * message.workers for m in self.cut(message, bounds)]
+        return [list(row) for row in zip(*sizes, strict=True)]
+
+    def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
+        """a - decode(message), [W, J], written over ``a``: what stays behind as residual."""
+        return a.sub_(self.decode(message))
+
+    def clear_sent(self, x: Tensor, message: Message) -> Tensor:
+        """Zero at the entries that ``message`` holds, written over ``x`` [W, J]: everywhere unless it is sparse."""
+        return x.zero_()
+
+    def warm_up(self, exponent: float) -> None:
+        """Sends the share (k/J)^exponent from now on, 0 < exponent <= 1. Raises ValueError for a codec without k."""
+        raise ValueError(f"warmup: {self.name} has no k to shrink; give 0, or choose a sparse codec")
 
     def reduce(self, message: Message, weights: Tensor) -> Tensor:
         """The aggregate [J] of these messages for weights [W]: what an exchange among just these workers gives."""
@@ -162,14 +239,6 @@ class Compressor(ABC):
             if following is None:
                 return self.finalize(message, total)
             message = following
-
-    def summands(self, message: Message) -> Tensor:
-        """What is added up over the workers, [W, M]: the decoded vectors unless a codec says otherwise."""
-        return self.decode(message)
-
-    def summand_count(self, dim: int) -> int:
-        """M, the columns of ``summands`` for J = ``dim``."""
-        return dim
 
     def total(self, message: Message, weights: Tensor, in_order: bool = False) -> Tensor:
         """sum_n w_n summands(message)_n: [M], for weights [W]; ``in_order``: added worker by worker.
@@ -187,64 +256,6 @@ class Compressor(ABC):
             for name, b in message.buffers.items()
         }
         return replace(message, buffers=sums)
-
-    def add_up(self, message: Message, weights: Tensor) -> Tensor:
-        """``total`` of messages that do not sum, in whatever order is fastest."""
-        return weights @ self.summands(message)
-
-    def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
-        """The messages of the stretches [bounds_j, bounds_j+1) of the vector; bounds are multiples of 8, but for the
-        last."""
-        raise NotImplementedError(f"messages of {self.name} cannot be cut")
-
-    def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
-        """Payload of each worker's message for each stretch, [W][stretches], without cutting."""
-        raise NotImplementedError(f"messages of {self.name} cannot be cut")
-
-    def aggregate_payload(self, dim: int, itemsize: int, workers: int) -> int:
-        """The most bytes that the aggregate of so many workers can take: dense unless a codec knows better."""
-        return dim * itemsize
-
-    def next_phase(self, message: Message, total: Tensor) -> Message | None:
-        """The message that follows when the sum ``total`` over all workers is known; None after the last."""
-        return None
-
-    def finalize(self, message: Message, total: Tensor) -> Tensor:
-        """From the sum over all workers [M] to the aggregate [J]."""
-        return total
-
-    def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
-        """a - decode(message), [W, J], written over ``a``: what stays behind as residual."""
-        return a.sub_(self.decode(message))
-
-    def clear_sent(self, x: Tensor, message: Message) -> Tensor:
-        """Zero at the entries that ``message`` holds, written over ``x`` [W, J]: of a codec that picks entries."""
-        raise NotImplementedError(f"{self.name} does not pick entries")
-
-    def warm_up(self, exponent: float) -> None:
-        """Sends the share (k/J)^exponent from now on, 0 < exponent <= 1. Raises ValueError for a codec without k."""
-        raise ValueError(f"warmup: {self.name} has no k to shrink; give 0, or choose a sparse codec")
-
-    def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:  # noqa: B027
-        """Tells the compressor the round's aggregate [J] and the weights [W] of its workers (1/W if not given)."""
-
-    @property
-    def learns(self) -> bool:
-        """Whether ``feedback`` has an effect, so that the codec is at home only where it is called."""
-        return type(self).feedback is not Compressor.feedback
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What the next round depends on. Tensors with a row per worker are named below ``workers.``."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        if state:
-            raise ValueError(f"{self.name} keeps no state, but was given {sorted(state)}")
-
-    @property
-    def name(self) -> str:
-        """Of the codec inside all wrappers."""
-        return type(self).__name__
 
 
 def weighted_sum(x: Tensor, weights: Tensor, in_order: bool = False) -> Tensor:

@@ -14,16 +14,9 @@ class Bits(Compressor):
     """Compressors whose messages are ``signs``, packed bits, and buffers that belong to the vector as a whole: every
     stretch that is cut out of a message takes those along."""
 
-    splittable = True
-
     def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
         signs = message.buffer("signs", message.buffers["signs"].dtype, packed_bytes(message.dim, 1))
         return [
             replace(message, buffers={**message.buffers, "signs": signs[:, a // 8 : packed_bytes(b, 1)]}, dim=b - a)
             for a, b in pairwise(bounds)
         ]
-
-    def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
-        whole = message.sizes[0] - packed_bytes(message.dim, 1)
-        row = [packed_bytes(b - a, 1) + whole if b > a else 0 for a, b in pairwise(bounds)]
-        return [row] * message.workers

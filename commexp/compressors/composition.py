@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor
 
 from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message
 from commexp.compressors.sparse import Sparse
+from commexp.compressors.wrapper import Combination
 from commexp.state import under_prefix, with_prefix
 
 
-class Composition(Compressor):
+class Composition(Combination):
     """C = D o S: the sparsifier S = ``entries`` picks k entries, D = ``values`` encodes their values as a vector of
     length k. Top-k and then QSGD is the composition of Basu et al., Qsparse-local-SGD, arXiv 1906.02367. What S leaves
     out is orthogonal to what D changes, so that if S keeps values as they are, delta is that of S for J times that of D
     for k.
 
     Raises ValueError if ``entries`` does not pick k entries, or ``values`` needs more than one exchange or learns from
-    aggregates, of which it is told nothing.
+    aggregates, which it is never given.
     """
 
-    sparse = True
+    state = "entries values"
 
     def __init__(self, entries: Compressor, values: Compressor) -> None:
         if not isinstance(entries, Sparse):
@@ -33,17 +33,15 @@ class Composition(Compressor):
             raise ValueError(
                 f"values={values.name}: learns from aggregates of whole vectors; give another, such as QSGD"
             )
+        super().__init__(entries)
         self.entries, self.values = entries, values
-        inner = next(
+        self.contracting = next(
             (f"{n}.{c.contracting}" for n, c in (("entries", entries), ("values", values)) if c.contracting), ""
         )
-        self.contracting = inner
         self.sums = entries.sums and values.sums
         self.unbiased = entries.unbiased and values.unbiased
         self.stochastic = entries.stochastic or values.stochastic
         self.variable_size = values.variable_size
-        self.splittable = False  # the values are one vector of length k, which cannot be divided
-        self.shared_state, self.stateful_per_worker = entries.shared_state, entries.stateful_per_worker
 
     def setup(self, setup: CodecContext) -> None:
         self.entries.setup(setup)
@@ -103,25 +101,5 @@ class Composition(Compressor):
         return self.entries.expands or self.values.expands
 
     @property
-    def learns(self) -> bool:
-        return self.entries.learns
-
-    def warm_up(self, exponent: float) -> None:
-        self.entries.warm_up(exponent)
-
-    def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
-        self.entries.feedback(aggregate, weights)
-
-    @property
     def name(self) -> str:
         return f"{self.entries.name} and {self.values.name}"
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {
-            **with_prefix("entries", self.entries.state_dict()),
-            **with_prefix("values", self.values.state_dict()),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.entries.load_state_dict(under_prefix("entries", state))
-        self.values.load_state_dict(under_prefix("values", state))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from commexp.compressors.base import CodecContext, Compressor, Message
-from commexp.state import under_prefix, with_prefix
+from commexp.compressors.base import Compressor, Message
+from commexp.compressors.wrapper import Wrapper
 
 
 @dataclass
@@ -34,7 +32,7 @@ class Feedback:
             raise ValueError("masking=True: masks the velocity, and there is none; give momentum=0.9")
 
 
-class ErrorFeedback(Compressor):
+class ErrorFeedback(Wrapper):
     """Wraps any compressor C with a residual e [W, J], zero at first:
 
         a = g + e;    send C(a);    e <- beta (a - C(a))
@@ -52,7 +50,14 @@ class ErrorFeedback(Compressor):
     Raises ValueError for masking or warm-up around a codec that does not pick entries, and for a C that expands.
     """
 
+    unbiased = False  # the residual is sent as well
+    entrywise = False
     stateful_per_worker = True
+    state = "round=_round codec"
+    worker_state = "residual velocity"
+    residual: Tensor | None = None
+    velocity: Tensor | None = None
+    _round = 0
 
     def __init__(self, codec: Compressor, feedback: Feedback | None = None) -> None:
         if codec.expands:
@@ -61,14 +66,8 @@ class ErrorFeedback(Compressor):
                 f"error_feedback=true: {codec.name} is unbiased and does not contract, so that what it leaves behind "
                 f"would grow without bound; give error_feedback=false{instead}"
             )
-        self.codec = codec
+        super().__init__(codec)
         self.how = feedback or Feedback()
-        self.sums, self.sparse = codec.sums, codec.sparse
-        self.variable_size, self.stochastic = codec.variable_size, codec.stochastic
-        self.phases, self.shared_state, self.splittable = codec.phases, codec.shared_state, codec.splittable
-        self.residual: Tensor | None = None
-        self.velocity: Tensor | None = None
-        self._round = 0
         if self.how.warmup:
             codec.warm_up(1.0)  # refuses where there is no k
         if self.how.masking and not codec.sparse:
@@ -77,9 +76,6 @@ class ErrorFeedback(Compressor):
     def _warm(self) -> None:
         if self.how.warmup and self._round <= self.how.warmup:
             self.codec.warm_up((self._round + 1) / (self.how.warmup + 1))
-
-    def setup(self, setup: CodecContext) -> None:
-        self.codec.setup(setup)
 
     def set_round(self, t: int) -> None:
         self._round = t
@@ -116,54 +112,3 @@ class ErrorFeedback(Compressor):
             assert self.velocity is not None
             self.codec.clear_sent(self.velocity, message)
         return replace(message, codec=self)
-
-    def decode(self, message: Message) -> Tensor:
-        return self.codec.decode(message)
-
-    def summands(self, message: Message) -> Tensor:
-        return self.codec.summands(message)
-
-    def summand_count(self, dim: int) -> int:
-        return self.codec.summand_count(dim)
-
-    def add_up(self, message: Message, weights: Tensor) -> Tensor:
-        return self.codec.add_up(message, weights)
-
-    def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
-        return [replace(m, codec=self) for m in self.codec.cut(message, bounds)]
-
-    def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
-        return self.codec.cut_sizes(message, bounds)
-
-    def aggregate_payload(self, dim: int, itemsize: int, workers: int) -> int:
-        return self.codec.aggregate_payload(dim, itemsize, workers)
-
-    def finalize(self, message: Message, total: Tensor) -> Tensor:
-        return self.codec.finalize(message, total)
-
-    def payload(self, dim: int, itemsize: int) -> int:
-        return self.codec.payload(dim, itemsize)
-
-    def delta(self, dim: int) -> float | None:
-        return self.codec.delta(dim)
-
-    def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
-        self.codec.feedback(aggregate, weights)
-
-    @property
-    def learns(self) -> bool:
-        return self.codec.learns
-
-    @property
-    def name(self) -> str:
-        return self.codec.name
-
-    def state_dict(self) -> dict[str, Tensor]:
-        rows = {"workers.residual": self.residual, "workers.velocity": self.velocity}
-        kept = {name: value for name, value in rows.items() if value is not None}
-        return {**kept, "round": torch.tensor(self._round), **with_prefix("codec", self.codec.state_dict())}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.residual, self.velocity = state.get("workers.residual"), state.get("workers.velocity")
-        self._round = int(state["round"]) if "round" in state else 0
-        self.codec.load_state_dict(under_prefix("codec", state))

@@ -23,9 +23,6 @@ class NoCompression(Compressor):
     def decode(self, message: Message) -> Tensor:
         return message.buffer("values", message.dtype, message.dim)
 
-    def clear_sent(self, x: Tensor, message: Message) -> Tensor:
-        return x.zero_()
-
     def payload(self, dim: int, itemsize: int) -> int:
         return dim * itemsize
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -76,8 +76,8 @@ class PowerSGD(Compressor):
     warm_start: bool = True
 
     sums = True
-    phases = 2
     shared_state = True
+    state = "q=_q"
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -163,17 +163,19 @@ class PowerSGD(Compressor):
     def summands(self, message: Message) -> Tensor:
         if message.dim != self._dim:
             raise CorruptMessageError(f"is for {message.dim} numbers; must be for {self._dim}, as what was encoded")
+        name = "q" if message.last and self._stacks else "p"
+        return message.buffer(name, message.dtype, self.summand_count(message))
+
+    def summand_count(self, message: Message) -> int:
         first, second = self._lengths()
-        if not message.last or not self._stacks:
-            return message.buffer("p", message.dtype, first)
-        return message.buffer("q", message.dtype, second)
+        return second if message.last and self._stacks else first
 
     def decode(self, message: Message) -> Tensor:
         values = self.summands(message)
         if not message.last:
             raise CorruptMessageError("p: is the first of two messages and says nothing alone")
         if self._stacks and (not self._p or len(values) != len(self._plain)):
-            raise CorruptMessageError(f"q: of {len(values)} workers answers no p of theirs")
+            raise CorruptMessageError(f"q: of {len(values)} workers follows no p of theirs")
         out = values.new_zeros(message.workers, message.dim)
         out[:, self._whole.to(out.device)] = self._plain if self._stacks else values
         for n in range(message.workers) if self._stacks else ():
@@ -209,9 +211,3 @@ class PowerSGD(Compressor):
         """Of both messages."""
         self._lay_out(dim)
         return sum(self._lengths()) * itemsize
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {f"q{i}": q for i, q in enumerate(self._q)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._q = [state[f"q{i}"] for i in range(len(state))]

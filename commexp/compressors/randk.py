@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Union
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ class RandK(Sparse, Stochastic):
     Source: Stich, Cordonnier and Jaggi, arXiv 1809.07599, definition 2.1; Wangni et al., arXiv 1710.09854.
     """
 
+    k: Union[int, float] = 0.1  # noqa: UP007
     shared: bool = True
     rescale: bool = False
 

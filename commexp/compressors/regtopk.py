@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from commexp.compressors.base import Message
 from commexp.compressors.sparse import Sparse
-from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
@@ -25,15 +23,15 @@ class RegTopK(Sparse):
     ranks all entries sent last round down); Q: ``prior``, so large that the factor is 1.
     1 + Delta = g_prev/(w s_prev) is the whole aggregate over this worker's own contribution.
 
-    Only the k entries sent last round are remembered: indices, values and the aggregate there, [W, k] each.
-    ``denominator='current'`` divides by w a[j] instead, a form found in a published notebook: it does not converge on
-    the paper's own linear regression and is kept for comparison.
+    Its state is the k entries sent last round: indices, values and the aggregate there, [W, k] each.
+    ``denominator='current'`` divides by w a[j] instead, the form of a published notebook: it does not converge on the
+    paper's own linear regression and is kept for comparison.
 
     Source: Bereyhi, Liang, Boudreau and Afana, Regularized Top-k, arXiv 2501.05633, algorithm 1.
     Raises ValueError if mu or prior is not positive, or denominator is neither 'previous' nor 'current'.
     """
 
-    stateful_per_worker = True
+    worker_state = "**_memory"
     mu: float = 4.0
     prior: float = 1e8
     denominator: str = "previous"
@@ -50,7 +48,7 @@ class RegTopK(Sparse):
     def encode(self, a: Tensor) -> Message:
         k = self.entries(a.shape[1])
         if "aggregate" not in self._memory:
-            return self._remember(self.pack(a, self.selector.largest(a, k)))
+            return self._keep(self.pack(a, self.selector.largest(a, k)))
         if 0 in a.stride():
             a = a.contiguous()  # rows that share memory cannot hold different scores
         sent = self._memory["indices"]
@@ -61,9 +59,9 @@ class RegTopK(Sparse):
             chosen = self.selector.largest(a, k)
         finally:
             a.scatter_(1, sent, accumulated)
-        return self._remember(self.pack(a, chosen))
+        return self._keep(self.pack(a, chosen))
 
-    def _remember(self, message: Message) -> Message:
+    def _keep(self, message: Message) -> Message:
         assert self._sent is not None
         self._memory = {"indices": self._sent[1], "values": message.buffers["values"]}
         return message
@@ -86,9 +84,3 @@ class RegTopK(Sparse):
             weights = aggregate.new_full((indices.shape[0],), 1.0 / indices.shape[0])
         self._memory["weights"] = weights
         self._memory["aggregate"] = aggregate[indices]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return with_prefix("workers", self._memory)
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._memory = under_prefix("workers", state)

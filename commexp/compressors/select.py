@@ -31,7 +31,7 @@ SHRINK = 0.9  # the next round's first guess, as a share of this round's k-th la
 class Selector:
     """Finds the k largest entries by magnitude of each row of a [W, J], round after round.
 
-    Remembers each row's threshold as its next first guess; the result does not depend on it.
+    Keeps each row's threshold as its next first guess; the result does not depend on it.
     """
 
     def __init__(self) -> None:
@@ -93,21 +93,21 @@ def survivors(x: Tensor, whole: Tensor, hit: Tensor, t: float) -> tuple[Tensor, 
     places, magnitudes = [], []
     for groups in torch.split(hit, BLOCK):
         block = whole[groups].abs_().flatten()
-        found = (block > t).nonzero()[:, 0]
-        magnitudes.append(block[found])
-        places.append(groups[found // GROUP].mul_(GROUP).add_(found % GROUP))
+        above = (block > t).nonzero()[:, 0]
+        magnitudes.append(block[above])
+        places.append(groups[above // GROUP].mul_(GROUP).add_(above % GROUP))
     tail = x[whole.numel() :].abs()
-    found = (tail > t).nonzero()[:, 0]
-    return torch.cat([*places, found + whole.numel()]), torch.cat([*magnitudes, tail[found]])
+    above = (tail > t).nonzero()[:, 0]
+    return torch.cat([*places, above + whole.numel()]), torch.cat([*magnitudes, tail[above]])
 
 
 def first_equal(x: Tensor, t: float, count: int) -> Tensor:
     """The first ``count`` places whose magnitude is t, or all if there are fewer."""
     places: list[Tensor] = []
     for start in range(0, len(x), BLOCK * GROUP):
-        found = (x[start : start + BLOCK * GROUP].abs() == t).nonzero()[:count, 0]
-        places.append(found + start)
-        count -= len(found)
+        equal = (x[start : start + BLOCK * GROUP].abs() == t).nonzero()[:count, 0]
+        places.append(equal + start)
+        count -= len(equal)
         if count == 0:
             break
     return torch.cat(places)

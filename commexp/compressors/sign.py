@@ -55,8 +55,8 @@ class Sign(Bits):
         """With a vote the signs [W, J] and the scale are added up apart: [W, J + 1]."""
         return torch.cat(self._read(message), dim=1) if self.vote else self.decode(message)
 
-    def summand_count(self, dim: int) -> int:
-        return dim + 1 if self.vote else dim
+    def summand_count(self, message: Message) -> int:
+        return message.dim + 1 if self.vote else message.dim
 
     def finalize(self, message: Message, total: Tensor) -> Tensor:
         return total[:-1].sign() * total[-1] if self.vote else total
@@ -65,7 +65,7 @@ class Sign(Bits):
         return packed_bytes(dim, 1) + (itemsize if self.scaled else 0)
 
     def aggregate_payload(self, dim: int, itemsize: int, workers: int) -> int:
-        """A vote is answered by the majority's signs, a mean by numbers."""
+        """The aggregate of a vote is signs, that of a mean is numbers."""
         return itemsize + -(-dim // 5) if self.vote else dim * itemsize
 
     def delta(self, dim: int) -> float | None:

@@ -19,8 +19,6 @@ class Entries(Compressor):
     """Compressors whose messages are ``values`` [W, k] of the vector's type and ``indices``, k places packed by
     wire.pack_indices. Rows may differ in k."""
 
-    sparse = True
-    splittable = True
     _sent: tuple[Message, Tensor] | None = None
 
     def pack(self, a: Tensor, chosen: Tensor) -> Message:
@@ -168,4 +166,4 @@ class Sparse(Entries):
         return min(dim * itemsize, k * itemsize + index_bytes(k, dim))
 
     def were_sent(self, values: Tensor) -> None:
-        """Told by a composition that these values [W, k] travelled instead of the ones that ``pack`` took."""
+        """Called by a composition: these values [W, k] travelled instead of the ones that ``pack`` took."""

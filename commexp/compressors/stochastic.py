@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -15,6 +13,7 @@ class Stochastic(Compressor):
     """A compressor that draws random numbers. Its state is the number of vectors it has encoded."""
 
     stochastic = True
+    state = "encoded=_encoded"
     _encoded = 0
 
     def set_round(self, t: int) -> None:
@@ -34,9 +33,3 @@ class Stochastic(Compressor):
         for row, generator in zip(out, self.generators(a), strict=True):
             row.uniform_(generator=generator)
         return out
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"encoded": torch.tensor(self._encoded)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._encoded = int(state["encoded"]) if state else 0

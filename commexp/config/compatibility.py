@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from commexp.allocations import Single
+from commexp.comm import AGGREGATIONS, SERVER
 from commexp.compressors import NoCompression
 from commexp.config.components import CodecWrapping
 from commexp.config.messages import UserError
@@ -31,20 +32,23 @@ def check_pairs(
     if not algo.proximal and not isinstance(parts["prox"], NoProx):
         raise UserError(f"prox: algo={name} takes gradient steps alone; give prox=none, or algo=proxgt_sr_e")
     exchange = config.comm.exchange
-    if algo.coded and exchange not in ("auto", "server", "all_gather"):
+    named = AGGREGATIONS.get(exchange)  # None: auto
+    if algo.coded and named is not None and not named.tolerates_stragglers:
+        able = " or ".join(e.name for e in AGGREGATIONS.values() if e.tolerates_stragglers)
         raise UserError(
             f"comm.exchange={exchange}: needs every worker, and algo={name} goes on without those who are late; give "
-            "server or all_gather"
+            f"{able}"
         )
     if config.launch.inject and parts["network"].compute.kind == "measured":
         raise UserError(
             "launch.inject=true: network.compute.kind=measured has no seconds to sleep; give constant, lognormal, ..."
         )
-    if config.launch.inject and algo.coded and exchange == "all_gather":
+    if config.launch.inject and algo.coded and named is not None and not named.central:
         raise UserError(
-            "launch.inject=true: with comm.exchange=all_gather processes wait for each other, late or not; give server"
+            f"launch.inject=true: with comm.exchange={exchange} processes wait for each other, late or not; give "
+            f"{SERVER.name}"
         )
-    if algo.asynchronous and exchange not in ("auto", "server"):
+    if algo.asynchronous and named is not None and not named.central:
         raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with a server; give auto")
     if not algo.coded and parts["allocation"] != Single():
         raise UserError(
@@ -60,5 +64,5 @@ def check_pairs(
         raise UserError(
             f"compress.error_feedback=true: algo={name} keeps what compression leaves out itself; give false"
         )
-    if exchange != "auto":
+    if named is not None:
         raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with neighbours; give auto")

@@ -16,7 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from commexp import __version__
 from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
-from commexp.comm import check_carrier
+from commexp.comm import AGGREGATIONS, ALL_GATHER, AUTO, SERVER, check_serves
 from commexp.compressors import Compressor
 from commexp.config.compatibility import check_pairs
 from commexp.config.components import KINDS, around_codec, build, check_added, short, typed, wrap
@@ -63,7 +63,7 @@ class Plan:
     @property
     def tolerates_stragglers(self) -> bool:
         """Whether real processes need not wait for each other: a server takes what comes, see server/."""
-        return self.algorithm.asynchronous or (self.algorithm.coded and self.exchange == "server")
+        return self.algorithm.asynchronous or (self.algorithm.coded and AGGREGATIONS[self.exchange].central)
 
     def check_processes(self, processes: int, said: str) -> None:
         """Raises UserError for a number of processes, ``said`` to be so many, over which workers cannot be spread, and
@@ -78,14 +78,15 @@ class Plan:
         if self.algorithm.coded and self.tolerates_stragglers and processes > 1 and self.compressor.stateful_per_worker:
             raise UserError(
                 f"compress={self.compressor.name}: what it keeps of a worker would be lost with its process; give "
-                "compress.error_feedback=false, a codec without memory, or comm.exchange=all_gather"
+                "compress.error_feedback=false, a codec without memory, or "
+                f"comm.exchange={ALL_GATHER.name}"
             )
 
     @property
     def exchange(self) -> str:
         """``auto`` is a server where rounds go on without those who are late."""
         served = self.algorithm.coded or self.algorithm.asynchronous
-        return "server" if served and self.config.comm.exchange == "auto" else self.config.comm.exchange
+        return SERVER.name if served and self.config.comm.exchange == AUTO else self.config.comm.exchange
 
 
 @quiet()
@@ -118,7 +119,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     _check_finite("", resolved)
     codec = parts["compress"]
     try:
-        check_carrier(codec, config.comm.exchange)
+        check_serves(codec, config.comm.exchange)
     except ValueError as error:
         raise UserError(f"comm.{error}") from error
     if around.error_feedback and around.feedback.momentum and getattr(parts["algo"], "momentum", 0):

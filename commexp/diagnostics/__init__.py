@@ -1,5 +1,5 @@
-"""What a finished model's surroundings look like: how wide its valley is, how sharp it is, lines and planes through
-it. Usable on any loss of a flat vector, without the rest of commexp:
+"""The loss around a trained model: width of its valley, sharpness, and the loss on lines and planes through it. Usable
+for any loss of a flat vector, without the rest of commexp:
 
 measured = examine(loss, loss_and_grad, centre, workers)    # [J], [M, J] -> a dictionary of numbers
 """
@@ -25,10 +25,11 @@ def examine(
     kappa: float = 2.0,
     rho: float = 0.05,
 ) -> dict[str, float]:
-    """``mean_valley`` and ``inverse_mean_valley`` of the centre [J] among the workers [M, J], NaN where no direction
-    has a finite radius; ``valley_directions``: how many have one; ``sharpness`` of the centre.
+    """``mean_valley`` and ``inverse_mean_valley`` of the centre [J] and the workers [M, J], NaN if no direction has a
+    finite radius; ``valley_directions``, the number of directions with a finite radius; ``sharpness`` of the centre.
 
-    ``loss`` and ``loss_and_grad`` are of one training sample. Raises ValueError as ``mean_valley`` and ``sharpness``.
+    ``loss`` and ``loss_and_grad`` use the same fixed training sample. Raises ValueError as ``mean_valley`` and
+    ``sharpness`` do.
     """
     valley = mean_valley(loss, centre, workers, kappa)
     return {

@@ -6,8 +6,8 @@ Source of the plane: Garipov et al., arXiv 1802.10026 (figure 1). With models a,
     v = w / ||w||,  w = (c - a) - <c - a, u> u
     P(x, y) = a + x u + y v
 
-so a stands at (0, 0), b at (||b - a||, 0), c at (<c - a, u>, ||w||), and x and y are distances between parameter
-vectors. The mean of the three stands at the mean of their coordinates.
+so a is at (0, 0), b at (||b - a||, 0), c at (<c - a, u>, ||w||), and x and y are distances between parameter vectors.
+The mean of the three models is at the mean of their coordinates.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Plane:
-    """``x``, ``y`` [points]: the axes' values. ``losses`` [points, points]: that of P(x_j, y_i) in row i, column j.
-    ``models`` [3, 2]: where a, b, c stand. All float64, on the CPU."""
+    """``x``, ``y`` [points]: the coordinates. ``losses`` [points, points]: the loss at P(x_j, y_i) in row i, column j.
+    ``models`` [3, 2]: the coordinates of a, b, c. All float64, on the CPU."""
 
     x: Tensor
     y: Tensor
@@ -49,11 +49,11 @@ def line(
 def plane(
     loss: Callable[[Tensor], float], a: Tensor, b: Tensor, c: Tensor, points: int = 21, margin: float = 0.2
 ) -> Plane:
-    """f on points x points of the plane through a, b, c [J]: the box around the three, on every side larger by
-    ``margin`` times its longer side.
+    """f on a grid of points x points in the plane through a, b, c [J]: the bounding box of the three, extended on every
+    side by ``margin`` times its longer side.
 
-    The axes are computed in float64, the models are in the dtype of ``a``. Raises ValueError for models that are not
-    finite, or lie on a line but for rounding (8 eps times the largest norm), and as ``line``.
+    The axes are computed in float64, the models in the dtype of ``a``. Raises ValueError for models that are not finite
+    or are collinear up to rounding (8 eps times the largest norm), and as ``line`` does.
     """
     _check((a, b, c), points, margin)
     origin = a.double()
@@ -77,7 +77,7 @@ def plane(
 
 
 def _normalise(axis: Tensor, rounding: float) -> float:
-    """Divides ``axis`` by its norm, which is returned."""
+    """Divides ``axis`` by its norm and returns the norm."""
     norm = float(torch.linalg.vector_norm(axis))
     if norm <= rounding:
         raise ValueError("the three models lie on a line; a plane needs three that do not")

@@ -1,4 +1,4 @@
-"""Sharpness: how much the loss rises within a short distance.
+"""Sharpness: the increase of the loss within a short distance.
 
 Source: Foret et al., arXiv 2010.01412 (SAM, equation 2: the first-order worst case in a ball of radius rho, p = 2):
 
@@ -15,11 +15,11 @@ from torch import Tensor
 
 
 def sharpness(loss_and_grad: Callable[[Tensor], tuple[float, Tensor]], x: Tensor, rho: float = 0.05) -> float:
-    """S(x) of one model x [J], in units of the loss; ``rho`` in those of the parameters. 0 where the gradient is 0, NaN
-    where its norm is not finite.
+    """S(x) of one model x [J], in units of the loss; ``rho`` is in units of the parameters. 0 if the gradient is 0, NaN
+    if its norm is not finite.
 
-    ``loss_and_grad`` gives f(x) and g [J], whose memory its next call may overwrite; it is called at most twice. Raises
-    ValueError unless rho is finite and positive.
+    ``loss_and_grad`` returns f(x) and g [J], whose memory its next call may overwrite; it is called at most twice.
+    Raises ValueError unless rho is finite and positive.
     """
     if not 0 < rho < math.inf:
         raise ValueError(f"rho={rho:g}: must be finite and above 0")

@@ -1,4 +1,4 @@
-"""The width of the valley in which the workers stand around their average.
+"""The width of the valley around the average of the workers.
 
 Source: Dimlioglu and Choromanska, arXiv 2507.20424 (Mean Valley). With x_A the centre, x_m the worker models and f the
 loss on a fixed training sample:
@@ -22,8 +22,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Valley:
-    """``loss``: f(x_A). ``radii``: r_m of each of the M workers; infinite where the loss stays below kappa f(x_A) up
-    to the bound, NaN where there is no direction. ``evaluations``: how often the loss was computed."""
+    """``loss``: f(x_A). ``radii``: r_m of each of the M workers; infinite if the loss stays below kappa f(x_A) up to
+    the bound, NaN if there is no direction. ``evaluations``: the number of evaluations of the loss."""
 
     loss: float
     radii: tuple[float, ...]
@@ -31,17 +31,17 @@ class Valley:
 
     @property
     def directions(self) -> int:
-        """How many radii are finite, and so in the mean."""
+        """The number of finite radii, which enter the mean."""
         return sum(map(math.isfinite, self.radii))
 
     @property
     def endless(self) -> int:
-        """How many radii are infinite."""
+        """The number of infinite radii."""
         return sum(map(math.isinf, self.radii))
 
     @property
     def mean(self) -> float:
-        """MV, over the finite radii; NaN if there is none."""
+        """MV over the finite radii; NaN if there is none."""
         finite = [r for r in self.radii if math.isfinite(r)]
         return sum(finite) / len(finite) if finite else math.nan
 
@@ -59,14 +59,15 @@ def mean_valley(
 ) -> Valley:
     """The valley around ``centre`` [J] in the directions of ``workers`` [M, J].
 
-    With s = ||x_A|| + 1, the radii first s, growth first s, growth^2 first s, ... up to bound s are tried until one
-    is above kappa f(x_A); the last two are then halved between until they differ by less than ``tolerance`` times the
-    larger one (or by less than eps first s, eps that of the dtype), and r_m is their middle. A ridge that is narrower
-    than a step can be stepped over. A loss that is not finite is above. The models are in the dtype of ``centre``.
+    Let s = ||x_A|| + 1. The search tries the radii first s, growth first s, growth^2 first s, ... up to bound s until
+    the loss exceeds kappa f(x_A). It then bisects between the last two radii until they differ by less than
+    ``tolerance`` times the larger one (or by less than eps first s, with the eps of the dtype); r_m is their midpoint.
+    The search can miss a ridge that is narrower than a step. A loss that is not finite counts as exceeding. The models
+    have the dtype of ``centre``.
 
-    A worker has no direction if its distance to the centre is not finite or at most M eps ||x_A||, what the rounding
-    of a mean may amount to. No worker has one if f(x_A) is not finite or not positive. Raises ValueError for a
-    setting out of range or for shapes that do not fit.
+    A worker has no direction if its distance to the centre is not finite or at most M eps ||x_A||, the rounding error
+    of a mean. No worker has one if f(x_A) is not finite or not positive. Raises ValueError for an argument out of range
+    or for shapes that do not fit.
     """
     limits = {"kappa": (kappa, 1), "first": (first, 0), "growth": (growth, 1), "bound": (bound, first)}
     for name, (value, least) in {**limits, "tolerance": (tolerance, 0)}.items():

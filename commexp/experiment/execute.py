@@ -30,7 +30,7 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
     if links.first_says(not again and run.finished):
         return run
     side = links
-    if links.over_processes and plan.tolerates_stragglers:
+    if links.collective and plan.tolerates_stragglers:
         wanted, workers, asynchronous = plan.config.launch, plan.config.workers, plan.algorithm.asynchronous
         side = endpoint(links.rank, links.processes, wanted.timeout, workers, asynchronous, wanted.port)
     running = TrainingLoop(plan, device, run, side)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from commexp.algorithms import Algorithm
 from commexp.allocations import Assignment
-from commexp.comm import Entry, stretch_ends
+from commexp.comm import Entry, bucket_ends, exchange_named
 from commexp.config.components import build, outside
 from commexp.config.messages import UserError
 from commexp.experiment.record import busy
@@ -21,18 +20,7 @@ from commexp.run_folder import Run
 
 NEEDED = ("config.yaml", "meta.json", "metrics.csv", "traffic.csv", "rounds.csv")
 MOST = 10**8  # numbers that a round of the books may stand for; a run's own have some thousand
-LONGEST = 10**5  # mixings of a round, and stretches of a gradient
-
-
-@dataclass(frozen=True)
-class Booking:
-    """An exchange as traffic.csv has it, for the clock."""
-
-    exchange: str
-    direction: str
-    workers: int
-    repeats: int
-    bytes_wire: int
+LONGEST = 10**5  # mixings of a round, and buckets of a gradient
 
 
 class Replay:
@@ -64,16 +52,16 @@ class Replay:
         if not self.evaluated:
             raise UserError("has not evaluated yet; give the folder of a run that has ended")
         self.gradients = {_count(row["round"]): _amount(row["gradients"]) for row in run.rows("rounds")}
-        self.bookings: dict[int, list[Booking]] = defaultdict(list)
+        self.traffic: dict[int, list[Entry]] = defaultdict(list)
         self.busy: dict[int, float] = defaultdict(float)  # seconds of one worker
         meta = run.meta
         workers, processes = _count(meta["workers"]), _count(meta["processes"])
         self.workers, self.seed = _count(self.config["workers"]), _count(self.config["seed"])
-        self.stretches = None
+        self.bucket_ends = None
         if "stretch" in meta:
-            dim, stretch = _count(meta["parameters"]), _count(meta["stretch"] or 0)
-            _check_size("stretches", dim / stretch if stretch else 1, LONGEST)
-            self.stretches = stretch_ends(dim, stretch)
+            dim, bucket = _count(meta["parameters"]), _count(meta["stretch"] or 0)
+            _check_size("buckets", dim / bucket if bucket else 1, LONGEST)
+            self.bucket_ends = bucket_ends(dim, bucket)
         self.held = None
         if (run.folder / "allocation.csv").is_file():
             pairs = [(_count(row["worker"]), _count(row["subset"])) for row in run.rows("allocation")]
@@ -84,13 +72,13 @@ class Replay:
         load = 1 if self.held is None else self.held.loads.max()
         _check_size("gradients of a round", load * self.workers * (1 + max(self.gradients.values(), default=0)), MOST)
         here = workers // processes if self.held is None else self.held.subsets_per_process(processes)
-        columns = list(Booking.__dataclass_fields__)
         for row in run.rows("traffic"):
-            booking = Booking(**{name: row[name] for name in columns})
-            _check_size("mixings of a round", _count(booking.repeats), LONGEST)
-            _check_size("bytes of an exchange", _count(booking.bytes_wire), 10**18)
-            self.bookings[_count(row["round"])].append(booking)
-            self.busy[row["round"]] += _amount(busy(Entry(**row)) / here)
+            entry = Entry(**row)
+            exchange_named(entry.exchange)
+            _check_size("mixings of a round", _count(entry.repeats), LONGEST)
+            _check_size("bytes of an exchange", _count(entry.bytes_wire), 10**18)
+            self.traffic[_count(entry.round)].append(entry)
+            self.busy[entry.round] += _amount(busy(entry) / here)
         rows = run.rows("topology") if (run.folder / "topology.csv").is_file() else []
         self.links = ([_count(r["worker"]) for r in rows], [_count(r["neighbour"]) for r in rows]) if rows else None
         if rows and max(map(max, self.links or ())) >= self.workers:
@@ -112,17 +100,17 @@ class Replay:
     def seconds(self, network: Network) -> list[float]:
         """The virtual clock at each evaluation, exactly as a run on this network would have it. Raises UserError for a
         network that does not fit the run's workers."""
-        if network.overlap and self.stretches is None:
+        if network.overlap and self.bucket_ends is None:
             raise UserError(f"RUN={self.run.folder}: does not say what may overlap; run it again, with rerun=true")
         try:
             loads, closing = self._coded(network)
             clock = VirtualClock(
-                network, self.straggler, self.workers, self.seed, self.links, loads, closing, self.stretches or (1.0,)
+                network, self.straggler, self.workers, self.seed, self.links, loads, closing, self.bucket_ends or (1.0,)
             )
             found, last = [], 0
             for number in self.evaluated:
                 for t in range(last + 1, number + 1):
-                    clock.round(t, self.gradients[t], self.bookings[t], self.busy[t])
+                    clock.round(t, self.gradients[t], self.traffic[t], self.busy[t])
                 last = number
                 found.append(clock.now)
         except ValueError as error:

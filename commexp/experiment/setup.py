@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from commexp.algorithms import AlgorithmContext, Redundancy
-from commexp.comm import Links, choose, stretch_ends, stretch_of
+from commexp.comm import Links, bucket_ends, bucket_size
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
@@ -78,7 +78,7 @@ class ExperimentSetup:
             check_gossiped(plan, self.problem.dim)
         try:
             self.payload = plan.compressor.payload(self.problem.dim, itemsize)
-            self.choice = choose(plan.compressor, plan.exchange, config.workers, self.problem.dim, itemsize)
+            self.choice = self.comm.choose(plan.compressor, self.problem.dim, itemsize)
         except ValueError as error:
             raise UserError(f"compress.{error}") from error
         self.dense_payload = self.problem.dim * itemsize
@@ -115,8 +115,8 @@ class ExperimentSetup:
         network, workers = plan.network, plan.config.workers
         ends = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
         if held is None:
-            stretches = stretch_ends(self.problem.dim, self.stretch)
-            return VirtualClock(network, plan.straggler, workers, plan.config.seed, ends, stretches=stretches)
+            buckets = bucket_ends(self.problem.dim, self.bucket)
+            return VirtualClock(network, plan.straggler, workers, plan.config.seed, ends, bucket_ends=buckets)
         closes = self.algorithm.closing_rule(held)
         if closes is not None and closes != (None, None) and network.compute.kind == "measured":
             raise ValueError(
@@ -127,11 +127,11 @@ class ExperimentSetup:
         return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, held.loads, closing)
 
     @property
-    def stretch(self) -> int | None:
+    def bucket(self) -> int | None:
         """Entries of a gradient that go ahead of the rest together where there is one worker a process, or None."""
         if not self.algorithm.overlaps_gradient or self.plan.config.on_nonfinite != "stop":
             return None
-        return stretch_of(self.plan.compressor, self.comm.exchange, self.comm.deterministic)
+        return bucket_size(self.plan.compressor, self.choice.exchange, self.comm.deterministic)
 
     def _redundancy(self, held: Assignment, rows: Sequence[int], clock: VirtualClock) -> Redundancy:
         plan = self.plan

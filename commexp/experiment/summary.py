@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from commexp.comm import ALL_REDUCE
 from commexp.experiment.provenance import describe
 from commexp.experiment.setup import ExperimentSetup
 from commexp.network import WallClock
@@ -47,7 +48,7 @@ def gossiped(trial: ExperimentSetup, model: torch.Tensor) -> dict[str, float]:
 def costs(trial: ExperimentSetup, nonfinite: int) -> dict[str, Any]:
     """What summary.json says; the baseline sends dense messages after every local step; over a server they come
     down as well as go up."""
-    ways = 2 if trial.choice.exchange == "server" else 1
+    ways = 2 if trial.choice.exchange.central else 1
     done = trial.algorithm.steps_done()
     steps = trial.plan.config.workers * trial.books.steps if done is None else done
     return {
@@ -97,7 +98,7 @@ def about(trial: ExperimentSetup) -> dict[str, Any]:
         sizes["gradients"] = trial.problem.way
     if trial.plan.sources:
         sizes["sources"] = trial.plan.sources
-    sizes |= {"parameters": trial.problem.dim, "samples": trial.problem.samples, "stretch": trial.stretch}
+    sizes |= {"parameters": trial.problem.dim, "samples": trial.problem.samples, "stretch": trial.bucket}
     return {"seed": config.seed, "workers": config.workers, "processes": trial.links.world_size, **sizes, **where}
 
 
@@ -105,19 +106,18 @@ def say_what_it_costs(trial: ExperimentSetup) -> None:
     """Which exchange was chosen where there was a choice, and what is dearer than dense."""
     if trial.algorithm.decentralised:
         return
-    if trial.plan.exchange == "auto" and len(trial.choice.costs) > 1:
-        log.info("%s", trial.choice)
-        if trial.choice.exchange != next(iter(trial.choice.costs)):
-            print(f"commexp: note: {trial.choice}", file=sys.stderr, flush=True)
+    choice, workers = trial.choice, trial.plan.config.workers
+    if len(choice.costs) > 1:
+        log.info("%s", choice)
+        if choice.exchange.name != next(iter(choice.costs)):
+            print(f"commexp: note: {choice}", file=sys.stderr, flush=True)
     if trial.plan.compressor.variable_size:
         return  # what it will cost is not known before it has been
-    dense = 2 * (trial.plan.config.workers - 1) * trial.dense_payload
-    wire = trial.choice.costs[trial.choice.exchange]
-    if trial.choice.exchange != "server" and wire > dense:
-        n = trial.plan.config.workers
+    dense = ALL_REDUCE.cost(workers, trial.dense_payload, trial.dense_payload)
+    if not choice.exchange.central and choice.cost > dense:
         text = (
-            f"note: {n} messages of {trial.payload:,} bytes by {trial.choice.exchange} put {wire / dense:.3g} times "
-            f"as much on the links as a dense all-reduce"
+            f"note: {workers} messages of {trial.payload:,} bytes by {choice.exchange.name} put "
+            f"{choice.cost / dense:.3g} times as much on the links as a dense all-reduce"
         )
         log.warning(text)
         print(f"commexp: {text}", file=sys.stderr)

@@ -11,9 +11,10 @@ import gc
 import logging
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -22,33 +23,29 @@ from torch import Tensor, nn
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
-from commexp.comm.links import Processes, Steps, begun, finish
+from commexp.comm import ALL_GATHER, ALL_REDUCE
+from commexp.comm.links import PendingTransfer, Processes, begun, finish
 from commexp.comm.transport import Transport
-from commexp.compressors import CodecContext, Compressor, ErrorFeedback, Message
+from commexp.compressors import CodecContext, Compressor, ErrorFeedback, Group, Grouped, Message, Wrapper
 from commexp.state import under_prefix, with_prefix
 
 log = logging.getLogger("commexp")
 FAULT = "fault"  # the buffer of a bucket's message that says whether its gradients were finite
 
 
-class Fused(Compressor):
-    """C(a) = (C_1(a_1), ..., C_L(a_L)) over one bucket's parameters, for one exchange.
+class FaultFlag(Wrapper):
+    """``codec``, with a buffer in its first message that says whether the gradients behind it are ``finite``: where
+    those of any process are not, the aggregate is NaN."""
 
-    ``codecs``: copies of one codec, each with a state of its own; ``dims``: J_1, ..., J_L, together J. A parameter
-    whose codec has sent its last message takes no part in the messages that follow. ``finite``: whether the gradients
-    behind this process's message are; where those of any process are not, the aggregate is NaN.
-    """
-
-    def __init__(self, codecs: Sequence[Compressor], dims: Sequence[int], finite: Tensor) -> None:
-        self.codecs, self.dims, self.sums, self.finite = codecs, list(dims), codecs[0].sums, finite
-        self._aggregates: dict[int, Tensor] = {}
+    def __init__(self, codec: Compressor, finite: Tensor) -> None:
+        super().__init__(codec)
+        self.finite = finite
 
     def encode(self, a: Tensor) -> Message:
-        pieces = torch.split(a, self.dims, dim=1)
-        fused = self._fuse({i: c.encode(x) for i, (c, x) in enumerate(zip(self.codecs, pieces, strict=True))})
-        return replace(fused, buffers={**fused.buffers, FAULT: self._fault(fused)})
+        message = self.codec.encode(a)
+        return replace(message, codec=self, buffers={**message.buffers, FAULT: self._flag(message)})
 
-    def _fault(self, message: Message) -> Tensor:
+    def _flag(self, message: Message) -> Tensor:
         """Of messages that sum, a number that makes any sum NaN, of the type of the others, or it would be an exchange
         of its own; else a byte."""
         if not self.sums:
@@ -57,62 +54,31 @@ class Fused(Compressor):
         zero = self.finite.new_zeros((1, 1), dtype=wide[0] if wide else message.dtype)
         return torch.where(self.finite, zero, math.nan)
 
-    def _fuse(self, own: Mapping[int, Message]) -> Message:
-        """One message of the parameters' own."""
-        self._own, each = own, list(own.values())
-        buffers = {f"{i}.{name}": b for i, m in own.items() for name, b in m.buffers.items()}
-        lengths = {f"{i}.{name}": n for i, m in own.items() for name, n in m.lengths.items()}
-        bits, last = sum(m.info_bits for m in each), all(m.last for m in each)
-        return Message(buffers, sum(self.dims), each[0].dtype, bits, self, lengths, last)
-
-    def _split(self, message: Message) -> Iterator[Message]:
-        """The parameters' own messages of one."""
-        for i, m in self._own.items():
-            buffers = {name: message.buffers[f"{i}.{name}"] for name in m.buffers}
-            yield replace(m, buffers=buffers, lengths={name: message.lengths[f"{i}.{name}"] for name in m.lengths})
-
-    def decode(self, message: Message) -> Tensor:
-        return torch.cat([m.codec.decode(m) for m in self._split(message)], dim=1)
-
-    def payload(self, dim: int, itemsize: int) -> int:
-        return sum(c.payload(d, itemsize) for c, d in zip(self.codecs, self.dims, strict=True))
-
-    def summands(self, message: Message) -> Tensor:
-        self._hear(message)
-        return self._join(m.codec.summands(m) for m in self._split(message))
-
-    def add_up(self, message: Message, weights: Tensor) -> Tensor:
-        self._hear(message)
-        return self._join(m.codec.add_up(m, weights) for m in self._split(message))
-
-    def _hear(self, message: Message) -> None:
-        """Whether everyone's gradients were finite, in the first of a bucket's messages."""
+    def _read_flags(self, message: Message) -> Message:
+        """Takes note of the flags in everyone's message; gives the codec's own message."""
         if FAULT in message.buffers:
             self.finite = (message.buffers[FAULT] == 0).all()
+        return _without_flag(message)
 
-    def _join(self, pieces: Iterable[Tensor]) -> Tensor:
-        columns = list(pieces)
-        self._widths = [c.shape[-1] for c in columns]
-        return torch.cat(columns, dim=-1)
+    def decode(self, message: Message) -> Tensor:
+        return self.codec.decode(_without_flag(message))
+
+    def summands(self, message: Message) -> Tensor:
+        return self.codec.summands(self._read_flags(message))
+
+    def add_up(self, message: Message, weights: Tensor) -> Tensor:
+        return self.codec.add_up(self._read_flags(message), weights)
 
     def next_phase(self, message: Message, total: Tensor) -> Message | None:
-        following = {}
-        for (i, m), own in zip(self._own.items(), torch.split(total, self._widths), strict=True):
-            answer = m.codec.next_phase(m, own)
-            if answer is None:
-                self._aggregates[i] = m.codec.finalize(m, own)
-            else:
-                following[i] = answer
-        return self._fuse(following) if following else None
+        following = self.codec.next_phase(_without_flag(message), total)
+        return None if following is None else replace(following, codec=self)
 
     def finalize(self, message: Message, total: Tensor) -> Tensor:
-        """What ``next_phase`` concluded for each parameter."""
-        whole = torch.cat([self._aggregates[i] for i in range(len(self.codecs))])
-        return torch.where(self.finite, whole, math.nan)
+        return torch.where(self.finite, self.codec.finalize(_without_flag(message), total), math.nan)
 
-    def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:
-        for codec, own in zip(self.codecs, torch.split(aggregate, self.dims), strict=True):
-            codec.feedback(own, weights)
+
+def _without_flag(message: Message) -> Message:
+    return replace(message, buffers={name: b for name, b in message.buffers.items() if name != FAULT})
 
 
 class ModuleState:
@@ -182,7 +148,7 @@ class Hook:
         self.__name__ = self.__qualname__ = f"commexp.{compressor.name}"  # register_comm_hook asks for them
         self._states: weakref.WeakKeyDictionary[nn.Module, ModuleState] = weakref.WeakKeyDictionary()
         self._loaded: dict[str, dict[str, Tensor]] = {}  # for the first module
-        self._transports: dict[dist.ProcessGroup, Transport] = {}
+        self._links: dict[dist.ProcessGroup, Processes] = {}
 
     def __call__(self, state: nn.Module, bucket: dist.GradBucket) -> Future[Tensor]:  # type: ignore[name-defined]
         """The mean over processes of the bucket's decoded gradients, in its layout and dtype."""
@@ -194,31 +160,31 @@ class Hook:
             kept.settle()
         if not kept.knows(parameters):
             kept.look_at(module)
-        transport = self._transport(_ddp(state, kept, parameters))
+        links = self._links_of(_ddp(state, kept, parameters))
         buffer: Tensor = bucket.buffer()
         if buffer.is_sparse:
-            return self._whole(transport.links, kept, buffer)
+            return self._whole(links, kept, buffer)
         numbers = torch.view_as_real(buffer).flatten() if buffer.is_complex() else buffer
-        codecs = {p: self._codec(kept, p, transport.links.rank) for p in parameters if p.numel()}
+        codecs = {p: self._codec(kept, p, links.rank) for p in parameters if p.numel()}
         if not codecs:
             return _done(buffer, buffer)
         for p in codecs:
             kept.begin(p)
         wide = numbers[None].to(torch.promote_types(numbers.dtype, torch.float32))
         finite = torch.isfinite(wide).all()
-        fused = Fused(list(codecs.values()), [p.numel() * (1 + p.is_complex()) for p in codecs], finite)
-        message = fused.encode(torch.where(finite, wide, 0.0))
-        steps = self._exchange(transport, message, wide.new_full((1,), 1.0 / transport.links.processes), numbers)
+        codec = FaultFlag(Grouped(next(iter(codecs.values())), _groups(codecs)), finite)
+        message = codec.encode(torch.where(finite, wide, 0.0))
+        transfer = self._exchange(links, message, wide.new_full((1,), 1.0 / links.processes), numbers)
 
         def arrive() -> Tensor:
-            kept.judge(finish(steps))
+            kept.judge(finish(transfer))
             return buffer
 
-        plain = all(b.dtype == message.dtype for b in message.buffers.values()) if fused.sums else not message.lengths
-        if plain and message.last and not (transport.links.staged and buffer.is_cuda):  # one collective, none follows
-            transfer = next(steps)
-            assert isinstance(transfer, dist.Work)
-            return transfer.get_future().then(lambda arrived: (arrived.wait(), arrive())[1])
+        plain = all(b.dtype == message.dtype for b in message.buffers.values()) if codec.sums else not message.lengths
+        if plain and message.last and not (links.staged and buffer.is_cuda):  # one collective, none follows
+            work = next(transfer)
+            assert isinstance(work, dist.Work)
+            return work.get_future().then(lambda arrived: (arrived.wait(), arrive())[1])
         return _done(arrive(), buffer)
 
     def _whole(self, links: Processes, kept: ModuleState, buffer: Tensor) -> Future[Tensor]:
@@ -234,12 +200,12 @@ class Hook:
             self._loaded = {}
         return self._states[module]
 
-    def _transport(self, ddp: DistributedDataParallel) -> Transport:
+    def _links_of(self, ddp: DistributedDataParallel) -> Processes:
         group = ddp.process_group
-        if group not in self._transports:
-            self._transports = {g: t for g, t in self._transports.items() if _lives(g)}
-            self._transports[group] = Transport(Processes(self.timeout, group), in_order=False)
-        return self._transports[group]
+        if group not in self._links:
+            self._links = {g: links for g, links in self._links.items() if _lives(g)}
+            self._links[group] = Processes(self.timeout, group)
+        return self._links[group]
 
     def _codec(self, kept: ModuleState, parameter: Tensor, rank: int) -> Compressor:
         if parameter not in kept.codecs:
@@ -253,14 +219,14 @@ class Hook:
             kept.codecs[parameter] = codec
         return kept.codecs[parameter]
 
-    def _exchange(self, transport: Transport, message: Message, weights: Tensor, out: Tensor) -> Steps[Tensor]:
+    def _exchange(self, links: Processes, message: Message, weights: Tensor, out: Tensor) -> PendingTransfer[Tensor]:
         """All that follows the first encoding; the aggregate is written over ``out``."""
-        codec = message.codec
-        carry = transport.all_reduce if codec.sums else transport.all_gather
-        total = yield from carry(message, weights)
+        codec, over = message.codec, Transport(links, in_order=False)
+        exchange = ALL_REDUCE if codec.sums else ALL_GATHER
+        total = yield from exchange.carry(over, message, weights)
         while (following := codec.next_phase(message, total)) is not None:
             message = following
-            total = yield from carry(message, weights)
+            total = yield from exchange.carry(over, message, weights)
         aggregate = codec.finalize(message, total)
         codec.feedback(aggregate, weights)
         return out.copy_(aggregate)
@@ -326,6 +292,12 @@ class Hook:
         self._loaded = saved["loaded"]
         for module, state in saved["states"]:
             self.load_state_dict(state, module)
+
+
+def _groups(codecs: Mapping[Tensor, Compressor]) -> list[Group]:
+    """Of parameters that lie one after the other in a bucket of real numbers."""
+    ends = list(accumulate((p.numel() * (1 + p.is_complex()) for p in codecs), initial=0))
+    return [Group(c, [slice(*ends)]) for c, ends in zip(codecs.values(), pairwise(ends), strict=True)]
 
 
 def _inner(module: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """Time on a network that need not exist: links, computing, stragglers, and the clock that adds them up."""
 
-from commexp.network.clock import Booked, VirtualClock
+from commexp.network.clock import TimedExchange, VirtualClock
 from commexp.network.closing import Closing
 from commexp.network.compute import Compute
 from commexp.network.events import EventClock
@@ -11,7 +11,6 @@ from commexp.network.wall import WallClock
 
 __all__ = [
     "Bernoulli",
-    "Booked",
     "Closing",
     "Compute",
     "EventClock",
@@ -21,6 +20,7 @@ __all__ = [
     "Network",
     "NoStragglers",
     "Straggler",
+    "TimedExchange",
     "VirtualClock",
     "WallClock",
 ]

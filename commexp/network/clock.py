@@ -11,17 +11,31 @@ import numpy as np
 from commexp.network.closing import Closing
 from commexp.network.link import Network
 from commexp.network.overlap import overlapped
+from commexp.network.rates import Pace
 from commexp.network.straggler import NoStragglers, Straggler
 from commexp.seeding import numpy_generator
 
-Links = tuple[Sequence[int], Sequence[int]]  # receivers, senders
+Edges = tuple[Sequence[int], Sequence[int]]  # receivers, senders
 
 
-class Booked(Protocol):
-    """An exchange as the ledger has it."""
+class TimedExchange(Protocol):
+    """What the clock asks of a kind of exchange, see comm/exchanges: whether it may begin while a gradient is computed
+    (``bucketed``), whether a worker waits for its neighbours alone (``among_neighbours``), and its seconds."""
 
     @property
-    def exchange(self) -> str: ...
+    def bucketed(self) -> bool: ...
+    @property
+    def among_neighbours(self) -> bool: ...
+    def seconds(
+        self, pace: Pace, workers: int, wire: float, repeats: int, direction: str, share: float | None
+    ) -> float: ...
+
+
+class Traffic(Protocol):
+    """One exchange in one direction, as the ledger has it."""
+
+    @property
+    def kind(self) -> TimedExchange: ...
     @property
     def direction(self) -> str: ...
     @property
@@ -37,15 +51,15 @@ class VirtualClock:
 
     A worker begins a round where its last one ended. It computes as long as ``network.compute`` draws, for each of the
     subsets that it holds (``loads`` [N], else one), times the slowdown where the straggler model makes it late; then
-    the round's exchanges follow, one after the other, each as long as ``Network.seconds`` says. An exchange of all
-    begins when the last of them is ready and ends for all at once. In gossip each worker waits for its own neighbours,
-    at each mixing: ``links`` says who they are; without it, for all. Where links differ, each worker gossips for as
-    long as ``Rates.gossip`` says, and of all other exchanges only those who take part set the pace. Where a ``closing``
-    is given, the exchange begins without those who have not answered by then, and they leave their work and begin the
-    next round with the others.
+    the round's exchanges follow, one after the other, each as long as its kind's ``seconds`` says. An exchange of all
+    workers begins when the last of them is ready and ends for all at once. In gossip each worker waits for its own
+    neighbours, at each mixing: ``edges`` says who they are; without it, for all. Where links differ, each worker
+    gossips for as long as ``Rates.gossip`` says, and only those who take part set the pace of the other exchanges.
+    Where a ``closing`` is given, the exchange begins without those who have not answered by then; they leave their work
+    and begin the next round with the others.
     With ``network.overlap`` a round's all-reduce begins while the gradient is computed, see ``overlapped``;
-    ``stretches``: for each stretch of the gradient, the share of it that is final when this one goes.
-    Everything is a function of the seed and the round's number, so a run can be priced anew from its books.
+    ``bucket_ends``: for each bucket of the gradient, the share of the gradient that is final when this one goes.
+    Everything is a function of the seed and the round's number, so a run can be priced anew from its traffic.
     """
 
     def __init__(
@@ -54,29 +68,29 @@ class VirtualClock:
         straggler: Straggler,
         workers: int,
         seed: int,
-        links: Links | None = None,
+        edges: Edges | None = None,
         loads: np.ndarray | None = None,
         closing: Closing | None = None,
-        stretches: Sequence[float] = (1.0,),
+        bucket_ends: Sequence[float] = (1.0,),
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
         self.closing = closing
-        self.stretches = stretches if network.overlap else (1.0,)
+        self.bucket_ends = bucket_ends if network.overlap else (1.0,)
         network.compute.factors(workers)  # refuses what does not fit
         straggler.late(1, workers, seed)
         self.rates = network.rates(workers)
         self.alike, self.pace = self.rates.alike, self.rates.pace()
         even = network.compute.kind in ("constant", "measured") and not network.compute.slow
-        even = even and np.ptp(self.loads) == 0 and closing is None and self.alike and len(self.stretches) == 1
+        even = even and np.ptp(self.loads) == 0 and closing is None and self.alike and len(self.bucket_ends) == 1
         self.even = even and isinstance(straggler, NoStragglers)  # all workers are always at the same second
         self.times = np.zeros(workers)
-        self.links: tuple[np.ndarray, ...] | None = None
-        if links is not None and len(links[1]):
-            self.links = tuple(np.asarray(ends, dtype=np.int64) for ends in links)
-        self.share: float | None = None
-        if self.links is not None:
-            degrees = np.bincount(self.links[1], minlength=workers)
+        self.edges: tuple[np.ndarray, ...] | None = None
+        if edges is not None and len(edges[1]):
+            self.edges = tuple(np.asarray(ends, dtype=np.int64) for ends in edges)
+        self.share: float | None = None  # of a gossip's bytes, on the busiest link
+        if self.edges is not None:
+            degrees = np.bincount(self.edges[1], minlength=workers)
             self.share = float(degrees.max() / degrees.sum())
 
     @property
@@ -91,7 +105,7 @@ class VirtualClock:
         return self._closed(number, gradients, 0.0)[0]
 
     def computing(self, number: int, gradients: float, measured: float = 0.0) -> np.ndarray:
-        """For how long each worker computes in round ``number``, [N]."""
+        """How long each worker computes in round ``number``, [N], in seconds."""
         seconds = self.network.compute_seconds(number, gradients * self.loads, self.seed, measured * self.loads)
         if not seconds.any():
             return seconds
@@ -103,17 +117,17 @@ class VirtualClock:
         seconds = self.computing(number, gradients, measured)
         late = self.straggler.late(number, self.workers, self.seed)
         usual = float(seconds.max()) / self.straggler.slowdown
-        turn = numpy_generator(self.seed, "turn", number).permutation(self.workers)
-        return self.closing.closed(np.where(self.loads > 0, seconds, np.inf), late, usual, turn)
+        tie_break = numpy_generator(self.seed, "turn", number).permutation(self.workers)
+        return self.closing.closed(np.where(self.loads > 0, seconds, np.inf), late, usual, tie_break)
 
-    def round(self, number: int, gradients: float, booked: Sequence[Booked], measured: float = 0.0) -> None:
+    def round(self, number: int, gradients: float, traffic: Sequence[Traffic], measured: float = 0.0) -> None:
         """Round ``number`` = 1, 2, ...: every worker computes ``gradients`` of a batch of each subset that it holds,
-        then what was ``booked`` follows. ``measured``: seconds for which this machine was busy in this round with one
-        worker's one subset."""
+        then the ``traffic`` of the round follows. ``measured``: seconds for which this machine was busy in this round
+        with one subset of one worker."""
         if self.even:
             compute, load = self.network.compute, float(self.loads[0])
             computing = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
-            self.times = self.times + (computing + sum(self._seconds(entry) for entry in booked))
+            self.times = self.times + (computing + sum(self._seconds(entry) for entry in traffic))
             return
         answered: np.ndarray | None = None
         if self.closing is None:
@@ -121,17 +135,17 @@ class VirtualClock:
         else:
             answered, took = self._closed(number, gradients, measured)
             ready = np.full_like(self.times, self.now + took)
-        for entry in booked:
-            if entry.exchange == "all_reduce" and entry is booked[0]:
+        for entry in traffic:
+            if entry.kind.bucketed and entry is traffic[0]:
                 take = partial(self._seconds, entry)
-                ready = np.full_like(ready, overlapped(self.times, ready, gradients, self.stretches, take))
-            elif entry.exchange == "gossip" and self.links is not None:
-                ready = self._gossiped(entry, ready, *self.links)
+                ready = np.full_like(ready, overlapped(self.times, ready, gradients, self.bucket_ends, take))
+            elif entry.kind.among_neighbours and self.edges is not None:
+                ready = self._gossiped(entry, ready, *self.edges)
             else:
                 ready = np.full_like(ready, ready.max() + self._seconds(entry, answered=answered))
         self.times = ready
 
-    def _gossiped(self, entry: Booked, ready: np.ndarray, receivers: np.ndarray, senders: np.ndarray) -> np.ndarray:
+    def _gossiped(self, entry: Traffic, ready: np.ndarray, receivers: np.ndarray, senders: np.ndarray) -> np.ndarray:
         """When each worker has ended a gossip for which it is ``ready``, [N]."""
         if self.alike:
             mixings, each, whole = entry.repeats if np.ptp(ready) else 1, np.zeros(1), self._seconds(entry)
@@ -144,10 +158,9 @@ class VirtualClock:
             ready = begun + each
         return ready + whole
 
-    def _seconds(self, entry: Booked, part: float = 1.0, answered: np.ndarray | None = None) -> float:
+    def _seconds(self, entry: Traffic, part: float = 1.0, answered: np.ndarray | None = None) -> float:
         """``part``: of the entry's bytes. ``answered``: who takes part, where not all do."""
-        e, share = entry, self.share if entry.exchange == "gossip" else None
-        pace = self.pace
+        e, pace = entry, self.pace
         if answered is not None and e.workers < self.workers and not self.alike:
             pace = self.rates.pace(answered)
-        return self.network.seconds(e.exchange, e.workers, part * e.bytes_wire, e.repeats, e.direction, share, pace)
+        return e.kind.seconds(pace, e.workers, part * e.bytes_wire, e.repeats, e.direction, self.share)

@@ -16,17 +16,17 @@ class Closing:
     deadline: float | None = None
 
     def closed(
-        self, seconds: np.ndarray, late: np.ndarray, usual: float, turn: np.ndarray | None = None
+        self, seconds: np.ndarray, late: np.ndarray, usual: float, tie_break: np.ndarray | None = None
     ) -> tuple[np.ndarray, float]:
         """Who has answered, bool [N], and how long the round took. ``seconds``: in which each worker is ready, [N];
         infinity for one that has nothing to say. ``late``: bool [N]. ``usual``: how long a round takes in which nobody
-        answers. ``turn``: who comes first of those that are ready at the same moment, [N]; else by number."""
+        answers. ``tie_break``: who comes first of those that are ready at the same moment, [N]; else by number."""
         if self.first is None and self.deadline is None:
             answered = ~late & np.isfinite(seconds)
             return answered, float(seconds[answered].max()) if answered.any() else usual
         speaking = int(np.isfinite(seconds).sum())
         n = speaking if self.first is None else min(self.first, speaking)
-        order = np.lexsort((np.arange(len(seconds)) if turn is None else turn, late, seconds))[:n]
+        order = np.lexsort((np.arange(len(seconds)) if tie_break is None else tie_break, late, seconds))[:n]
         took = float(seconds[order[-1]])
         if self.deadline is not None and took > self.deadline:
             order, took = order[seconds[order] <= self.deadline], self.deadline

@@ -1,4 +1,4 @@
-"""The virtual clock of workers that wait for nobody: whose message comes next, and when."""
+"""The virtual clock of asynchronous methods: whose message comes next, and when."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from commexp.network.link import Network
 from commexp.network.straggler import Straggler
 from commexp.seeding import numpy_generator
 
-KEPT = 50  # cycles of each worker of which the picture of the first seconds is made
+KEPT = 50  # cycles of each worker whose spans are kept, for the figure of the first seconds
 
 
 class Span(NamedTuple):
-    """What worker ``worker`` did from ``start`` to ``end``, in seconds: compute, or send and receive, or wait."""
+    """What worker ``worker`` did from ``start`` to ``end``, in seconds: ``compute`` or ``wait``, transfers included."""
 
     worker: int
     kind: str
@@ -38,14 +38,14 @@ class EventClock:
     """A server and N workers with a link each; the server's link is one of the network's class.
 
     A worker that has been served computes so many gradients, each as long as ``network.compute`` draws for this worker
-    and cycle, times the slowdown where the straggler model makes it late in that cycle; then its message goes to the
-    server, and when that has dealt with it, an answer comes back. With beta the slower of the two ends of a way in
-    bytes/s and alpha the worker's latency:
+    and cycle, times the slowdown where the straggler model makes it late in that cycle. Then its message goes to the
+    server, and when the server has processed it, an answer comes back. With beta the slower rate of the two links of a
+    transfer in bytes/s and alpha the worker's latency:
 
         up      begins alpha after the worker is ready, or when the server has received what came before;  B / beta
         down    begins when the server's own link is free;  alpha + B / beta
 
-    so the server's link is shared, in the order of arrival. ``now``: when the server dealt with what came last.
+    so transfers share the server's link in the order of arrival. ``now``: when the server processed the last message.
     ``idle``, ``busy``: seconds of each worker, [N]. Everything is a function of the seed and what has been sent; no
     message is ``overwritten``.
     """
@@ -83,9 +83,9 @@ class EventClock:
         self.since[worker] = start + seconds
 
     def arrivals(self, every: Sequence[int] = ()) -> list[int]:
-        """The workers whose messages the server deals with next: the first to come, and all that come at the same
-        moment; or, where ``every`` is given, all of those when the last of them has come. Raises RuntimeError where
-        nobody is at work."""
+        """The workers whose messages the server processes next: the first to come, and all that come at the same
+        moment; or, where ``every`` is given, those workers, when the last of them has come. Raises RuntimeError where
+        no worker is at work."""
         came: list[int] = []
         while np.isfinite(self.ready).any():
             order = np.lexsort((np.arange(self.workers), self.ready + self.latency))
@@ -115,12 +115,12 @@ class EventClock:
         late = self.straggler.late(cycle, self.workers, self.seed)[worker]
         return float(each.sum() * self.factors[worker] * (self.straggler.slowdown if late else 1.0))
 
-    def round(self, number: int, gradients: float, booked: Sequence[object], measured: float = 0.0) -> None:
-        """Time has gone on already, with the messages themselves."""
+    def round(self, number: int, gradients: float, traffic: Sequence[object], measured: float = 0.0) -> None:
+        """Nothing to do: ``serve`` and ``arrivals`` have moved the clock."""
 
     @property
     def times(self) -> np.ndarray:
-        """All that the clock knows, for a checkpoint."""
+        """The clock's state, for a checkpoint."""
         head = [self.now, self.received, self.answered]
         rows = [self.ready, self.cycles, self.sizes, self.since, self.busy, self.idle]
         return np.concatenate([head, *rows, packed(self.spans)])

@@ -12,11 +12,11 @@ BACKWARD = 2 / 3  # of a gradient's time: a product for the inputs, one for the 
 def overlapped(
     begun: np.ndarray, ready: np.ndarray, gradients: float, ends: Sequence[float], seconds: Callable[[float], float]
 ) -> float:
-    """When the last stretch of a gradient has been exchanged among all.
+    """When the last bucket of a gradient has been exchanged among all.
 
     Worker n begins to compute at b_n and has its last gradient at r_n, ``begun`` and ``ready`` [N]. The last two thirds
-    of the time T_n of that one are its backward pass, which ends the gradient's entries one after the other; e_s, of
-    ``ends``, is the share of them that is final with stretch s = 1, ..., S. The stretches are exchanged one after the
+    of that gradient's time T_n are its backward pass, in which the entries become final one after the other; e_s, of
+    ``ends``, is the share of them that is final with bucket s = 1, ..., S. The buckets are exchanged one after the
     other, each when all workers have it, in ``seconds`` of its share of the bytes:
 
         T_n = (r_n - b_n) / max(1, gradients)

@@ -1,4 +1,4 @@
-"""Links of single workers, and what an exchange gets from the links of those who take part in it."""
+"""Links of single workers, and the rates of those that take part in an exchange."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 
 @dataclass
 class Link:
-    """A worker's own link: ``bandwidth`` and ``up`` in Mbit/s, ``latency`` in ms; what is not given is the class's.
+    """A worker's own link: ``bandwidth`` and ``up`` in Mbit/s, ``latency`` in ms; what is not given is the network's.
 
-    ``up`` not given where ``bandwidth`` is: bandwidth (class's up) / (class's bandwidth), so both ways alike where the
-    class has them alike.
+    Where ``bandwidth`` is given and ``up`` is not, up is bandwidth (network's up) / (network's bandwidth).
     """
 
     bandwidth: Optional[float] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
@@ -22,7 +21,7 @@ class Link:
     up: Optional[float] = None  # noqa: UP045
 
     def beside(self, bandwidth: float, up: float, latency: float) -> tuple[float, float, float]:
-        """Bandwidth, up and latency of this link in a class with these."""
+        """Bandwidth, up and latency of this link in a network with these."""
         faster = 1.0 if self.bandwidth is None else self.bandwidth / bandwidth
         return (
             bandwidth if self.bandwidth is None else self.bandwidth,
@@ -32,8 +31,8 @@ class Link:
 
 
 class Pace(NamedTuple):
-    """``latency``: the largest, in ms. In bytes/s, ``slower``: the slowest way of any link; ``server_down`` and
-    ``server_up``: of worker 0's; ``down`` and ``up``: the slowest of the others'."""
+    """``latency``: the largest, in ms. Rates in bytes/s, ``slower``: the slowest way of any link; ``server_down`` and
+    ``server_up``: of worker 0's link; ``down`` and ``up``: the slowest of the other links."""
 
     latency: float
     slower: float
@@ -56,7 +55,7 @@ class Rates:
         return all(np.ptp(each) == 0 for each in (self.down, self.up, self.latency))
 
     def pace(self, taking: np.ndarray | None = None) -> Pace:
-        """Of an exchange among the workers ``taking`` part, bool [N]; worker 0 always does."""
+        """Of an exchange among the workers ``taking`` part, bool [N]; worker 0 always takes part."""
         ids = np.arange(len(self.down)) if taking is None else np.union1d(0, np.flatnonzero(taking))
         down, up, others = self.down[ids], self.up[ids], slice(1, None) if len(ids) > 1 else slice(None)
         slowest = (min(down.min(), up.min()), down[0], up[0], down[others].min(), up[others].min())
@@ -68,7 +67,8 @@ class Rates:
 
             t_n = max over neighbours m of  max(alpha_n, alpha_m) + max(B_n / beta_n, B_m / beta_m)
 
-        B_n: what worker n sends to all of its neighbours in a mixing; beta_n: the slower of its up and down.
+        B_n: what worker n sends to all of its neighbours in a mixing; beta_n: the slower of its up and down. A transfer
+        goes at the slower of its two ends, each of which all transfers of that worker share.
         """
         degrees = np.bincount(senders, minlength=len(self.down))
         own = wire / repeats * degrees / degrees.sum() / np.minimum(self.down, self.up)

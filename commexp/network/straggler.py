@@ -13,7 +13,7 @@ from commexp.seeding import numpy_generator
 @dataclass(kw_only=True)
 class Straggler(ABC):
     """A dataclass; its fields are its hyper-parameters. ``slowdown``: a late worker computes so many times as long.
-    Who is late is a function of the seed and the round alone, the same for whoever asks."""
+    Who is late is a function of the seed and the round alone, so that all processes agree."""
 
     slowdown: float = 10.0
 
@@ -32,7 +32,7 @@ class Straggler(ABC):
 
 @dataclass
 class NoStragglers(Straggler):
-    """Nobody is ever late."""
+    """No worker is ever late."""
 
     def share(self, workers: int) -> float:
         return 0.0
@@ -45,7 +45,7 @@ class NoStragglers(Straggler):
 class Bernoulli(Straggler):
     """Each worker in each round with probability ``p``, independently of all else."""
 
-    p: float = 0.5
+    p: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,8 +80,8 @@ class Fixed(Straggler):
 
 @dataclass
 class Markov(Straggler):
-    """A worker that is well falls behind with probability ``fall``, a late one recovers with probability ``recover``;
-    late with probability fall / (fall + recover) in the first round, and in every other one."""
+    """A worker in time falls behind with probability ``fall``, a late one recovers with probability ``recover``. In
+    every round a worker is late with probability fall / (fall + recover)."""
 
     fall: float = 0.1
     recover: float = 0.3

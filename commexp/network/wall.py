@@ -1,4 +1,4 @@
-"""The clock where real processes decide whose message comes first: the one on the wall."""
+"""Wall-clock time, where real processes decide whose message comes first."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from commexp.network.events import KEPT, Span, packed, unpacked
 
 
 class WallClock:
-    """Seconds since the run began, without those between two lives of the server. ``busy``, ``idle``, ``spans``: as
-    the server sees it, of each worker: it was at work for as long as it says until its message came, and idle before.
+    """Seconds since the run began, without those between two generations of the server.
+
+    ``busy``, ``idle`` and ``spans`` are each worker's, as the server sees it: until its message came, a worker was at
+    work for as long as it says, and before that it was idle.
     """
 
     def __init__(self, workers: int) -> None:
@@ -21,20 +23,20 @@ class WallClock:
         self.cycles = np.zeros(workers)
         self.spans: list[Span] = []
         self._origin = time.monotonic()
-        self._since = [0.0] * workers  # when it last spoke
-        self._told = [0.0] * workers  # how long it had been at work by then, in this life
+        self._since = [0.0] * workers  # when its last message came
+        self._told = [0.0] * workers  # how long it had been at work by then, in this generation
 
     @property
     def now(self) -> float:
         return time.monotonic() - self._origin
 
     def came(self, worker: int) -> None:
-        """A worker begins a life."""
+        """A process begins to work as this worker."""
         self._since[worker], self._told[worker] = self.now, 0.0
 
     def heard(self, worker: int, at: float, busy: float, skipped: int = 0) -> None:
-        """Its message came at time.monotonic() = ``at``; it has been at work for ``busy`` seconds in this life.
-        ``skipped``: messages before it that nobody has read."""
+        """Its message came at time.monotonic() = ``at``; its process has been at work for ``busy`` seconds in all.
+        ``skipped``: messages before it that the server has not read."""
         end, since = at - self._origin, self._since[worker]
         start = max(since, end - (busy - self._told[worker]))
         self._since[worker], self._told[worker] = end, busy
@@ -45,12 +47,12 @@ class WallClock:
         if self.cycles[worker] <= KEPT:
             self.spans += [Span(worker, "wait", since, start), Span(worker, "compute", start, end)]
 
-    def round(self, number: int, gradients: float, booked: Sequence[object], measured: float = 0.0) -> None:
-        """Time goes on by itself."""
+    def round(self, number: int, gradients: float, traffic: Sequence[object], measured: float = 0.0) -> None:
+        """Nothing to do: wall-clock time passes."""
 
     @property
     def times(self) -> np.ndarray:
-        """All that the clock knows, for a checkpoint."""
+        """The clock's state, for a checkpoint."""
         return np.concatenate([[self.now], self.busy, self.idle, self.overwritten, self.cycles, packed(self.spans)])
 
     @times.setter

@@ -1,4 +1,4 @@
-"""What is minimised: data, a model and a loss, with gradients for W workers at once."""
+"""The problem that is minimised: data, a model and a loss, with gradients for W workers at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from commexp.problems.nonfinite import POLICIES, NonFiniteError, NonFiniteGuard
 from commexp.problems.per_worker import PerWorkerProblem
 from commexp.problems.prox import NoProx, Prox
 
-UNASKED = 16  # the default batch_size, which nobody has typed: small data are run with it, over several epochs a batch
+DEFAULT_BATCH = 16  # the default batch_size: small data may be smaller, so that a batch spans several epochs
 
 
 def build_problem(
@@ -34,11 +34,12 @@ def build_problem(
     one_by_one: bool = False,
     by_samples: bool = False,
 ) -> Problem:
-    """Loads the data, splits them over ``workers``, and gives the problem of the workers ``worker_ids``; with
-    ``one_by_one`` a PerWorkerProblem. ``by_samples``: workers weigh in F by their samples, else equally.
+    """Loads the data, splits them over ``workers``, and returns the problem of the workers ``worker_ids``; with
+    ``one_by_one`` a PerWorkerProblem. ``by_samples``: the weight of a worker in F is proportional to its number of
+    samples; otherwise all weights are equal.
 
-    Raises ValueError or FileNotFoundError, in words for the user, if the shards do not fit together, or a batch would
-    be larger than what the worker with the most samples has, and than UNASKED.
+    Raises ValueError or FileNotFoundError, with a message for the user, if the components do not fit together, or if a
+    batch is larger than both DEFAULT_BATCH and the largest shard.
     """
     data = dataset.load(workers, seed, dtype)
     shards = partition.split(data, workers, seed)
@@ -49,7 +50,7 @@ def build_problem(
     problem = model.problem(data, context)
     if batch_size is not None:
         largest = max(model.pools(data, shards))
-        if batch_size > max(largest, UNASKED):
+        if batch_size > max(largest, DEFAULT_BATCH):
             right = f"{largest} or less" + (", or null for all of a worker's" if model.full_batch else "")
             raise ValueError(
                 f"batch_size={batch_size}: none of {workers} workers has more than {largest} samples; give {right}"

@@ -10,15 +10,15 @@ from torch import Tensor
 
 @dataclass
 class Augment:
-    """In this order, each drawn for every image by itself:
+    """The following steps in this order, drawn independently for every image:
 
         crop:    zero padding by ``crop`` pixels on each side, then a window of the old size at a random place
-        flip:    with probability 1/2, left and right change sides
+        flip:    a horizontal flip with probability 1/2
         cutout:  a square of ``cutout`` x ``cutout`` pixels becomes 0; its centre is uniform over the image, so that it
-                 may hang over the edge
+                 may extend over the edge
 
-    Padding is black, as of the pixels themselves; cutout's 0 is that of the normalised image, the mean.
-    0 or false leaves a step out. Raises ValueError for negative sizes.
+    Padding is black before normalisation; cutout fills with 0 after normalisation, the mean. 0 or false skips a step.
+    Raises ValueError for negative sizes.
     Source of cutout: DeVries and Taylor, arXiv 1708.04552, section 3.
     """
 
@@ -35,14 +35,14 @@ class Augment:
 
     def draw(self, generator: torch.Generator, b: int, height: int, width: int) -> Tensor:
         """int64 [b, 5] on the CPU: the window's row and column in the padded image, 0 .. 2 crop; 1 to flip;
-        the centre's row and column. A step's draws do not depend on whether the others are left out."""
+        the centre's row and column. The draws of a step do not depend on whether others are skipped."""
         kinds = torch.tensor([2 * self.crop + 1, 2 * self.crop + 1, 2, height, width])
         return (torch.rand(b, 5, generator=generator, dtype=torch.float64) * kinds).long()
 
     def apply(self, images: Tensor, draws: Tensor, black: Tensor | None = None) -> Tensor:
         """Normalised images [n, C, H, W], draws [n, 5] -> [n, C, H, W], on the images' device.
 
-        ``black`` [C]: what pixel 0 became by normalisation, -mean / std; 0 if None.
+        ``black`` [C]: the normalised value of pixel 0, -mean / std; 0 if None.
         """
         channels, height, width = images.shape[1:]
         device = images.device

@@ -1,7 +1,7 @@
-"""What is minimised: F(x) + h(x), F = (1/N) sum_n f_n, f_n the loss on worker n's data, h with a prox.
+"""The problem: minimise F(x) + h(x), where F = (1/N) sum_n f_n, f_n is the loss on worker n's data, and h has a prox.
 
-F is the same for all models and whatever the shards' sizes: a sample of a small shard weighs more than one of a large
-shard. Methods that weigh workers by their samples (algo.shares=samples) minimise sum_n (m_n/m) f_n, and then that is F.
+Workers have equal weights in F for all models, so a sample of a small shard weighs more than one of a large shard.
+Methods that weight workers by their samples (algo.shares=samples) minimise F = sum_n (m_n/m) f_n instead.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from commexp.problems.prox import NoProx, Prox
 
-NONZERO = 1e-6  # an entry beyond it counts as not zero
+NONZERO = 1e-6  # an entry of larger magnitude counts as nonzero
 WAYS = ("auto", "fold", "vmap", "loop")
 
 
 @dataclass(frozen=True)
 class GradientOptions:
-    """How gradients are computed. ``workers``: of several workers at once: one of WAYS. ``amp``: in bfloat16 where
-    torch's autocast does so. ``channels_last``: images with the channels innermost. ``compile``: by torch.compile."""
+    """How gradients are computed. ``workers``: the way to compute those of several workers, one of WAYS. ``amp``: with
+    torch.autocast in bfloat16. ``channels_last``: in channels-last memory format. ``compile``: with torch.compile."""
 
     workers: str = "auto"
     amp: bool = False
@@ -32,9 +32,9 @@ class GradientOptions:
 
 @dataclass
 class ProblemContext:
-    """What a problem needs to know besides data and model. ``shards``: the samples of each of all N workers.
-    ``worker_ids``: those of this process. ``batch_size``: None means the full batch. ``deterministic``: gradients
-    worker by worker. ``weights``: of each worker in F; 1/N each if None."""
+    """What a problem depends on besides data and model. ``shards``: the sample indices of each of all N workers.
+    ``worker_ids``: the workers of this process. ``batch_size``: None means full batches. ``deterministic``: whether to
+    compute gradients worker by worker. ``weights``: of each worker in F; None means 1/N."""
 
     shards: Sequence[Tensor]
     worker_ids: Sequence[int]
@@ -48,12 +48,12 @@ class ProblemContext:
 
     @property
     def own(self) -> list[Tensor]:
-        """The samples of this process's workers."""
+        """The sample indices of the workers of this process."""
         return [self.shards[n] for n in self.worker_ids]
 
     def shares(self, samples: int) -> Tensor:
-        """The weight in F of each of so many samples, [samples]: 1 / (N samples of its worker) unless there are
-        ``weights``."""
+        """The weight in F of each of ``samples`` samples, [samples]: the weight of its worker divided by the size of
+        that worker's shard."""
         shares = torch.zeros(samples, dtype=self.dtype, device=self.device)
         for n, rows in enumerate(self.shards):
             own = 1 / (len(self.shards) * len(rows)) if self.weights is None else self.weights[n] / len(rows)
@@ -61,9 +61,9 @@ class ProblemContext:
         return shares
 
     def sample(self, samples: int, at_most: int | None = None) -> tuple[Tensor, Tensor | None]:
-        """Samples over which F is taken, always the same, and their weights in it, [k] each; None where they weigh the
-        same. All ``samples`` in order, or ``at_most`` of them, evenly spread: over all where all weigh the same, else
-        as many of each worker's, one at least."""
+        """A fixed selection of samples on which F is evaluated, and their weights in F, [k] each; the weights are None
+        if they are all equal. Selects all ``samples`` in order, or ``at_most`` of them, evenly spread: over all samples
+        if their weights are equal, otherwise equally many of each worker, at least one."""
         shares = self.shares(samples)
         alike, few = bool((shares == shares[0]).all()), at_most is not None and at_most < samples
         if not few:
@@ -77,23 +77,22 @@ class ProblemContext:
 
 
 def spread(count: int, at_most: int) -> Tensor:
-    """``at_most`` of the places below ``count``, the first and the last among them."""
+    """``at_most`` evenly spread indices below ``count``, including the first and the last."""
     return torch.linspace(0, count - 1, at_most, dtype=torch.float64).long()
 
 
-#: called with the gradient [J] and the place from which on its entries are final
+#: called with the gradient [J] and the index from which on its entries are final
 Ready = Callable[[Tensor, int], None]
 
 
 class Problem(ABC):
     """Data, model and loss of the W workers of this process.
 
-    ``dim``: J, the number of parameters. ``samples``: training samples over all workers.
-    ``samples_per_step``: samples that one worker's batch holds, on average over the workers. ``local_sizes``: samples
-    of each of the W workers here.
-    ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h beside F.
-    ``penalised``: whether F holds more than the loss on the samples, such as an l2 term. ``way``: how the gradients of
-    the workers here are computed where there is a choice, see gradients.py.
+    ``dim``: J, the number of parameters. ``samples``: training samples of all workers together. ``samples_per_step``:
+    the size of a worker's batch, on average over the workers. ``local_sizes``: the number of samples of each of the W
+    workers. ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h.
+    ``penalised``: whether F contains more than the loss on the samples, such as an l2 term. ``way``: how the gradients
+    of the W workers are computed if there is a choice, see gradients.py.
     """
 
     prox: Prox = NoProx()
@@ -106,34 +105,34 @@ class Problem(ABC):
     shapes: Mapping[str, tuple[int, ...]]
 
     def for_worker(self, w: int) -> Problem:
-        """The same problem for the ``w``-th worker here alone, W = 1. The two share what concerns all workers: memory
-        grows with what a worker holds. A gradient may be overwritten by the next one of either. Raises ValueError
-        where the problem does not know."""
+        """The same problem for the ``w``-th local worker only, W = 1. It shares the data of all workers with this
+        problem, and also the buffer of the gradient: the next gradient of either may overwrite it. Raises ValueError if
+        the problem does not support this."""
         raise ValueError(f"model: {type(self).__name__} is for workers that wait for each other; give algo=sgd, ...")
 
     @abstractmethod
     def init(self, generator: torch.Generator) -> Tensor:
-        """The start x_0, [J]; equal for equal generators."""
+        """The starting point x_0, [J]; a function of the generator's seed."""
 
     @abstractmethod
     def batch(self, step: int) -> object:
-        """The workers' batches of local step ``step``; a function of the seed and the step alone."""
+        """The workers' batches of local step ``step``; a function of the seed and the step only."""
 
     @abstractmethod
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         """x [W, J] -> losses [W] and gradients [W, J] on the batch. ``x`` may be an expanded [J].
 
-        The gradients may be overwritten by the next call. ``ready`` may be called while a single worker's gradient is
-        being computed, from its end backwards.
+        The next call may overwrite the gradients. With a single worker, ``ready`` may be called during the backward
+        pass, as entries become final from the end of the vector backwards.
         """
 
     @abstractmethod
     def fresh(self, step: int, size: int) -> object:
-        """Batches of ``size`` samples of each worker, drawn with replacement, apart from those of ``batch``; a
-        function of the seed and the step alone. The full batch where there are no other batches."""
+        """Batches of ``size`` samples of each worker, drawn with replacement and independently of ``batch``; a function
+        of the seed and the step only. Full batches if the problem has no others."""
 
     def fresh_samples(self, size: int) -> float:
-        """How many samples of each worker ``fresh`` gives."""
+        """How many samples of each worker ``fresh`` draws."""
         return float(size)
 
     @abstractmethod
@@ -142,25 +141,25 @@ class Problem(ABC):
 
     @abstractmethod
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """x [W, J] -> losses [W] and gradients [W, J], of every x_n on one and the same batch of all workers'
-        samples; a function of the seed and the step alone."""
+        """x [W, J] -> losses [W] and gradients [W, J] of every x_n on one common batch, drawn from the samples of all
+        workers; a function of the seed and the step only."""
 
     def common_samples(self) -> float:
-        """How many samples that batch holds."""
+        """The size of the common batch."""
         return self.samples_per_step
 
     @abstractmethod
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
-        """x [J] -> F(x), on a fixed sample where there is much data, and its gradient [J]."""
+        """x [J] -> F(x) and its gradient [J]; on a fixed subset of large datasets."""
 
     def training_loss(self, x: Tensor) -> float:
-        """The same F(x) alone."""
+        """F(x) of ``training_gradient``, without the gradient."""
         return self.training_gradient(x)[0]
 
     def composite(self, x: Tensor) -> dict[str, float]:
-        """Of the composite problem min F + h at x [J], h = ``prox``: ``stationarity``
-        ||x - prox_h(x - grad F(x))||^2, zero at a stationary point and nowhere else; where there is an h, ``nonzero``,
-        the share of entries beyond 1e-6. The gradient of F as by ``training_gradient``."""
+        """Metrics of the composite problem min F + h at x [J], with h = ``prox``: ``stationarity``,
+        ||x - prox_h(x - grad F(x))||^2, which is zero exactly at stationary points; and, if there is an h, ``nonzero``,
+        the share of entries above 1e-6 in magnitude. The gradient of F is that of ``training_gradient``."""
         _, gradient = self.training_gradient(x)
         moved = x - self.prox.prox((x - gradient)[None], 1.0)[0]
         metrics = {"stationarity": float(moved.double().square().sum())}
@@ -169,21 +168,21 @@ class Problem(ABC):
         return metrics
 
     def objective(self, loss: float, x: Tensor) -> dict[str, float]:
-        """``objective``, the whole of what is minimised, F(x) + h(x), where F(x) is ``loss``; nothing where that is the
-        loss on the samples alone, which ``train_loss`` says."""
+        """``objective``, F(x) + h(x), where F(x) is ``loss``; empty if that equals ``train_loss``, because there is
+        neither a penalty nor an h."""
         plain = isinstance(self.prox, NoProx) and not self.penalised
         return {} if plain else {"objective": loss + self.prox.value(x)}
 
     def classes_per_worker(self) -> Tensor | None:
-        """How many samples of each class each of all N workers has, [N, classes]; None where there are no classes."""
+        """How many samples of each class each of the N workers has, [N, classes]; None if there are no classes."""
         return None
 
     @abstractmethod
     def evaluate(self, x: Tensor) -> dict[str, float]:
-        """Metrics of one model, x [J]: ``train_loss``, F without penalties, and, where there is such a thing,
+        """Metrics of one model, x [J]: ``train_loss``, which is F without penalties, and, if defined for the problem,
         ``train_accuracy`` with the same weights, ``objective``, ``test_loss``, ``test_accuracy``, ``train_rmse``,
         ``test_rmse``, ``excess_loss``, ``dist_to_opt``."""
 
     def optimum(self) -> Tensor | None:
-        """The minimiser [J] where it is known in closed form."""
+        """The minimiser [J] if it is known in closed form, otherwise None."""
         return None

@@ -17,21 +17,20 @@ from commexp.problems.feeds import make_feed
 from commexp.problems.folding import CannotFoldError
 from commexp.problems.gradients import ModuleGradients
 
-EVALUATION_SAMPLES = 8192  # the training loss is taken over at most so many samples, always the same
-STATISTICS_SAMPLES = 2048  # of which batch norm's statistics, and the loss around a model, are taken
+EVALUATION_SAMPLES = 8192  # the largest number of images on which the training loss is evaluated
+STATISTICS_SAMPLES = 2048  # images for batch norm statistics, and for the loss in diagnostics
 
 Chunks = Iterable[tuple[Tensor, Tensor]]
 
 
 class Classification(Problem):
-    """f_n(x) = mean cross entropy over worker n's samples. ``make`` gives a fresh module.
+    """f_n(x) = mean cross entropy over worker n's samples. ``make`` returns a newly initialised module.
 
-    Batch norm uses the batch's own statistics in training, and keeps none: they are no part of x, so no method has to
-    say what it does with them. They are estimated anew from training data for every model that is evaluated.
-    Metrics: train_loss = F and train_accuracy, with the same weights, over all samples or, of images, a fixed choice of
-    8,192; objective where there is a proximal term; test_loss, test_accuracy over the whole test set. Raises
-    ValueError for data without a test set, full batches, or a way of computing gradients that the module does not
-    allow.
+    In training, batch norm uses the statistics of the batch and keeps no running statistics: they are not part of x,
+    and methods need not handle them. Every evaluation estimates them from training data. Metrics: train_loss = F and
+    train_accuracy, with the same weights, over all samples, or for images over a fixed subset of 8,192; objective if
+    there is a proximal term; test_loss and test_accuracy over the whole test set. Raises ValueError for data without a
+    test set, for full batches, or for a way of computing gradients that the module does not support.
     """
 
     def __init__(self, make: Callable[[], nn.Module], data: Data, context: ProblemContext) -> None:
@@ -40,7 +39,7 @@ class Classification(Problem):
         if context.batch_size is None:
             raise ValueError("batch_size=null: this model trains on mini-batches; give a number such as 16")
         self.make, self.device, self.dtype = make, context.device, context.dtype
-        with torch.random.fork_rng(devices=[]):  # layers draw values when they are made; ``init`` makes them anew
+        with torch.random.fork_rng(devices=[]):  # layers draw initial values here; ``init`` draws them again
             self.module = make().to(self.device, self.dtype)
         self.norms = [m for m in self.module.modules() if isinstance(m, _BatchNorm)]
         self._train()
@@ -50,7 +49,7 @@ class Classification(Problem):
         self.samples = len(data.train_x)
         self.samples_per_step = context.batch_size
         self.feed = make_feed(data, context)
-        images = data.image_shape is not None  # of feature vectors every one is looked at: they cost little
+        images = data.image_shape is not None  # feature vectors are cheap, so all are evaluated
         self.evaluation_samples = context.sample(self.samples, EVALUATION_SAMPLES if images else None)
         self.diagnostic_samples = context.sample(self.samples, STATISTICS_SAMPLES if images else None)
         self.local_sizes = [len(rows) for rows in context.own]
@@ -75,7 +74,7 @@ class Classification(Problem):
     def init(self, generator: torch.Generator) -> Tensor:
         """The module's own initialisation, drawn from ``generator`` instead of the global one."""
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(generator.initial_seed())  # not also those of all GPUs
+            torch.default_generator.manual_seed(generator.initial_seed())  # torch.manual_seed also seeds all GPUs
             fresh = self.make()
         return nn.utils.parameters_to_vector(p for p in fresh.parameters()).detach().to(self.device, self.dtype)
 
@@ -95,7 +94,7 @@ class Classification(Problem):
         return self.feed.fresh(step, size)
 
     def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Batch norm with the statistics of each chunk."""
+        """Batch norm uses the statistics of each chunk."""
         per_worker = []
         for w, row in enumerate(x):
             rows = self.feed.context.own[w]
@@ -104,7 +103,7 @@ class Classification(Problem):
         return torch.stack([loss for loss, _ in per_worker]), torch.stack([grad for _, grad in per_worker])
 
     def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
-        """Batch norm with the statistics of each chunk."""
+        """Batch norm uses the statistics of each chunk."""
         rows, shares = self.diagnostic_samples
         shares = x.new_full((len(rows),), 1 / len(rows)) if shares is None else shares
         loss, grad = self._weighted_loss_and_grad(x, self.feed.chosen(rows), shares)
@@ -148,7 +147,7 @@ class Classification(Problem):
 
     @torch.no_grad()
     def _estimate_norm_statistics(self, x: Tensor) -> None:
-        """Statistics of batch norm for the model x, averaged over chunks of training data."""
+        """Estimates the batch norm statistics of the model x as averages over chunks of training data."""
         for norm in self.norms:
             norm.track_running_stats, norm.momentum = True, None  # None: a plain average over the chunks
             norm.reset_running_stats()
@@ -158,7 +157,7 @@ class Classification(Problem):
 
     @torch.no_grad()
     def _score(self, x: Tensor, chunks: Chunks, shares: Tensor | None = None) -> tuple[float, float]:
-        """Loss and accuracy: means over the samples, or sums with their weights ``shares`` [k]."""
+        """Loss and accuracy: means over the samples, or sums with the weights ``shares`` [k]."""
         params, count, loss, right = self.layout.views(x), 0, 0.0, 0.0
         for inputs, targets in chunks:
             logits = functional_call(self.module, params, (inputs,))

@@ -1,4 +1,4 @@
-"""What a dataset hands over."""
+"""The data of a problem, and the interface of a dataset."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from commexp.problems.sparse_rows import SparseRows
 
 @dataclass
 class Data:
-    """Samples along the first axis. ``shards``: each worker's sample indices where the data come already split.
+    """Samples along the first axis. ``shards``: each worker's sample indices, if the dataset itself defines the split.
 
     ``train_x``, ``test_x``: floats [m, ...], already normalised; or uint8 images [m, C, H, W], which are normalised to
     (x / 255 - mean) / std by ``mean`` and ``std`` [C], on the 0..1 scale; or Photos, normalised in the same way; or
-    SparseRows [m, d] or Ratings, which are taken as they are. For floats mean and std only say how they were
-    normalised, if known.
-    ``third_class``: in which line of the user's file there first is a third label, for models that take two.
-    ``augment``: what batches of tensors [m, C, H, W] go through; Photos have their own.
-    Raises ValueError for uint8 or Photos without mean and std, and for ``augment`` of what is no image tensor.
+    SparseRows [m, d] or Ratings, which are not normalised. For floats mean and std describe the normalisation, if
+    known. ``third_class``: the line of the user's file with the first sample of a third class, for error messages of
+    models with two classes. ``augment``: the augmentation of batches of image tensors [m, C, H, W]; Photos have their
+    own. Raises ValueError for uint8 images or Photos without mean and std, and for ``augment`` with anything but image
+    tensors.
     """
 
-    train_x: Any  # Tensor, Photos, SparseRows or Ratings; a model that needs one of them looks at ndim and shape
+    train_x: Any  # Tensor, Photos, SparseRows or Ratings; models check its ndim and shape
     train_y: Tensor
     test_x: Any = None
     test_y: Tensor | None = None
@@ -48,7 +48,7 @@ class Data:
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """(C, H, W) of one sample, or None where samples are not images."""
+        """(C, H, W) of one sample; None if samples are not images."""
         if self.train_x.ndim != 4:
             return None
         c, h, w = self.train_x.shape[1:]
@@ -56,9 +56,9 @@ class Data:
 
 
 class Dataset(ABC):
-    """A dataclass whose fields say which data; ``load`` reads or makes them."""
+    """A dataclass whose fields describe the data; ``load`` reads or generates them."""
 
     @abstractmethod
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
-        """Raises FileNotFoundError, saying where the file belongs and how to get it, and ValueError for a damaged
+        """Raises FileNotFoundError, with the expected path and where to get the file, and ValueError for a damaged
         file."""

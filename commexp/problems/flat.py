@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class FlatLayout:
-    """Where each parameter of a module lies in the flat vector x of length J = ``dim``."""
+    """The position of each parameter of a module in the flat vector x of length J = ``dim``."""
 
     def __init__(self, module: nn.Module) -> None:
         self.shapes = {name: p.shape for name, p in module.named_parameters()}

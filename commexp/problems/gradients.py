@@ -2,13 +2,13 @@
 
 one        W = 1: plain autograd; parameters and gradients are views of flat buffers, nothing is copied
 fold       the workers in the channel axis (folding.py): convolution, linear, batch and group norm, pooling
-vmap       torch.func.vmap over workers: whatever has a batching rule and keeps no running statistics
-loop       worker by worker: always possible, and bit for bit what W = 1 gives
+vmap       torch.func.vmap over workers: for operations with a batching rule and without running statistics
+loop       worker by worker: always possible, with the same bits as W = 1
 
-Their sums differ in order, so in the last digits. ``auto`` therefore goes by the model and W alone, never by what is
-the fastest where it runs: a model of at most 2^20 parameters goes the first of fold, vmap and loop that its layers
-allow, a larger one by loop. A small model spends its time on calls, of which fold and vmap make W times fewer; a large
-one on arithmetic, to which they add copies. scripts/bench_ways.py measures what that gives.
+The ways sum in different orders, so their results differ in the last digits. ``auto`` therefore depends only on the
+model and W, not on speed measurements: a model of at most 2^20 parameters uses the first of fold, vmap and loop that
+its layers support, a larger one loop. A small model spends its time on calls, of which fold and vmap make W times
+fewer; a large one on arithmetic, to which they add copies. scripts/bench_ways.py compares them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from commexp.problems.folding import CannotFoldError, Folded, fold, unfold
 
 Gradients = tuple[Tensor, Tensor]  # losses [W], gradients [W, J]
 Way = Callable[[Tensor, Tensor, Tensor], Gradients]
-SMALL = 2**20  # parameters of the largest model whose workers ``auto`` takes together
+SMALL = 2**20  # parameters of the largest model for which ``auto`` tries fold and vmap
 
 
 class ModuleGradients:
-    """Cross entropy of a module's output, mean over each worker's batch, and its gradient by the flat vector.
+    """Cross entropy of a module's output, mean over each worker's batch, and its gradient in the flat vector.
 
-    ``speed.workers`` says which way several workers go, ``auto`` by the rule above. ``deterministic``: as ``loop``.
+    ``speed.workers``: the way for several workers; ``auto`` follows the rule above. ``deterministic`` means ``loop``.
     """
 
     def __init__(self, module: nn.Module, deterministic: bool = False, speed: GradientOptions | None = None) -> None:
@@ -45,7 +45,7 @@ class ModuleGradients:
         self._run: Callable[[Tensor], Tensor] = torch.compile(module) if self.speed.compile else module
         self._starts = list(accumulate(self.layout.sizes, initial=0))
         self._bound: tuple[Tensor, Tensor] | None = None
-        self._grad: Tensor | None = None  # of one worker; kept, since a fresh one costs as much as it takes to fill it
+        self._grad: Tensor | None = None  # buffer for W = 1: allocating one would cost as much as filling it
         self._ready: Ready | None = None
         self._missing: set[int] = set()
 
@@ -61,8 +61,8 @@ class ModuleGradients:
         return self._way(x, inputs, targets)
 
     def choose(self, workers: int, shape: Sequence[int]) -> str:
-        """Settles which way so many workers go, and says its name; ``shape``: of one input. Raises CannotFoldError or
-        RuntimeError where ``speed.workers`` is a way that the module does not allow."""
+        """Chooses the way for ``workers`` workers and returns its name; ``shape``: that of one input. Raises
+        CannotFoldError or RuntimeError if the module does not support the way that ``speed.workers`` names."""
         if workers == 1:
             return "one"
         name = self._wanted
@@ -81,13 +81,13 @@ class ModuleGradients:
         return True
 
     def _try(self, name: str, shape: Sequence[int]) -> None:
-        """Two workers with two samples each: what the module allows does not depend on more, memory would."""
+        """Tries the way on two workers with two samples each, to save memory."""
         like = next(self.module.parameters())
         x, inputs = like.new_zeros(2, self.layout.dim), like.new_zeros(2, 2, *shape)
         self._ways[name](x, inputs, torch.zeros(2, 2, dtype=torch.long, device=like.device))
 
     def output(self, inputs: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-        """``run`` on images, in the precision and the layout that are asked for."""
+        """``run`` on images, in the precision and the memory format of the options."""
         if self.speed.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         if not self.speed.amp:
@@ -96,7 +96,7 @@ class ModuleGradients:
             return run(inputs).to(inputs.dtype)
 
     def one(self, x: Tensor, inputs: Tensor, targets: Tensor, out: Tensor, ready: Ready | None = None) -> Tensor:
-        """x [J], inputs [b, ...] -> loss; the gradient is written over ``out`` [J]."""
+        """x [J], inputs [b, ...] -> loss; writes the gradient to ``out`` [J]."""
         self._bind(x, out)
         self._ready, self._missing = ready, set(range(len(self.layout.sizes)))
         out.zero_()
@@ -108,7 +108,7 @@ class ModuleGradients:
         """Makes the module's parameters views of x and their gradients views of ``out``, if they are not already."""
         first = self._bound is None
         if self._bound is not None and [t.data_ptr() for t in self._bound] == [x.data_ptr(), out.data_ptr()]:
-            return  # both are kept, so nothing else can have come to lie there
+            return  # self._bound keeps both alive, so no other tensor can have these addresses
         self._bound = x, out
         views = zip(self.layout.views(x.detach()).values(), self.layout.views(out).values(), strict=True)
         for i, (p, (value, grad)) in enumerate(zip(self.module.parameters(), views, strict=True)):
@@ -118,7 +118,7 @@ class ModuleGradients:
                 watched.register_post_accumulate_grad_hook(lambda _, i=i: self._written(i))  # type: ignore[no-untyped-call]
 
     def _written(self, number: int) -> None:
-        """Tells who waits for the gradient from which place on all of it is final."""
+        """Reports the index from which on all entries of the gradient are final."""
         if self._ready is None:
             return
         self._missing.discard(number)

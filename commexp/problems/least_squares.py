@@ -15,11 +15,11 @@ from commexp.problems.data import Data
 class LeastSquares(Problem):
     """f_n(x) = (1/D_n) ||X_n x - y_n||^2, its gradient (2/D_n) (X_n^T X_n x - X_n^T y_n) on the full batch.
 
-    X_n^T X_n, X_n^T y_n and y_n^T y_n are formed once: a round costs N J^2, no pass over the samples.
+    X_n^T X_n, X_n^T y_n and y_n^T y_n are computed once: a round costs N J^2 operations and does not read the samples.
     The optimum solves the normal equations of F = mean_n f_n (pooled least squares for equal shares).
-    The common batch is all of the samples. Metrics: train_loss = F(x), objective where there is a proximal term,
+    The common batch holds all samples. Metrics: train_loss = F(x), objective if there is a proximal term,
     dist_to_opt = ||x - x*||, excess_loss = F(x) - F(x*) as (x - x*)^T G (x - x*) / 2, G the mean of the workers'
-    (2/D_n) X_n^T X_n: no difference of two like numbers, so small values keep their digits.
+    (2/D_n) X_n^T X_n; this form avoids cancellation, so small values are accurate.
     """
 
     def __init__(self, data: Data, context: ProblemContext) -> None:
@@ -29,7 +29,7 @@ class LeastSquares(Problem):
         here = empty(len(own), dim, dim), empty(len(own), dim), empty(len(own))
         spare = empty(dim, dim)
         sums = [torch.zeros(each.shape[1:], dtype=torch.float64) for each in here]
-        for n, rows in enumerate(shards):  # those of others are needed for their mean alone
+        for n, rows in enumerate(shards):  # matrices of other processes' workers are needed for the mean only
             x, y = data.train_x[rows], data.train_y[rows].to(data.train_x.dtype)
             gram = torch.matmul(x.mT, x, out=here[0][own[n]] if n in own else spare).mul_(2 / len(rows))
             cross, square = x.mT @ y * (2 / len(rows)), y @ y / len(rows)
@@ -54,7 +54,7 @@ class LeastSquares(Problem):
         return one
 
     def init(self, generator: torch.Generator) -> Tensor:
-        """Uniform in [-1/sqrt(J), 1/sqrt(J)]: what torch.nn.Linear starts from."""
+        """Uniform in [-1/sqrt(J), 1/sqrt(J)], as torch.nn.Linear."""
         x = torch.empty(self.dim, dtype=self.gram.dtype)
         bound = 1 / math.sqrt(self.dim)
         return x.uniform_(-bound, bound, generator=generator).to(self.gram.device)
@@ -63,7 +63,7 @@ class LeastSquares(Problem):
         return None
 
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
-        shared = x.stride(0) == 0  # one x for all: a matrix-vector product does
+        shared = x.stride(0) == 0  # one x for all workers: a matrix-vector product suffices
         if self.deterministic:
             gx = torch.stack([gram @ row for gram, row in zip(self.gram, x, strict=True)])
         else:

@@ -22,10 +22,10 @@ class Logistic(Problem):
         f_n(x) = mean_i log(1 + exp(-y_i a_i^T x)) + (l2 / 2) ||x||^2 + nonconvex sum_j x_j^2 / (1 + x_j^2)
 
     The last term is the usual non-convex regulariser of decentralised methods (arXiv 2110.01594, section 5).
-    ``l2``, ``nonconvex``: their weights. Batches of ``batch_size`` samples, or all of a worker's. Features may be
-    sparse; they are never unpacked. Starts at ``start`` [J], or at zero.
-    Metrics: train_loss = mean_n of the first term alone; objective with the others, where these have weights; with a
-    test set train_accuracy, with the weights of train_loss, test_loss, test_accuracy.
+    ``l2``, ``nonconvex``: the weights of the last two terms. Batches hold ``batch_size`` samples, or all samples of a
+    worker. Features may be sparse; they are never made dense. The starting point is ``start`` [J], or zero.
+    Metrics: train_loss = mean_n of the first term; objective with the other terms, if their weights are not 0; with a
+    test set also train_accuracy, with the weights of train_loss, test_loss and test_accuracy.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Logistic(Problem):
 
     @cached_property
     def own_samples(self) -> Any:
-        """All samples of the workers here."""
+        """All samples of the local workers, in the form of a batch."""
         return self.margins.take(self.own)
 
     def for_worker(self, w: int) -> Logistic:
@@ -102,7 +102,7 @@ class Logistic(Problem):
         return float(losses[0]), grads[0]
 
     def _whole(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Over all samples at x [J]: the mean loss alone, F [1] and its gradient [1, J]."""
+        """Over all samples at x [J]: the mean loss without penalties, F [1], and the gradient of F [1, J]."""
         loss, grad = self.margins.weighted(self.shares, x)
         return loss, *self._regularised(loss[None], grad[None], x[None])
 
@@ -129,5 +129,5 @@ class Logistic(Problem):
 
 
 def signs(labels: Tensor, classes: int | None) -> Tensor:
-    """-1 and 1 as they are; of two classes 0 and 1, the second is 1."""
+    """Labels -1 and 1 for the logistic loss; classes 0 and 1 become -1 and 1."""
     return 2 * labels - 1 if classes == 2 else labels

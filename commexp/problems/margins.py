@@ -1,4 +1,4 @@
-"""Margins y_i a_i^T x, and what the logistic loss makes of them, for dense and for sparse features."""
+"""Margins y_i a_i^T x and their logistic loss, for dense and for sparse features."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from commexp.problems.sparse_rows import SparseRows
 
 
 class Margins(ABC):
-    """Samples y_i a_i, signed once; log(1 + exp(-margin)) is the loss of each. ``negative`` [m]: where y_i = -1."""
+    """The signed samples y_i a_i; the loss of each is log(1 + exp(-margin)). ``negative`` [m]: whether y_i = -1."""
 
     negative: Tensor
 
     @abstractmethod
     def take(self, rows: Sequence[Tensor]) -> Any:
-        """The samples rows_w of each worker w, for ``each``."""
+        """The batch that holds the samples rows[w] of each worker w, for ``each``."""
 
     @abstractmethod
     def each(self, batch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,31 +41,31 @@ class Margins(ABC):
         return shares @ F.softplus(-margins), self.back(-torch.sigmoid(-margins) * shares)
 
     def score(self, x: Tensor) -> tuple[float, float]:
-        """Mean loss, and the share of samples that are told right; whatever lies on the line is taken for -1."""
+        """Mean loss and accuracy; a sample with margin 0 is classified as -1."""
         margins = self.product(x)
         return float(F.softplus(-margins).mean()), float(self._is_correct(margins).double().mean())
 
     def accuracy(self, x: Tensor, shares: Tensor) -> float:
-        """The weight of the samples that are told right, for weights ``shares`` [m]; their mean where all are alike."""
-        right = self._is_correct(self.product(x)).double()
-        return float(right.mean() if bool((shares == shares[0]).all()) else right @ shares.double())
+        """Accuracy with the weights ``shares`` [m]; the exact mean if all weights are equal."""
+        correct = self._is_correct(self.product(x)).double()
+        return float(correct.mean() if bool((shares == shares[0]).all()) else correct @ shares.double())
 
     def _is_correct(self, margins: Tensor) -> Tensor:
         return (margins > 0) | ((margins == 0) & self.negative)
 
 
 PaddedBatch = tuple[Tensor, Tensor]  # [W, d, J] and each sample's weight in the mean, [W, d]
-PADDING = 4  # times the samples themselves: what several workers' may take where they are looked at in one go
+PADDING = 4  # the largest size of a padded batch, in multiples of its samples
 
 
 class DenseMargins(Margins):
-    """``signed`` [m, J]. ``one_by_one``: worker by worker, so that each has the same bits whatever W is."""
+    """``signed`` [m, J]. ``one_by_one``: computes worker by worker, so that the bits do not depend on W."""
 
     def __init__(self, signed: Tensor, one_by_one: bool) -> None:
         self.signed, self.one_by_one = signed, one_by_one
 
     def take(self, rows: Sequence[Tensor]) -> PaddedBatch | list[PaddedBatch]:
-        """Shorter rows are filled up with weights of zero; where most would be filling, each worker's for itself."""
+        """Pads shorter rows with weights of zero; if padding would dominate, returns one batch per worker."""
         longest = max(len(r) for r in rows)
         if longest * len(rows) > PADDING * sum(len(r) for r in rows):
             return [self._padded([r], len(r)) for r in rows]

@@ -1,4 +1,4 @@
-"""A watch over the gradients: NaN and Inf are found in the round and on the worker where they arise."""
+"""A guard that detects NaN and Inf in the gradients, in the round and on the worker where they arise."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ POLICIES = ("stop", "skip", "zero")
 
 
 class NonFiniteError(ArithmeticError):
-    """One worker's gradient is not finite. ``tensor``: the first one that is not. ``kind``: NaN or Inf. ``owner``:
-    whose gradient it is if not a worker's."""
+    """A gradient is not finite. ``tensor``: the first tensor with a non-finite entry. ``kind``: NaN or Inf. ``owner``:
+    what ``worker`` numbers: a worker, or a subset of the data in coded methods."""
 
     def __init__(self, round: int, worker: int, tensor: str, kind: str, owner: str = "worker") -> None:
         super().__init__(f"round {round}, {owner} {worker}: the gradient of {tensor} holds {kind}")
         self.round, self.worker, self.tensor, self.kind, self.owner = round, worker, tensor, kind, owner
 
     def text(self) -> str:
-        """For ``read`` in another process."""
+        """A serialised form, for ``read`` in another process."""
         return json.dumps([self.round, self.worker, self.tensor, self.kind, self.owner])
 
     @staticmethod
@@ -34,13 +34,13 @@ class NonFiniteError(ArithmeticError):
 
 
 class NonFiniteGuard(Problem):
-    """``problem`` with every worker's gradient checked before anyone uses it.
+    """Wraps ``problem`` and checks every worker's gradient before it is used.
 
-    ``policy``: stop notes the first bad worker's fault in ``fault``: the round must not count; skip and zero go on and
-    log a warning per bad worker. The gradient of a bad worker becomes zero for this step, with ``zero`` only its bad
-    entries.
-    ``worker_ids``: the global number of each row of the gradients, which are those of an ``owner`` each. ``count``: bad
-    gradients met so far, one per worker and step. ``round``: the one that is under way, counted from 1.
+    ``policy``: with stop, ``fault`` records the first non-finite gradient, and the caller must discard the round. With
+    skip the non-finite gradient becomes zero for this step, with zero only its non-finite entries; both log a warning
+    per worker and go on. ``worker_ids``: the global number of each row of the gradients; ``owner`` names what it
+    numbers. ``count``: non-finite gradients so far, one per worker and step. ``round``: the current round, counted from
+    1.
     """
 
     def __init__(self, problem: Problem, worker_ids: Sequence[int], policy: str, owner: str = "worker") -> None:
@@ -71,7 +71,8 @@ class NonFiniteGuard(Problem):
         return self._watched(*self.problem.common_gradient(x, step))
 
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
-        """Where bad entries are mended, nobody may use the gradient before."""
+        """With skip and zero no entry may be used before the whole gradient is checked, so ``ready`` is not passed
+        on."""
         return self._watched(*self.problem.loss_and_grad(x, batch, ready if self.policy == "stop" else None))
 
     def common_samples(self) -> float:
@@ -90,14 +91,14 @@ class NonFiniteGuard(Problem):
         return self.problem.optimum()
 
     def _watched(self, losses: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """One sum per worker and one synchronisation with the device where all is well."""
+        """Costs one sum per worker and one synchronisation with the device if all gradients are finite."""
         return losses, grad if bool(grad.sum(1).isfinite().all()) else self._treated(grad)
 
     def _treated(self, grad: Tensor) -> Tensor:
-        """``grad`` [W, J] as the policy wants it; as it is where only the sum overflows."""
+        """Applies the policy to ``grad`` [W, J]; returns it unchanged if only the sum overflowed."""
         bad = ~grad.isfinite()
         rows = [w for w, any_bad in enumerate(bad.any(1).tolist()) if any_bad]
-        if self.fault is None:  # what follows it does not count
+        if self.fault is None:  # after a fault the round is discarded
             self.count += len(rows)
         for w in rows:
             error = NonFiniteError(self.round, self.worker_ids[w], *self._first(grad[w]), self.owner)
@@ -110,7 +111,7 @@ class NonFiniteGuard(Problem):
         return grad.masked_fill(bad, 0.0) if rows else grad
 
     def _first(self, gradient: Tensor) -> tuple[str, str]:
-        """Which tensor of one worker's gradient [J] is the first that is not finite, and what it holds."""
+        """The first tensor with a non-finite entry in one worker's gradient [J], and NaN or Inf."""
         sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
         pieces = zip(self.shapes, torch.split(gradient, sizes), strict=True)
         name, piece = next((name, piece) for name, piece in pieces if not piece.isfinite().all())

@@ -1,4 +1,4 @@
-"""The problems of several workers, one at a time."""
+"""A problem that computes for one of several workers at a time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from commexp.problems.base import Problem, Ready
 
 
 class PerWorkerProblem(Problem):
-    """``problems``: each with one worker, W = 1. Gradients are those of the worker whose ``turn`` it is; ``ids`` holds
-    its number, for whoever wants to name it. What concerns all workers is the same whoever's turn it is.
-    ``local_sizes``: samples of each worker."""
+    """``problems``: one per worker, each with W = 1. Batches and gradients are those of the worker that
+    ``select_worker`` selected last; ``ids`` holds its number, for error messages. Metrics concern all workers and do
+    not depend on the selection. ``local_sizes``: the number of samples of each worker."""
 
     def __init__(self, problems: Sequence[Problem], local_sizes: Sequence[int]) -> None:
         self.problems, self.local_sizes, self.ids = problems, local_sizes, [0]

@@ -1,4 +1,4 @@
-"""Which samples a worker sees when: a function of (seed, worker, step) alone, so there is no position to save."""
+"""The order of samples: a function of (seed, worker, step) only, so a checkpoint needs no position."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from commexp.seeding import generator
 
 
 class Sampler:
-    """Batches of ``batch_size`` from each worker's part, in a new random order every epoch of that worker.
+    """Batches of ``batch_size`` samples from each worker's shard, in a new random order in every epoch of that worker.
 
-    A batch that reaches the end of an epoch goes on into the next one, so every batch has the same size.
+    A batch that reaches the end of an epoch continues into the next one, so all batches have the same size.
     """
 
     def __init__(self, shards: Sequence[Tensor], worker_ids: Sequence[int], batch_size: int, seed: int) -> None:
@@ -21,7 +21,7 @@ class Sampler:
         self._orders: dict[tuple[int, int], Tensor] = {}
 
     def for_worker(self, w: int) -> Sampler:
-        """Of the ``w``-th worker here."""
+        """The sampler of the ``w``-th local worker."""
         here = slice(w, w + 1)
         return Sampler(self.shards[here], self.worker_ids[here], self.batch_size, self.seed)
 
@@ -47,8 +47,9 @@ class Sampler:
 
 
 def common_rows(shards: Sequence[Tensor], size: int, seed: int, step: int) -> Tensor:
-    """The common batch of a step, the same whoever asks: sample indices [size] drawn with replacement from all of
-    ``shards``, so that on average the batch is F: with shards of unlike sizes each worker is drawn equally often."""
+    """The common batch of a step, the same in every process: sample indices [size], drawn with replacement from all
+    ``shards`` so that the expected loss of the batch is F: if shards differ in size, workers are drawn with equal
+    probability."""
     g = generator(seed, "common", step)
     if len({len(rows) for rows in shards}) == 1:
         return torch.randint(sum(map(len, shards)), (size,), generator=g)
@@ -58,6 +59,6 @@ def common_rows(shards: Sequence[Tensor], size: int, seed: int, step: int) -> Te
 
 
 def with_replacement(shards: Sequence[Tensor], worker_ids: Sequence[int], size: int, seed: int, step: int) -> Tensor:
-    """Sample indices [W, size], each drawn from all of its worker's part, apart from what a Sampler draws."""
+    """Sample indices [W, size], drawn from each worker's shard, independently of a Sampler."""
     streams = [generator(seed, "fresh", n, step) for n in worker_ids]
     return torch.stack([p[torch.randint(len(p), (size,), generator=g)] for p, g in zip(shards, streams, strict=True)])

@@ -1,4 +1,4 @@
-"""Feature vectors that are mostly zeros."""
+"""Sparse feature vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class SparseRows:
-    """m feature vectors of d floats, of which only those that are not zero are kept.
+    """m feature vectors of d floats, of which only the nonzero entries are stored.
 
     ``matrix``: anything that scipy.sparse.csr_array takes, [m, d].
     """

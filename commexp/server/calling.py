@@ -13,7 +13,7 @@ from torch import Tensor
 
 from commexp.algorithms.base import WorkItem
 from commexp.comm import Communicator, Entry, Links, pack_frames, unpack_frames
-from commexp.comm.answers import Answers, Closes, Weigh, message_like
+from commexp.comm.communicator import Answers, Closes, Weigh, message_like
 from commexp.comm.frames import unbundle
 from commexp.compressors import CorruptMessageError, Message
 from commexp.server.channel import as_bytes
@@ -65,18 +65,18 @@ class CallingCommunicator(Communicator):
         self.watch.to("decode")
         answered = np.zeros(self.size, dtype=bool)
         answered[sorted(came)] = True
-        kind, weights = self.carrier(message.codec, message.dim, message.dtype.itemsize), weigh(answered)
+        exchange, weights = self.exchange_of(message), weigh(answered)
         total = message_like(message).new_zeros(message.dim)
         if came:
             everyone, _ = unpack_frames([came[n] for n in sorted(came)], message)
             bits = message.info_bits / message.nbytes * everyone.nbytes
-            self.book_answers(kind, list(zip(sorted(came), everyone.sizes, strict=True)), bits, answered)
+            self.count_answers(exchange, list(zip(sorted(came), everyone.sizes, strict=True)), bits, answered)
             if weights is not None:
                 own = torch.from_numpy(weights[answered]).to(total)
                 total = message.codec.finalize(everyone, message.codec.total(everyone, own, self.deterministic))
         else:
-            self.book_answers(kind, [], 0.0, answered)
-        self.book_down(total)
+            self.count_answers(exchange, [], 0.0, answered)
+        self.count_down(exchange, total)
         self.watch.to("compute")
         return Answers(answered, weights, total)
 

@@ -1,4 +1,4 @@
-"""Topologies: who exchanges vectors with whom, and with which weights. Usable without the rest of commexp:
+"""Topologies: which workers exchange vectors, and with which weights. Usable without the rest of commexp:
 
 (W,) = Ring().mixings(16, seed=0)
 W.second_singular_value, W.edges()

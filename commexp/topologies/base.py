@@ -1,4 +1,4 @@
-"""What a topology is: who is linked to whom in each round, and with which weights."""
+"""The interface of a topology: the graph of each round and its mixing weights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ WEIGHTS = {"metropolis": metropolis, "uniform": uniform}
 
 @dataclass(kw_only=True)
 class Topology(ABC):
-    """A dataclass; its fields are its hyper-parameters.
+    """A dataclass whose fields are the hyper-parameters.
 
-    ``weights``: metropolis, which is doubly stochastic on every undirected graph, or uniform, on regular ones.
-    ``lazy``: (I + W)/2 in place of W. ``failure``: probability that a link is lost in a round, each for itself.
+    ``weights``: metropolis, which is doubly stochastic on every undirected graph, or uniform, for regular graphs.
+    ``lazy``: (I + W)/2 instead of W. ``failure``: the probability that a link fails in a round, independently per link.
     """
 
     weights: str = "metropolis"
@@ -37,16 +37,15 @@ class Topology(ABC):
 
     @abstractmethod
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
-        """A graph for each round of the period, nodes 0, ..., N-1; in a directed one, n sends to m along (n, m).
-
-        Raises ValueError if there is no such graph of so many workers.
+        """A graph for each round of the period, with nodes 0, ..., N-1. In a directed graph, an edge (n, m) means that
+        n sends to m. Raises ValueError if there is no such graph for this number of workers.
         """
 
     def mixings(self, workers: int, seed: int) -> list[Mixing]:
-        """A mixing matrix for each round of the period; no link has failed yet.
+        """A mixing matrix for each round of the period, before any link fails.
 
-        Raises ValueError if there is none for so many workers, the union over the period is not connected, or links
-        are to fail in a directed graph.
+        Raises ValueError if there is none for this number of workers, if the union of the graphs over the period is not
+        connected, or if ``failure`` is set for a directed graph.
         """
         made = self.weighted(workers, seed)
         if self.lazy:
@@ -60,13 +59,13 @@ class Topology(ABC):
             )
         if self.failure and not all(m.symmetric for m in made):
             raise ValueError(
-                f"failure={self.failure}: links of a directed graph cannot fail without spoiling the averages; give 0, "
+                f"failure={self.failure}: failing links of a directed graph would change the average; give 0, "
                 "or an undirected graph"
             )
         return made
 
     def weighted(self, workers: int, seed: int) -> list[Mixing]:
-        """The mixing matrices as ``weights`` says, before ``lazy``."""
+        """The mixing matrices with the chosen ``weights``, before ``lazy``."""
         return [WEIGHTS[self.weights](graph) for graph in self.graphs(workers, seed)]
 
 
@@ -77,7 +76,7 @@ def require_workers(workers: int, least: int, shape: str) -> None:
 
 
 def graph_of_edges(workers: int, pairs: np.ndarray, directed: bool = False) -> nx.Graph | nx.DiGraph:
-    """The graph of ``workers`` nodes with an edge for each row (n, m) of ``pairs``; n = m is no edge."""
+    """The graph of ``workers`` nodes with an edge for each row (n, m) of ``pairs``; skips rows with n = m."""
     import networkx as nx
 
     graph = nx.DiGraph() if directed else nx.Graph()

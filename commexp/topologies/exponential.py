@@ -1,4 +1,4 @@
-"""Links over distances that are powers of two: few neighbours, and yet everyone is near.
+"""Exponential graphs: links over distances that are powers of two, so few neighbours and a small diameter.
 
 Source: Ying, Yuan, Chen, Hu, Pan and Yin, Exponential Graph is Provably Efficient for Decentralized Deep Training,
 arXiv 2110.13363, sections 3 and 4.
@@ -31,8 +31,8 @@ class Exponential(Topology):
 
 @dataclass
 class OnePeer(Topology):
-    """Directed, another graph each round: in round t, n receives from n + 2^(t mod D) alone, D = ceil(log2 N), and
-    W_t = (I + P_t)/2. For N = 2^D the product of D rounds is the average itself.
+    """Directed, with a different graph in each round: in round t, n receives only from n + 2^(t mod D), D = ceil(log2
+    N), and W_t = (I + P_t)/2. For N = 2^D the product of D rounds is the exact average.
     """
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 NUMPY = b"\x93NUMPY"
-STRUCTURED = 2**24  # bytes of GraphML or GML: some 250,000 links
+STRUCTURED = 2**24  # bytes of GraphML or GML, about 250,000 links
 COUNT = re.compile("[0-9]{1,9}")
 SIZE = re.compile("[0-9]{1,18}")
 MARKET = re.compile(
@@ -29,7 +29,7 @@ MARKET = re.compile(
 
 @dataclass
 class FileTopology(Listing, Topology):
-    """A graph from a file. Raises ValueError if the file cannot be read, or is not the one of ``digest``."""
+    """A graph from a file. Raises ValueError if the file cannot be read or does not have the ``digest``."""
 
     def __post_init__(self) -> None:
         Topology.__post_init__(self)
@@ -42,9 +42,9 @@ class FileTopology(Listing, Topology):
 
 @dataclass
 class GraphFile(FileTopology):
-    """An undirected graph, a link "n m" per line; .adjlist: "n m1 m2 ..."; # starts a comment. Or .graphml or .gml, as
-    networkx reads them, which may be directed; weights that they hold are not used. The workers are 0, ..., N-1: a
-    GML node's label or, without one, its id."""
+    """An undirected graph: a link "n m" per line, or in .adjlist files "n m1 m2 ..."; # starts a comment. Or .graphml
+    or .gml as networkx reads them, which may be directed; weights in the file are ignored. The nodes must be 0, ...,
+    N-1; in GML the label counts, or the id if there are no labels."""
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
         kind = self.suffix
@@ -79,7 +79,7 @@ class GraphFile(FileTopology):
         if len(content) > STRUCTURED:
             raise self.bad(f"holds more than {STRUCTURED} bytes", 'a list of links "n m"')
         if kind == ".graphml" and (b"<!" in content.replace(b"<!--", b"") or b"\0" in content):
-            raise self.bad("declares entities, or is no UTF-8", "a file that networkx wrote")  # they can grow for ever
+            raise self.bad("declares entities, or is not UTF-8", "a file that networkx wrote")  # entities may expand
 
         def gml(label: str) -> Any:
             return nx.read_gml(io.BytesIO(content), label=label)
@@ -89,12 +89,12 @@ class GraphFile(FileTopology):
                 read = nx.read_graphml(io.BytesIO(content))
             else:
                 read = gml("label") if any("label" in d for _, d in gml("id").nodes(data=True)) else gml("id")
-        except Exception as error:  # networkx lets through whatever its parsers raise
+        except Exception as error:  # networkx does not catch the errors of its parsers
             reason = " ".join(str(error).split()) or type(error).__name__
             raise self.bad(f"cannot be read as {kind[1:]} ({reason})", "a file that networkx wrote") from error
         strange = next((n for n in read if not COUNT.fullmatch(str(n))), None)
         if strange is not None:
-            raise self.bad(f"node {strange!r} is no worker's number", "nodes 0, 1, 2, ...")
+            raise self.bad(f"node {strange!r} is not a worker's number", "nodes 0, 1, 2, ...")
         graph = nx.DiGraph() if read.is_directed() else nx.Graph()
         graph.add_nodes_from(int(n) for n in read)
         graph.add_edges_from((int(n), int(m)) for n, m in read.edges())
@@ -109,10 +109,10 @@ class GraphFile(FileTopology):
 
 @dataclass
 class MatrixFile(FileTopology):
-    """Graph and weights: N rows of N numbers with commas or blanks between, # starts a comment; or a Matrix Market file
-    (.mtx), or NumPy's (.npy), which are known by their first bytes. Worker n adds up what it receives by row n. W must
-    be doubly stochastic, and is taken as symmetric if it is so but for 1e-9. What a header says is checked before
-    anything is made of that size."""
+    """Graph and weights: N rows of N numbers separated by commas or blanks, # starts a comment; or a Matrix Market
+    (.mtx) or NumPy (.npy) file, recognised by its first bytes. Row n holds the weights with which worker n averages. W
+    must be doubly stochastic; it counts as symmetric if it is so within 1e-9. Sizes in a header are checked before
+    memory of that size is allocated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,11 +130,12 @@ class MatrixFile(FileTopology):
         return [graph]
 
     def mixings(self, workers: int, seed: int) -> list[Mixing]:
-        """As of any topology. Also raises ValueError if a symmetric W never brings the workers together."""
+        """As for every topology. Also raises ValueError if the workers do not converge to their average under a
+        symmetric W."""
         (made,) = super().mixings(workers, seed)
         if made.symmetric and made.second_singular_value > 1 - ROUNDING:
             raise self.bad(
-                f"the second singular value is {made.second_singular_value:.6g}, so that the workers do not agree",
+                f"the second singular value is {made.second_singular_value:.6g}, so that the workers do not converge",
                 "a matrix with one below 1, or topology.lazy=true",
             )
         return [made]
@@ -176,7 +177,7 @@ class MatrixFile(FileTopology):
         return csr_array((np.concatenate(values), np.concatenate(columns), ends), shape=(len(columns), width))
 
     def _check_sizes(self, workers: int, rows: int, columns: int) -> None:
-        """What a header says, before anything is made of that size."""
+        """Checks the sizes in a header before memory is allocated."""
         if rows != columns:
             raise self.bad(f"{rows} rows and {columns} columns: not square", "a row for every worker")
         self.check_size(workers, rows)
@@ -197,7 +198,7 @@ class MatrixFile(FileTopology):
         self._check_sizes(workers, *shape)
         body = content[file.tell() :]
         if len(body) != shape[0] * shape[1] * dtype.itemsize:
-            raise self.bad(f"has {len(body)} bytes behind its header, not those of {shape}", "the whole file")
+            raise self.bad(f"has {len(body)} bytes after its header, which do not match {shape}", "the whole file")
         return csr_array(
             np.frombuffer(body, dtype).reshape(shape, order="F" if columns_first else "C").astype(np.float64)
         )
@@ -221,10 +222,10 @@ class MatrixFile(FileTopology):
             raise self.bad(f"cannot be read as Matrix Market (its sizes are {' '.join(sizes)[:40]!r})", right)
         rows, columns, *entries = map(int, sizes)
         self._check_sizes(workers, rows, columns)
-        if (entries[0] if sparse else rows) > len(content):  # each takes several bytes
+        if (entries[0] if sparse else rows) > len(content):  # each entry takes several bytes
             raise self.bad(f"cannot be read as Matrix Market (it is shorter than its sizes, {' '.join(sizes)})", right)
         try:
             return csr_array(mmread(io.BytesIO(content))).astype(np.float64, casting="same_kind")
-        except Exception as error:  # scipy lets through whatever its parser raises, line numbers in the text
+        except Exception as error:  # scipy does not catch the errors of its parser
             reason = " ".join(str(error).split()) or type(error).__name__
             raise self.bad(f"cannot be read as Matrix Market ({reason})", "a real matrix that scipy wrote") from error

@@ -1,4 +1,4 @@
-"""How vectors are mixed in a run: which matrix in which round, how often, plain or accelerated."""
+"""Gossip: the mixing matrix of each round, the number of mixings, and Chebyshev acceleration."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MOST_LINKS = 50_000
 
 @dataclass
 class Gossip:
-    """``rounds``: K, how often vectors are mixed in one exchange. ``contraction``: K is the smallest number whose
-    exchange shrinks distances from the mean at least by this factor on every graph with the same lambda.
-    ``chebyshev``: accelerated, see ``mixed``. Raises ValueError for a value out of range."""
+    """``rounds``: K, the number of mixings in one exchange. ``contraction``: chooses the smallest K for which an
+    exchange shrinks distances from the mean at least by this factor, on every graph with the same lambda.
+    ``chebyshev``: accelerates the mixing, see ``mixed``. Raises ValueError for a value out of range."""
 
     rounds: int = 1
     chebyshev: bool = False
@@ -37,15 +37,15 @@ class Gossip:
         if not 0 < self.contraction < 1:
             raise ValueError(f"contraction={self.contraction}: out of range; give a factor in (0, 1) such as 0.01")
         if self.rounds != 1:
-            raise ValueError(f"rounds={self.rounds}: follow from the contraction; give one of the two")
+            raise ValueError(f"rounds={self.rounds}: the contraction already determines them; give one of the two")
 
 
 class Mixer:
-    """The matrices W_t of ``workers`` workers, and K of ``gossip``.
+    """The mixing matrices W_t of ``workers`` workers, and the number K of mixings per exchange.
 
-    ``second_singular_value``: lambda; of a graph that changes, that of a whole period's product, per round; lost links
-    are left out of it. ``eta``: of Chebyshev's recursion, 0 for plain gossip. ``constant``: W_t is always the same.
-    Raises ValueError for a graph that does not fit (see Topology), or one on which this gossip makes no sense.
+    ``second_singular_value``: lambda; for a graph that changes, that of the product over a period, per round; failures
+    of links are ignored. ``eta``: of the Chebyshev recursion, 0 for plain gossip. ``constant``: whether W_t is the same
+    in all rounds. Raises ValueError for an unsuitable graph (see Topology), or one that does not support this gossip.
     """
 
     def __init__(self, topology: Topology, gossip: Gossip, workers: int, seed: int) -> None:
@@ -66,7 +66,7 @@ class Mixer:
             self.rounds = rounds_needed(gossip.contraction, self.second_singular_value, self.eta)
 
     def at(self, number: int) -> Mixing:
-        """W_t in round ``number`` = 1, 2, ...; the same links are lost for whoever asks."""
+        """W_t in round ``number`` = 1, 2, ...; the same links fail in every process."""
         mixing = self.mixings[(number - 1) % len(self.mixings)]
         if not self.failure:
             return mixing
@@ -75,12 +75,12 @@ class Mixer:
 
     @property
     def is_small(self) -> bool:
-        """Whether the links are few enough to be written down."""
+        """Whether the number of links is small enough to write them to a file."""
         return sum(len(m.matrix.data) for m in self.mixings) <= MOST_LINKS
 
     @cached_property
     def mean_links(self) -> tuple[list[int], list[int], list[float]]:
-        """Rows, columns and weights off the diagonal, in the mean over a period."""
+        """Rows, columns and weights of the off-diagonal entries of the mean matrix over a period."""
         mean = sum(m.matrix for m in self.mixings) / len(self.mixings)
         coordinates = mean.tocoo()
         off = coordinates.row != coordinates.col
@@ -88,7 +88,7 @@ class Mixer:
 
     @property
     def contraction(self) -> float:
-        """What one exchange leaves of the distance from the mean, at most."""
+        """The largest factor by which one exchange scales distances from the mean."""
         return worst_factor(self.rounds, self.second_singular_value, self.eta)
 
 
@@ -101,8 +101,8 @@ def chebyshev_eta(second: float) -> float:
 def mixed(x: X, step: Callable[[X], X], rounds: int, eta: float) -> X:
     """u_K of  u_{k+1} = (1 + eta) W u_k - eta u_{k-1},  u_0 = u_{-1} = x;  ``step`` is the product with W.
 
-    With eta = 0: W^K x. The mean stays as it is. With eta of ``chebyshev_eta`` distances from the mean shrink like
-    eta^(K/2): sqrt(2 (1 - lambda)) stands in the exponent where plain gossip has 1 - lambda. Source: Liu and Morse,
+    With eta = 0 it is W^K x. The mean does not change. With eta = ``chebyshev_eta`` distances from the mean shrink like
+    eta^(K/2): the exponent has sqrt(2 (1 - lambda)), where plain gossip has 1 - lambda. Source: Liu and Morse,
     Accelerated linear iterations for distributed averaging, 2011; used so by arXiv 2110.01594.
     """
     before = x
@@ -115,12 +115,13 @@ def mixed(x: X, step: Callable[[X], X], rounds: int, eta: float) -> X:
 
 
 def worst_factor(rounds: int, second: float, eta: float) -> float:
-    """The largest factor of any eigenvector of W but the mean, |eigenvalue| <= ``second``: at one of the two ends."""
+    """The largest factor over all eigenvalues in [-``second``, ``second``], which is attained at one of the two
+    ends."""
     return max(abs(mixed(1.0, lambda u: second * u, rounds, eta)), abs(mixed(1.0, lambda u: -second * u, rounds, eta)))
 
 
 def rounds_needed(contraction: float, second: float, eta: float) -> int:
-    """The smallest K with ``worst_factor`` at most ``contraction``. Raises ValueError beyond MOST_ROUNDS."""
+    """The smallest K with ``worst_factor`` at most ``contraction``. Raises ValueError if it exceeds MOST_ROUNDS."""
     ends = {end: (1.0, 1.0) for end in (second, -second)}
     for needed in range(1, MOST_ROUNDS + 1):
         ends = {end: (now, (1 + eta) * end * now - eta * before) for end, (before, now) in ends.items()}

@@ -1,4 +1,4 @@
-"""Rows and columns of workers, numbered row by row."""
+"""Grids: workers in rows and columns, numbered row by row."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Grid(Topology):
-    """``rows`` x N/rows, each with the next to the right and the next below. ``rows``: null for the shape nearest to a
-    square, which needs an N with a divisor other than 1 and N; rows=1 is a line.
+    """A grid of ``rows`` x N/rows workers, each linked with its right and lower neighbour. ``rows``: null for the shape
+    nearest to a square, which needs an N that is not prime; rows=1 is a line.
     """
 
     rows: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
@@ -33,8 +33,8 @@ class Grid(Topology):
 
 @dataclass
 class Torus(Grid):
-    """The same with the last of each row and column linked to the first; rows=1 is a ring. R x C, both at least 3:
-    lambda = 1/5 (3 + 2 cos(2 pi / max(R, C))).
+    """A grid in which the last worker of each row and column is linked to the first; rows=1 is a ring. R x C, both >=
+    3: lambda = 1/5 (3 + 2 cos(2 pi / max(R, C))).
     """
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
@@ -43,7 +43,7 @@ class Torus(Grid):
 
 @dataclass
 class Ladder(Topology):
-    """Two lines of N/2 and a rung between the i-th of one and the i-th of the other: a grid of two rows."""
+    """Two lines of N/2 workers with links between their i-th workers: a grid of two rows."""
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
         if workers % 2:
@@ -63,7 +63,7 @@ def _numbered(workers: int, rows: int | None) -> np.ndarray:
         rows = next(r for r in range(math.isqrt(workers), 0, -1) if workers % r == 0)
         if rows == 1:
             fits = "4" if workers < 4 else f"{workers - 1} or {workers + 1}"
-            raise ValueError(f"workers={workers}: has no divisors, so that it is one row; give {fits}, or rows=1")
+            raise ValueError(f"workers={workers}: is prime or too small for several rows; give {fits}, or rows=1")
     return np.arange(workers).reshape(rows, -1)
 
 

@@ -1,4 +1,4 @@
-"""Mixing matrices: with which weights a worker adds up what its neighbours send and what it has."""
+"""Mixing matrices: the weights with which a worker averages its own and its neighbours' vectors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Mixing:
-    """W [N, N], sparse, float64: worker n's next vector is sum_m W[n, m] x_m; x_m of all m for which W[n, m] != 0 is
-    sent to it. ``matrix``: in canonical form (indices sorted, no entry twice, no entry zero).
+    """W [N, N], sparse, float64: the next vector of worker n is sum_m W[n, m] x_m. Worker n receives x_m from all m
+    with W[n, m] != 0. ``matrix``: W in canonical form (sorted indices, no duplicates, no explicit zeros).
 
-    Rows and columns sum to 1, so the workers' average is kept; entries may be negative. Raises ValueError if W is not
-    square, not finite, or a row or column sums to another number by more than 1e-9.
+    Rows and columns sum to 1, which preserves the workers' average; entries may be negative. Raises ValueError if W is
+    not square or not finite, or if the sum of a row or column differs from 1 by more than 1e-9.
     """
 
     matrix: csr_array
@@ -51,7 +51,7 @@ class Mixing:
 
     @classmethod
     def _trusted(cls, matrix: csr_array) -> Mixing:
-        """Without the checks, of a matrix in canonical form."""
+        """Skips the checks, for a matrix in canonical form."""
         made = cls.__new__(cls)
         made.matrix = matrix
         return made
@@ -66,11 +66,11 @@ class Mixing:
 
     @cached_property
     def degrees(self) -> np.ndarray:
-        """[N]: to how many others worker n sends."""
+        """[N]: the number of workers to which worker n sends."""
         return np.bincount(self.edges()[1], minlength=self.size)
 
     def edges(self) -> Edges:
-        """n, m and W[n, m] of every entry off the diagonal, row by row."""
+        """n, m and W[n, m] of every off-diagonal entry, row by row."""
         rows, columns = _rows(self.matrix), self.matrix.indices
         off = rows != columns
         return rows[off], columns[off], self.matrix.data[off]
@@ -81,22 +81,23 @@ class Mixing:
 
     @cached_property
     def connected(self) -> bool:
-        """Every worker reaches every other along the entries."""
+        """Whether the graph is strongly connected."""
         return int(components(self.matrix).max()) == 0
 
     @cached_property
     def second_singular_value(self) -> float:
-        """lambda = ||W - 11^T/N||_2: one round brings the workers this factor closer to their average; N = 1: 0."""
+        """lambda = ||W - 11^T/N||_2, the factor by which one round shrinks distances from the average; 0 for N = 1."""
         if self.symmetric:
             return float(np.abs(self._others).max(initial=0)) if self.size <= DENSE else second_symmetric(self)
         if self.size <= DENSE:
             return float(np.linalg.norm(self.matrix.toarray() - 1 / self.size, 2))
-        square = self.matrix.T @ self.matrix  # again doubly stochastic, and its eigenvalues are squares
+        square = self.matrix.T @ self.matrix  # doubly stochastic; its eigenvalues are the squared singular values
         return float(np.sqrt(max(0.0, second_symmetric(Mixing(((square + square.T) / 2).tocsr())))))
 
     @cached_property
     def smallest_eigenvalue(self) -> float:
-        """Of a symmetric W; above 2,000 workers to about 1e-6. Raises ValueError for another W."""
+        """For a symmetric W; with an error of about 1e-6 above 2,000 workers. Raises ValueError if W is not
+        symmetric."""
         if not self.symmetric:
             raise ValueError("the matrix is not symmetric: its eigenvalues are not real; give an undirected graph")
         if self.size <= DENSE:
@@ -105,7 +106,7 @@ class Mixing:
 
     @cached_property
     def _others(self) -> np.ndarray:
-        """[N-1]: the eigenvalues of a symmetric W but for the average's, which is 1."""
+        """[N-1]: the eigenvalues of a symmetric W without that of the average, 1."""
         every = np.linalg.eigvalsh(self.matrix.toarray())
         return np.delete(every, np.argmin(np.abs(every - 1)))
 
@@ -120,8 +121,8 @@ class Mixing:
         return Mixing(((eye_array(self.size) + self.matrix) / 2).tocsr())
 
     def without(self, gone: np.ndarray) -> Mixing:
-        """W after links were lost, each one's weight added to the diagonal at both its ends, so that W stays symmetric
-        and doubly stochastic. ``gone``: a bool for each of ``links()``. For a symmetric W."""
+        """A symmetric W without the links ``gone``, a bool for each of ``links()``. The weight of a removed link moves
+        to the diagonal at both its ends, so that W stays symmetric and doubly stochastic."""
         from scipy.sparse import csr_array
 
         indptr, indices, data, link, diagonal = self._template
@@ -144,14 +145,14 @@ class Mixing:
 
     @cached_property
     def _template(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """W with its diagonal stored in full: indptr, indices, data; which link each entry belongs to, the last one
-        for none; where the diagonal lies."""
+        """W with all diagonal entries stored: indptr, indices, data; the index of the link of each entry (the number of
+        links for the diagonal); the positions of the diagonal."""
         if not self.symmetric:
             raise ValueError("the matrix is not symmetric: its links cannot be lost in pairs; give an undirected graph")
         size = self.size
         n, m, weights = self.edges()
-        everyone = np.arange(size)
-        rows, columns = np.append(n, everyone), np.append(m, everyone)
+        workers = np.arange(size)
+        rows, columns = np.append(n, workers), np.append(m, workers)
         values = np.append(weights, self.matrix.diagonal())
         order = np.lexsort((columns, rows))
         rows, columns, values = rows[order], columns[order], values[order]
@@ -164,8 +165,8 @@ class Mixing:
 
 
 def second_singular_value(mixings: Sequence[Mixing]) -> float:
-    """lambda per round of a graph that changes with period T: ||W_T ... W_1 - 11^T/N||_2^(1/T), zero where the product
-    is the average but for rounding. More than 2,000 workers: the largest of the rounds' own, an upper bound."""
+    """lambda per round of a graph that changes with period T: ||W_T ... W_1 - 11^T/N||_2^(1/T); zero if the product is
+    the average up to rounding. Above 2,000 workers: the largest lambda of the rounds, which is an upper bound."""
     if len(mixings) == 1 or mixings[0].size > DENSE:
         return max(m.second_singular_value for m in mixings)
     product = np.eye(mixings[0].size)
@@ -176,7 +177,7 @@ def second_singular_value(mixings: Sequence[Mixing]) -> float:
 
 
 def components(matrix: csr_array) -> np.ndarray:
-    """[N]: which strongly connected component each worker is in."""
+    """[N]: the strongly connected component of each worker."""
     from scipy.sparse.csgraph import connected_components
 
     labels: np.ndarray = connected_components(matrix, directed=True, connection="strong")[1]

@@ -1,4 +1,4 @@
-"""Graphs drawn at random, by (seed, "topology")."""
+"""Random graphs, drawn with (seed, "topology")."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DRAWS = 100
 
 @dataclass
 class RandomTopology(Topology):
-    """Drawn anew until connected, at most 100 times; raises ValueError if none is."""
+    """Draws until a graph is connected, at most 100 times; raises ValueError if none is."""
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
         import networkx as nx
@@ -32,16 +32,16 @@ class RandomTopology(Topology):
 
     @abstractmethod
     def draw(self, workers: int, seed: int) -> nx.Graph:
-        """A graph, connected or not."""
+        """Draws a graph, which need not be connected."""
 
     @abstractmethod
     def sparse(self, workers: int) -> str:
-        """What to say if none was connected."""
+        """The error message if no graph was connected."""
 
 
 @dataclass
 class ErdosRenyi(RandomTopology):
-    """Each pair is linked with probability ``p``; connected as a rule where p > ln(N)/N."""
+    """Each pair is linked with probability ``p``; usually connected if p > ln(N)/N."""
 
     p: float = 0.5
 
@@ -62,7 +62,7 @@ class ErdosRenyi(RandomTopology):
 
 @dataclass
 class RandomRegular(RandomTopology):
-    """Everyone has ``degree`` neighbours, drawn uniformly but for a vanishing error; N * degree must be even.
+    """Every worker has ``degree`` neighbours; asymptotically uniform over such graphs. N * degree must be even.
 
     Source: Steger and Wormald, Generating Random Regular Graphs Quickly, 1999.
     """
@@ -95,7 +95,7 @@ class RandomRegular(RandomTopology):
 
 @dataclass
 class Geometric(RandomTopology):
-    """Workers at random places of the unit square; those within ``radius`` of one another are linked."""
+    """Workers at random positions in the unit square; two are linked if their distance is at most ``radius``."""
 
     radius: float = 0.5
 

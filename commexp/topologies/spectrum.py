@@ -11,30 +11,32 @@ if TYPE_CHECKING:
 
     from commexp.topologies.mixing import Mixing
 
-ROUNDING = 1e-13  # a product of matrices whose norm is below this is zero but for rounding
+ROUNDING = 1e-13  # a norm below this counts as zero
 
 
 def start_vector(size: int) -> np.ndarray:
-    """A fixed vector across the average, so that every call gives the same digits."""
+    """A fixed vector orthogonal to the average, so that every call gives the same digits."""
     v = np.random.default_rng(0).standard_normal(size)
     return np.asarray(v - v.mean())
 
 
 def second_symmetric(mixing: Mixing) -> float:
-    """max |eigenvalue| across the average of a large symmetric W: by Lanczos; where that is slow, as the gap is small,
-    by shift and invert just above 1, and the gap from the eigenvector v as sum w_nm (v_n - v_m)^2 / |v|^2, in which no
-    digits cancel."""
+    """The largest |eigenvalue| of a large symmetric W orthogonal to the average, by Lanczos. If Lanczos does not
+    converge because the gap is small: by shift-invert just above 1, with the gap computed from the eigenvector v as sum
+    w_nm (v_n - v_m)^2 / |v|^2, which avoids cancellation."""
     from scipy.sparse import eye_array
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, splu
 
     W, size = mixing.matrix, mixing.size
     shape = (size, size)
     start = start_vector(size)
-    across = LinearOperator(shape, matvec=lambda x: W @ x - x.mean(), dtype=np.float64)
-    if np.linalg.norm(across @ start) < ROUNDING * np.linalg.norm(start):
+    deflated = LinearOperator(shape, matvec=lambda x: W @ x - x.mean(), dtype=np.float64)
+    if np.linalg.norm(deflated @ start) < ROUNDING * np.linalg.norm(start):
         return 0.0
     try:
-        eigenvalues = eigsh(across, k=1, which="LM", v0=start, ncv=32, maxiter=60, tol=1e-9, return_eigenvectors=False)
+        eigenvalues = eigsh(
+            deflated, k=1, which="LM", v0=start, ncv=32, maxiter=60, tol=1e-9, return_eigenvectors=False
+        )
         return float(abs(eigenvalues[0]))
     except ArpackNoConvergence:
         pass
@@ -57,7 +59,7 @@ def second_symmetric(mixing: Mixing) -> float:
 
 
 def smallest(mixing: Mixing) -> float:
-    """By Lanczos, or by shift and invert just below where the eigenvalues can begin at all."""
+    """The smallest eigenvalue, by Lanczos, or by shift-invert just below the Gershgorin bound."""
     from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
     start = start_vector(mixing.size)
@@ -72,6 +74,6 @@ def smallest(mixing: Mixing) -> float:
 
 
 def lowest_possible(matrix: csr_array) -> float:
-    """No eigenvalue of a symmetric matrix is smaller (Gershgorin)."""
+    """A lower bound of the eigenvalues of a symmetric matrix (Gershgorin)."""
     diagonal = matrix.diagonal()
     return float((diagonal + np.abs(diagonal) - np.asarray(abs(matrix).sum(axis=1)).ravel()).min())

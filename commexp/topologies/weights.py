@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def metropolis(graph: nx.Graph) -> Mixing:
-    """w_nm = 1 / (1 + max(d_n, d_m)) on every link, the rest on the diagonal: Metropolis-Hastings weights.
+    """Metropolis-Hastings weights: w_nm = 1 / (1 + max(d_n, d_m)) on every link, and the remainder on the diagonal.
 
-    Of a directed graph, in which an edge (n, m) means that n sends to m: w_mn = 1 / (1 + d), for which every worker
-    must send to as many others d as it receives from. Source: Xiao and Boyd, Fast Linear Iterations for Distributed
-    Averaging, Systems & Control Letters 53, 2004. Raises ValueError for nodes other than 0, ..., N-1, and for a
-    directed graph that is not regular.
+    In a directed graph, where an edge (n, m) means that n sends to m: w_mn = 1 / (1 + d). There every worker must send
+    to d others and receive from d others. Source: Xiao and Boyd, Fast Linear Iterations for Distributed Averaging,
+    Systems & Control Letters 53, 2004. Raises ValueError for nodes other than 0, ..., N-1, and for a directed graph
+    that is not regular.
     """
     size, receiver, sender = _arrays(graph)
     inward, outward = np.bincount(receiver, minlength=size), np.bincount(sender, minlength=size)
@@ -28,19 +28,19 @@ def metropolis(graph: nx.Graph) -> Mixing:
 
 
 def uniform(graph: nx.Graph) -> Mixing:
-    """w_nm = 1 / (1 + d_n): every worker takes the plain average of itself and its neighbours. Doubly stochastic on
-    regular graphs alone; raises ValueError for others, and for nodes other than 0, ..., N-1."""
+    """w_nm = 1 / (1 + d_n): every worker takes the plain average of its own and its neighbours' vectors. Doubly
+    stochastic only on regular graphs. Raises ValueError for other graphs, and for nodes other than 0, ..., N-1."""
     size, receiver, sender = _arrays(graph)
     inward, outward = np.bincount(receiver, minlength=size), np.bincount(sender, minlength=size)
     instead = "topology=matrix" if graph.is_directed() else "metropolis"
     _check_regular("uniform", np.append(inward, outward), instead)
-    everyone = np.arange(size)
-    rows, columns = np.append(receiver, everyone), np.append(sender, everyone)
+    workers = np.arange(size)
+    rows, columns = np.append(receiver, workers), np.append(sender, workers)
     return _from_entries(size, rows, columns, 1 / (1.0 + inward[rows]))
 
 
 def _arrays(graph: nx.Graph) -> tuple[int, np.ndarray, np.ndarray]:
-    """N, then receiver and sender of every edge, an undirected one in both directions."""
+    """N, and receiver and sender of every edge; undirected edges appear in both directions."""
     size = len(graph)
     if any(n not in graph for n in range(size)):
         strange = next(n for n in graph if n not in range(size))
@@ -62,10 +62,10 @@ def _check_regular(weights: str, degrees: np.ndarray, instead: str) -> None:
 
 
 def _assemble(size: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> Mixing:
-    """The rest of each row on the diagonal."""
-    everyone = np.arange(size)
+    """Puts the remainder of each row on the diagonal."""
+    workers = np.arange(size)
     rest = 1 - np.bincount(rows, weights, size)
-    return _from_entries(size, np.append(rows, everyone), np.append(columns, everyone), np.append(weights, rest))
+    return _from_entries(size, np.append(rows, workers), np.append(columns, workers), np.append(weights, rest))
 
 
 def _from_entries(size: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> Mixing:

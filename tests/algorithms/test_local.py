@@ -127,7 +127,7 @@ def test_mgrawa(push: float) -> None:
 
 
 def test_diloco_is_torchs_nesterov_on_what_workers_moved() -> None:
-    algorithm, _ = go(DiLoCo(lr=LR, tau=4, outer_lr=0.7, outer_momentum=0.9))
+    algorithm, _ = go(DiLoCo(lr=LR, tau=4, optimizer="sgd", outer_lr=0.7, outer_momentum=0.9))
     outer = torch.nn.Parameter(start())
     optimizer = torch.optim.SGD([outer], 0.7, momentum=0.9, nesterov=True)
     for _ in range(STEPS // 4):
@@ -237,7 +237,7 @@ def test_an_exchange_after_every_step_is_synchronous_sgd(other: Algorithm) -> No
 
 
 def test_diloco_with_a_plain_outer_step_is_local_sgd() -> None:
-    one = go(DiLoCo(lr=LR, tau=4, outer_lr=1.0, outer_momentum=0.0))[0].model()
+    one = go(DiLoCo(lr=LR, tau=4, optimizer="sgd", outer_lr=1.0, outer_momentum=0.0))[0].model()
     torch.testing.assert_close(one, go(LocalSGD(lr=LR, tau=4))[0].model(), rtol=1e-9, atol=1e-11)
 
 
@@ -263,9 +263,9 @@ def test_rounds_of_qsr_by_hand() -> None:
 
 
 def test_lengths_of_the_others() -> None:
-    assert LocalSGD(tau=4).lengths(10) == [4, 4, 2]
-    assert PostLocalSGD(tau=4, switch=0.5).lengths(12) == [1] * 6 + [4, 2]
-    assert SGD().lengths(3) == [1, 1, 1]
+    assert LocalSGD(lr=LR, tau=4).lengths(10) == [4, 4, 2]
+    assert PostLocalSGD(lr=LR, tau=4, switch=0.5).lengths(12) == [1] * 6 + [4, 2]
+    assert SGD(lr=LR).lengths(3) == [1, 1, 1]
 
 
 def test_post_local_with_momentum_is_synchronous_until_the_switch() -> None:
@@ -345,7 +345,7 @@ BAD = {
 def test_fields_out_of_range_are_refused(field: str) -> None:
     method, value = BAD[field]
     with pytest.raises(ValueError, match=f"^{field}=.*;"):
-        method(**{field: value})  # type: ignore[arg-type]
+        method(**{"lr": LR, field: value})  # type: ignore[arg-type]
 
 
 def test_length_in_steps_makes_runs_comparable(run: Callable[..., Run]) -> None:

@@ -221,7 +221,7 @@ def test_files_as_they_are_given(tmp_path: Path) -> None:
             build()
     assert AllocationFile(path).digest != made.digest
     (tmp_path / "held.txt").write_bytes(b"0 1\n\xff\xfe")
-    with pytest.raises(ValueError, match=r"^path=.*: no text in UTF-8; give"):
+    with pytest.raises(ValueError, match=r"^path=.*: not UTF-8 text; give"):
         AllocationFile(path).allocation(2, 0)
 
 
@@ -230,5 +230,5 @@ def test_a_subset_that_nobody_holds_is_refused() -> None:
         def assign(self, workers: int, seed: int) -> np.ndarray:
             return np.eye(workers, workers + 1, dtype=bool)
 
-    with pytest.raises(ValueError, match=r"^allocation: subset 3 is held by no worker; give"):
+    with pytest.raises(ValueError, match=r"^allocation: no worker holds subset 3; give"):
         Lossy().allocation(3, 0)

@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_refused() -> None:
         with pytest.raises(ValueError, match=f"^{says}"):
             KINDS[kind](d).code(workers, 0)
     for allocation, says in (
-        (Random(), "allocation: no exact code goes with it; give allocation=fractional or cyclic"),
+        (Random(), "allocation: it has no exact code; give allocation=fractional or cyclic"),
         (Cyclic(subsets=12), "subsets=12: the cyclic code has as many as workers"),
     ):
         with pytest.raises(ValueError, match=f"^{says}"):

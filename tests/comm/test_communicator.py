@@ -9,9 +9,8 @@ import pytest
 import torch
 from registry import bare, options, target
 
-from commexp.comm import Communicator, Ledger, check_carrier, choose
-from commexp.comm.cost import serves_two_phase
-from commexp.comm.transport import stretches
+from commexp.comm import AGGREGATIONS, Communicator, Ledger, check_serves, choose
+from commexp.comm.exchanges.two_phase import shard_bounds
 from commexp.compressors import ErrorFeedback, Message, NoCompression, PowerSGD, RandK, Sign, Threshold, TopK
 from commexp.compressors.aggregate import aggregate_size
 from commexp.topologies import Exponential, Gossip, Line, Mixer, OnePeer, Ring, Star, Topology
@@ -38,9 +37,9 @@ def aggregated(message: Message, exchange: str = "auto") -> tuple[torch.Tensor, 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_aggregate_is_the_weighted_sum(name: str, exchange: str, deterministic: bool) -> None:
     codec, weights = bare(name), torch.linspace(0.1, 0.3, N)
-    if exchange == "two_phase" and not serves_two_phase(codec):
+    if exchange == "two_phase" and not AGGREGATIONS[exchange].candidate(codec):
         with pytest.raises(ValueError, match=r"exchange=two_phase: messages of .+ (sum|cannot be cut)"):
-            check_carrier(codec, exchange)
+            check_serves(codec, exchange)
         return
     message = codec.encode(gradients())
     total = Communicator(N, Ledger(), exchange, deterministic).aggregate(message, weights)
@@ -98,8 +97,8 @@ def test_server_sends_dense_where_that_is_smaller() -> None:
 
 
 def test_signs_in_two_phases_by_hand() -> None:
-    """Stretches of 88 entries, the last of 60: 11 or 8 bytes of signs, and the scale with each; dense sums back."""
-    assert stretches(J, N) == [0, 88, 176, 264, 352, 440, 500]
+    """Shards of 88 entries, the last of 60: 11 or 8 bytes of signs, and the scale with each; dense sums back."""
+    assert shard_bounds(J, N) == [0, 88, 176, 264, 352, 440, 500]
     _, ledger = aggregated(Sign().encode(gradients()), "two_phase")
     up, down = ledger.entries
     each = [11 + 4] * 5 + [8 + 4]
@@ -118,7 +117,7 @@ def test_sparse_messages_in_two_phases_by_hand(codec: TopK | RandK | Threshold) 
     message = codec.encode(gradients())
     total, ledger = aggregated(message, "two_phase")
     up, down = ledger.entries
-    bounds = stretches(J, N)
+    bounds = shard_bounds(J, N)
     sent = wire = 0
     for n, (places, _) in enumerate(codec.rows(message)):
         for j, (a, b) in enumerate(pairwise(bounds)):
@@ -144,7 +143,7 @@ def test_sparse_messages_in_two_phases_by_hand(codec: TopK | RandK | Threshold) 
 )
 def test_auto_takes_the_fewest_bytes_on_the_links_and_says_so(codec: TopK, workers: int, chosen: str) -> None:
     choice = choose(codec, "auto", workers, 10_000, 4)
-    assert choice.exchange == chosen
+    assert choice.exchange.name == chosen
     if chosen != "all_gather" or not codec.variable_size:
         assert choice.costs[chosen] == min(choice.costs.values())
     assert str(choice).startswith(f"exchange={chosen}: {choice.costs[chosen]:,} bytes")
@@ -299,7 +298,7 @@ def test_without_a_topology_there_is_no_gossip() -> None:
 
 def test_messages_that_do_not_sum_are_not_all_reduced() -> None:
     with pytest.raises(ValueError, match="TopK cannot be added on the way"):
-        check_carrier(ErrorFeedback(TopK()), "all_reduce")
+        check_serves(ErrorFeedback(TopK()), "all_reduce")
 
 
 def test_unknown_exchange() -> None:

@@ -20,8 +20,7 @@ from omegaconf import OmegaConf
 from registry import bare, options, plan, target, untimed
 from safetensors.torch import load_file
 
-from commexp.comm import Links
-from commexp.comm.cost import serves_two_phase
+from commexp.comm import AGGREGATIONS, Links
 from commexp.config.plan import Plan, prepare
 from commexp.launch.launch import launch
 from commexp.run_folder import Run
@@ -81,7 +80,7 @@ def methods() -> list[list[str]]:
 def unusual() -> list[list[str]]:
     every = [[f"compress={codec}", "comm.exchange=server", *LINEAR] for codec in options("compress")]
     for codec in options("compress"):
-        if serves_two_phase(bare(codec)):
+        if AGGREGATIONS["two_phase"].candidate(bare(codec)):
             every.append([f"compress={codec}", "comm.exchange=two_phase", *LINEAR])
     every.append(["compress=sign", "compress.vote=true", "compress.error_feedback=false", *LINEAR])
     every.append(["compress=fp16", "comm.exchange=all_gather", *LINEAR])

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from network.test_rates import Booking
 
 from commexp.network import Bernoulli, Compute, Fixed, Markov, Network, NoStragglers, Straggler, VirtualClock
 
 LINK = {"bandwidth": 8.0, "latency": 0.0}  # 1 MB/s
-
-
-@dataclass
-class Booking:
-    exchange: str = "all_reduce"
-    bytes_wire: int = 4_000_000
-    workers: int = 4
-    repeats: int = 1
-    direction: str = "peers"
 
 
 def clock(straggler: Straggler | None = None, links: Any = None, **compute: Any) -> VirtualClock:

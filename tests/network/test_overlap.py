@@ -11,7 +11,7 @@ import pytest
 from network.test_rates import MB, Booking
 from registry import options, plan
 
-from commexp.comm import stretch_ends, stretch_of
+from commexp.comm import ALL_REDUCE, SERVER, bucket_ends, bucket_size, choose
 from commexp.compressors import NoCompression, TopK
 from commexp.config.messages import UserError
 from commexp.experiment.replay import Replay
@@ -22,11 +22,11 @@ HALVES = (0.5, 1.0)
 
 
 def clock(
-    seconds: float, stretches: tuple[float, ...] = HALVES, straggler: Straggler | None = None, **more: Any
+    seconds: float, buckets: tuple[float, ...] = HALVES, straggler: Straggler | None = None, **more: Any
 ) -> VirtualClock:
     """1 MB/s: an all-reduce of 4 MB among four takes 1 s."""
     given = Network(bandwidth=8.0, overlap=True, compute=Compute(seconds=seconds), **{"latency": 0.0, **more})
-    return VirtualClock(given, straggler or NoStragglers(), 4, 0, stretches=stretches)
+    return VirtualClock(given, straggler or NoStragglers(), 4, 0, bucket_ends=buckets)
 
 
 def test_the_first_half_travels_while_the_second_is_computed() -> None:
@@ -41,7 +41,7 @@ def test_the_first_half_travels_while_the_second_is_computed() -> None:
     assert short.now == pytest.approx(0.2 + 1.0)
 
 
-def test_each_stretch_has_its_latencies_and_its_share_of_the_bytes() -> None:
+def test_each_bucket_has_its_latencies_and_its_share_of_the_bytes() -> None:
     late = clock(3.0, latency=100.0)
     late.round(1, 1.0, [Booking()])
     assert late.now == pytest.approx(2.0 + 2 * (6 * 0.1 + 0.5))
@@ -59,7 +59,7 @@ def test_of_several_gradients_the_last_one_overlaps() -> None:
     assert twice.now == pytest.approx(3.5 + 1.0)
 
 
-def test_a_stretch_waits_for_the_last_worker() -> None:
+def test_a_bucket_waits_for_the_last_worker() -> None:
     late = clock(0.3, straggler=Fixed(workers=[2], slowdown=10.0))
     late.round(1, 1.0, [Booking()])
     assert late.times.tolist() == [3.5] * 4
@@ -73,25 +73,26 @@ def test_nothing_else_overlaps(booking: Booking) -> None:
     np.testing.assert_allclose(ahead.times, apart.times, rtol=1e-12)
 
 
-def test_one_stretch_changes_no_bit() -> None:
+def test_one_bucket_changes_no_bit() -> None:
     for straggler in (NoStragglers(), Fixed(workers=[1], slowdown=3.0)):
-        apart = VirtualClock(Network(7.3, 0.7, compute=Compute(seconds=0.3)), straggler, 4, 0, stretches=HALVES)
+        apart = VirtualClock(Network(7.3, 0.7, compute=Compute(seconds=0.3)), straggler, 4, 0, bucket_ends=HALVES)
         whole = Network(7.3, 0.7, overlap=True, compute=Compute(seconds=0.3))
-        ahead = VirtualClock(whole, straggler, 4, 0, stretches=(1.0,))
+        ahead = VirtualClock(whole, straggler, 4, 0, bucket_ends=(1.0,))
         for t in range(1, 9):
             for each in (apart, ahead):
                 each.round(t, 1.7, [Booking(), Booking(bytes_wire=3 * MB)])
         assert ahead.times.tolist() == apart.times.tolist()
 
 
-def test_stretches() -> None:
-    assert stretch_ends(5, 2) == (0.4, 0.8, 1.0)
-    assert stretch_ends(4, 2) == HALVES
-    assert stretch_ends(5, 5) == stretch_ends(5, 9) == stretch_ends(5, None) == (1.0,)
-    assert stretch_of(NoCompression(), "auto", False) == 2**21
-    assert stretch_of(NoCompression(), "server", False) is None
-    assert stretch_of(NoCompression(), "all_reduce", True) is None
-    assert stretch_of(TopK(k=0.1), "auto", False) is None
+def test_buckets() -> None:
+    assert bucket_ends(5, 2) == (0.4, 0.8, 1.0)
+    assert bucket_ends(4, 2) == HALVES
+    assert bucket_ends(5, 5) == bucket_ends(5, 9) == bucket_ends(5, None) == (1.0,)
+    auto = [choose(codec, "auto", 4, 10, 4).exchange for codec in (NoCompression(), TopK(k=0.1))]
+    assert bucket_size(NoCompression(), auto[0], False) == 2**21
+    assert bucket_size(NoCompression(), SERVER, False) is None
+    assert bucket_size(NoCompression(), ALL_REDUCE, True) is None
+    assert bucket_size(TopK(k=0.1), auto[1], False) is None
 
 
 @pytest.mark.parametrize("algo", options("algo"))
@@ -105,7 +106,7 @@ LATE = ["straggler=bernoulli", "network.compute.seconds=0.01"]
 
 
 def test_a_run_overlaps_and_is_replayed(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("commexp.comm.exchange.STRETCH", 500)
+    monkeypatch.setattr("commexp.comm.bucketed.BUCKET", 500)
     networks = [["network=mobile", *LATE], ["network=mobile", *LATE, "network.overlap=false"]]
     made = [run(*SMALL, *words) for words in networks]
     own = [list(one.metrics["sim_seconds"]) for one in made]
@@ -120,7 +121,7 @@ def test_a_run_overlaps_and_is_replayed(run: Callable[..., Run], monkeypatch: py
 def test_where_nothing_goes_ahead_it_is_the_same(
     words: str, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("commexp.comm.exchange.STRETCH", 500)
+    monkeypatch.setattr("commexp.comm.bucketed.BUCKET", 500)
     done = run(*SMALL, words, *LATE)
     assert done.meta["stretch"] is None
     assert Replay(done).seconds(plan(*LATE).network) == list(done.metrics["sim_seconds"])

@@ -10,6 +10,8 @@ import pytest
 from registry import plan
 
 from commexp.cli.report import at
+from commexp.comm import exchange_named
+from commexp.comm.exchanges import Exchange
 from commexp.network import Bernoulli, Closing, Compute, Fixed, Link, Network, NoStragglers, VirtualClock
 
 LINE = ([0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2])
@@ -24,6 +26,15 @@ class Booking:
     repeats: int = 1
     direction: str = "peers"
 
+    @property
+    def kind(self) -> Exchange:
+        return exchange_named(self.exchange)
+
+
+def seconds(network: Network, exchange: str, workers: int, wire: int, *more: Any, **named: Any) -> float:
+    """Of an exchange among workers 0 to n-1."""
+    return exchange_named(exchange).seconds(network.rates(workers).pace(), workers, wire, *more, **named)
+
 
 def network(links: dict[int, Link], latency: float = 0.0, **more: Any) -> Network:
     """1 MB/s where it is not said otherwise."""
@@ -32,22 +43,22 @@ def network(links: dict[int, Link], latency: float = 0.0, **more: Any) -> Networ
 
 def test_all_go_at_the_pace_of_the_slowest_link_with_the_largest_latency() -> None:
     slow = network({2: Link(bandwidth=2.0), 3: Link(latency=100.0)})  # 0.25 MB/s; 0.1 s
-    assert slow.seconds("all_reduce", 4, 4 * MB) == pytest.approx(6 * 0.1 + 4.0)
-    assert slow.seconds("all_gather", 4, 4 * MB) == pytest.approx(3 * 0.1 + 4.0)
-    assert slow.seconds("two_phase", 4, 4 * MB) == pytest.approx(3 * 0.1 + 4.0)
-    assert slow.seconds("broadcast", 4, 3 * MB) == pytest.approx(2 * (0.1 + 4.0))
-    assert slow.seconds("gossip", 4, 4 * MB) == pytest.approx(0.1 + 4.0), "nobody knows who is whose neighbour"
+    assert seconds(slow, "all_reduce", 4, 4 * MB) == pytest.approx(6 * 0.1 + 4.0)
+    assert seconds(slow, "all_gather", 4, 4 * MB) == pytest.approx(3 * 0.1 + 4.0)
+    assert seconds(slow, "two_phase", 4, 4 * MB) == pytest.approx(3 * 0.1 + 4.0)
+    assert seconds(slow, "broadcast", 4, 3 * MB) == pytest.approx(2 * (0.1 + 4.0))
+    assert seconds(slow, "gossip", 4, 4 * MB) == pytest.approx(0.1 + 4.0), "nobody knows who is whose neighbour"
 
 
 def test_a_server_with_a_link_of_its_own() -> None:
     """Five workers: four send 1 MB up. A server ten times as fast takes 0.4 s, so that the workers' 1 s counts."""
     fast = network({0: Link(bandwidth=80.0)})
-    assert fast.seconds("server", 5, 4 * MB, direction="up") == pytest.approx(1.0)
-    assert fast.seconds("server", 5, 4 * MB, direction="down") == pytest.approx(1.0)
+    assert seconds(fast, "server", 5, 4 * MB, direction="up") == pytest.approx(1.0)
+    assert seconds(fast, "server", 5, 4 * MB, direction="down") == pytest.approx(1.0)
     lopsided = network({0: Link(bandwidth=80.0, up=16.0), 4: Link(up=4.0, latency=50.0)})
-    assert lopsided.seconds("server", 5, 4 * MB, direction="up") == pytest.approx(0.05 + 2.0)
-    assert lopsided.seconds("server", 5, 4 * MB, direction="down") == pytest.approx(0.05 + 2.0)
-    assert network({0: Link(latency=7.0)}).seconds("server", 1, 0) == pytest.approx(0.007)
+    assert seconds(lopsided, "server", 5, 4 * MB, direction="up") == pytest.approx(0.05 + 2.0)
+    assert seconds(lopsided, "server", 5, 4 * MB, direction="down") == pytest.approx(0.05 + 2.0)
+    assert seconds(network({0: Link(latency=7.0)}), "server", 1, 0) == pytest.approx(0.007)
 
 
 def test_what_is_not_given_is_the_classs() -> None:
@@ -74,11 +85,11 @@ def test_in_gossip_each_worker_has_its_own_time() -> None:
 
 def test_only_those_who_answer_slow_the_server_down() -> None:
     """Of four workers number 1 is late, number 3 slow. With three answers, worker 0's among them, 2 MB go up."""
-    for slow, seconds in ((1, 2.0), (3, 8.0)):
+    for slow, took in ((1, 2.0), (3, 8.0)):
         given = network({slow: Link(bandwidth=1.0)}, compute=Compute(seconds=1.0))
         clock = VirtualClock(given, Fixed(workers=[1]), 4, 0, closing=Closing())
         clock.round(1, 1.0, [Booking("server", 2 * MB, 3, direction="up")])
-        assert clock.times.tolist() == [1.0 + seconds] * 4
+        assert clock.times.tolist() == [1.0 + took] * 4
 
 
 def test_links_that_are_like_the_others_change_no_bit() -> None:

@@ -107,15 +107,15 @@ def test_batches_give_the_whole_gradient_on_average(travels: str) -> None:
     exact = made.local_gradient(x)[1]
     for n, pool in enumerate(made.pools):
         drawn = [made.batch(step) for step in range(len(pool))]
-        assert sorted(int(picks.of[n]) for picks in drawn) == sorted(pool.tolist())
+        assert sorted(int(picks.samples[n]) for picks in drawn) == sorted(pool.tolist())
         mean = torch.stack([made.loss_and_grad(x, picks)[1][n] for picks in drawn]).mean(0)
         np.testing.assert_allclose(mean, exact[n], rtol=1e-8, atol=1e-10)
     assert made.samples_per_step == 1
     assert made.samples == sum(map(len, made.pools))
     fresh, again = made.fresh(4, 7), made.fresh(4, 7)
-    assert [len(of) for of in fresh.of] == [7] * N
-    assert all(torch.equal(a, b) for a, b in zip(fresh.of, again.of, strict=True))
-    assert not torch.equal(fresh.of[0], made.fresh(5, 7).of[0])
+    assert [len(own) for own in fresh.samples] == [7] * N
+    assert all(torch.equal(a, b) for a, b in zip(fresh.samples, again.samples, strict=True))
+    assert not torch.equal(fresh.samples[0], made.fresh(5, 7).samples[0])
 
 
 @pytest.mark.parametrize("travels", FORMS)

@@ -219,7 +219,7 @@ def test_wrong_fields_are_refused_by_name(start: str) -> None:
     [
         (ViT(), (1, 28, 28), "model.image_size=32: the images are 28 x 28; give model.image_size=28"),
         (ViT(), (1, 28, 32), "model=ViT: the images are 28 x 32, not square; "),
-        (CNN(layers=4), (1, 8, 8), "model.layers=4: nothing is left of images of 8 x 8; give 3 or less"),
+        (CNN(layers=4), (1, 8, 8), "model.layers=4: too many pools for images of 8 x 8; give 3 or less"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(model: ImageModel, shape: tuple[int, int, int], message: str) -> None:

@@ -326,7 +326,7 @@ NETFLIX_BAD = {
     "x,4,2004-02-29": "line 10: the user 'x' is no integer; ",
     "3,-1,2005-0906": "line 10: '3,-1,2005-0906' is no rating; ",
     "12:": "line 10: its movie has no rating; remove that movie",
-    "13:\n14:\n3,4,2004-02-29": "line 11: no rating stands above it; remove that movie",
+    "13:\n14:\n3,4,2004-02-29": "line 11: no rating precedes it; remove that movie",
     "3,4,12:30": "line 10: '3,4,12:30' is no rating; ",
     "70,3,2004-02-29": "line 10: user 70 has rated item 900 before; give each pair once",
 }
@@ -343,7 +343,7 @@ def test_a_bad_line_of_the_prizes_is_named_by_its_number(line: str, tmp_path: Pa
 
 
 def test_ratings_above_the_first_movie_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r": line 1: no movie stands above it; give a line such as 17: before it"):
+    with pytest.raises(ValueError, match=r": line 1: no movie precedes it; give a line such as 17: before it"):
         load(Netflix(netflix(tmp_path, "3,4,2004-02-29\n" + COMBINED)))
     with pytest.raises(ValueError, match=r": holds no rating; give a folder with combined_data"):
         load(Netflix(netflix(tmp_path, "")))

@@ -134,7 +134,7 @@ def test_wrong_fields_are_refused(field: dict[str, float], start: str) -> None:
 
 
 MISFITS = {
-    "dataset=ratings partition=iid": "model.travels=items: the partition cuts users",
+    "dataset=ratings partition=iid": "model.travels=items: the partition gives the ratings of user",
     "dataset=ratings model=linear_regression batch_size=null": "model=linear_regression: needs feature vectors",
     "dataset=ratings model=logistic_regression": "model=logistic_regression: needs feature vectors",
     "dataset=ratings model=mlp": "model=MLP: needs labelled samples",

@@ -133,7 +133,9 @@ def test_workers_that_weigh_by_their_samples(model: str) -> None:
 
 
 def test_ratings_have_no_such_weights() -> None:
-    with pytest.raises(Exception, match=r"^algo\.shares=samples: F weighs every rating alike already; give equal$"):
+    with pytest.raises(
+        Exception, match=r"^algo\.shares=samples: F already gives all ratings equal weights; give equal$"
+    ):
         ExperimentSetup(
             plan(
                 "dataset=ratings",

@@ -125,7 +125,7 @@ def test_shapes() -> None:
     ("topology", "workers", "says"),
     [
         (Ladder(), 7, "workers=7: .*give 6 or 8"),
-        (Hypercube(), 6, "workers=6: no power of two; give 4 or 8"),
+        (Hypercube(), 6, "workers=6: not a power of two; give 4 or 8"),
         (Grid(rows=3), 8, "workers=8: not a multiple of rows=3; give 6 or 9"),
         (Torus(rows=3), 2, "workers=2: not a multiple of rows=3; give 3"),
         (Grid(), 7, "workers=7: .*give 6 or 8, or rows=1"),
@@ -212,7 +212,7 @@ def test_graphs_that_networkx_wrote(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"^path=.*: cannot be read as .*; give"):
             GraphFile(written(tmp_path, name, "0 1\n<")).graphs(2, 0)
     (tmp_path / "b.txt").write_bytes(b"0 1\n\xff\xfe")
-    with pytest.raises(ValueError, match=r"^path=.*: no text in UTF-8; give"):
+    with pytest.raises(ValueError, match=r"^path=.*: not UTF-8 text; give"):
         GraphFile(str(tmp_path / "b.txt")).graphs(2, 0)
 
 

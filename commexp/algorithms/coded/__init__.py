@@ -1,1 +1,1 @@
-"""Methods on redundant data, whose rounds do not wait for stragglers."""
+"""Coded methods: workers hold redundant data, and rounds do not wait for stragglers."""

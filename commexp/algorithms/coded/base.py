@@ -1,4 +1,4 @@
-"""What methods on redundant data have in common: rounds that do not wait for those who are late."""
+"""The base of coded methods: redundant data, and rounds that do not wait for late workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from commexp.algorithms.base import AlgorithmContext, Redundancy
 from commexp.algorithms.gradient.base import GradientMethod
 from commexp.compressors import Compressor, Message
-from commexp.state import has_workers, under_prefix, with_prefix
+from commexp.state import has_workers
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -22,22 +22,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class CodedMethod(GradientMethod):
-    """The data are M subsets, F = (1/M) sum_k f_k, and worker n holds some of them. Every round:
+    """The data consist of M subsets, F = (1/M) sum_k f_k; worker n holds some of them. Every round:
 
         l_n = sum_k A[n, k] grad f_k(x)             one batch of each subset that worker n holds
-        g   = sum_{n answers} a_n C(l_n)            no step where the weights a_n cannot be had
+        g   = sum_{n answers} a_n C(l_n)            no step if the answers do not determine the weights a_n
         x   <- x - lr_t u                           u: the optimiser's direction on g
 
-    A round that nobody answers is one without a step: x and all that the optimiser keeps stay as they are, AdamW's
-    count of updates, too; lr_t goes on by rounds. A and a: see the methods. C: the compressor. A worker whose message
-    did not count keeps its residual of before.
-    ``first``, ``deadline``: when a round is closed: after so many answers, or so many seconds; with neither, when all
-    workers have answered whom the straggler model does not make late. Who that is, the virtual clock says; among real
-    processes that reach a server, ``first`` and ``deadline`` go by what really comes, unless comm.deterministic is set.
-    All workers get the new x. Diagnostic: ``answers``, how many messages have counted so far. The other fields: see
+    The concrete method defines A and a; C is the compressor. A round without a step leaves x and the optimiser's state
+    as they are (AdamW's number of updates included); the learning rate schedule advances with every round. A worker
+    whose message did not count keeps its previous residual.
+
+    A round closes after ``first`` answers or ``deadline`` seconds; with neither, when all workers that the straggler
+    model does not make late have answered. The virtual clock decides who answers in time. With real processes and a
+    server, ``first`` and ``deadline`` apply to the actual arrivals, unless comm.deterministic is set. All workers
+    receive the new x. Diagnostic: ``answers``, how many messages have counted so far. For the other fields see
     GradientMethod. Raises ValueError for a value out of range.
     """
 
+    state = "x answers updates optimizer=update compressor=context.compressor"
     coded = True
     first: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
     deadline: Optional[float] = None  # noqa: UP045
@@ -51,12 +53,12 @@ class CodedMethod(GradientMethod):
 
     @abstractmethod
     def coefficients(self, redundancy: Redundancy) -> np.ndarray:
-        """A, [N, M], zero where a worker does not hold a subset. Raises ValueError where the allocation does not
-        serve."""
+        """A, [N, M], zero where a worker does not hold a subset. Raises ValueError if the method cannot use the
+        allocation."""
 
     @abstractmethod
     def weights(self, answered: np.ndarray) -> np.ndarray | None:
-        """a [N], zero for those who have not answered (bool [N]); None where this round must go without a step."""
+        """a [N], zero for workers that have not ``answered`` (bool [N]); None if the round must skip its step."""
 
     def closing_rule(self, assignment: Assignment) -> tuple[int | None, float | None]:
         return self.first, self.deadline
@@ -74,7 +76,7 @@ class CodedMethod(GradientMethod):
         self.matrix = torch.from_numpy(rows).to(self.x)
 
     def refuse(self, codec: Compressor) -> None:
-        """Raises ValueError for a codec that needs everyone in each of its phases."""
+        """Raises ValueError for a codec with several phases, in each of which all workers must take part."""
         if codec.phases > 1:
             raise ValueError(
                 f"compress: {codec.name} takes a sum over all workers before it sends; give compress=onebit, topk, ..."
@@ -86,13 +88,13 @@ class CodedMethod(GradientMethod):
         if not self.context.comm.deterministic:
             return self.matrix @ gradients
         rows = torch.zeros(len(self.matrix), len(self.x)).to(self.x)
-        for row, weights in zip(rows, self.matrix, strict=True):  # those that it holds, whatever others are here
+        for row, weights in zip(rows, self.matrix, strict=True):  # its own subsets, in the same order for every P
             for k in weights.nonzero()[:, 0].tolist():
                 row += weights[k] * gradients[k]
         return rows
 
     def message(self, t: int) -> Message:
-        """What the workers here would send in round t."""
+        """The messages of the local workers in round t."""
         codec, watch = self.context.compressor, self.context.comm.watch
         watch.to("compute")
         combined = self.combined(t)
@@ -127,24 +129,14 @@ class CodedMethod(GradientMethod):
     def diagnostics(self) -> dict[str, float]:
         return {"answers": self.answers}
 
-    def state_dict(self) -> dict[str, Tensor]:
-        parts = {"optimizer": self.update.state_dict(), "compressor": self.context.compressor.state_dict()}
-        kept = {"x": self.x, "answers": torch.tensor(self.answers), "updates": torch.tensor(self.updates)}
-        return {**kept, **{k: v for part, state in parts.items() for k, v in with_prefix(part, state).items()}}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.x, self.answers, self.updates = state["x"], int(state["answers"]), int(state["updates"])
-        self.update.load_state_dict(under_prefix("optimizer", state))
-        self.context.compressor.load_state_dict(under_prefix("compressor", state))
-
 
 def _rows(codec: Compressor) -> dict[str, Tensor]:
-    """A copy of what the codec keeps for each worker."""
+    """A copy of the codec's state per worker."""
     return {name: rows.clone() for name, rows in codec.state_dict().items() if has_workers(name)}
 
 
 def _restore(codec: Compressor, before: Mapping[str, Tensor], lost: Tensor) -> None:
-    """Takes the rows of the workers ``lost`` (bool [W]) back to what they were ``before``, zero at first."""
+    """Resets the state of the workers ``lost`` (bool [W]) to ``before``; a missing entry there means zero."""
     state = codec.state_dict()
     for name, rows in state.items():
         if has_workers(name):

@@ -1,4 +1,4 @@
-"""Exact gradient coding: the full gradient from whichever workers answer first."""
+"""Exact gradient coding: the full gradient from the workers that answer first."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class ExactCoding(CodedMethod):
-    """Every subset lies with d workers, and B is the allocation's code. Every round:
+    """d workers hold every subset; B is the allocation's code. Every round:
 
         l_n = sum_{k held by n} B[n, k] grad f_k(x)
         g   = (1/M) sum_{n answers} a_n C(l_n)                    a B = (1, ..., 1), so g = grad F for C = identity
 
-    A round is closed after the ``first`` N - d + 1 answers, which suffice whoever they are (null: so many); late
-    workers are waited for where fewer are on time. With fewer, or a ``deadline``, a round in which no such a can be
-    had passes without a step. Goes with allocation=fractional or cyclic. The other fields: see CodedMethod.
-    Source: Tandon, Lei, Dimakis and Karampatziakis, arXiv 1612.03301, algorithms 1 and 2.
+    A round closes after ``first`` answers; null means N - d + 1, which suffice whichever workers they come from. If
+    fewer workers are on time, the round waits for late ones. With a smaller ``first``, or a ``deadline``, a round whose
+    answers do not determine such an a skips its step. It needs allocation=fractional or cyclic. For the other fields
+    see CodedMethod. Source: Tandon, Lei, Dimakis and Karampatziakis, arXiv 1612.03301, algorithms 1 and 2.
     """
 
     def coefficients(self, redundancy: Redundancy) -> np.ndarray:

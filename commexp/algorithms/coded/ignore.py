@@ -1,4 +1,4 @@
-"""Plain SGD that goes on without those who are late."""
+"""Plain SGD that ignores late workers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from commexp.algorithms.coded.base import CodedMethod
 
 @dataclass
 class IgnoreStragglers(CodedMethod):
-    """Worker n alone holds its M/N subsets. Every round, of those A workers that answer:
+    """Every worker n holds M/N subsets that no other worker holds. Every round, with A the number of workers that
+    answer:
 
         l_n = (N/M) sum_{k held by n} grad f_k(x)
-        g   = (1/A) sum_{n answers} C(l_n)                        no step where nobody answers
+        g   = (1/A) sum_{n answers} C(l_n)                        no step without answers
 
-    No redundancy, so the data of those who are always late are never seen. The fields: see CodedMethod.
+    There is no redundancy: the data of a worker that is always late are never used. For the fields see CodedMethod.
     """
 
     def coefficients(self, redundancy: Redundancy) -> np.ndarray:
         held = redundancy.assignment
         if held.copies.max() > 1:
-            raise ValueError("allocation: algo=ignore has no use for copies; give allocation=single")
+            raise ValueError("allocation: algo=ignore cannot use copies of a subset; give allocation=single")
         return held.held * (held.workers / held.subsets)
 
     def weights(self, answered: np.ndarray) -> np.ndarray | None:

@@ -1,1 +1,1 @@
-"""Methods in which each worker has a model of its own and exchanges it with neighbours."""
+"""Decentralised methods: each worker has its own model and exchanges it with its neighbours on a graph."""

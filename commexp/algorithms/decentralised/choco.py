@@ -14,8 +14,8 @@ class Choco(DPSGD):
 
         x_n <- mixed(x_n - lr_t u_n)        u_n: the optimiser's direction on the gradient at x_n
 
-    where mixing goes by compressed differences, with step ``gamma``: see CompressedGossip. Without compression it is
-    gossip SGD that mixes after the step. Source: Koloskova, Stich and Jaggi, arXiv 1902.00340, algorithm 2.
+    where mixed() is CompressedGossip with step ``gamma``. Without compression it is gossip SGD that mixes after the
+    step. Source: Koloskova, Stich and Jaggi, arXiv 1902.00340, algorithm 2.
     Raises ValueError if gamma is not in (0, 1].
     """
 

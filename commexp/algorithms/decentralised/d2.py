@@ -1,4 +1,4 @@
-"""D2, or exact diffusion: gossip SGD without the bias of unlike data."""
+"""D2, or exact diffusion: gossip SGD without the bias that heterogeneous data cause."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class D2(DecentralisedMethod):
     """Every round, on every worker n, with g_n the gradient of its batch at x_n:
 
         psi_n  <- x_n - lr_t g_n
-        x_n    <- W (psi_n + x_n - psi_n of the round before)          in the first round W psi_n
+        x_n    <- W (psi_n + x_n - psi_n of the previous round)        in the first round W psi_n
 
-    ``topology.lazy=true``, (I + W)/2 in the place of W, makes it exact diffusion.
+    With ``topology.lazy=true``, (I + W)/2 instead of W, it is exact diffusion.
     Source: Tang et al., D2, arXiv 1803.07068, algorithm 1; Yuan et al., Exact Diffusion, arXiv 1702.05122.
     Raises ValueError if lr is not positive; at set-up if W is not symmetric, or W^K has an eigenvalue of -1/3 or less,
-    where a mode stays or grows.
+    for which the iteration does not converge.
     """
 
     lr: float = 0.1
     schedule: Schedule = field(default_factory=Schedule)
     compressible = False
     compressible_alternative = "choco"
-    rows = ("x", "psi")
+    worker_state = "psi"
 
     def __post_init__(self) -> None:
         check_lr(self.lr)
@@ -45,7 +45,7 @@ class D2(DecentralisedMethod):
                 "algo=d2: needs plain gossip with symmetric weights that stay the same; give another topology, or "
                 "algo=dsgt"
             )
-        least = mixer.mixings[0].smallest_eigenvalue ** mixer.rounds  # the least of W^K, where it is negative
+        least = mixer.mixings[0].smallest_eigenvalue ** mixer.rounds  # the smallest of W^K, if negative
         if least <= -1 / 3 + ROUNDING:
             raise ValueError(
                 f"algo=d2: its mixing has an eigenvalue of {least:.3f}, and at -1/3 or less it need not converge; give "

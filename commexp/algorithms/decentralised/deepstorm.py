@@ -1,4 +1,4 @@
-"""DEEPSTORM: proximal gradient tracking with recursive momentum, a single loop."""
+"""DEEPSTORM: proximal gradient tracking with recursive momentum, in a single loop."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from commexp.algorithms.decentralised.tracking import GradientTracking
 class DeepStorm(GradientTracking):
     """Version 1, with the same b = ``batch_size`` samples xi at both points:
 
-        v_n <- grad f_n(x_n; xi) + (1 - beta) (v_n - grad f_n(x_n of the round before; xi))
+        v_n <- grad f_n(x_n; xi) + (1 - beta) (v_n - grad f_n(x_n of the previous round; xi))
 
-    in the first round the gradient of ``initial_batch`` fresh samples. ``beta`` = 1 is ProxGT-SA, 0 SARAH without a
-    restart. No large batches. All else, and the fields: see GradientTracking.
+    In the first round v_n is the gradient of ``initial_batch`` fresh samples. ``beta`` = 1 gives ProxGT-SA, 0 SARAH
+    without restarts. There are no large batches. For the rest see GradientTracking.
     Source: Mancino-Ball, Miao, Xu and Chen, arXiv 2211.11954, algorithm 1 (v1).
     Raises ValueError if beta is not in [0, 1] or initial_batch below 1.
     """
 
     beta: float = 0.01
     initial_batch: int = 512
-    rows = ("x", "y", "v", "before")
+    worker_state = "before"
 
     def __post_init__(self) -> None:
         super().__post_init__()

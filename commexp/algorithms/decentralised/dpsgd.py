@@ -1,8 +1,7 @@
-"""D-PSGD: SGD with gossip in the place of the average."""
+"""D-PSGD: SGD with gossip instead of an all-reduce."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,7 +9,6 @@ from torch import Tensor
 from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.decentralised.base import DecentralisedMethod
 from commexp.algorithms.gradient.base import GradientMethod
-from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
@@ -19,10 +17,11 @@ class DPSGD(DecentralisedMethod, GradientMethod):
 
         x_n <- W^K x_n - lr_t u_n           u_n: the optimiser's direction on the gradient at x_n before the mixing
 
-    W: the topology's weights. The fields: see GradientMethod; each worker has an optimiser of its own.
+    W: the topology's weights. Each worker has its own optimiser. For the fields see GradientMethod.
     Source: Lian et al., arXiv 1705.09056, algorithm 1.
     """
 
+    worker_state = "optimizer=update"
     compressible = False
     compressible_alternative = "choco"
 
@@ -41,10 +40,3 @@ class DPSGD(DecentralisedMethod, GradientMethod):
     def round(self, t: int) -> None:
         moved = self.moved(t)
         self.x = self.mixed("x", self.x) + (moved - self.x)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), **with_prefix("workers.optimizer", self.update.state_dict())}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self.update.load_state_dict(under_prefix("workers.optimizer", state))

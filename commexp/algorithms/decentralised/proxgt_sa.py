@@ -11,7 +11,7 @@ from commexp.algorithms.decentralised.tracking import GradientTracking
 
 @dataclass
 class ProxGTSA(GradientTracking):
-    """v_n is the mean of b = ``batch_size`` fresh stochastic gradients at x_n. All else: see GradientTracking.
+    """v_n is the mean of b = ``batch_size`` fresh stochastic gradients at x_n. For the rest see GradientTracking.
     Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 2."""
 
     def estimate(self, t: int) -> Tensor:

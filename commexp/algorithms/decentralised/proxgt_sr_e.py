@@ -1,4 +1,4 @@
-"""ProxGT-SR-E: proximal gradient tracking with recursive gradients, on finite data."""
+"""ProxGT-SR-E: proximal gradient tracking with recursive and full gradients."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from commexp.algorithms.decentralised.recursive_tracking import RecursiveTrackin
 
 @dataclass
 class ProxGTSRE(RecursiveTracking):
-    """The large batch of every ``q`` rounds is all of a worker's m samples; q = null: sqrt(N m), the paper's, for
-    which b = max(1, sqrt(m / N)) samples between are enough. All else: see RecursiveTracking.
-    Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 4. Raises ValueError if q is below 1.
+    """The large batch in every ``q``-th round holds all m samples of a worker. q = null gives the paper's sqrt(N m),
+    for which batches of b = max(1, sqrt(m / N)) samples suffice in between. For the rest see RecursiveTracking. Source:
+    Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 4. Raises ValueError if q is below 1.
     """
 
     q: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)

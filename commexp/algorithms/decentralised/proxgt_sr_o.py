@@ -1,4 +1,4 @@
-"""ProxGT-SR-O: proximal gradient tracking with recursive gradients, online."""
+"""ProxGT-SR-O: proximal gradient tracking with recursive gradients and fresh large batches."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from commexp.algorithms.decentralised.recursive_tracking import RecursiveTrackin
 
 @dataclass
 class ProxGTSRO(RecursiveTracking):
-    """The large batch of every ``q`` rounds is ``large_batch`` = B fresh samples. All else: see RecursiveTracking.
-    Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 3. Raises ValueError if q or large_batch is below 1.
+    """The large batch in every ``q``-th round holds ``large_batch`` = B fresh samples. For the rest see
+    RecursiveTracking. Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 3. Raises ValueError if q or
+    large_batch is below 1.
     """
 
     q: int = 32

@@ -14,15 +14,15 @@ from commexp.algorithms.decentralised.tracking import GradientTracking
 
 @dataclass
 class RecursiveTracking(GradientTracking):
-    """Every ``q`` rounds, the first included, v_n is a large batch's gradient; between, with b = ``batch_size``
-    samples xi that are the same at both points,
+    """In every ``q``-th round, beginning with the first, v_n is the gradient of a large batch. In between it is updated
+    with b = ``batch_size`` samples xi, the same at both points:
 
-        v_n <- v_n + mean_b [ grad f_n(x_n; xi) - grad f_n(x_n of the round before; xi) ]
+        v_n <- v_n + mean_b [ grad f_n(x_n; xi) - grad f_n(x_n of the previous round; xi) ]
 
     Raises ValueError if q is less than 1.
     """
 
-    rows = ("x", "y", "v", "before")
+    worker_state = "before"
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
@@ -35,11 +35,11 @@ class RecursiveTracking(GradientTracking):
 
     @abstractmethod
     def large(self, t: int) -> Tensor:
-        """The gradients of large batches at x, [W, J]."""
+        """The gradients of the large batches at x, [W, J]."""
 
     @abstractmethod
     def large_size(self) -> float:
-        """Samples of a worker in them."""
+        """How many samples of a worker a large batch holds."""
 
     def estimate(self, t: int) -> Tensor:
         if t % self.period == 0:

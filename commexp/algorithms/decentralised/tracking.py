@@ -1,10 +1,9 @@
-"""Gradient tracking: every worker follows the mean gradient of all."""
+"""Gradient tracking: every worker tracks the mean gradient of all workers."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,14 +17,14 @@ from commexp.algorithms.gradient.schedule import Schedule
 class GradientTracking(DecentralisedMethod):
     """Every round t, on every worker n, for  min (1/N) sum_n f_n(x) + h(x),  with y_n = v_n = 0 before the first:
 
-        v_n    the estimate of grad f_n(x_n) that makes the method
-        y_n <- W^K (y_n + v_n - v_n of the round before)              mean_n y_n = mean_n v_n in every round
+        v_n    an estimate of grad f_n(x_n), which the concrete method defines
+        y_n <- W^K (y_n + v_n - v_n of the previous round)            mean_n y_n = mean_n v_n in every round
         z_n <- prox_{lr h}(x_n - lr y_n)
         x_n <- W^K z_n
 
-    ``lr``: the step alpha, times the schedule's factor. ``gamma``: the step of compressed gossip, where a compressor is
-    given: then y and z travel as in CompressedGossip, as BEER does (arXiv 2201.13320).
-    With ``debug=true`` the equality of the means is asserted in every round.
+    ``lr``: the step size alpha, multiplied by the schedule's factor. ``gamma``: the step of compressed gossip; with a
+    compressor, y and z are mixed by CompressedGossip, as in BEER (arXiv 2201.13320). ``debug=true`` asserts in every
+    round that the two means are equal.
     Source: Xin, Das, Khan and Kar, arXiv 2110.01594, algorithm 1.
     Raises ValueError if lr is not positive or gamma not in (0, 1].
     """
@@ -34,7 +33,7 @@ class GradientTracking(DecentralisedMethod):
     gamma: float = 0.1
     schedule: Schedule = field(default_factory=Schedule)
     proximal = True
-    rows: ClassVar[tuple[str, ...]] = ("x", "y", "v")
+    worker_state = "y v"
     mixed_rows = ("x", "y")
 
     def __post_init__(self) -> None:
@@ -48,10 +47,10 @@ class GradientTracking(DecentralisedMethod):
 
     @abstractmethod
     def estimate(self, t: int) -> Tensor:
-        """v_t at x, [W, J], in memory of its own."""
+        """v_t at x, [W, J], as a new tensor."""
 
     def tracked(self, change: Tensor) -> Tensor:
-        """The next y, from v_t - v_{t-1}."""
+        """The next y, given ``change`` = v_t - v_{t-1}."""
         return self.mixed("y", self.y + change)
 
     def round(self, t: int) -> None:
@@ -63,13 +62,15 @@ class GradientTracking(DecentralisedMethod):
         self.x = self.mixed("x", self.context.problem.prox.prox(self.x - lr * self.y, lr))
 
     def at(self, x: Tensor, batch: object) -> Tensor:
-        """The gradients of f_n at x_n on a batch, kept."""
+        """The gradients of f_n at x_n on a batch, [W, J], as a new tensor."""
         return self.context.problem.loss_and_grad(x, batch)[1].clone()
 
     def check_means(self, t: int) -> None:
-        """Raises AssertionError where mean y and mean v differ by more than rounding can explain."""
-        apart = float(self.context.comm.watched_mean(self.y - self.v).abs().max())
+        """Raises AssertionError if mean y and mean v differ by more than rounding errors."""
+        difference = float(self.context.comm.watched_mean(self.y - self.v).abs().max())
         size = float(self.context.comm.watched(self.v.abs().amax(1)).max())
         allowed = 1e-10 if self.x.dtype == torch.float64 else 1e-3
-        if not apart <= allowed * max(1.0, size):
-            raise AssertionError(f"round {t + 1}: mean y and mean v are {apart:.3g} apart, of entries up to {size:.3g}")
+        if not difference <= allowed * max(1.0, size):
+            raise AssertionError(
+                f"round {t + 1}: mean y and mean v differ by {difference:.3g}, of entries up to {size:.3g}"
+            )

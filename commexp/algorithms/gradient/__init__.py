@@ -1,1 +1,1 @@
-"""Methods that exchange a gradient in every step."""
+"""Methods that exchange a gradient in every step, and the base of all methods that take gradient steps."""

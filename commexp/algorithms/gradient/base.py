@@ -1,4 +1,4 @@
-"""What every method that takes gradient steps has: optimiser, learning rate, sharpness-aware gradients."""
+"""The base of methods that take gradient steps: optimiser, learning rate, sharpness-aware gradients."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class GradientMethod(Algorithm):
-    """``optimizer``: sgd or adamw, see Optimizer. lr at local step s of S: ``lr`` times the schedule's factor.
+    """``optimizer``: sgd or adamw, see Optimizer. The learning rate at local step s is ``lr`` times the schedule's
+    factor.
 
-    ``sam``: rho of sharpness-aware minimisation, 0 for none: the gradient of worker n is taken at
-    x_n + rho g_n / ||g_n||, g_n its gradient at x_n on the same batch; twice the computing, no more bytes.
-    Source: Foret et al., arXiv 2010.01412, equation 2, with every worker's own ascent (m-sharpness, section 4.1).
-    Raises ValueError for a hyper-parameter out of range.
+    ``sam``: rho of sharpness-aware minimisation, 0 for none. Worker n computes its gradient at
+    x_n + rho g_n / ||g_n||, where g_n is its gradient at x_n on the same batch: twice the computation, no more bytes.
+    Source: Foret et al., arXiv 2010.01412, equation 2, with an ascent step per worker (m-sharpness, section 4.1).
+    Raises ValueError for a hyper-parameter that is out of range.
     """
 
-    lr: float = 0.1
+    lr: float
     momentum: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False
@@ -74,5 +75,5 @@ class GradientMethod(Algorithm):
 
 
 def row_norms(x: Tensor) -> Tensor:
-    """[W, J] -> Euclidean norms [W]; row by row, so that a worker's has the same bits wherever it lives."""
+    """[W, J] -> Euclidean norms [W]. Computed row by row, so that the bits do not depend on W."""
     return torch.stack([torch.linalg.vector_norm(row) for row in x])

@@ -1,26 +1,28 @@
-"""What turns a gradient into an update: torch's own optimisers, on stacked vectors."""
+"""torch's optimisers on stacked vectors."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
+from commexp.state import Stateful
+
 KINDS = ("sgd", "adamw")
 
 
-class Optimizer:
+class Optimizer(Stateful):
     """SGD with momentum or AdamW acting in place on x, [J] or [W, J].
 
         sgd     u <- momentum u + g + weight_decay x;   x <- x - lr u     (nesterov: x <- x - lr (g' + momentum u))
         adamw   x <- (1 - lr weight_decay) x - lr mhat / (sqrt(vhat) + 1e-8)
 
-    The functional forms of torch.optim are used: the classes would import torch's compiler, more than a second of
-    every start. ``buffers``: what is kept from step to step, each of the shape of x; none before the first step.
+    It calls the functional forms of torch.optim, because the classes import torch's compiler, which takes more than a
+    second. ``buffers``: the optimiser's state by name, each of the shape of x; empty before the first step.
     """
+
+    state = "**buffers"
 
     def __init__(
         self, kind: str, momentum: float, weight_decay: float, nesterov: bool, betas: tuple[float, float]
@@ -31,7 +33,8 @@ class Optimizer:
         self.buffers: dict[str, Tensor] = {}
 
     def step(self, x: Tensor, gradient: Tensor, lr: float, step: int) -> None:
-        """Update number ``step`` = 0, 1, ... with learning rate ``lr``; AdamW corrects its means by that number."""
+        """Update number ``step`` = 0, 1, ... with learning rate ``lr``; AdamW uses the number for its bias
+        correction."""
         if self.kind == "sgd":
             self._sgd(x, gradient, lr)
         else:
@@ -63,7 +66,7 @@ class Optimizer:
             [self.buffers["mean"]],
             [self.buffers["square"]],
             [],
-            [torch.tensor(float(step))],  # it counts itself on
+            [torch.tensor(float(step))],  # adamw increments it
             foreach=False,
             amsgrad=False,
             beta1=self.betas[0],
@@ -73,9 +76,3 @@ class Optimizer:
             eps=1e-8,
             maximize=False,
         )
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return dict(self.buffers)
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.buffers = dict(state)

@@ -10,14 +10,14 @@ KINDS = ("constant", "step", "cosine")
 
 @dataclass
 class Schedule:
-    """Factor of the learning rate at round t of T; ``warmup`` rounds rise linearly before it.
+    """Factor of the learning rate at local step t of T, after a linear warm-up of ``warmup`` steps.
 
         warm-up     (t + 1) / warmup                                 for t < warmup
         constant    1
         step        gamma^(number of milestones m with t >= m T)
         cosine      (1 + cos(pi (t - warmup) / (T - warmup))) / 2
 
-    ``kind``: constant, step or cosine. ``milestones``: fractions of T. Raises ValueError for values out of range.
+    ``kind``: constant, step or cosine. ``milestones``: fractions of T. Raises ValueError for a value out of range.
     """
 
     kind: str = "constant"
@@ -29,7 +29,7 @@ class Schedule:
         if self.kind not in KINDS:
             raise ValueError(f"schedule.kind={self.kind}: unknown; give one of {', '.join(KINDS)}")
         if self.warmup < 0:
-            raise ValueError(f"schedule.warmup={self.warmup}: must not be negative; give a number of rounds")
+            raise ValueError(f"schedule.warmup={self.warmup}: must not be negative; give a number of local steps")
         if not all(0 < m < 1 for m in self.milestones):
             raise ValueError(f"schedule.milestones={self.milestones}: out of range; give shares of the run in (0, 1)")
         if not 0 < self.gamma <= 1:

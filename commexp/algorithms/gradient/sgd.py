@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.gradient.base import GradientMethod
-from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
@@ -21,11 +19,12 @@ class SGD(GradientMethod):
         u   <- momentum u + g + weight_decay x
         x   <- x - lr_t u                           (nesterov: x <- x - lr_t (g + weight_decay x + momentum u))
 
-    or AdamW's step on g. All workers hold the same x, so it is kept once, [J], and seen as [W, J] without copies. With
-    C = identity this is dense data-parallel SGD; with Top-k and error feedback, sparsified SGD with memory
-    (arXiv 1809.07599); with RegTop-k, arXiv 2501.05633, algorithm 1. The fields: see GradientMethod.
+    or AdamW's step on g. All workers have the same x, so a process stores it once, [J], and expands it to [W, J]
+    without a copy. With C = identity this is dense data-parallel SGD; with Top-k and error feedback, sparsified SGD
+    with memory (arXiv 1809.07599); with RegTop-k, arXiv 2501.05633, algorithm 1. For the fields see GradientMethod.
     """
 
+    state = "x optimizer=update compressor=context.compressor"
     overlaps_gradient = True
 
     def setup(self, context: AlgorithmContext) -> None:
@@ -37,18 +36,9 @@ class SGD(GradientMethod):
 
     def round(self, t: int) -> None:
         comm = self.context.comm
-        exchange = comm.begin(self.context.compressor, self.weights, len(self.x))
-        _, gradient = self.gradient(self.x.expand(len(comm.worker_ids), -1), t, exchange.ready)
-        self.update.step(self.x, exchange.finish(gradient), self.rate(t), t)
+        summed = comm.begin(self.context.compressor, self.weights, len(self.x))
+        _, gradient = self.gradient(self.x.expand(len(comm.worker_ids), -1), t, summed.ready)
+        self.update.step(self.x, summed.finish(gradient), self.rate(t), t)
 
     def model(self) -> Tensor:
         return self.x
-
-    def state_dict(self) -> dict[str, Tensor]:
-        kept = {"optimizer": self.update.state_dict(), "compressor": self.context.compressor.state_dict()}
-        return {"x": self.x, **{k: v for part, state in kept.items() for k, v in with_prefix(part, state).items()}}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.x = state["x"]
-        self.update.load_state_dict(under_prefix("optimizer", state))
-        self.context.compressor.load_state_dict(under_prefix("compressor", state))

@@ -1,9 +1,8 @@
-"""What all methods with several local steps between exchanges have in common."""
+"""The base of methods that take several local steps between exchanges."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -12,28 +11,28 @@ from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.gradient.base import GradientMethod, row_norms
-from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
 class LocalMethod(GradientMethod):
-    """Every round, on every worker n = 1..N: ``tau`` local steps of its own optimiser from x_n, then one exchange.
+    """Every round, every worker n = 1..N takes ``tau`` local steps of its own optimiser from x_n; then one exchange.
 
-    The average x_A of the workers is followed by what they send: with s_n the place of worker n after the last
-    exchange's pull, whose average is known to all, s_A,
+    Let s_n be the position of worker n after the pull of the last exchange, before any push, and s_A the average of the
+    s_n, which all workers know. The workers send C(x_n - s_n), where C is the compressor with its error feedback:
 
         x_A = s_A + (1/N) sum_n C(x_n - s_n)
 
-    C is the compressor, with its error feedback. Without compression this is the average of the x_n. With it, x_A
-    and the true average a differ by e with e <- (1 - pull) e + (what C left out of this round's average), so that
-    nothing adds up as long as workers are pulled to x_A. Optimiser states stay with their workers.
+    Without compression x_A is the average of the x_n. With compression x_A differs from that average by e, where
+    e <- (1 - pull) e + (what C left out of this round's average): the error does not accumulate as long as the workers
+    are pulled towards x_A. Optimiser states are not exchanged.
 
-    In every row of metrics.csv x_A is the average of the last exchange, taken before workers are pulled or pushed. It
-    is the model that is evaluated, unless the method names another. Diagnostics, both from this x_A: ``consensus``
-    sum_n ||x_n - x_A||^2 with the x_n before the exchange; ``valley_width`` mean_n ||x_n - x_A|| with those after it.
-    Before the first round both are 0.
+    x_A, the average at the last exchange, before workers are pulled or pushed, is the model that is evaluated, unless
+    the method names another one. Diagnostics relative to this x_A: ``consensus``, sum_n ||x_n - x_A||^2 for the x_n
+    before the exchange; ``valley_width``, mean_n ||x_n - x_A|| for the x_n after it. Both are 0 before the first round.
     """
 
+    state = "average pulled_average compressor=context.compressor"
+    worker_state = "x pulled optimizer=update"
     tau: int = 4
 
     def __post_init__(self) -> None:
@@ -67,16 +66,16 @@ class LocalMethod(GradientMethod):
 
     @abstractmethod
     def exchange(self, t: int) -> None:
-        """Moves the workers after the local steps of round t: makes a new x."""
+        """Exchanges and moves the workers after the local steps of round t: sets a new x."""
 
     def averaged(self) -> Tensor:
-        """x_A, [J], by one exchange of what the workers have moved."""
+        """x_A, [J], by one exchange of the differences x_n - s_n."""
         comm = self.context.comm
         moved = comm.begin(self.context.compressor, self.weights, self.x.shape[1]).finish(self.x - self.pulled)
         return self.pulled_average + moved
 
     def go_on_from(self, x: Tensor) -> None:
-        """Every worker goes on from x, [J]."""
+        """Sets every worker to x, [J]."""
         self.pulled_average = x
         self.pulled = x.expand(len(self.x), -1)
         self.x = self.pulled.clone()
@@ -96,19 +95,3 @@ class LocalMethod(GradientMethod):
         radii = [row_norms(x - centre).double() for x in (before, self.x)]
         before, after = self.context.comm.watched(torch.stack(radii, dim=1)).unbind(1)
         return {"consensus": float(before.square().sum()), "valley_width": float(after.mean())}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        rows = {"x": self.x, "pulled": self.pulled.clone()}  # a file holds no two tensors in the same memory
-        return {
-            "average": self.average,
-            "pulled_average": self.pulled_average.clone(),
-            **with_prefix("workers", rows),
-            **with_prefix("workers.optimizer", self.update.state_dict()),
-            **with_prefix("compressor", self.context.compressor.state_dict()),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.x, self.pulled = state["workers.x"], state["workers.pulled"]
-        self.average, self.pulled_average = state["average"], state["pulled_average"]
-        self.update.load_state_dict(under_prefix("workers.optimizer", state))
-        self.context.compressor.load_state_dict(under_prefix("compressor", state))

@@ -1,8 +1,7 @@
-"""DiLoCo: an outer optimiser on what the workers have moved."""
+"""DiLoCo: an outer optimiser on the average change of the workers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,7 +9,6 @@ from torch import Tensor
 from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.gradient.optimizer import Optimizer
 from commexp.algorithms.local.base import LocalMethod
-from commexp.state import under_prefix, with_prefix
 
 
 @dataclass
@@ -19,23 +17,25 @@ class DiLoCo(LocalMethod):
 
         d <- x - x_A                                              the outer gradient
         u <- outer_momentum u + d
-        x <- x - outer_lr (d + outer_momentum u)                  Nesterov; every worker goes on from there
+        x <- x - outer_lr (d + outer_momentum u)                  Nesterov; every worker continues from x
 
-    x is the model that is evaluated; the diagnostics are taken from x_A. With ``outer_lr=1`` and
+    The model that is evaluated is x; the diagnostics are relative to x_A. With ``outer_lr=1`` and
     ``outer_momentum=0`` it is local SGD.
 
     Source: Douillard et al., arXiv 2311.08105, algorithm 1.
     """
 
+    state = "outer"
+    optimizer: str = "adamw"
     outer_lr: float = 0.7
     outer_momentum: float = 0.9
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.outer_lr > 0:
-            raise ValueError(f"outer_lr={self.outer_lr}: must be positive; 0.7 is published")
+            raise ValueError(f"outer_lr={self.outer_lr}: must be positive; the paper uses 0.7")
         if not 0 <= self.outer_momentum < 1:
-            raise ValueError(f"outer_momentum={self.outer_momentum}: must lie in [0, 1); 0.9 is published")
+            raise ValueError(f"outer_momentum={self.outer_momentum}: must lie in [0, 1); the paper uses 0.9")
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
@@ -48,10 +48,3 @@ class DiLoCo(LocalMethod):
 
     def model(self) -> Tensor:
         return self.pulled_average
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), **with_prefix("outer", self.outer.state_dict())}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self.outer.load_state_dict(under_prefix("outer", state))

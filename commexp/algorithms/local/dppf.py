@@ -10,12 +10,12 @@ from commexp.algorithms.local.soft_consensus import SoftConsensus
 
 @dataclass
 class DPPF(SoftConsensus):
-    """Soft consensus with x_C = x_A; one exchange serves both:
+    """Soft consensus with x_C = x_A, so one exchange gives both:
 
         x_n <- x_n + (x_A - x_n) (alpha - lambda_t / ||x_n - x_A||)
 
-    ``pull``: alpha in (0, 2). ``push``: lambda; the workers keep a distance of lambda / alpha from x_A, the valley's
-    width. x_A is the model. With alpha = 1 and lambda = 0 it is local SGD.
+    ``pull``: alpha in (0, 2). ``push``: lambda. The distance of the workers from x_A, the valley width, tends to
+    lambda / alpha. x_A is the model. With alpha = 1 and lambda = 0 it is local SGD.
 
     Source: Dimlioglu and Choromanska, arXiv 2507.20424, algorithm 1.
     """
@@ -38,5 +38,5 @@ class DPPF(SoftConsensus):
         self.limit = self.push_at(t) / self.pull
 
     def diagnostics(self) -> dict[str, float]:
-        """With ``valley_limit``, lambda_t / alpha, where the valley width would settle."""
+        """Adds ``valley_limit``, lambda_t / alpha: the limit of the valley width."""
         return {**super().diagnostics(), "valley_limit": self.limit}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,16 +13,17 @@ from commexp.algorithms.local.soft_consensus import SoftConsensus
 
 @dataclass
 class EASGD(SoftConsensus):
-    """Soft consensus towards a centre variable c, known to all, that follows the average:
+    """Soft consensus towards a centre variable c, which all workers know and which follows the average:
 
         x_n <- x_n - (beta/N) (x_n - c) + lambda_t u_n
-        c   <- (1 - beta) c + beta x_A                      with the x_n and c from before
+        c   <- (1 - beta) c + beta x_A                      both from the old x_n and c
 
-    ``beta`` in (0, 1]; the pull alpha is beta/N. c is the model. Without a push (``push=0``) it is synchronous EASGD.
+    ``beta`` in (0, 1]; the pull alpha is beta/N. c is the model. With ``push=0`` it is synchronous EASGD.
 
     Source: Zhang, Choromanska and LeCun, arXiv 1412.6651, equations 5 and 6.
     """
 
+    state = "centre"
     beta: float = 0.9
 
     def __post_init__(self) -> None:
@@ -42,10 +42,3 @@ class EASGD(SoftConsensus):
 
     def model(self) -> Tensor:
         return self.centre
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), "centre": self.centre}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self.centre = state["centre"]

@@ -9,8 +9,8 @@ from commexp.algorithms.local.base import LocalMethod
 
 @dataclass
 class LocalSGD(LocalMethod):
-    """After every ``tau`` local steps x_n <- x_A on every worker. With tau = 1 and SGD without momentum that is
-    synchronous SGD. The compressed difference x_n - x_A of the last exchange is Qsparse-local-SGD's message.
+    """After every ``tau`` local steps, x_n <- x_A on every worker. With tau = 1 and SGD without momentum it is
+    synchronous SGD. With a compressor the workers send C(x_n - x_A), x_A from the last exchange: Qsparse-local-SGD.
 
     Source: Stich, arXiv 1805.09767, algorithm 1; Basu et al., arXiv 1906.02367 (compressed).
     """

@@ -1,4 +1,4 @@
-"""Leader SGD: pulled towards the best worker."""
+"""Leader SGD: the exchange pulls workers towards the best worker."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from commexp.algorithms.local.non_average import NonAverageConsensus
 
 @dataclass
 class LSGD(NonAverageConsensus):
-    """Soft consensus with x_C the x_n of the leader, the worker whose training loss is lowest: the mean over the
-    round's local batches (which loss is ours to choose). The losses go to everyone, then the leader's model does.
+    """Soft consensus with x_C = x_n of the leader, the worker with the lowest training loss, averaged over the round's
+    local batches (the paper leaves open which loss). The workers gather the losses; then the leader broadcasts its
+    model.
 
     Source: Teng et al., arXiv 1905.10395, algorithm 1, with one group of workers.
     """

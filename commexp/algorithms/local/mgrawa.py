@@ -1,8 +1,8 @@
-"""MGRAWA: workers in flat places weigh more."""
+"""MGRAWA: an average with larger weights for workers in flat regions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,17 +16,18 @@ from commexp.compressors import NoCompression
 
 @dataclass
 class MGRAWA(NonAverageConsensus):
-    """Soft consensus with x_C = sum_n w_n x_n, w_n proportional to 1 / h_n; h_n is the norm of the gradient at x_n on
-    one random batch that is the same for all workers, smoothed over rounds t = 1, 2, ...
+    """Soft consensus with x_C = sum_n w_n x_n, where w_n is proportional to 1 / h_n. h_n is the norm of the gradient at
+    x_n on one random batch, the same for all workers, smoothed over rounds t = 1, 2, ...
 
         m_n <- b m_n + (1 - b) ||grad f(x_n)||,     h_n = m_n / (1 - b^t)            b = ``smoothing``, 0.9^8
 
-    The norms go to everyone, then the weighted models are added up. One more gradient per round, of a batch as large
-    as a worker's, or of all samples where workers take all of theirs.
+    The workers gather the norms and then sum the weighted models. The method costs one more gradient per round, on a
+    batch as large as a worker's, or on all samples if workers use full batches.
 
     Source: Dimlioglu and Choromanska, arXiv 2403.04206 (GRAWA), model level.
     """
 
+    worker_state = "smoothed"
     smoothing: float = 0.43046721
 
     def __post_init__(self) -> None:
@@ -36,6 +37,7 @@ class MGRAWA(NonAverageConsensus):
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
+        self.dense = NoCompression()
         self.smoothed = self.x.new_zeros(len(self.x))  # m_n
 
     def centre(self, t: int) -> Tensor:
@@ -46,10 +48,10 @@ class MGRAWA(NonAverageConsensus):
         inverse = 1 / norms.clamp(min=torch.finfo(norms.dtype).tiny)
         shares = inverse / inverse.max()
         own = (shares / shares.sum())[list(comm.worker_ids)]
-        return comm.aggregate(NoCompression().encode(self.x), own)
+        return comm.aggregate(self.dense.encode(self.x), own)
 
     def common(self) -> float:
-        """The common batch over a worker's own."""
+        """The size of the common batch relative to a worker's batch."""
         return self.context.problem.common_samples() / self.context.problem.samples_per_step
 
     def batches_of(self, lengths: Sequence[int]) -> list[float]:
@@ -57,10 +59,3 @@ class MGRAWA(NonAverageConsensus):
 
     def gradients_of(self, lengths: Sequence[int]) -> list[float]:
         return [gradients + self.common() for gradients in super().gradients_of(lengths)]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), "workers.smoothed": self.smoothed}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self.smoothed = state["workers.smoothed"]

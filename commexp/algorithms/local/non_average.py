@@ -12,14 +12,14 @@ from commexp.algorithms.local.soft_consensus import SoftConsensus
 
 @dataclass
 class NonAverageConsensus(SoftConsensus):
-    """Soft consensus with an x_C of the concrete method's choice, pulled by ``pull``. The average x_A is exchanged
-    only where it is needed: every round if there is a push, and once at the end of the run, for the model. In between
-    evaluations look at the same average, that of the workers before they are pulled, without booking it. Whole models
-    are exchanged, so there is nothing to compress.
+    """Soft consensus with an x_C that the concrete method chooses; alpha is ``pull``. The workers exchange the average
+    x_A only if it is needed: in every round if there is a push, and once at the end of the run, for the model. For an
+    evaluation in between, the same average (of the workers before the pull) is computed without being counted in the
+    ledger. The workers exchange whole models, so the method takes no compressor.
     """
 
     compressible = False
-    known = True  # whether ``average`` is that of the last exchange
+    average_is_current = True  # whether ``average`` is that of the last exchange
     pull: float = 0.1
 
     def __post_init__(self) -> None:
@@ -28,8 +28,8 @@ class NonAverageConsensus(SoftConsensus):
             raise ValueError(f"pull={self.pull}: out of range; give a number in (0, 1] such as 0.1")
 
     def exchange(self, t: int) -> None:
-        self.known = bool(self.push) or t + 2 == len(self.ends)
-        if self.known:
+        self.average_is_current = bool(self.push) or t + 2 == len(self.ends)
+        if self.average_is_current:
             self.average = self.context.comm.mean(self.x)
         self.pull_and_push(t, self.centre(t), self.pull)
 
@@ -38,6 +38,6 @@ class NonAverageConsensus(SoftConsensus):
         """x_C, [J]."""
 
     def centre_of_workers(self) -> Tensor:
-        if not self.known and self.before_exchange is not None:
-            self.average, self.known = self.context.comm.watched_mean(self.before_exchange), True
+        if not self.average_is_current and self.before_exchange is not None:
+            self.average, self.average_is_current = self.context.comm.watched_mean(self.before_exchange), True
         return self.average

@@ -1,4 +1,4 @@
-"""Post-local SGD: synchronous first, local later."""
+"""Post-local SGD: synchronous SGD first, then local SGD."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from commexp.algorithms.local.localsgd import LocalSGD
 
 @dataclass
 class PostLocalSGD(LocalSGD):
-    """Local SGD that exchanges after every step up to the share ``switch`` of the run, and every ``tau`` steps after
-    it. The optimiser's momentum stays with each worker; its average is what synchronous SGD would have.
+    """Local SGD that exchanges after every step during the first share ``switch`` of the run, and then after every
+    ``tau`` steps. Each worker keeps its own momentum, whose average equals the momentum of synchronous SGD.
 
     Source: Lin et al., arXiv 1808.07217, section 3.
     """

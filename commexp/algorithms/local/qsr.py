@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from commexp.algorithms.local.localsgd import LocalSGD
 
 
 @dataclass
 class QSR(LocalSGD):
-    """Local SGD whose rounds grow as the learning rate falls: with lr_t the rate at the round's first step,
+    """Local SGD whose rounds get longer as the learning rate decays. With lr_t the rate at the round's first step,
 
         H = max(tau, floor((growth / lr_t)^2))
 
-    local steps; H = ``tau`` during the schedule's warm-up; the last round ends with the run.
-    ``growth``: the rule's coefficient, of the size of the learning rate at which rounds begin to grow.
+    is the number of its local steps; H = ``tau`` during the schedule's warm-up. The last round ends with the run.
+    ``growth``: the rule's coefficient; rounds begin to grow when the learning rate falls below about this value.
 
     Source: Gu et al., arXiv 2310.14423, section 2.
     """
 
-    growth: float = 0.1
+    growth: float = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.growth > 0:
-            raise ValueError(f"growth={self.growth}: must be positive; give about the learning rate, such as 0.1")
+            raise ValueError(
+                f"growth={self.growth}: must be positive; give a value near the learning rate, such as 0.1"
+            )
 
     def lengths(self, steps: int) -> list[int]:
         lengths: list[int] = []

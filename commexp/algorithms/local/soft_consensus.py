@@ -1,4 +1,4 @@
-"""Soft consensus: workers are pulled towards a point and pushed away from their average."""
+"""Soft consensus: the exchange pulls workers towards a point and pushes them away from their average."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class SoftConsensus(LocalMethod):
 
         x_n <- x_n - alpha (x_n - x_C) + lambda_t u_n
 
-    The pull alpha and the point x_C are the concrete method's; the push lambda_t is ``push`` times, at the share
-    p of the run's local steps,
+    The concrete method defines the pull alpha and the point x_C. The push lambda_t is ``push`` times the following
+    factor, where p is the share of the run's local steps that are done:
 
         constant 1      increasing (1 - cos(pi p)) / 2      decreasing (1 + cos(pi p)) / 2      (``push_schedule``)
 
-    With x_C = x_A the distance r of a worker from x_A follows r <- |1 - alpha| r + lambda: it settles at
-    lambda / alpha. A worker that stands at x_A is not pushed.
+    With x_C = x_A, the distance r of a worker from x_A follows r <- |1 - alpha| r + lambda, which converges to
+    lambda / alpha. A worker at x_A is not pushed.
 
     Source: Dimlioglu and Choromanska, arXiv 2507.20424.
     """
@@ -50,13 +50,13 @@ class SoftConsensus(LocalMethod):
         return self.push * (1 - wave if self.push_schedule == "increasing" else 1 + wave) / 2
 
     def pull_and_push(self, t: int, centre: Tensor, pull: float) -> None:
-        """``centre``: x_C [J]; ``pull``: alpha. ``average`` must be this round's if there is a push."""
+        """``centre``: x_C [J]. ``pull``: alpha. If there is a push, ``average`` must be that of this round."""
         self.pulled = torch.lerp(self.x, centre.expand_as(self.x), pull)
         self.pulled_average = torch.lerp(self.average, centre, pull)
         push = self.push_at(t)
         if not push:
             self.x = self.pulled.clone()
             return
-        apart = self.x - self.average
-        lengths = row_norms(apart).clamp(min=torch.finfo(self.x.dtype).tiny)
-        self.x = torch.addcmul(self.pulled, apart, (push / lengths)[:, None])
+        offsets = self.x - self.average
+        norms = row_norms(offsets).clamp(min=torch.finfo(self.x.dtype).tiny)
+        self.x = torch.addcmul(self.pulled, offsets, (push / norms)[:, None])

@@ -1,4 +1,4 @@
-"""Datasets, one file a family; partition.py splits them over workers."""
+"""Datasets, one file per family; partition.py splits them over workers."""
 
 from commexp.problems.datasets.a9a import A9A
 from commexp.problems.datasets.breast_cancer import BreastCancer

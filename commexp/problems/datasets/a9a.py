@@ -15,7 +15,7 @@ from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.files import place
 from commexp.problems.datasets.svmlight import PAGE, Rules, labelled, read
 
-#: SHA-256 sums of what the published files hold, unpacked
+#: SHA-256 sums of the published files, decompressed
 SUMS = {
     "a9a": "7ba53cccb27e2e525f0fb173e1f446d49856e3fb007eb43be4ec6d0f5b3335ca",
     "a9a.t": "1f448a153f0320399a7e40836eb207655b0bde0f21fc941cc472193daa9f5de9",
@@ -29,8 +29,8 @@ class A9A(Dataset):
     """32,561 training and 16,281 test samples of 123 binary features of people, kept sparse; whether one earns more
     than 50,000 dollars a year: 1, else 0.
 
-    ``root``: the folder of a9a and a9a.t, each plain, .gz, .bz2, .xz or .zip. Raises FileNotFoundError where one is not
-    there, ValueError where its SHA-256 sum is not the published one's. Source: Platt, Fast training of support vector
+    ``root``: the folder of a9a and a9a.t, each plain, .gz, .bz2, .xz or .zip. Raises FileNotFoundError if one is
+    missing, ValueError if its SHA-256 sum is not the published one. Source: Platt, Fast training of support vector
     machines using sequential minimal optimization (1998), from UCI's Adult; sums of the files of
     csie.ntu.edu.tw/~cjlin.
     """

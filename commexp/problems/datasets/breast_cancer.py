@@ -12,7 +12,7 @@ from commexp.problems.data import Data, Dataset
 @dataclass
 class BreastCancer(Dataset):
     """569 samples of 30 features of cell nuclei, each feature scaled to mean 0 and variance 1 over the training set;
-    0 is malignant, 1 benign. The share ``test`` of them is held out, the same for every seed and balanced over classes.
+    class 0 is malignant, 1 benign. A share ``test``, stratified by class and the same for every seed, is held out.
     Raises ValueError for a share out of range. Source: UCI, Breast Cancer Wisconsin (Diagnostic).
     """
 

@@ -11,8 +11,8 @@ from commexp.problems.data import Data, Dataset
 
 @dataclass
 class Digits(Dataset):
-    """1,797 real 8 x 8 grey images of ten digits, scaled to mean 0 and variance 1; the share ``test`` of them is held
-    out, the same for every seed and balanced over classes. Raises ValueError for a share out of range.
+    """1,797 real 8 x 8 grey images of ten digits, scaled to mean 0 and variance 1. A share ``test``, stratified by
+    class and the same for every seed, is held out. Raises ValueError for a share out of range.
     Source: UCI, Optical Recognition of Handwritten Digits.
     """
 

@@ -13,12 +13,12 @@ from commexp.problems.datasets.photos import check_fields, from_folders, identit
 
 @dataclass
 class ImageNet(Dataset):
-    """1,281,167 training and 50,000 validation photos of 1,000 classes; any photos in such folders will do.
+    """1,281,167 training and 50,000 validation photos of 1,000 classes; other photos in such folders work as well.
 
     ``root``: the folder of train/<class>/*.JPEG and val/<class>/*.JPEG. ``image_size``, ``augment``, ``loaders``: see
-    Photos. ``digest``: of the photos' names and sizes, which stands for them; filled in where they are there. Raises
-    FileNotFoundError where a folder is missing or empty, ValueError for a class in val that train lacks, or a digest
-    that is not the photos'.
+    Photos. ``digest``: identifies the photos by their names and sizes; filled in if they exist. Raises
+    FileNotFoundError if a folder is missing or empty, ValueError for a class in val that train lacks, or for a wrong
+    digest.
     Source: Russakovsky et al., arXiv 1409.0575.
     """
 

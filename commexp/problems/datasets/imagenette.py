@@ -12,7 +12,7 @@ from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.files import from_archive, place
 from commexp.problems.datasets.photos import check_fields, from_folders, identity
 
-#: of each size, the archive's name without .tgz, which is the folder in it, and the archive's MD5 sum
+#: for each size the archive's name without .tgz, which is also its top folder, and its MD5 sum
 ARCHIVES = {
     "full": ("imagenette2", "fe2fc210e6bb7c5664d602c3cd71e612"),
     "320px": ("imagenette2-320", "3df6f0d01a2c9592104656642f5e78a3"),
@@ -27,12 +27,11 @@ class Imagenette(Dataset):
     """9,469 training and 3,925 validation photos of ten classes.
 
     ``root``: the folder in which imagenette2-320 lies (or imagenette2-160, imagenette2), or that folder's .tgz archive.
-    ``size``: of the shorter side in the files: 320px, 160px or full. ``download``: whether to fetch what is not there.
-    ``image_size``, ``augment``, ``loaders``: see Photos. ``digest``: of the photos' names and sizes, which stands for
-    them; filled in where they are there, empty where the archive is still to be unpacked, whose own sum is checked.
-    Raises ValueError for another size or a damaged archive,
-    FileNotFoundError where a folder is missing. Source: Howard, github.com/fastai/imagenette; sums as torchvision lists
-    them.
+    ``size``: of the shorter side in the files: 320px, 160px or full. ``download``: whether to download a missing
+    archive. ``image_size``, ``augment``, ``loaders``: see Photos. ``digest``: identifies the photos by their names and
+    sizes; filled in if they exist, empty if the archive is still packed, whose checksum is verified. Raises ValueError
+    for an unknown size or a damaged archive, FileNotFoundError if a folder is missing. Source: Howard,
+    github.com/fastai/imagenette; sums as torchvision lists them.
     """
 
     root: str = field(default="data", metadata={"location": True})

@@ -17,11 +17,10 @@ from commexp.problems.data import Data, Dataset
 class ImageSet(Dataset):
     """Each channel is scaled to mean 0 and variance 1 over all training images.
 
-    ``root``: the folder of the files. ``download``: whether to fetch what is not there. ``samples``, ``test_samples``:
-    use so many training and test images, with the shares of the classes kept, the same for every seed; null for all.
-    ``validation``: so many training images, none of them among ``samples``, stand in for the test set: to choose
-    hyper-parameters without looking at it. ``augment``: random changes of training batches. Raises ValueError for
-    numbers of samples below 1.
+    ``root``: the folder of the files. ``download``: whether to download missing files. ``samples``, ``test_samples``:
+    the numbers of training and test images to use, stratified by class and the same for every seed; null for all.
+    ``validation``: a number of training images, disjoint from ``samples``, that replace the test set, so that tuning
+    does not use it. ``augment``: augmentation of training batches. Raises ValueError for numbers of samples below 1.
     """
 
     root: str = field(default="data", metadata={"location": True})
@@ -69,7 +68,7 @@ class ImageSet(Dataset):
 
 def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of uint8 images [m, C, H, W] on the 0..1 scale, float64 [C] each;
-    from counts of the 256 values, so exact."""
+    exact, because they are computed from counts of the 256 values."""
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
     shares = counts.double() / counts.sum(1, keepdim=True)
@@ -78,9 +77,9 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pick(name: str, n: int | None, labels: Tensor) -> Tensor:
-    """Indices, ascending, of ``n`` samples in which every class has the share that it has in ``labels``; None: of all.
+    """Ascending indices of ``n`` samples, stratified by ``labels``; n = None means all.
 
-    Raises ValueError where there are fewer, or too few (or too many) for each class to be on both sides.
+    Raises ValueError if there are fewer than n samples, or if some class would be missing on one side of the split.
     """
     from sklearn.model_selection import train_test_split
 

@@ -17,18 +17,17 @@ CLASSES = 1000  # at most
 
 @dataclass
 class LibSVM(Dataset):
-    """Feature vectors, kept sparse, and classes from a file in LIBSVM format, plain, .gz, .xz, .zip or .bz2.
+    """Sparse feature vectors and classes from a file in LIBSVM format, plain, .gz, .xz, .zip or .bz2.
 
-    ``path``, ``test_path``: the files; null for no file of a test set: then the share ``test`` of the first is held
-    out, the same for every seed and balanced over classes. ``root``: the folder from which they count; null for the
-    working directory. ``features``: J, the number of features; null for the largest index in the files.
-    ``zero_based``: whether indices count from 0; nobody guesses it from the file. ``digest``: the first 16 hex digits
-    of blake2b over the blake2b sums of the files, which stands for what is in them; it is filled in where they can be
-    read.
+    ``path``, ``test_path``: the files; without a test file, a share ``test`` of the first is held out, stratified by
+    class and the same for every seed. ``root``: the folder to which the paths are relative; null for the working
+    directory. ``features``: J, the number of features; null for the largest index in the files. ``zero_based``: whether
+    indices start at 0. ``digest``: the first 16 hex digits of blake2b over the blake2b sums of the files, which
+    identifies their content; filled in if they can be read.
 
-    Two labels may be any numbers, more must be integers, at most 1,000; in ascending order they become 0, 1, ....
-    Raises ValueError for other labels, for lines that are not of the format, and for a digest that is not the files';
-    FileNotFoundError for a file that is not there. Source: csie.ntu.edu.tw/~cjlin/libsvmtools.
+    Two labels may be any numbers; more than two must be integers, at most 1,000. In ascending order they become 0, 1,
+    .... Raises ValueError for other labels, for malformed lines, and for a wrong digest; FileNotFoundError for a
+    missing file. Source: csie.ntu.edu.tw/~cjlin/libsvmtools.
     """
 
     path: str = field(metadata={"location": True})
@@ -72,7 +71,7 @@ class LibSVM(Dataset):
         return labelled(train, test, self.features, labels.values, third)
 
     def _files(self) -> dict[str, Path]:
-        """By the names under which errors name them."""
+        """The paths by the key that error messages use."""
         given = {"path": self.path, "test_path": self.test_path}
         return {f"dataset.{name}={path}": place(self.root, path) for name, path in given.items() if path}
 
@@ -105,8 +104,8 @@ class LibSVM(Dataset):
 
 @dataclass
 class Labels:
-    """``of``: those of all samples, in a file that errors call ``key``. ``values``: the different ones, ascending.
-    Raises ValueError where they are no classes."""
+    """``of``: the labels of all samples in the file ``path``, which error messages call ``key``. ``values``: the
+    distinct ones, ascending. Raises ValueError if they are not classes."""
 
     key: str
     path: Path
@@ -125,14 +124,14 @@ class Labels:
             )
 
     def at(self, row: int) -> str:
-        """Which label the ``row``-th sample has, and where that stands."""
+        """The line and the label of the ``row``-th sample, for error messages."""
         return f"{self.key}: line {line_of(self.key, self.path, row)}: the label {self.of[row]:g}"
 
     def new(self, number: int) -> str:
-        """The same of the first sample after ``number`` different labels."""
+        """``at`` for the first sample whose label comes after ``number`` different ones."""
         return self.at(int(np.sort(self.first)[number]))
 
     def single(self) -> str:
-        """The same of a sample that has its label for itself, or nothing."""
+        """``at`` for the first sample that is the only one of its class; empty if there is none."""
         rows = self.first[[np.count_nonzero(self.of == value) == 1 for value in self.values]]
         return self.at(int(rows.min())) if len(rows) else ""

@@ -1,4 +1,4 @@
-"""The linear regression of the RegTop-k paper."""
+"""The linear regression of the RegTop-k paper, and variants."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from commexp.seeding import generator
 
 @dataclass
 class LinReg(Dataset):
-    """Workers n = 1..N, each with its own truth, and columns of features that differ in size:
+    """Workers n = 1..N, each with its own true parameter t_n, and columns of features with different scales:
 
         u_n ~ N(0, shift_variance), a scalar;   t_n = c + u_n + N(0, own_variance I_J);   c ~ N(0, common_variance I_J)
         X_n ~ N(0, 1)^{D x J} diag(s),   s_j = condition^(-j / (2 (J-1))) for j = 0..J-1
         y_n = X_n t_n + N(0, noise_variance)
 
     so that the Hessian of F has eigenvalues from about 2 down to 2/condition. ``dim``: J. ``samples``: D per worker.
-    With the defaults (no c, condition 1): Bereyhi et al., arXiv 2501.05633, section on linear regression; the rest is
-    ours. Raises ValueError for sizes below 1, negative variances, or a condition below 1.
+    With the defaults (no c, condition 1): Bereyhi et al., arXiv 2501.05633, section on linear regression; the other
+    options are ours. Raises ValueError for sizes below 1, negative variances, or a condition below 1.
     """
 
     dim: int = 100

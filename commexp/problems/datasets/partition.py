@@ -1,4 +1,4 @@
-"""How samples are split over workers. Every sample goes to exactly one worker, every worker gets at least one."""
+"""Partitions of the samples over workers. Every sample belongs to exactly one worker; every worker has at least one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Shares = list[np.ndarray]
 
 
 class Partition(ABC):
-    """A dataclass; ``split`` gives each worker its sample indices."""
+    """A dataclass; ``split`` returns the sample indices of each worker."""
 
     def split(self, data: Data, workers: int, seed: int) -> list[Tensor]:
-        """Raises ValueError if there are more workers than samples, or the data lack what the split needs."""
+        """Raises ValueError if there are more workers than samples, or if the data lack, for example, classes."""
         m = len(data.train_x)
         if workers > m:
             raise ValueError(f"workers={workers}: more workers than the {m} training samples; give at most {m}")
@@ -33,7 +33,7 @@ class Partition(ABC):
 
 @dataclass
 class Iid(Partition):
-    """Shuffled and dealt out evenly."""
+    """Shuffles the samples and distributes them evenly."""
 
     def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
         return np.array_split(rng.permutation(len(data.train_x)), workers)
@@ -41,7 +41,7 @@ class Iid(Partition):
 
 @dataclass
 class NaturalPartition(Partition):
-    """As the dataset itself assigns its samples; in contiguous equal blocks where it assigns none."""
+    """The split that the dataset itself defines; contiguous equal blocks if it defines none."""
 
     def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
         if data.shards is not None:
@@ -51,8 +51,8 @@ class NaturalPartition(Partition):
 
 @dataclass
 class ByClass(Partition):
-    """Sorted by label and cut into workers x ``shards`` pieces, dealt at random: a worker sees about ``shards``
-    classes. Source: McMahan et al., arXiv 1602.05629, section 3.
+    """Sorts the samples by label, cuts them into workers x ``shards`` pieces, and assigns the pieces at random: a
+    worker has about ``shards`` classes. Source: McMahan et al., arXiv 1602.05629, section 3.
     """
 
     shards: int = 2
@@ -74,8 +74,8 @@ class ByClass(Partition):
 
 @dataclass
 class Dirichlet(Partition):
-    """Each class is split over the workers by proportions from Dirichlet(``alpha``): small alpha, few classes each.
-    Source: Hsu, Qi and Brown, arXiv 1909.06335, section 3.
+    """Splits each class over the workers in proportions drawn from Dirichlet(``alpha``): with a small alpha a worker
+    has few classes. Source: Hsu, Qi and Brown, arXiv 1909.06335, section 3.
     """
 
     alpha: float = 0.5
@@ -97,8 +97,8 @@ class Dirichlet(Partition):
 
 @dataclass
 class RandomShares(Partition):
-    """Shares of random size, the largest ``ratio`` times the smallest: sizes proportional to ratio^v, v drawn
-    uniformly and stretched to [0, 1]; the samples themselves are dealt at random.
+    """Shards of random size, the largest ``ratio`` times the smallest: sizes are proportional to ratio^v, with v drawn
+    uniformly and rescaled to [0, 1]. Samples are assigned at random.
     """
 
     ratio: float = 5.0
@@ -121,7 +121,7 @@ def _labels(data: Data, name: str) -> np.ndarray:
 
 
 def _no_empty(shards: Shares) -> Shares:
-    """An empty worker takes one sample from the largest share."""
+    """Gives each empty worker one sample of the largest shard."""
     shards = list(shards)
     for i, part in enumerate(shards):
         if len(part) == 0:

@@ -1,4 +1,4 @@
-"""Photographs of any size in files, decoded when they are needed."""
+"""Photos of any size in files, decoded on demand."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder
 
 PARTS = ("train", "val")
-GROUP = 1000  # files looked at in one go
-#: of ImageNet's training images, on the 0..1 scale
+GROUP = 1000  # files per task of a thread
+#: statistics of ImageNet's training images, on the 0..1 scale
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TRIES = 10
-LARGEST = 2**28  # bytes of a photo: one of 100 megapixels, not compressed, is as large
+LARGEST = 2**28  # bytes of a photo: an uncompressed one of 100 megapixels has about this size
 
 
 class Photos:
-    """m colour images of ``image_size`` S pixels a side, each read from its file whenever it is asked for.
+    """m colour images of S x S pixels, S = ``image_size``, each read from its file on every access.
 
-    ``labels``: int64 [m]. ``augment``: whether a reading with a seed takes a random window and side. ``loaders``:
-    processes that decode them, see feeds.Streamed. ``shape``: (m, 3, S, S). ``ndim``: 4.
+    ``labels``: int64 [m]. ``augment``: whether ``read`` with a seed takes a random window and flips at random.
+    ``loaders``: the number of decoding processes, see feeds.Streamed. ``shape``: (m, 3, S, S). ``ndim``: 4.
     """
 
     ndim = 4
@@ -40,7 +40,7 @@ class Photos:
     def __init__(
         self, paths: Sequence[str], labels: Tensor, image_size: int, augment: bool = False, loaders: int = 4
     ) -> None:
-        self._paths = np.array([os.fsencode(p) for p in paths])  # one block: loader processes share it, uncopied
+        self._paths = np.array([os.fsencode(p) for p in paths])  # one block of memory, which loader processes share
         self.labels, self.image_size, self.augment, self.loaders = labels, image_size, augment, loaders
         self.shape = (len(paths), 3, image_size, image_size)
 
@@ -48,15 +48,15 @@ class Photos:
         return len(self._paths)
 
     def path(self, index: int) -> str:
-        """Where image ``index`` lies."""
+        """The path of image ``index``."""
         return os.fsdecode(bytes(self._paths[index]))
 
     def read(self, index: int, seed: int | None) -> Tensor:
         """Image ``index``, uint8 [3, S, S]; bilinear, with antialiasing.
 
-        seed None: the shorter side resized to 256/224 S, the S x S centre of that. A seed, if ``augment``: a window
-        drawn from it, see ``window``, resized to S x S and with probability 1/2 mirrored.
-        Raises ValueError, naming the file, if it is no image.
+        Without a seed: resizes the shorter side to 256/224 S and takes the S x S centre. With a seed, if ``augment``:
+        takes a random window, see ``window``, resizes it to S x S, and flips it with probability 1/2. Raises
+        ValueError, with the file name, if the file is not an image.
         """
         from PIL import Image
         from torchvision.transforms.v2 import functional as F
@@ -65,7 +65,7 @@ class Photos:
         try:
             with open_regular(self.path(index), LARGEST) as file, Image.open(file) as photo:
                 image = photo.convert("RGB")
-        except Exception as error:  # PIL lets through whatever its many decoders raise
+        except Exception as error:  # PIL does not catch the errors of its decoders
             wrong = f"{self.path(index)} cannot be read as an image ({reason(error)})"
             raise ValueError(f"dataset: {wrong}; get it anew") from error
         if self.augment and seed is not None:
@@ -81,9 +81,9 @@ class Photos:
 
 
 def window(generator: torch.Generator, height: int, width: int) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random part of an image: its share of the area is uniform in [0.08, 1], the
-    logarithm of its width over its height uniform in +-log(4/3), its place uniform. Where none of ten draws fits into
-    the image: the largest centred part with such sides.
+    """(top, left, height, width) of a random window of an image: its share of the area is uniform in [0.08, 1], the
+    logarithm of its aspect ratio uniform in +-log(4/3), its position uniform. If none of ten draws fits into the image:
+    the largest centred window with such an aspect ratio.
     Source: Szegedy et al., arXiv 1409.4842, section 6; the bounds and the ten tries as in torchvision.
     """
     share, slant = torch.rand(TRIES, 2, generator=generator, dtype=torch.float64).unbind(1)
@@ -99,7 +99,7 @@ def window(generator: torch.Generator, height: int, width: int) -> tuple[int, in
 
 
 def check_fields(image_size: int, loaders: int) -> None:
-    """Raises ValueError for an image without pixels or fewer than no processes."""
+    """Raises ValueError for an image size below 1 or a negative number of processes."""
     if image_size < 1:
         raise ValueError(f"image_size={image_size}: must not be less than 1; 224 is usual")
     if loaders < 0:
@@ -107,10 +107,10 @@ def check_fields(image_size: int, loaders: int) -> None:
 
 
 def identity(folder: Path) -> str:
-    """What stands for the photos in ``folder``/{train,val}: 16 hex digits of BLAKE2b of their names and sizes; nothing
-    where a folder is missing or without images. Their pixels are not read: that would take hours."""
+    """Identifies the photos in ``folder``/{train,val}: 16 hex digits of BLAKE2b of their names and sizes; empty if a
+    folder is missing or has no images. It does not read the pixels, which could take hours."""
     if any(_loop(folder / name) for name in PARTS):
-        return ""  # refused where they are read
+        return ""  # from_folders raises the error
     try:
         return _sum(folder, [part for name in PARTS for part, _ in _opened(folder / name).samples])
     except OSError:
@@ -124,7 +124,7 @@ def _opened(folder: Path) -> ImageFolder:
 
 
 def _sum(folder: Path, paths: Sequence[str]) -> str:
-    """Raises OSError for a file that cannot be looked at."""
+    """Raises OSError for a file whose size cannot be read."""
     pieces = [paths[i : i + GROUP] for i in range(0, len(paths), GROUP)]
     start = len(os.path.join(folder, ""))
 
@@ -132,7 +132,7 @@ def _sum(folder: Path, paths: Sequence[str]) -> str:
         return "".join(f"{path[start:]}\0{os.stat(path).st_size}\n" for path in piece)
 
     whole = hashlib.blake2b(digest_size=8)
-    with ThreadPoolExecutor(16) as several:  # each waits for the disk, or for a file server
+    with ThreadPoolExecutor(16) as several:  # threads, because each task waits for the disk or a file server
         for text in several.map(described, pieces):
             whole.update(text.encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
@@ -141,11 +141,10 @@ def _sum(folder: Path, paths: Sequence[str]) -> str:
 def from_folders(
     key: str, root: str, folder: Path, image_size: int, augment: bool, loaders: int, remedy: str, digest: str
 ) -> Data:
-    """The photos in ``folder``/{train,val}/<class>/*; classes are numbered in the order of train's folders' names.
+    """The photos in ``folder``/{train,val}/<class>/*; classes are numbered in the order of the folder names in train.
 
-    Raises FileNotFoundError ('``key``: ...; ``remedy``') where a folder is missing or has no images, ValueError for a
-    class in val that train lacks, for links that lead round in a circle, and where ``digest`` is given and not the
-    photos' ``identity``.
+    Raises FileNotFoundError ('``key``: ...; ``remedy``') if a folder is missing or has no images. Raises ValueError for
+    a class in val that train lacks, for cyclic links, and if ``digest`` is given and differs from ``identity``.
     """
     read = []
     for part in PARTS:
@@ -179,7 +178,8 @@ def from_folders(
 
 
 def _loop(folder: Path) -> str:
-    """A link below ``folder`` to a folder above itself, which torchvision would follow for ever; or nothing."""
+    """A link below ``folder`` to one of its own parents, which torchvision would follow for ever; empty if there is
+    none."""
     stack = [(str(folder), frozenset([os.path.realpath(folder)]))]
     while stack:
         place, above = stack.pop()
@@ -187,7 +187,7 @@ def _loop(folder: Path) -> str:
             with os.scandir(place) as entries:
                 inside = [entry for entry in entries if entry.is_dir()]
         except OSError:
-            continue  # torchvision passes over it, too
+            continue  # torchvision skips it as well
         for entry in inside:
             real = os.path.realpath(entry.path)
             if real in above:

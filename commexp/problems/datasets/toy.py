@@ -1,4 +1,4 @@
-"""Two workers that cancel each other: where Top-k stands still."""
+"""Two workers whose large gradients cancel, so that Top-k stagnates."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from commexp.problems.data import Data, Dataset
 
 @dataclass
 class Toy(Dataset):
-    """Worker 1 holds (``size``, 1), worker 2 holds (-``size``, 1), both labelled 1. Along the first axis the gradients
-    are large and cancel; along the second they are small and agree.
+    """Worker 1 holds (``size``, 1), worker 2 holds (-``size``, 1), both labelled 1. The gradients are
+    large and cancel along the first axis; they are small and agree along the second.
     Source: Bereyhi et al., arXiv 2501.05633, the two-worker logistic example (size = 100).
     """
 

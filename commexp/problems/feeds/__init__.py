@@ -1,4 +1,4 @@
-"""Batches as a model takes them: picked, decoded, moved to the device, augmented, normalised."""
+"""Batches for a model: selected, decoded, moved to the device, augmented and normalised."""
 
 from __future__ import annotations
 

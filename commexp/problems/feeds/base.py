@@ -1,4 +1,4 @@
-"""What all feeds share."""
+"""The base of all feeds."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from commexp.problems.base import ProblemContext, spread
 from commexp.problems.data import Data
 from commexp.problems.sampler import Sampler, with_replacement
 
-CHUNK = 512  # samples that an evaluation takes at once, at most
-VECTORS = 8192  # of feature vectors
-CHUNK_BYTES = 2**26  # and bytes
+CHUNK = 512  # the largest number of samples in a chunk of an evaluation
+VECTORS = 8192  # the same for feature vectors
+CHUNK_BYTES = 2**26  # the largest size of a chunk
 
 Chunk = tuple[Tensor, Tensor]
 
 
 class Feed(ABC):
-    """Samples of ``data`` for the workers of ``context``; inputs have its dtype and lie, with targets, on its device.
+    """Samples of ``data`` for the workers of ``context``, with its dtype and on its device.
 
-    ``samples``: m, the training samples over all workers. What is drawn depends on the seed, the worker and the step
-    alone: not on W or P, on what was asked for before, or on how many processes decode.
+    ``samples``: m, the training samples of all workers together. Draws depend only on the seed, the worker and the
+    step: not on W or P, on earlier calls, or on the number of decoding processes.
     """
 
     def __init__(self, data: Data, context: ProblemContext) -> None:
@@ -42,7 +42,7 @@ class Feed(ABC):
             self.scale, self.shift = (1 / (255 * std)).to(**place), (-mean / std).to(**place)  # type: ignore[call-overload]
 
     def for_worker(self, w: int) -> Feed:
-        """Of the same samples, for the ``w``-th worker here alone."""
+        """A feed of the same samples for the ``w``-th local worker only."""
         one = copy.copy(self)
         one.context = replace(self.context, worker_ids=self.context.worker_ids[w : w + 1])
         one.sampler = self.sampler.for_worker(w)
@@ -57,22 +57,22 @@ class Feed(ABC):
         """Inputs [b, ...] and targets [b] of the common batch, see sampler.common_rows; not augmented."""
 
     def train(self, at_most: int | None) -> Iterator[Chunk]:
-        """Inputs [c, ...], targets [c], ...: all training samples in order, or ``at_most`` of them, evenly spread and
-        always the same; not augmented. c is at most CHUNK, and its inputs take at most about CHUNK_BYTES."""
+        """Chunks of inputs [c, ...] and targets [c]: all training samples in order, or a fixed choice of ``at_most`` of
+        them, evenly spread; not augmented. c is at most CHUNK, and the inputs take at most about CHUNK_BYTES."""
         m = self.samples
         few = at_most is not None and at_most < m
         return self._chunks(True, spread(m, at_most) if few else torch.arange(m))  # type: ignore[arg-type]
 
     def chosen(self, rows: Tensor) -> Iterator[Chunk]:
-        """The same of the training samples ``rows``."""
+        """The training samples ``rows`` in chunks; not augmented."""
         return self._chunks(True, rows)
 
     def test(self) -> Iterator[Chunk]:
-        """The same for the whole test set; nothing where there is none."""
+        """The test set in chunks; no chunks if there is none."""
         return self._chunks(False, torch.arange(0 if self.test_y is None else len(self.test_y)))
 
     def own(self, worker: int) -> Iterator[Chunk]:
-        """All training samples of the ``worker``-th worker here, chunk by chunk; not augmented."""
+        """All training samples of the ``worker``-th local worker in chunks; not augmented."""
         return self._chunks(True, self.context.own[worker])
 
     def fresh(self, step: int, size: int) -> Chunk:
@@ -85,16 +85,16 @@ class Feed(ABC):
 
     @abstractmethod
     def _chunks(self, train: bool, rows: Tensor) -> Iterator[Chunk]:
-        """The samples ``rows`` of the training set or the test set, chunk by chunk."""
+        """The samples ``rows`` of the training set or the test set in chunks."""
 
     def _split(self, rows: Tensor, one: torch.Size | tuple[int, ...]) -> Iterable[Tensor]:
-        """``rows`` in chunks, for inputs of shape ``one`` each."""
+        """Splits ``rows`` into chunks, for inputs of shape ``one`` each."""
         each = max(1, torch.Size(one).numel() * self.context.dtype.itemsize)
         most = CHUNK if len(one) > 1 else VECTORS
         return torch.split(rows, max(1, min(most, CHUNK_BYTES // each))) if len(rows) else ()
 
     def _normalise(self, x: Tensor) -> Tensor:
-        """uint8 [n, C, H, W] -> floats, by mean and std; floats pass."""
+        """uint8 [n, C, H, W] -> floats, by mean and std; floats are only converted to the dtype."""
         if x.dtype != torch.uint8:
             return x.to(self.context.dtype)
         assert self.scale is not None

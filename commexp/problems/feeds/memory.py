@@ -1,4 +1,4 @@
-"""Samples that live on the device, or, sparse, in this process's memory."""
+"""Samples in the memory of the device, or, if sparse, in that of the process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from commexp.problems.sampler import common_rows
 from commexp.problems.sparse_rows import SparseRows
 from commexp.seeding import generator
 
-DENSE_BYTES = 2**26  # sparse rows that take at most so many with their zeros are unpacked once for all
+DENSE_BYTES = 2**26  # sparse rows are made dense at the start if they then take at most this
 
 
 class InMemory(Feed):
-    """All samples live on the device, images as uint8 where they come so; inputs may be feature vectors [d].
+    """Keeps all samples on the device, images as uint8 if they come as uint8; inputs may be feature vectors [d].
 
-    Sparse rows of more than DENSE_BYTES stay on the CPU as they are: those of a batch or chunk are unpacked for it.
+    Sparse rows that would take more than DENSE_BYTES stay sparse on the CPU; each batch or chunk is made dense.
     """
 
     def __init__(self, data: Data, context: ProblemContext) -> None:
@@ -61,7 +61,7 @@ class InMemory(Feed):
             yield self._take(x, y, chunk)
 
     def _take(self, x: Tensor | SparseRows, y: Tensor, rows: Tensor) -> Chunk:
-        """The samples ``rows``, [k], which lie on the CPU."""
+        """The samples ``rows`` [k], a tensor on the CPU."""
         device = self.context.device
         here = rows.to(device)
         if isinstance(x, SparseRows):

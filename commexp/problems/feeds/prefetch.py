@@ -1,4 +1,4 @@
-"""Batches of photos on their way from the processes that decode them."""
+"""Batches of photos, prefetched by the processes that decode them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from torch.utils.data import Dataset as Indexed
 
 from commexp.problems.datasets.photos import Photos
 
-PIECE = 16  # photos that a loader process hands over at once: what is in flight must fit into a small /dev/shm
+PIECE = 16  # photos per transfer from a loader process: all transfers must fit into a small /dev/shm
 
 Key = tuple[int, int | None]  # a sample's index, and the seed of its augmentation
 
 
 class Prefetcher:
-    """Batches i = 0, 1, ... of photos, the next ones on their way while one is used.
+    """Batches i = 0, 1, ... of photos; the next batches are decoded while one is in use.
 
-    ``keys``: what batch i consists of; it must not lead back to this object, whose end is that of its processes.
-    ``end``: how many there are, None for no end. Asked for another batch than the next, it begins anew there.
+    ``keys``: returns the keys of batch i. It must not hold a reference to this object, because the deletion of the
+    object ends its processes. ``end``: the number of batches; None means endless. A request for any other batch than
+    the next one restarts the prefetching there.
     """
 
     def __init__(
@@ -34,8 +35,8 @@ class Prefetcher:
     ) -> None:
         self.photos, self.keys, self.device, self.end = photos, keys, device, end
         self._next: int | None = None
-        # torch ends the processes at once when their iterator goes, but waits 5 s for each where the garbage collector
-        # finds it in a cycle; so what keeps it is a list outside of every cycle, emptied when this object goes
+        # torch ends the processes at once when their iterator is deleted, but waits 5 s for each if the garbage
+        # collector deletes it as part of a cycle; so a list outside of any cycle holds it, cleared with this object
         self._arriving: list[Iterator[Tensor | str]] = []
         weakref.finalize(self, self._arriving.clear)
         _all.add(self)
@@ -44,7 +45,7 @@ class Prefetcher:
         """uint8 [k, 3, S, S] and the photos' indices [k], on the CPU. Raises ValueError for a damaged file."""
         if i != self._next:
             self._begin(i)
-        self._next = None  # until all has gone well
+        self._next = None  # stays None if this batch fails
         pieces = [self._piece()]
         rows = self._ordered.popleft()
         while sum(map(len, pieces)) < len(rows):
@@ -60,15 +61,15 @@ class Prefetcher:
 
     def _begin(self, start: int) -> None:
         self._arriving.clear()
-        self._ordered: deque[list[int]] = deque()  # the indices of batches on their way
-        loaders = min(self.photos.loaders, _cores())  # torch warns of more than there are cores
+        self._ordered: deque[list[int]] = deque()  # the indices of prefetched batches
+        loaders = min(self.photos.loaders, _cores())  # torch warns if there are more than cores
         loader: DataLoader[Tensor | str] = DataLoader(
             _Reader(self.photos),
             batch_sampler=_pieces(self.keys, start, self.end, self._ordered),
             num_workers=loaders,
             collate_fn=_stack,
             worker_init_fn=_begin_loader,
-            generator=torch.Generator(),  # else the global one would be drawn from
+            generator=torch.Generator(),  # otherwise torch draws from the global one
             pin_memory=self.device.type == "cuda",
         )
         self._arriving.append(iter(loader))
@@ -94,8 +95,8 @@ def _pieces(
 
 
 class _Reader(Indexed[Tensor | str]):
-    """What a loader process does with a key. A refusal is handed over in words: raised there, torch would wrap it in
-    that process's traceback, in a cycle that keeps the processes."""
+    """Decodes the photo of a key in a loader process. It returns the text of an error instead of raising it, because
+    torch would add that process's traceback, in a reference cycle that keeps the processes alive."""
 
     def __init__(self, photos: Photos) -> None:
         self.photos = photos
@@ -108,13 +109,13 @@ class _Reader(Indexed[Tensor | str]):
 
 
 def _stack(items: list[Tensor | str]) -> Tensor | str:
-    """The first refusal, if there is one."""
-    refusal = next((item for item in items if isinstance(item, str)), None)
-    return torch.stack([item for item in items if isinstance(item, Tensor)]) if refusal is None else refusal
+    """The photos as one tensor, or the first error."""
+    failure = next((item for item in items if isinstance(item, str)), None)
+    return torch.stack([item for item in items if isinstance(item, Tensor)]) if failure is None else failure
 
 
 def _begin_loader(number: int) -> None:
-    """Ctrl-C is the main process's affair; being ended by it is not what its own handler is for."""
+    """Loader processes ignore Ctrl-C, which the main process handles, and end on SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -1,4 +1,4 @@
-"""Photos, decoded while the last ones are used."""
+"""Photos that are decoded while earlier ones are in use."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from commexp.seeding import derive
 
 
 class Streamed(Feed):
-    """Photos, decoded ahead of time by ``Photos.loaders`` processes (0: by this one, when asked for)."""
+    """Photos, prefetched by ``Photos.loaders`` processes; with 0 this process decodes them on demand."""
 
     def __init__(self, data: Data, context: ProblemContext) -> None:
         super().__init__(data, context)
         assert isinstance(data.train_x, Photos)
         self.train_x: Photos = data.train_x
         self.test_x: Photos | None = data.test_x
-        everyones = partial(_common_keys, context.shards, self.batch_size, context.seed)
-        self._own, self._common = self._arriving(), Prefetcher(self.train_x, everyones, context.device)
+        common = partial(_common_keys, context.shards, self.batch_size, context.seed)
+        self._own, self._common = self._prefetcher(), Prefetcher(self.train_x, common, context.device)
 
-    def _arriving(self) -> Prefetcher:
+    def _prefetcher(self) -> Prefetcher:
         own = partial(_own_keys, self.sampler, self.context, self.train_x.augment)
         return Prefetcher(self.train_x, own, self.context.device)
 
     def for_worker(self, w: int) -> Streamed:
         one = super().for_worker(w)
         assert isinstance(one, Streamed)
-        one._own = one._arriving()
+        one._own = one._prefetcher()
         return one
 
     def batch(self, step: int) -> Chunk:
@@ -50,20 +50,16 @@ class Streamed(Feed):
         if photos is None or not len(rows):
             return
         chunks = list(self._split(rows, photos.shape[1:]))
-        line = Prefetcher(
+        prefetcher = Prefetcher(
             photos, lambda i: [(index, None) for index in chunks[i].tolist()], self.context.device, len(chunks)
         )
         for i in range(len(chunks)):
-            yield self._chunk(photos, *line(i))
+            yield self._chunk(photos, *prefetcher(i))
 
     def _chunk(self, photos: Photos, pixels: Tensor, rows: Tensor) -> Chunk:
         device = self.context.device
         x = self._normalise(pixels.to(device, non_blocking=True))
         return x, photos.labels[rows].to(device)
-
-
-def _plain_keys(chunks: Sequence[Tensor], i: int) -> list[Key]:
-    return [(index, None) for index in chunks[i].tolist()]
 
 
 def _common_keys(shards: Sequence[Tensor], batch_size: int, seed: int, step: int) -> list[Key]:

@@ -1,4 +1,4 @@
-"""Models, one file a family."""
+"""Models, one file per family."""
 
 from commexp.problems.models.base import ImageModel, Model
 from commexp.problems.models.cnn import CNN

@@ -1,4 +1,4 @@
-"""What a model choice is: a recipe that turns data into a problem."""
+"""The interface of a model: it turns data into a problem."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from commexp.problems.data import Data
 
 
 class Model(ABC):
-    """A dataclass whose fields are the model's hyper-parameters. ``full_batch``: whether it also takes
+    """A dataclass whose fields are the model's hyper-parameters. ``full_batch``: whether it supports
     batch_size=null."""
 
     full_batch: ClassVar[bool] = False
 
     def pools(self, data: Data, shards: Sequence[Tensor]) -> list[int]:
-        """Of how many samples each worker's batches are drawn; ``shards``: those that it has."""
+        """The number of samples from which each worker draws its batches; ``shards``: its training samples."""
         return [len(rows) for rows in shards]
 
     @abstractmethod
     def problem(self, data: Data, context: ProblemContext) -> Problem:
-        """Raises ValueError for data or a context that this model cannot serve."""
+        """Raises ValueError for data or a context that the model does not support."""
 
 
 class ImageModel(Model):
@@ -33,8 +33,8 @@ class ImageModel(Model):
 
     @abstractmethod
     def module(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """A freshly made module for images of ``shape`` (C, H, W); draws its first values from torch's global
-        generator, which the caller has seeded. Raises ValueError for images that it cannot take."""
+        """A newly initialised module for images of ``shape`` (C, H, W); draws the initial values from torch's global
+        generator, which the caller seeds. Raises ValueError for images that the model does not support."""
 
     def problem(self, data: Data, context: ProblemContext) -> Problem:
         name = type(self).__name__

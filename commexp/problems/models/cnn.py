@@ -12,11 +12,11 @@ from commexp.problems.models.layers import conv3x3, norm_layer
 
 @dataclass
 class CNN(ImageModel):
-    """``layers`` times 3 x 3 convolution, norm, ReLU, 2 x 2 max pool; then a linear head on all that is left.
+    """``layers`` times 3 x 3 convolution, norm, ReLU, 2 x 2 max pool; then a linear head.
 
     ``width``: channels of the first convolution; each further one has twice as many. ``layers``: 1 to 4.
-    ``norm``: batch or group; ``groups``: see ``layers.norm_layer``. Raises ValueError for images that the pools
-    shrink to nothing.
+    ``norm``: batch or group; ``groups``: see ``layers.norm_layer``. Raises ValueError for images that are too
+    small for the pools.
     """
 
     width: int = 32
@@ -36,7 +36,7 @@ class CNN(ImageModel):
         if min(height, width) < 2**self.layers:
             most = min(height, width).bit_length() - 1
             raise ValueError(
-                f"model.layers={self.layers}: nothing is left of images of {height} x {width}; give {most} or less"
+                f"model.layers={self.layers}: too many pools for images of {height} x {width}; give {most} or less"
             )
         norm, layers = norm_layer(self.norm, self.groups), nn.Sequential()
         for i in range(self.layers):

@@ -1,4 +1,4 @@
-"""What the convolutional families share: their norm, their initial values, their shortcut without parameters."""
+"""Shared layers of the convolutional models: norm, initialisation, shortcut without parameters."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Norm = Callable[[int], nn.Module]  # channels -> layer
 
 
 def norm_layer(norm: str, groups: int) -> Norm:
-    """``norm``: batch (statistics of a worker's own batch), or group (of a single sample). ``groups``: channels are
-    cut into at most so many groups, the largest number that divides them. Raises ValueError for anything else.
+    """``norm``: batch (statistics of a worker's batch), or group (of a single sample). ``groups``: the largest number
+    of groups; the actual one is the largest divisor of the channels up to it. Raises ValueError for other values.
     """
     if groups < 1:
         raise ValueError(f"groups={groups}: must be 1 or more; 32 and 8 are usual")
@@ -28,7 +28,8 @@ def _divisor(channels: int, at_most: int) -> int:
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """Keeps the image's size, or halves it (rounded up) at stride 2; no bias, a norm stands before or after it."""
+    """Keeps the image's size, or halves it (rounded up) with stride 2. No bias, because a norm precedes or follows
+    it."""
     return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
 
 
@@ -37,8 +38,8 @@ def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 def he_normal(module: nn.Module) -> nn.Module:
-    """Redraws every convolution from N(0, 2 / (k^2 outputs)), which keeps the gradients' variance through ReLUs; the
-    other layers stay. Source: He et al., arXiv 1502.01852, section 2.2."""
+    """Draws every convolution anew from N(0, 2 / (k^2 outputs)), which preserves the variance of gradients through
+    ReLUs; other layers do not change. Source: He et al., arXiv 1502.01852, section 2.2."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -46,8 +47,8 @@ def he_normal(module: nn.Module) -> nn.Module:
 
 
 class PaddedShortcut(nn.Module):
-    """x [b, inputs, H, W] -> [b, outputs, H', W']: means over ``window`` x ``window`` pixels, ``stride`` apart, then
-    channels of zeros behind. Window 1 is plain subsampling. H' and W' are rounded up, as ``conv3x3`` does."""
+    """x [b, inputs, H, W] -> [b, outputs, H', W']: means over ``window`` x ``window`` pixels, ``stride`` apart,
+    followed by channels of zeros. Window 1 is plain subsampling. H' and W' are rounded up, as ``conv3x3`` does."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, window: int) -> None:
         super().__init__()

@@ -22,10 +22,11 @@ FORMS: dict[str, type[Factorisation]] = {"items": ItemFactors, "all": AllFactors
 
 @dataclass
 class MatrixFactorisation(Model):
-    """Ratings as mean + biases + inner products of ``rank`` factors. ``travels``: items, x is the items' factors, users
-    are solved for and belong to one worker each; or all, x is the factors of users and items. ``lam``: the weight of
-    the squared factors, against squared errors of ratings. ``bias``: of users and of items, too. ``start``: standard
-    deviation of the first factors. See Factorisation. Raises ValueError for a value out of range."""
+    """Predicts ratings as mean + biases + inner products of ``rank`` factors. ``travels``: with items, x holds the
+    factors of items, those of users are solved for, and each user belongs to one worker; with all, x holds the factors
+    of users and items. ``lam``: the weight of the squared factors relative to the squared errors. ``bias``: whether
+    users and items have biases. ``start``: standard deviation of the initial factors. See Factorisation. Raises
+    ValueError for a value out of range."""
 
     rank: int = 16
     lam: float = 5.0
@@ -43,12 +44,14 @@ class MatrixFactorisation(Model):
         if not self.lam >= 0:
             raise ValueError(f"lam={self.lam}: must not be negative; give 0 or more, such as 5")
         if self.lam == 0 and self.travels == "items":
-            raise ValueError("lam=0.0: users with few ratings would have no one best fit; give a positive number")
+            raise ValueError(
+                "lam=0.0: the best fit of a user with few ratings would not be unique; give a positive number"
+            )
         if not self.start > 0:
-            raise ValueError(f"start={self.start}: must be positive, since no step leads away from zero; give 0.1")
+            raise ValueError(f"start={self.start}: must be positive, because zero is a stationary point; give 0.1")
 
     def pools(self, data: Data, shards: Sequence[Tensor]) -> list[int]:
-        """Where the items' factors travel, a sample is a user."""
+        """With travels=items a sample is a user."""
         if self.travels == "all":
             return super().pools(data, shards)
         users = data.train_x.users

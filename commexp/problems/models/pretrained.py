@@ -1,4 +1,4 @@
-"""A new linear head on a network with published ImageNet weights."""
+"""A new linear head on a network with pretrained ImageNet weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from commexp.problems.data import Data
 from commexp.problems.feeds import make_feed
 from commexp.problems.models.base import Model
 
-#: which attribute of torchvision's module is the classifier, and what stands there instead: pooled features come out
+#: the attribute of torchvision's module that is the classifier, and its replacement, which outputs the pooled features
 HEADS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "resnet18": ("fc", nn.Identity),
     "resnet50": ("fc", nn.Identity),
@@ -38,15 +38,15 @@ CHUNK = 64  # images that pass through the network at once
 
 @dataclass
 class Pretrained(Model):
-    """logits = A h(image) + c: h, the network up to its global average pooling, is frozen with its batch norms in
-    evaluation mode, so that each image's features h [d] are computed once; A [classes, d] and c are trained.
+    """logits = A h(image) + c. h is the network up to its global average pooling, frozen, with batch norms in
+    evaluation mode, so the features h [d] of each image are computed once; A [classes, d] and c are trained.
 
     ``arch``: resnet18, resnet50, resnet152, mobilenet_v2, efficientnet_b0, shufflenet_v2_x1_0 or squeezenet1_0, with
     torchvision's first published weights (IMAGENET1K_V1). ``weights_dir``: the folder of their files; empty is
     torch.hub's own. ``download``: fetch a missing file into it. Images below 64 pixels are resized to 224 (bilinear,
     antialiased), grey ones repeated to three channels; they are not augmented.
-    Raises FileNotFoundError for a file that is missing and not to be had, ValueError for a damaged one (the SHA-256
-    sum begins with the digits in its name), and for data that are not labelled grey or colour images.
+    Raises FileNotFoundError for a missing file that cannot be downloaded, ValueError for a damaged one (its SHA-256
+    sum must begin with the digits in its name) and for data that are not labelled grey or colour images.
     """
 
     arch: str = "resnet18"
@@ -70,10 +70,10 @@ class Pretrained(Model):
 
     def backbone(self) -> nn.Module:
         """Images [b, 3, H, W] -> features [b, d], frozen, in evaluation mode."""
-        import torchvision  # takes a second: only for who needs it
+        import torchvision  # takes a second
 
         state = self._weights()
-        with torch.device("meta"):  # no memory, no time and no random numbers for values that are replaced at once
+        with torch.device("meta"):  # skips the initialisation, whose values are replaced below
             module: nn.Module = torchvision.models.get_model(self.arch, weights=None)
         module.load_state_dict(state, assign=True)
         name, replacement = HEADS[self.arch]
@@ -118,12 +118,12 @@ class Pretrained(Model):
 
 @torch.no_grad()
 def features(backbone: nn.Module, chunks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Images [c, C, H, W] (and targets), chunk by chunk -> features [m, d] of all."""
+    """Chunks of images [c, C, H, W] and targets -> the features [m, d] of all images."""
     return torch.cat([backbone(prepared(few)) for images, _ in chunks for few in torch.split(images, CHUNK)])
 
 
 def prepared(images: Tensor) -> Tensor:
-    """[c, 1 or 3, H, W] -> [c, 3, H', W']."""
+    """Resizes small images and repeats grey ones: [c, 1 or 3, H, W] -> [c, 3, H', W']."""
     if min(images.shape[-2:]) < SMALL:
         images = F.interpolate(images, (ENLARGED, ENLARGED), mode="bilinear", antialias=True)
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

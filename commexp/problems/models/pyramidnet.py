@@ -1,4 +1,4 @@
-"""Pyramidal residual networks: every block is a little wider than the last."""
+"""Pyramidal residual networks, whose width grows with every block."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class ResNet(ImageModel):
 
     ``depth``: 18, 34, 50, 101 or 152. ``stem``: imagenet is a 7 x 7 convolution of stride 2 and a max pool, the
     image shrinks 32-fold; cifar is a 3 x 3 one of stride 1 and no pool, it shrinks 8-fold. ``norm``: batch or group.
-    ``groups``: see ``layers.norm_layer``; without use for batch.
+    ``groups``: see ``layers.norm_layer``; unused with norm=batch.
     Source: He et al., arXiv 1512.03385, table 1; group norm: Wu and He, arXiv 1803.08494.
     """
 
@@ -35,7 +35,7 @@ class ResNet(ImageModel):
         norm_layer(self.norm, self.groups)
 
     def module(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        import torchvision  # takes a second: only for who needs it
+        import torchvision  # takes a second
 
         make = getattr(torchvision.models, f"resnet{self.depth}")
         module: nn.Module = make(num_classes=classes, norm_layer=norm_layer(self.norm, self.groups))

@@ -12,13 +12,13 @@ from commexp.problems.models.base import ImageModel
 
 @dataclass
 class ViT(ImageModel):
-    """The image cut into squares, each projected to a vector; a class token and learnt positions; pre-norm encoder
-    layers; linear head on the class token, zero at first. No dropout: a step is a function of x and the batch alone.
+    """Square patches projected to vectors, a class token, learnt position embeddings, pre-norm encoder layers, and a
+    linear head on the class token, initialised with zeros. No dropout: a step is a function of x and the batch only.
 
-    ``image_size``: pixels of a side, must be the data's. ``patch``: pixels of a square's side, must divide it.
-    ``layers``: of the encoder. ``heads``: of attention, must divide ``hidden``: numbers in a token's vector.
-    ``mlp``: width of the feed-forward layer. ViT-B/16 is 224, 16, 12, 12, 768, 3072.
-    Raises ValueError for images of another size. Source: Dosovitskiy et al., arXiv 2010.11929, table 1.
+    ``image_size``: side of the images in pixels. ``patch``: side of a patch, a divisor of image_size. ``layers``:
+    number of encoder layers. ``heads``: of attention, a divisor of ``hidden``, the dimension of a token. ``mlp``: width
+    of the feed-forward layer. ViT-B/16 is 224, 16, 12, 12, 768, 3072. Raises ValueError for images of another size.
+    Source: Dosovitskiy et al., arXiv 2010.11929, table 1.
     """
 
     image_size: int = 32
@@ -38,7 +38,7 @@ class ViT(ImageModel):
             raise ValueError(f"heads={self.heads}: must divide hidden={self.hidden}; give one of its divisors")
 
     def module(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        from torchvision.models import VisionTransformer  # takes a second: only for who needs it
+        from torchvision.models import VisionTransformer  # takes a second
 
         channels, height, width = shape
         if height != width:
@@ -60,7 +60,8 @@ class ViT(ImageModel):
 
 
 def _drop_dropout(module: nn.Module) -> None:
-    """Even a rate of zero is refused by torch.func.vmap as a draw from the global generator."""
+    """Removes dropout layers: torch.func.vmap refuses them even with a rate of zero, because they draw random
+    numbers."""
     for name, child in module.named_children():
         if isinstance(child, nn.Dropout):
             setattr(module, name, nn.Identity())

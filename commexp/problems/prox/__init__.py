@@ -1,4 +1,4 @@
-"""The convex h that is added to F, one file a family."""
+"""The convex term h that is added to F, one file per family."""
 
 from commexp.problems.prox.base import Prox
 from commexp.problems.prox.none import NoProx

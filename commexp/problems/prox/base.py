@@ -1,4 +1,4 @@
-"""The convex h of  min F(x) + h(x), known by its value and its proximal operator."""
+"""The convex h of  min F(x) + h(x), given by its value and its proximal operator."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor
 
 
 class Prox(ABC):
-    """A dataclass; its fields are h's own. Source: Parikh and Boyd, Proximal Algorithms, 2014, section 6."""
+    """A dataclass whose fields are the parameters of h. Source: Parikh and Boyd, Proximal Algorithms, 2014, section
+    6."""
 
     @abstractmethod
     def value(self, x: Tensor) -> float:
-        """h(x) of x [J], summed in float64; of the indicator of a set 0.0 inside, within a relative 1e-6, and inf
-        outside."""
+        """h(x) for x [J], summed in float64. For the indicator of a set: 0.0 inside, with a relative tolerance of 1e-6,
+        and inf outside."""
 
     @abstractmethod
     def prox(self, z: Tensor, step: float) -> Tensor:
-        """Row by row argmin_u h(u) + ||u - z||^2 / (2 step), [W, J] -> [W, J], for step >= 0; z is left as it is.
+        """argmin_u h(u) + ||u - z||^2 / (2 step) for every row, [W, J] -> [W, J], for step >= 0; does not change z.
 
-        A row's bits do not depend on the other rows, nor on how many there are: whatever adds up entries of a row is
-        built of elementwise sums, since torch's own reductions choose their order by the whole tensor's shape. NaN
-        stays NaN.
+        The bits of a row do not depend on the other rows or on their number. Sums over a row therefore use elementwise
+        additions, because the order of torch's reductions depends on the shape of the whole tensor. NaN stays NaN.
         """
 
 
 def row_sums(a: Tensor) -> Tensor:
-    """[..., n] -> [..., 1], by pairs."""
+    """The sum of each row, [..., n] -> [..., 1], by pairwise additions."""
     while (n := a.shape[-1]) > 1:
         half = n // 2
         paired = a[..., :half] + a[..., half : 2 * half]
@@ -37,7 +37,7 @@ def row_sums(a: Tensor) -> Tensor:
 
 
 def running_row_sums(a: Tensor) -> Tensor:
-    """[..., n] -> [..., n], by doubling: log2 n passes."""
+    """The cumulative sum of each row, [..., n] -> [..., n], in log2 n passes."""
     a = a.clone()
     reach = 1
     while reach < a.shape[-1]:

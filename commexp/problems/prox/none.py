@@ -1,4 +1,4 @@
-"""No h."""
+"""No proximal term."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from commexp.problems.prox.base import Prox
 
 @dataclass
 class NoProx(Prox):
-    """h = 0; ``prox`` gives z itself, not a copy."""
+    """h = 0; ``prox`` returns z itself, not a copy."""
 
     def value(self, x: Tensor) -> float:
         return 0.0

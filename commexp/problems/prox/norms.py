@@ -1,4 +1,4 @@
-"""Norms and sums of them: h that shrinks entries or blocks of them."""
+"""Norms and their sums: regularisers that shrink entries or groups of entries."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class ElasticNet(Prox):
 
 @dataclass
 class GroupLasso(Prox):
-    """h(x) = ``weight`` sum_g sqrt(|g|) ||x_g||, g the blocks of ``size`` neighbouring entries, the last one maybe
-    shorter. Source: Yuan and Lin, J. R. Stat. Soc. B 68 (2006).
+    """h(x) = ``weight`` sum_g sqrt(|g|) ||x_g||, where the groups g are blocks of ``size`` consecutive entries; the
+    last one may be shorter. Source: Yuan and Lin, J. R. Stat. Soc. B 68 (2006).
     """
 
     weight: float = 1e-4
@@ -82,16 +82,16 @@ class GroupLasso(Prox):
         return self.weight * float(norms @ self._roots(x.double()))
 
     def prox(self, z: Tensor, step: float) -> Tensor:
-        """An infinity makes its group NaN."""
+        """An infinite entry makes its group NaN."""
         groups = self._groups(z)
-        largest = groups.abs().amax(-1, keepdim=True)  # norms in units of it, so that no square leaves the dtype
+        largest = groups.abs().amax(-1, keepdim=True)  # the unit of the norms, so that no square overflows
         unit = torch.where(largest == 0, 1, largest)
-        norms = row_sums((groups / unit).square()).sqrt().clamp(min=1)  # less than 1 in a group of zeros alone
+        norms = row_sums((groups / unit).square()).sqrt().clamp(min=1)  # below 1 only in a group of zeros
         threshold = (step * self.weight) * self._roots(z)[:, None] / unit
         return (groups * ((norms - threshold).clamp(min=0) / norms)).flatten(-2)[..., : z.shape[-1]]
 
     def _groups(self, x: Tensor) -> Tensor:
-        """[..., J] -> [..., groups, size], filled up with zeros."""
+        """[..., J] -> [..., groups, size], padded with zeros."""
         size = min(self.size, x.shape[-1])
         return F.pad(x, (0, -x.shape[-1] % size)).reshape(*x.shape[:-1], -1, size)
 

@@ -1,4 +1,4 @@
-"""Indicators of convex sets: 0 inside, inf outside; their proximal operator projects, whatever the step."""
+"""Indicators of convex sets: 0 inside, inf outside. Their proximal operator is the projection, for every step."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class L1Ball(Prox):
         return 0.0 if float(x.double().abs().sum()) <= self.radius * (1 + SLACK) else math.inf
 
     def prox(self, z: Tensor, step: float) -> Tensor:
-        """max(|z| - theta, 0) with z's signs, theta = max_k (sum of the k largest |z_j| - radius) / k. An infinity
-        makes its row NaN.
+        """max(|z| - theta, 0) with the signs of z, where theta = max_k (sum of the k largest |z_j| - radius) / k. An
+        infinite entry makes its row NaN.
 
-        Entries are taken above a bound ``base`` of theta from below, so that neither huge ones overflow nor a radius
-        far below them is lost; a Newton step then makes up for the rounding of theta.
+        The computation subtracts ``base``, a lower bound of theta, so that large entries do not overflow and a small
+        radius is not lost to rounding. A Newton step then corrects the rounding error of theta.
         """
         size, r = z.abs(), min(self.radius, torch.finfo(z.dtype).max)
         base = (size.amax(-1, keepdim=True) - r).clamp(min=0)

@@ -1,1 +1,1 @@
-"""Matrix factorisation of ratings: who rated what, where such data lie, how they are split over workers."""
+"""Matrix factorisation: ratings, the files that hold them, their split over workers, and the problem itself."""

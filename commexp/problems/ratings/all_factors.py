@@ -1,4 +1,4 @@
-"""Matrix factorisation where the factors of users and of items travel."""
+"""Matrix factorisation whose parameters are the factors of users and of items."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from commexp.problems.ratings.factorisation import CHUNK, Factorisation, Weighte
 
 
 class AllFactors(Factorisation):
-    """x = (U, c, V, b), a row a user, then a row an item. A sample is a rating (u, i), on whichever worker:
+    """x = (U, c, V, b): a row per user, then a row per item. A sample is a rating (u, i), which any worker may hold:
 
         f_n(x) = (N/m) sum_(u,i) [ (r_ui - mu - c_u - b_i - <u_u, v_i>)^2 + lam (|p_u|^2 / m_u + |q_i|^2 / m_i) ]
 
-    with the rows p_u = (u_u, c_u) and q_i = (v_i, b_i), and m_u, m_i how many training ratings of all workers user u
-    and item i have: all ratings together bear the whole regulariser, and a batch only touches the rows that it holds.
-    All else: see Factorisation.
+    with the rows p_u = (u_u, c_u) and q_i = (v_i, b_i). m_u and m_i are the numbers of training ratings, over all
+    workers, of user u and of item i. The terms of all ratings add up to the whole regulariser, and a batch only changes
+    the rows of its ratings. For the rest see Factorisation.
     """
 
     def __init__(self, data: Data, context: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
         super().__init__(data, context, rank, lam, bias, start)
         counts = torch.cat(list(self.tables.values()))
-        self.decay = self.lam / counts.clamp(min=1).to(self.device, self.dtype)  # of each row, per rating
+        self.decay = self.lam / counts.clamp(min=1).to(self.device, self.dtype)  # of each row, for each of its ratings
 
     def make_pools(self, train: Ratings) -> tuple[list[Tensor], Tensor]:
         return self.context.own, torch.arange(len(train))
@@ -47,7 +47,7 @@ class AllFactors(Factorisation):
             loss = error.square() + decay_u * users.square().sum(1) + decay_i * items.square().sum(1)
             add_rows(losses, w, share * loss)
             for row, own, other, decay in ((u, users, items, decay_u), (i, items, users, decay_i)):
-                back = other.clone()  # the derivative of the prediction by the row
+                back = other.clone()  # the derivative of the prediction with respect to the row
                 back[:, self.rank :] = 1
                 slope = decay[:, None] * own - error[:, None] * back
                 add_rows(flat, w * height + row, 2 * share[:, None] * slope)

@@ -1,4 +1,4 @@
-"""Who rated what."""
+"""Pairs of users and items that have ratings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclass
 class Ratings:
-    """m pairs of a user and an item; the ratings themselves are the targets beside them.
+    """m pairs of a user and an item; Data.train_y and test_y hold the ratings.
 
-    ``users``, ``items``: int64 [m], on the CPU, numbers below ``n_users`` and ``n_items``, which count those of the
-    test set, too.
+    ``users``, ``items``: int64 [m], on the CPU, below ``n_users`` and ``n_items``, which include users and items of the
+    test set.
     """
 
     users: Tensor

@@ -16,7 +16,7 @@ from commexp.problems.ratings.data import Ratings
 from commexp.problems.sampler import Sampler, with_replacement
 from commexp.seeding import generator
 
-CHUNK = 2**18  # ratings that are looked at in one go
+CHUNK = 2**18  # ratings per step of a computation, to limit its memory
 
 
 @dataclass
@@ -31,7 +31,7 @@ class WeightedBatch:
         return len(self.samples)
 
     def flat(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """All of them one after the other: the gradient w [k] that each belongs to, the sample [k], its weight [k]."""
+        """All samples concatenated: the index w [k] of their gradient, the sample [k], its weight [k]."""
         sizes = torch.tensor([len(each) for each in self.samples])
         worker = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
         weights = torch.tensor(list(self.weights), dtype=torch.float64)[worker]
@@ -43,20 +43,20 @@ class Factorisation(Problem):
 
         F = (1/m) [ sum_(u,i) (r_ui - mu - c_u - b_i - <u_u, v_i>)^2 + lam (|U|^2 + |V|^2 + |c|^2 + |b|^2) ]
 
-    F is the mean over the N workers of f_n, N/m times what worker n's ratings add to the bracket: so F is the same
-    however the ratings are split, and per rating. Users and items without training ratings have no part in it; for
-    them factors and bias are taken to be zero. ``bias``: whether there are b and c. A row is (u_u, c_u) or (v_i, b_i),
-    ``rank`` + ``bias`` entries. Factors start normal with standard deviation ``start``, biases at zero.
-    Metrics: train_loss = the mean squared error, objective = F where lam > 0, train_rmse and test_rmse in the ratings'
-    unit, predictions not clipped.
-    Source: Koren, Bell and Volinsky, Matrix factorization techniques for recommender systems, Computer 42(8), 2009.
+    F is the mean over the N workers of f_n, which is N/m times the contribution of worker n's ratings to the bracket.
+    So F is a mean per rating that does not depend on the split. F excludes users and items without training ratings;
+    their factors and biases count as zero. ``bias``: whether there are b and c. A row is (u_u, c_u) or (v_i, b_i), with
+    ``rank`` + ``bias`` entries. Factors are initialised from a normal distribution with standard deviation ``start``,
+    biases with zero. Metrics: train_loss = the mean squared error; objective = F if lam > 0; train_rmse and test_rmse
+    in the unit of the ratings, with predictions that are not clipped. Source: Koren, Bell and Volinsky, Matrix
+    factorization techniques for recommender systems, Computer 42(8), 2009.
     """
 
-    tables: dict[str, Tensor]  # of x, in order, by name: how many training ratings each row has
+    tables: dict[str, Tensor]  # the tables of x by name, in order: the number of training ratings of each row
 
     def __init__(self, data: Data, context: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
         if context.weights is not None:
-            raise ValueError("algo.shares=samples: F weighs every rating alike already; give equal")
+            raise ValueError("algo.shares=samples: F already gives all ratings equal weights; give equal")
         train: Ratings = data.train_x
         self.rank, self.lam, self.bias, self.start = rank, lam, bias, start
         self.context, self.device, self.dtype = context, context.device, context.dtype
@@ -82,7 +82,7 @@ class Factorisation(Problem):
 
     @abstractmethod
     def make_pools(self, train: Ratings) -> tuple[list[Tensor], Tensor]:
-        """The samples of each worker here, and of all workers together."""
+        """The samples of each local worker, and of all workers together."""
 
     @abstractmethod
     def make_tables(self) -> dict[str, Tensor]:
@@ -90,11 +90,11 @@ class Factorisation(Problem):
 
     @abstractmethod
     def gradients(self, rows: Tensor, batch: WeightedBatch) -> tuple[Tensor, Tensor]:
-        """rows [W, R, width] -> the sums over batch [W] and their gradients [W, R, width]."""
+        """rows [W, R, width] -> the weighted losses of the batch [W] and their gradients [W, R, width]."""
 
     @abstractmethod
     def factors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """One model's rows [R, width] -> those of all users and of all items."""
+        """The rows of one model [R, width] -> the rows of all users and of all items."""
 
     def _here(self, ratings: Ratings) -> Ratings:
         return Ratings(ratings.users.to(self.device), ratings.items.to(self.device), ratings.n_users, ratings.n_items)
@@ -120,7 +120,7 @@ class Factorisation(Problem):
         return WeightedBatch(self.pools, [self.workers / self.count] * len(self.pools))
 
     def _drawn(self, samples: list[Tensor]) -> WeightedBatch:
-        """Weighted so that the mean over all draws is f_n."""
+        """A batch with weights such that its expected loss is f_n."""
         sizes = [len(pool) / len(drawn) for pool, drawn in zip(self.pools, samples, strict=True)]
         return WeightedBatch(samples, [self.workers / self.count * size for size in sizes])
 
@@ -156,7 +156,7 @@ class Factorisation(Problem):
         return sum(self._terms(*self._all_factors(x)))
 
     def inner(self, users: Tensor, items: Tensor) -> Tensor:
-        """Rows [n, width] of each -> what they predict beyond the mean, [n]."""
+        """Rows [n, width] of users and items -> the predictions minus the mean, [n]."""
         factors = (users[:, : self.rank] * items[:, : self.rank]).sum(1)
         return factors + users[:, self.rank] + items[:, self.rank] if self.bias else factors
 
@@ -169,11 +169,11 @@ class Factorisation(Problem):
         return metrics
 
     def _all_factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``factors`` of x [J], zero where there are no training ratings."""
+        """``factors`` of x [J], with zeros for rows without training ratings."""
         return self.factors(x.reshape(-1, self.width) * self.rated[:, None])
 
     def _terms(self, users: Tensor, items: Tensor) -> tuple[float, float]:
-        """The two that F is the sum of: errors and regulariser."""
+        """The two terms of F: mean squared error and regulariser."""
         squares = float(users.double().square().sum() + items.double().square().sum())
         return self._squares(users, items, *self.train) / self.count, self.lam * squares / self.count
 
@@ -188,14 +188,14 @@ class Factorisation(Problem):
 
 
 def gather_rows(rows: Tensor, worker: Tensor, index: Tensor) -> Tensor:
-    """rows[worker, index], of rows [W, R, width]; quickly where all workers have the same ones."""
+    """rows[worker, index] of rows [W, R, width]; faster if all workers share the same rows."""
     if len(rows) == 1 or rows.stride(0) == 0:
         return rows[0][index]
     return rows.reshape(-1, rows.shape[2])[worker * rows.shape[1] + index]
 
 
 def add_rows(into: Tensor, index: Tensor, rows: Tensor) -> None:
-    """into[index[k]] += rows[k], of tensors [n, ...]; the same bits every time, on a GPU, too."""
+    """into[index[k]] += rows[k], of tensors [n, ...]; deterministic, also on a GPU."""
     if into.is_cuda:
         into.index_put_((index,), rows, accumulate=True)
     else:

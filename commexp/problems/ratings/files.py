@@ -1,4 +1,4 @@
-"""Files of ratings: where they lie, what is in them, which line is at fault."""
+"""Datasets from files of ratings: finding and reading them, and errors with line numbers."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ from commexp.problems.datasets.files import check_there, content_sum, place
 from commexp.problems.ratings.limits import RatingLimits
 from commexp.problems.ratings.triples import SPLITS, Triples, divided
 
-NumberedRow = tuple[str, list[bytes]]  # where it stands; user, item, rating, time
+NumberedRow = tuple[str, list[bytes]]  # its position for error messages; user, item, rating, time
 LONGEST = 2**16  # bytes of a line
-GROUP = 2**27  # bytes that are looked at together
+GROUP = 2**27  # bytes that are parsed together
 CODES: dict[str, type[np.generic]] = {"user": np.int64, "item": np.int64, "rating": np.float64, "time": np.int64}
 
 
 @dataclass
 class RatingFiles(Dataset):
-    """``path``: a file, plain or packed (see files.unpacked), or a folder of such; ``root``: the folder from which it
-    counts; null for the working directory.
-    ``test``: the share held out. ``split``: random, of all ratings by the seed, or time, the last of each user's.
-    ``digest``: the first 16 hex digits of blake2b over the blake2b sums of the files, which stands for what is in them;
-    it is filled in where they can be read. ``scale``: the lowest and the highest rating; null for any. Ids are integers
-    from 1 on; in ascending order they become 0, 1, ....
+    """``path``: a file, plain or compressed (see files.unpacked), or a folder of such files. ``root``: the folder to
+    which it is relative; null for the working directory. ``test``: the share that is held out. ``split``: random, drawn
+    from all ratings with the seed, or time, the latest ratings of each user. ``digest``: the first 16 hex digits of
+    blake2b over the blake2b sums of the files, which identifies their content; filled in if the files can be read.
+    ``scale``: the lowest and the highest rating; null for any. Ids are integers from 1 on; in ascending order they
+    become 0, 1, ....
 
-    Raises FileNotFoundError for a file that is not there, and ValueError, with the number of the line, for what is not
-    of the format, lines of more than LONGEST bytes, ids or ratings that are no numbers or out of range, and pairs that
-    come twice; for a file that cannot be read; for a digest that is not the files'; and for a split by times that are
-    not in the file."""
+    Raises FileNotFoundError for a missing file. Raises ValueError, with the line number, for lines of another format or
+    of more than LONGEST bytes, ids or ratings that are not numbers or out of range, and pairs that occur twice; also
+    for an unreadable file, for a wrong digest, and for a split by time without times in the file."""
 
     path: str = field(default="", metadata={"location": True})
     test: float = 0.2
@@ -68,23 +67,23 @@ class RatingFiles(Dataset):
 
     @abstractmethod
     def wanted(self) -> str:
-        """What ``path`` should be, and where to get it."""
+        """What ``path`` should be and where to get it, for error messages."""
 
     @abstractmethod
     def files(self) -> list[Path]:
-        """Those that are there. Raises ValueError, '``path=...``', where it does not say which."""
+        """The files that exist. Raises ValueError ('``path=...``') if the choice is ambiguous."""
 
     @abstractmethod
     def read(self, paths: Sequence[Path]) -> Triples:
-        """Quickly. Raises ValueError, in whatever words, for what is not of the format."""
+        """All ratings, parsed fast. Raises ValueError for another format; the message need not be for users."""
 
     @abstractmethod
     def lines(self, paths: Sequence[Path]) -> Iterator[NumberedRow]:
-        """Every rating, one at a time, in the order of ``read``. Raises ValueError, with the line, for one that cannot
-        be told apart."""
+        """The ratings one by one, in the order of ``read``. Raises ValueError, with the line, for a line that cannot be
+        split into words."""
 
     def limits(self, paths: Sequence[Path]) -> RatingLimits:
-        """Of what a line holds."""
+        """The limits of the values in a line."""
         return RatingLimits(scale=(self.scale[0], self.scale[1]) if self.scale else None)
 
     @property
@@ -134,7 +133,7 @@ class RatingFiles(Dataset):
             )
 
     def _first_fault(self, paths: Sequence[Path]) -> str:
-        """``line 17: what is wrong``, or nothing."""
+        """``line 17: what is wrong`` for the first faulty line; empty if there is none."""
         limits = self.limits(paths)
         try:
             return next((f"{where}: {fault}" for where, row in self.lines(paths) if (fault := limits.fault(row))), "")
@@ -143,12 +142,12 @@ class RatingFiles(Dataset):
 
 
 class RatingFileError(ValueError):
-    """A file cannot be read to its end."""
+    """A file of ratings cannot be read to its end."""
 
 
 def groups(paths: Sequence[Path], named: bool, whole_files: bool) -> Iterator[bytes]:
-    """The text of the files in pieces of about GROUP bytes, each of whole lines or whole files; without comments.
-    Raises RatingFileError. ``named``: whether messages say which file it is."""
+    """The text of the files without comments, in pieces of about GROUP bytes, each of whole lines or whole files.
+    ``named``: whether error messages include the file name. Raises RatingFileError."""
     blocks: list[bytes] = []
     size = 0
     for path in paths:
@@ -170,7 +169,7 @@ def groups(paths: Sequence[Path], named: bool, whole_files: bool) -> Iterator[by
 
 
 def numbered(path: Path, named: bool) -> Iterator[tuple[int, bytes]]:
-    """Number and content of each line that holds something, without comments. Raises as ``groups``."""
+    """Number and content of each nonempty line, without comments. Raises RatingFileError."""
     try:
         with reading(path) as file:
             for number, line in text_lines(file, LONGEST):
@@ -180,7 +179,7 @@ def numbered(path: Path, named: bool) -> Iterator[tuple[int, bytes]]:
 
 
 def within(path: Path, named: bool) -> str:
-    """What stands before the number of a line."""
+    """The prefix of the line number in an error message."""
     return f"{path.name}: " if named else ""
 
 
@@ -193,11 +192,11 @@ def _with_advice(fault: str, wanted: str) -> str:
 
 
 def table(text: bytes, separator: bytes, columns: dict[str, type[np.generic]]) -> dict[str, np.ndarray]:
-    """Columns of numbers; empty lines, and those of blanks, are passed over. Raises ValueError for anything else, and
-    for lines with more or fewer words than ``columns``."""
+    """Parses columns of numbers; skips blank lines. Raises ValueError for anything else, and for lines with more or
+    fewer words than ``columns``."""
     if not text.strip():
         return {name: np.empty(0, kind) for name, kind in columns.items()}
-    import pandas as pd  # a third of a second that no other run needs
+    import pandas as pd  # takes a third of a second
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of more words, which are detected below

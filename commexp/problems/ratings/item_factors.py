@@ -1,4 +1,4 @@
-"""Matrix factorisation where the factors of items travel and those of users are solved for."""
+"""Matrix factorisation whose parameters are the factors of items; those of users are solved for."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from commexp.problems.data import Data
 from commexp.problems.ratings.data import Ratings
 from commexp.problems.ratings.factorisation import CHUNK, Factorisation, WeightedBatch, add_rows, gather_rows
 
-SHORT = 32  # users with at most so many ratings are looked at together
+SHORT = 32  # users with at most so many ratings form one group
 
 
 class ItemFactors(Factorisation):
-    """x = (V, b), a row an item. A sample is a user with all ratings; each user belongs to one worker. With the rows
-    a_i = (v_i, 1), y_i = r_ui - mu - b_i over the items i that user u has rated, and w = (u_u, c_u),
+    """x = (V, b), a row per item. A sample is a user with all ratings; each user belongs to one worker. With the rows
+    a_i = (v_i, 1), y_i = r_ui - mu - b_i for the items i that user u has rated, and w = (u_u, c_u),
 
         f_n(x) = (lam/m) (|V|^2 + |b|^2) + (N/m) sum_u min_w [ sum_i (y_i - <a_i, w>)^2 + lam |w|^2 ]
 
-    The minimum is at (A^T A + lam I)^-1 A^T y, so the users' factors are no state of anybody's, and the gradient of
-    f_n is the partial gradient by V and b at that place (envelope theorem). lam must be positive. A batch of users is
-    scaled to give f_n on average; its gradient is that of the batch, the regulariser of V and b whole.
-    Source: variable projection, Golub and Pereyra, Inverse Problems 19(2), 2003. All else: see Factorisation.
+    The minimum is at (A^T A + lam I)^-1 A^T y, so workers keep no factors of users, and the gradient of f_n is the
+    partial gradient with respect to V and b at that minimum (envelope theorem). lam must be positive. The losses of a
+    batch of users are scaled so that their expectation is that of f_n; the regulariser of V and b is always included in
+    full. Source: variable projection, Golub and Pereyra, Inverse Problems 19(2), 2003. For the rest see Factorisation.
 
-    Raises ValueError where a user's ratings lie with several workers.
+    Raises ValueError if several workers hold ratings of the same user.
     """
 
     def __init__(self, data: Data, context: ProblemContext, rank: int, lam: float, bias: bool, start: float) -> None:
@@ -48,7 +48,7 @@ class ItemFactors(Factorisation):
         grads = torch.mul(rows, 2 * self.decay, out=torch.empty(rows.shape, dtype=self.dtype, device=self.device))
         flat = grads.view(-1, self.width)
         worker, users, weights = batch.flat(self.device)
-        for chosen in self._alike(users):
+        for chosen in self._groups_of_similar_counts(users):
             here = chosen.to(self.device)
             w, share = worker[here], weights[here].to(self.dtype)
             known, items, targets = self._rated_by(users[chosen])
@@ -63,13 +63,13 @@ class ItemFactors(Factorisation):
 
     def factors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         users = rows.new_zeros(len(self.user_counts), self.width)
-        for chosen in self._alike(self.all_samples):
+        for chosen in self._groups_of_similar_counts(self.all_samples):
             known, items, targets = self._rated_by(self.all_samples[chosen])
             users[self.all_samples[chosen].to(self.device)] = self._solved(rows[items], targets, known)[0]
         return users, rows
 
-    def _alike(self, users: Tensor) -> Iterator[Tensor]:
-        """Places in ``users``, all of them, in groups of similar numbers of ratings."""
+    def _groups_of_similar_counts(self, users: Tensor) -> Iterator[Tensor]:
+        """The indices of all ``users``, in groups with similar numbers of ratings."""
         counts = self.user_counts[users]
         order = torch.argsort(counts, descending=True, stable=True)
         left = counts[order]
@@ -81,7 +81,8 @@ class ItemFactors(Factorisation):
             order, left = order[size:], left[size:]
 
     def _rated_by(self, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of g users whether there is a rating (bool), its item and its target, [g, L] each, L the longest's."""
+        """For g users, padded to the largest number L of ratings, [g, L] each: whether there is a rating (bool), its
+        item, its target."""
         counts, starts = self.user_counts[users].to(self.device), self.starts[users].to(self.device)
         across = torch.arange(int(counts.max()), device=self.device)
         known = across < counts[:, None]
@@ -89,8 +90,8 @@ class ItemFactors(Factorisation):
         return known, self.items[place], self.targets[place]
 
     def _solved(self, rows: Tensor, targets: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Items' rows [g, L, width], targets and whether they count [g, L] -> the minimising w [g, width] and what is
-        left of the targets [g, L]; NaN where there is no telling, in a run that diverges."""
+        """Items' rows [g, L, width], targets [g, L] and which of them are ``known`` [g, L] -> the minimisers w [g,
+        width] and the residuals [g, L]; NaN if the Cholesky factorisation fails, as in a run that diverges."""
         rows = rows * known[:, :, None]
         targets = targets * known
         if self.bias:
@@ -105,7 +106,7 @@ class ItemFactors(Factorisation):
 
 
 def refuse_cut_users(train: Ratings, context: ProblemContext) -> None:
-    """Raises ValueError where a user's ratings lie with several workers."""
+    """Raises ValueError if several workers hold ratings of the same user."""
     worker = torch.empty(len(train), dtype=torch.long)
     for n, rows in enumerate(context.shards):
         worker[rows] = n
@@ -115,6 +116,6 @@ def refuse_cut_users(train: Ratings, context: ProblemContext) -> None:
     if len(cut):
         user = int(train.users[cut[0, 0]])
         raise ValueError(
-            f"model.travels=items: the partition cuts users in several pieces, such as number {user}; give "
+            f"model.travels=items: the partition gives the ratings of user number {user} to several workers; give "
             "partition=by_user, or model.travels=all"
         )

@@ -1,4 +1,4 @@
-"""What one rating may be, and what is wrong with one that is not."""
+"""The limits of ids and ratings, and error messages for values outside them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 @dataclass(frozen=True)
 class RatingLimits:
-    """Ids count from 1, to ``users`` and ``items`` where the format states that. ``scale``: the lowest and the highest
-    rating; None for any. ``stated``: where, for a message."""
+    """Ids run from 1 to ``users`` and ``items``; these are infinite if the format states no limit. ``scale``: the
+    lowest and the highest rating; None for any. ``stated``: the source of the limits, for error messages."""
 
     users: float = math.inf
     items: float = math.inf
@@ -26,7 +26,7 @@ class RatingLimits:
     stated: str = ""
 
     def hold(self, triples: Triples) -> bool:
-        """For all of them at once."""
+        """Whether all triples are within the limits."""
         ids = ((triples.users, self.users), (triples.items, self.items))
         if len(triples) and any(each.min() < 1 or each.max() > most for each, most in ids):
             return False
@@ -35,7 +35,7 @@ class RatingLimits:
         return bool((np.isfinite(ratings) & (ratings >= low) & (ratings <= high)).all())
 
     def fault(self, row: Sequence[bytes]) -> str:
-        """Of user, item, rating and time; nothing where all is well."""
+        """What is wrong with a row of user, item, rating and time; empty if nothing is."""
         user, item, rating, time = row
         fault = self.id_fault("user", user) or self.id_fault("item", item) or _no_integer("time", time)
         if fault:
@@ -49,7 +49,7 @@ class RatingLimits:
         return ""
 
     def id_fault(self, name: str, word: bytes) -> str:
-        """``name``: user or item."""
+        """What is wrong with an id; empty if nothing is. ``name``: user or item."""
         most = self.users if name == "user" else self.items
         if fault := _no_integer(name, word):
             return fault
@@ -64,5 +64,5 @@ def _no_integer(name: str, word: bytes) -> str:
 
 
 def shown(word: bytes) -> str:
-    """For a message, which is one line."""
+    """The word as it appears in an error message of one line."""
     return ascii(word[:20].decode("latin-1"))

@@ -1,4 +1,4 @@
-"""MovieLens: ratings of films, in any of the published formats."""
+"""MovieLens: ratings of films, in all published formats."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from commexp.problems.ratings.files import CODES, NumberedRow, RatingFiles, grou
 from commexp.problems.ratings.limits import RatingLimits, shown
 from commexp.problems.ratings.triples import Triples
 
-NAMES = ("ratings.csv", "ratings.dat", "u.data")  # what a folder is searched for
+NAMES = ("ratings.csv", "ratings.dat", "u.data")  # the files that are looked for in a folder
 HEADER = "userId,movieId,rating,timestamp"
-SEPARATORS = (b"::", b"\t", b";", b",")  # below a header
-#: what a header calls the columns, in small letters and without underscores
+SEPARATORS = (b"::", b"\t", b";", b",")  # in a file with a header
+#: names of columns in a header, in lower case and without underscores
 COLUMNS = {
     **dict.fromkeys((b"userid", b"user"), "user"),
     **dict.fromkeys((b"movieid", b"movie", b"itemid", b"item", b"filmid", b"film"), "item"),
@@ -32,12 +32,11 @@ COUNTS = re.compile(r"([0-9]{1,9}) (users|items)")
 
 @dataclass
 class MovieLens(RatingFiles):
-    """``path``: u.data (100K: tabs), ratings.dat (1M, 10M: ``::``), ratings.csv (latest, 20M and later: commas below a
-    header), or the folder that holds one of them; which format it is, the first line says. A header may quote its
-    names, say user_id or item_id, and stand in any order; the times may be missing, where nothing is split by them.
-    Where u.info (100K) lies
-    beside the file, ids go up to the numbers of users and items there. Fields and errors: see RatingFiles. Source:
-    Harper and Konstan, ACM TiiS 5(4), 2015; grouplens.org/datasets/movielens.
+    """``path``: u.data (100K: tabs), ratings.dat (1M, 10M: ``::``), ratings.csv (latest, 20M and later: commas, with a
+    header), or the folder that holds one of them. The first line determines the format. A header may quote its names,
+    use variants such as user_id or item_id, and have any order; times may be missing unless the split needs them. If
+    u.info (100K) lies beside the file, it limits the ids. For fields and errors see RatingFiles. Source: Harper and
+    Konstan, ACM TiiS 5(4), 2015; grouplens.org/datasets/movielens.
     """
 
     path: str = field(default="data/ml-latest-small", metadata={"location": True})
@@ -101,8 +100,8 @@ class MovieLens(RatingFiles):
 
 @dataclass(frozen=True)
 class Format:
-    """``separator``: what stands between words. ``columns``: what they are, of CODES; the time may be missing.
-    ``header``: whether the first line says so."""
+    """``separator``: between the words of a line. ``columns``: their names, out of CODES; time may be missing.
+    ``header``: whether the first line is a header."""
 
     separator: bytes
     columns: Sequence[str]
@@ -110,7 +109,7 @@ class Format:
 
     @staticmethod
     def of(first: bytes) -> Format:
-        """By the first line that holds something. Raises ValueError for a format that is none of the published ones."""
+        """The format, from the first nonempty line. Raises ValueError for an unknown format."""
         for separator in SEPARATORS:
             names = [COLUMNS.get(_plain(word), "") for word in first.split(separator)]
             if set(CODES) - {"time"} <= set(names) <= set(CODES) and len(set(names)) == len(names):
@@ -127,5 +126,5 @@ class Format:
 
 
 def _plain(name: bytes) -> bytes:
-    """Of a column: without quotes, blanks and underscores, in small letters."""
+    """The name of a column in lower case, without quotes, blanks and underscores."""
     return name.strip(b" \r\"'").lower().replace(b"_", b"").replace(b" ", b"")

@@ -1,4 +1,4 @@
-"""The Netflix Prize data: ratings of films, film by film."""
+"""The Netflix Prize data: ratings of films, grouped by film."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from commexp.problems.ratings.files import NumberedRow, RatingFiles, groups, num
 from commexp.problems.ratings.limits import RatingLimits, shown
 from commexp.problems.ratings.triples import Triples
 
-NAMES = ("combined_data_*.txt", "mv_*.txt", "training_set/mv_*.txt")  # what a folder is searched for
-CUSTOMERS, MOVIES = 2_649_429, 17_770  # the largest ids, which the Prize's README states
+NAMES = ("combined_data_*.txt", "mv_*.txt", "training_set/mv_*.txt")  # the files that are looked for in a folder
+CUSTOMERS, MOVIES = 2_649_429, 17_770  # the largest ids, as stated in the README of the Prize
 COLUMNS: dict[str, type[np.generic]] = {
     "user": np.int32,
     "rating": np.float32,
@@ -31,9 +31,10 @@ DATE = re.compile(rb"([0-9]{4})-(0?[1-9]|1[0-2])-(0?[1-9]|[12][0-9]|3[01])")
 
 @dataclass
 class Netflix(RatingFiles):
-    """``path``: a file where a line ``movie:`` stands above the lines ``customer,rating,date`` of that film, dates as
-    2005-09-06; or the folder of combined_data_1.txt, ... or of mv_0000001.txt, ... The published qualifying and probe
-    sets are not looked at. Fields and errors: see RatingFiles. Source: Bennett and Lanning, The Netflix Prize, 2007.
+    """``path``: a file in which a line ``movie:`` precedes the lines ``customer,rating,date`` of that film, with dates
+    such as 2005-09-06; or a folder of combined_data_1.txt, ... or of mv_0000001.txt, ... The published qualifying and
+    probe sets are not used. For fields and errors see RatingFiles. Source: Bennett and Lanning, The Netflix Prize,
+    2007.
     """
 
     path: str = field(default="data/netflix", metadata={"location": True})
@@ -72,13 +73,13 @@ class Netflix(RatingFiles):
                 start = MOVIE.fullmatch(line)
                 if start:
                     if empty:
-                        raise ValueError(f"{where}: no rating stands above it; remove that movie")
+                        raise ValueError(f"{where}: no rating precedes it; remove that movie")
                     movie, empty = start[1], True
                     if fault := limits.id_fault("item", movie):
                         raise ValueError(f"{where}: {fault}")
                     continue
                 if movie is None:
-                    raise ValueError(f"{where}: no movie stands above it; give a line such as 17: before it")
+                    raise ValueError(f"{where}: no movie precedes it; give a line such as 17: before it")
                 date, empty = DATE.fullmatch(words[-1]), False
                 if len(words) != 3 or not date:
                     raise ValueError(f"{where}: {shown(line.rstrip())} is no rating; give customer,rating,date")
@@ -88,7 +89,7 @@ class Netflix(RatingFiles):
 
 
 def _parsed(text: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Users, items, ratings and times. A colon stands in the lines of movies alone."""
+    """Users, items, ratings and times. Only the lines of movies contain a colon."""
     if text[:1] in b"\r\n \t" or any(empty in text for empty in (b"\n\n", b"\n\r", b"\n ", b"\n\t")):
         text = re.sub(rb"(?m)^[ \t\r]*\n", b"", text)
     bodies, movies, end = [], [], 0

@@ -1,4 +1,4 @@
-"""How ratings are split over workers: whole users, or blocks of users and items."""
+"""Partitions of ratings: whole users, or blocks of users and items."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from commexp.problems.ratings.data import Ratings
 
 @dataclass
 class ByUser(Partition):
-    """Each worker gets whole users: the one with the most ratings first, each to whoever has the fewest ratings."""
+    """Assigns whole users: in descending order of their ratings, each to the worker with the fewest ratings so far."""
 
     def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
         users = _ratings(data, "by_user").users.numpy()
@@ -30,9 +30,9 @@ class ByUser(Partition):
 
 @dataclass
 class Blocks(Partition):
-    """A grid: users in ``users`` groups, items in N / ``users``, of about as many ratings each; worker n gets what the
-    users of one group have rated of one group's items. Null: the number next below sqrt(N) that divides N.
-    Source: the blocks of Gemulla et al., KDD 2011, section 4. Raises ValueError for what does not divide N.
+    """A grid: ``users`` groups of users and N / ``users`` groups of items, with balanced numbers of ratings. Each
+    worker gets the ratings of one group of users for one group of items. Null: the largest divisor of N up to sqrt(N).
+    Source: the blocks of Gemulla et al., KDD 2011, section 4. Raises ValueError if ``users`` does not divide N.
     """
 
     users: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
@@ -54,8 +54,8 @@ class Blocks(Partition):
 
 
 def balanced(counts: np.ndarray, groups: int, rng: np.random.Generator) -> np.ndarray:
-    """A group for each user or item with so many ratings: the largest first, equals in random order, each into the
-    group with the fewest ratings."""
+    """A group for each user or item, given their numbers of ratings: in descending order, ties in random order, each
+    goes to the group with the fewest ratings so far."""
     present = rng.permutation(np.flatnonzero(counts))
     group = np.zeros(len(counts), dtype=np.int64)
     loads = [(0, n) for n in range(groups)]

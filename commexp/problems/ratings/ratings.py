@@ -1,4 +1,4 @@
-"""Ratings made up from few factors."""
+"""Synthetic ratings of low rank."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from commexp.seeding import numpy_generator
 
 @dataclass
 class LowRank(Dataset):
-    """``density`` x ``users`` x ``items`` ratings of different pairs, drawn evenly, with
+    """``density`` x ``users`` x ``items`` ratings of distinct pairs, drawn uniformly, with
 
         r_ui = 3.5 + c_u + b_i + <u_u, v_i> + N(0, noise^2)
 
     c_u, b_i ~ N(0, 0.3^2) and entries of u_u, v_i ~ N(0, 1 / sqrt(rank)), so the inner products have variance 1. All
-    of it follows from the seed; the share ``test``, drawn by the seed, is held out. Raises ValueError for values out
-    of range.
+    values are functions of the seed. The share ``test``, drawn with the seed, is held out. Raises ValueError for values
+    out of range.
     """
 
     users: int = 300

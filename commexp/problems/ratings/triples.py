@@ -1,4 +1,4 @@
-"""Who rated what when: numbering, duplicates, and what is held out."""
+"""Ratings with users, items and times: numbering, duplicates, and the held-out set."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SPLITS = ("random", "time")
 
 @dataclass
 class Triples:
-    """``users``, ``items``, ``times``: integers [m]. ``ratings``: floats [m]. Times ascend with time, in any unit;
-    ``timed``: whether anybody has said them."""
+    """``users``, ``items``, ``times``: integers [m]. ``ratings``: floats [m]. Times are in any unit that
+    increases with time. ``timed``: whether the data contain times."""
 
     users: np.ndarray
     items: np.ndarray
@@ -31,15 +31,14 @@ class Triples:
 
     @cached_property
     def numbers(self) -> tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]:
-        """Of users and of items: each id's place among those that there are, in ascending order, int64 [m], and how
-        many there are."""
-        import pandas as pd  # a third of a second that no other run needs
+        """For users and for items: the rank of each id among the distinct ids, int64 [m], and their number."""
+        import pandas as pd  # takes a third of a second
 
         (users, all_users), (items, all_items) = (pd.factorize(ids, sort=True) for ids in (self.users, self.items))
         return (users.astype(np.int64), len(all_users)), (items.astype(np.int64), len(all_items))
 
     def repeated(self) -> int | None:
-        """The first rating whose user has rated its item before; None where there is none."""
+        """The index of the first rating whose pair of user and item occurred before; None if there is none."""
         (users, _), (items, _) = self.numbers
         pairs = users * (int(items.max()) + 1) + items
         in_order = np.sort(pairs)
@@ -50,8 +49,8 @@ class Triples:
 
 
 def held_out(triples: Triples, share: float, split: str, seed: int) -> np.ndarray:
-    """Whether each rating is of the test set, bool [m]. ``random``: round(share m) of all, by the seed. ``time``: of
-    each user with m_u ratings the last floor(share m_u), so nobody is without training ratings."""
+    """Whether each rating belongs to the test set, bool [m]. ``random``: round(share m) ratings, drawn with the seed.
+    ``time``: the last floor(share m_u) of the m_u ratings of each user, so every user has training ratings."""
     m = len(triples)
     test = np.zeros(m, dtype=bool)
     if split == "random":
@@ -60,13 +59,14 @@ def held_out(triples: Triples, share: float, split: str, seed: int) -> np.ndarra
     order = np.lexsort((triples.items, triples.times, triples.users))
     starts = np.flatnonzero(np.diff(triples.users[order], prepend=np.nan))
     counts = np.diff(starts, append=m)
-    place = np.arange(m) - np.repeat(starts, counts)  # of each rating among its user's
+    place = np.arange(m) - np.repeat(starts, counts)  # the position of each rating among those of its user
     test[order] = place >= np.repeat(counts - np.floor(share * counts).astype(int), counts)
     return test
 
 
 def divided(triples: Triples, share: float, split: str, seed: int, dtype: torch.dtype) -> Data:
-    """Users and items numbered in ascending order of their ids. Raises ValueError where a set would be empty."""
+    """Training and test data; users and items are numbered in ascending order of their ids. Raises ValueError if one of
+    the two sets is empty."""
     test = held_out(triples, share, split, seed)
     if test.all() or not test.any():
         raise ValueError(

@@ -1,0 +1,109 @@
+"""What an exchange is: its bytes, its seconds, the messages it serves, and how processes carry it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from commexp.comm.links import PendingTransfer
+from commexp.comm.transport import Transport
+from commexp.compressors import Compressor, Message
+from commexp.network.rates import Pace
+
+
+class Bytes(NamedTuple):
+    """The three byte counts: of information, of payload handed to the exchange, and on all links."""
+
+    info: float
+    sent: int
+    wire: int
+
+
+class Exchange(ABC):
+    """One way to bring vectors or messages of N workers, with a link each, to each other.
+
+    Exchanges have no state. The ledger stores the name; the virtual clock asks for ``seconds``.
+    """
+
+    name: str
+    #: the sum of a first part of the vector may begin while the rest is still computed
+    bucketed: bool = False
+    #: goes from neighbour to neighbour on a graph, so that a worker waits for its neighbours alone
+    among_neighbours: bool = False
+
+    @abstractmethod
+    def hops(self, workers: int) -> int:
+        """Latencies, one after the other, of an exchange among so many workers."""
+
+    def seconds(
+        self,
+        pace: Pace,
+        workers: int,
+        wire: float,
+        repeats: int = 1,
+        direction: str = "peers",
+        share: float | None = None,
+    ) -> float:
+        """Duration of ``repeats`` exchanges, one after the other, among ``workers`` = n that put ``wire`` = B bytes on
+        all links together:
+
+            repeats hops alpha + B / (n beta)
+
+        ``pace``: of their links; alpha is its latency, beta its slowest rate. ``share``: the part of B that the
+        busiest link carries, of a gossip whose graph is known.
+        Source: Thakur, Rabenseifner and Gropp, Optimization of Collective Communication Operations in MPICH, 2005.
+        """
+        return self.hops(workers) * (repeats * pace.latency / 1e3) + wire * (1 / workers) / pace.slower
+
+
+class Aggregation(Exchange):
+    """An exchange after which every worker has sum_n w_n decode(message_n): a value of ``comm.exchange``."""
+
+    #: the messages go up and their aggregate comes down; else messages go among peers
+    comes_down: bool = False
+    #: a server, which lives with worker 0, gets all messages
+    central: bool = False
+    #: can sum the messages that have come, without those of late workers
+    tolerates_stragglers: bool = False
+
+    @property
+    def direction(self) -> str:
+        """The one in which messages go, as the ledger names it."""
+        return "up" if self.comes_down else "peers"
+
+    def check(self, codec: Compressor) -> None:
+        """Raises ValueError for a compressor whose messages it cannot carry."""
+
+    @abstractmethod
+    def candidate(self, codec: Compressor) -> bool:
+        """Whether ``auto`` considers it for this compressor. Of several it takes the one with the fewest bytes, and
+        the first of them where sizes follow the data."""
+
+    @abstractmethod
+    def cost(self, workers: int, up: int, down: int) -> int:
+        """Bytes on all links for messages of ``up`` bytes and an aggregate of ``down`` bytes."""
+
+    @abstractmethod
+    def wire(self, worker: int, size: int, workers: int) -> int:
+        """Bytes on all links for the message of ``size`` bytes of one worker of N."""
+
+    def load(self, message: Message, worker_ids: Sequence[int], workers: int) -> Bytes:
+        """Of the messages of the workers ``worker_ids`` among N, aggregate aside."""
+        wire = sum(self.wire(n, size, workers) for n, size in zip(worker_ids, message.sizes, strict=True))
+        return Bytes(message.info_bits / 8, message.nbytes, wire)
+
+    def answer(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
+        """Of the aggregate that comes down to all N workers."""
+        raise NotImplementedError(f"{self.name}: nothing comes down")
+
+    def finalizes(self, codec: Compressor) -> bool:
+        """Whether ``carry`` returns the aggregate [J], not the sum [M] from which ``codec.finalize`` makes it."""
+        return False
+
+    @abstractmethod
+    def carry(self, over: Transport, message: Message, weights: Tensor) -> PendingTransfer[Tensor]:
+        """Begins the exchange among processes: the messages and weights [W] of this process's workers -> the sum
+        sum_n w_n summands(message_n) [M] over all workers, or the aggregate, see ``finalizes``."""

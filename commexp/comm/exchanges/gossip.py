@@ -1,0 +1,38 @@
+"""Gossip: every worker sends to its neighbours on a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from commexp.comm.exchanges.base import Exchange
+from commexp.network.rates import Pace
+
+
+class GossipExchange(Exchange):
+    """Each message goes to the worker's neighbours, so sum_i degree_i S_i bytes in all, in one hop.
+
+    Processes carry it by a ``Neighbourhood``.
+    """
+
+    name = "gossip"
+    among_neighbours = True
+
+    def hops(self, workers: int) -> int:
+        return 1
+
+    def seconds(
+        self,
+        pace: Pace,
+        workers: int,
+        wire: float,
+        repeats: int = 1,
+        direction: str = "peers",
+        share: float | None = None,
+    ) -> float:
+        """repeats alpha + share B / beta, where ``share`` is 1/n if it is not given: even for all workers. Where links
+        differ, and it is known who is whose neighbour, the clock asks ``Rates.gossip`` instead."""
+        return repeats * pace.latency / 1e3 + wire * (share or 1 / workers) / pace.slower
+
+    def wire(self, degrees: Sequence[int], sizes: Sequence[int]) -> int:
+        """Bytes on all links for the messages of these workers, of ``sizes`` bytes each."""
+        return sum(degree * size for degree, size in zip(degrees, sizes, strict=True))
