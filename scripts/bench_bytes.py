@@ -20,8 +20,8 @@ from netlab import NetLab, NetLabError
 
 from commexp.comm import Communicator, Ledger, Processes
 from commexp.compressors import FP16, CodecContext, Compressor, NoCompression, PowerSGD, Sign, Threshold, TopK
+from commexp.metrics import human_bytes
 from commexp.topologies import Gossip, Mixer, Ring
-from commexp.units import human_bytes
 
 DIM, HOSTS, ROUNDS = 2_000_000, 4, 3
 #: what is no sum over all

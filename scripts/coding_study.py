@@ -21,11 +21,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from commexp.check.batch import result, run_all
+from commexp.metrics import human_bytes
 from commexp.report.curves import draw_line, dress
 from commexp.report.style import compact, figure, save
 from commexp.report.tables import markdown
 from commexp.run_folder import write_atomic
-from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")
 SEEDS = range(5)

@@ -16,10 +16,10 @@ from pathlib import Path
 import pandas as pd
 
 from commexp.check.batch import result, run_all
+from commexp.metrics import human_bytes
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.run_folder import Run, write_atomic, write_json
-from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")
 TUNED = Path(__file__).with_name("dppf_tuned.json")

@@ -23,12 +23,12 @@ from commexp.check.claim import load
 from commexp.check.judge import judge
 from commexp.check.show import sections, write
 from commexp.cli.claims import folders
+from commexp.metrics import human_bytes
 from commexp.report.curves import draw_line, dress
 from commexp.report.findings import findings_page
 from commexp.report.style import bytes_axis, figure, line_style, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.run_folder import Run, write_atomic
-from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")
 PAGE = Path("outputs/report/index.html")

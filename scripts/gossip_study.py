@@ -21,11 +21,11 @@ from commexp.check.batch import result, run_all
 from commexp.config.messages import UserError
 from commexp.config.plan import prepare
 from commexp.experiment.setup import ExperimentSetup
+from commexp.metrics import human_bytes
 from commexp.report.curves import draw_line, dress
 from commexp.report.style import figure, save
 from commexp.report.tables import markdown
 from commexp.run_folder import Run, write_atomic
-from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")
 SEEDS = range(5)

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from commexp.units import human_bytes
+from commexp.metrics import human_bytes
 
 SEGMENT = 16 * 1024  # most bytes that TCP hands to eth0 at once; each such segment counts one header of 66 bytes
 BURST = 20_000  # bytes: a segment, with the headers of all its packets

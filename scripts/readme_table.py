@@ -15,9 +15,9 @@ import pandas as pd
 from figures import KEPT, OUT, digits, runs
 
 from commexp.check.batch import run_all
+from commexp.metrics import human_bytes
 from commexp.report.tables import markdown, to_target
 from commexp.run_folder import Run, write_atomic
-from commexp.units import human_bytes
 
 SEEDS, TARGET = 3, 0.95
 README = Path(__file__).parent.parent / "README.md"

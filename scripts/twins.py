@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from commexp.check.batch import result
+from commexp.metrics import human_bytes
 from commexp.report.curves import draw_line
 from commexp.report.style import bytes_axis, figure, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.run_folder import Run, write_atomic
-from commexp.units import human_bytes
 
 OUT = Path("outputs/figures")
 SEEDS = 2

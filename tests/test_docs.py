@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ from commexp.cli import report as compare
 from commexp.cli import run as cli
 from commexp.config.messages import CONF
 from commexp.launch.sweep import sweep_name
+from commexp.run_folder import Run
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -98,6 +100,11 @@ def test_extensions_work_as_they_stand(shell: Shell, tmp_path: Path) -> None:
             (tmp_path / name).write_text(text)
     runs = {p.parent.name.rsplit("-", 1)[0] for p in tmp_path.glob("outputs/runs/*/summary.md")}
     assert {"sgd-cyclic-digits", "slowmo-fp16-digits", "dpsgd-none-digits", "sgd-cyclic-moons"} <= runs
+    losses = [Run(p).metrics["train_loss"] for p in tmp_path.glob("outputs/runs/*-digits-*")]
+    assert all(loss.iloc[-1] < loss.iloc[0] for loss in losses)
+    (measured,) = (p.parent for p in tmp_path.glob("outputs/runs/measured-none-digits-*/summary.md"))
+    assert "norm of the slow momentum" in (measured / "summary.md").read_text(encoding="utf-8")
+    assert json.loads((measured / "meta.json").read_text(encoding="utf-8"))["metrics"][0]["name"] == "momentum_norm"
     assert ran >= 6
 
 

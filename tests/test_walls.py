@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "commexp"
 LEAVES: dict[str, set[str]] = {
     "seeding": set(),
     "state": set(),
-    "units": set(),
+    "metrics": set(),
     "ranks": set(),
     "files": set(),
     "environment": set(),
@@ -59,12 +59,12 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             node.body = []
-    found = {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+    modules = {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
     for n in ast.walk(tree):
         if isinstance(n, ast.ImportFrom) and n.module:
             inside = {f"{n.module}.{alias.name}" for alias in n.names}
-            found |= (inside & MODULES) or {n.module}
-    return found & MODULES
+            modules |= (inside & MODULES) or {n.module}
+    return modules & MODULES
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -94,6 +94,15 @@ def test_no_room_without_a_name() -> None:
 
 def test_the_entry_point_reads_like_a_table_of_contents() -> None:
     assert len((PACKAGE / "cli" / "run.py").read_text(encoding="utf-8").splitlines()) <= 100
+
+
+def test_every_class_has_a_name_of_its_own() -> None:
+    places: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
 def test_nothing_is_pickled() -> None:

@@ -1,8 +1,9 @@
-"""What a claim can be about: one number from the curves of a few runs, by name. All are of one seed.
+"""What a claim can be about: one number, calculated from the metrics of a few runs of one seed.
 
 ``frames``: the metrics of each run by the label that the claim gives it. ``metric``: an expression of columns, such as
-``stationarity + consensus`` or ``dist_to_opt ** 2``; at the last evaluation, or at the round ``at``, or the mean over
-the ``last`` share of the evaluations. What is to be reached is fallen to: of an accuracy, ``1 - test_accuracy``.
+``stationarity + consensus`` or ``dist_to_opt ** 2``; its value at the last evaluation, or at the round ``at``, or its
+mean over the ``last`` share of the evaluations. A target is reached from above: of an accuracy claims take
+``1 - test_accuracy``.
 """
 
 from __future__ import annotations

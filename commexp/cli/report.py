@@ -85,7 +85,7 @@ def compare(folders: Sequence[Path], out: Path, words: Sequence[str], target: fl
         ) from error
 
 
-def compared(found: Comparison, out: Path) -> None:
+def compared(comparison: Comparison, out: Path) -> None:
     """The page, the tables and the figures. A figure that cannot be drawn is named; all else stands without it."""
     from commexp.report.comparison import as_latex, as_markdown, in_brief
     from commexp.report.curves import draw_curves
@@ -94,17 +94,19 @@ def compared(found: Comparison, out: Path) -> None:
     from commexp.report.phases import draw_phases
     from commexp.report.style import STYLES
 
-    write_atomic(out / "comparison.md", as_markdown(found))
-    write_atomic(out / "comparison.tex", as_latex(found))
-    written = [write_page(found, out / "index.html"), out / "comparison.md", out / "comparison.tex"]
-    few = len(found.groups) <= STYLES
-    if found.groups and few:
-        written += _drawn(draw_curves, found.groups, out / "comparison")
-        written += _drawn(draw_phases, found.groups, out / "phases")
-    written += _drawn(draw_graphs, found.groups, out / "topology")
-    print(in_brief(found))
+    write_atomic(out / "comparison.md", as_markdown(comparison))
+    write_atomic(out / "comparison.tex", as_latex(comparison))
+    written = [write_page(comparison, out / "index.html"), out / "comparison.md", out / "comparison.tex"]
+    few = len(comparison.groups) <= STYLES
+    if comparison.groups and few:
+        written += _drawn(draw_curves, comparison.groups, out / "comparison")
+        written += _drawn(draw_phases, comparison.groups, out / "phases")
+    written += _drawn(draw_graphs, comparison.groups, out / "topology")
+    print(in_brief(comparison))
     if not few:
-        print(f"\nNo figures: {STYLES} lines at most can be told apart, of {len(found.groups)} methods; see the page")
+        print(
+            f"\nNo figures: {STYLES} lines at most can be told apart, of {len(comparison.groups)} methods; see the page"
+        )
     print("\n".join(str(p) for p in ["", *written]))
 
 
@@ -122,21 +124,22 @@ def note(text: str) -> None:
     print(f"commexp: note: {printable(text)}", file=sys.stderr)
 
 
-def replayed(found: Comparison, out: Path, words: Sequence[str]) -> None:
+def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
     """replay.md and its figure: the runs on the network that ``words`` describe, and on faster and slower ones. A run
     that cannot be priced there is named with the reason. Raises UserError where none can."""
     from commexp.experiment.replay import Replay
     from commexp.report.checked import LeftOut
     from commexp.report.comparison import Comparison, left_out
     from commexp.report.replay import SHOWN, Priced, draw_replay, replay_markdown
+    from commexp.report.tables import words_of
 
     network = described(words)
     bandwidths = sorted({*BANDWIDTHS, *SHOWN, network.bandwidth})
     priced: dict[str, list[Priced]] = {}
     first: Run | None = None
-    left = [LeftOut(run.folder, run.problem) for run in found.runs if run.problem] + [*found.left]
+    left = [LeftOut(run.folder, run.problem) for run in comparison.runs if run.problem] + [*comparison.left]
     dense = ""
-    for name, runs in found.groups.items():
+    for name, runs in comparison.groups.items():
         for run in runs:
             try:
                 books = Replay(run)
@@ -148,10 +151,10 @@ def replayed(found: Comparison, out: Path, words: Sequence[str]) -> None:
                 note(f"{run.name}: {each}: from outside commexp, and not made; its books are priced without it")
             priced.setdefault(name, []).append(Priced(run.metrics, seconds))
             first = first or run
-            dense = dense or (name if run.name.startswith("sgd-none-") else "")
+            dense = dense or (name if words_of(run) == ("sgd", "none") else "")
     if first is None:
         raise UserError(f"RUN={left[0].folder}: {left[0].why}")
-    target = found.target or first.config.get("target_accuracy")
+    target = comparison.target or first.config.get("target_accuracy")
     baseline = dense or max(priced, key=lambda name: float(priced[name][0].metrics["bytes_sent"].iloc[-1]))
     blocks = [" ".join(words), replay_markdown(priced, network.bandwidth, target, baseline).rstrip()]
     text = "\n\n".join([*blocks, *left_out(Comparison([], left))]) + "\n"

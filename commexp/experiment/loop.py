@@ -21,6 +21,7 @@ from commexp.experiment.setup import ExperimentSetup
 from commexp.experiment.summary import about, costs, row, say_what_it_costs
 from commexp.experiment.tables import write_inventory
 from commexp.integrations.tracking import Trackers
+from commexp.metrics import described
 from commexp.problems import NonFiniteError
 from commexp.run_folder import Run
 from commexp.state import load_checked
@@ -76,7 +77,8 @@ class TrainingLoop(ExperimentSetup):
                         run.write_rows(name, rows)
                     summary = {"status": status, **costs(self, count), **valley}
                     run.write_summary(summary)
-                    run.set_meta(status=status, ended=now(), **why)
+                    outside = described(books.rows[-1])
+                    run.set_meta(status=status, ended=now(), **why, **({"metrics": outside} if outside else {}))
                     self.links.end()  # nobody writes any more, and all have seen how it ended
                     if status != "interrupted":
                         books.drop_checkpoint()

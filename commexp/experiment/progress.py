@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from commexp.units import human_bytes
+from commexp.metrics import METRICS, human_bytes
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
@@ -19,7 +19,7 @@ SOON = 2.0  # seconds for which nobody wonders what is being done
 
 
 class Progress:
-    """Round, loss, accuracy (or distance to the optimum), bytes sent and the time left."""
+    """Round, the metrics of the registry that have a format for it (loss, accuracy, ...), bytes sent, time left."""
 
     def __init__(self, rounds: int, first: int, shown: bool = True) -> None:
         self.rounds, self.first = rounds, first
@@ -57,15 +57,8 @@ class Progress:
 
 
 def _values(row: Mapping[str, Any]) -> str:
-    parts = [f"loss {row['train_loss']:.3g}"]
-    if "test_accuracy" in row:
-        parts.append(f"accuracy {row['test_accuracy']:.1%}")
-    if "test_rmse" in row:
-        parts.append(f"RMSE {row['test_rmse']:.4f}")
-    if "dist_to_opt" in row:
-        parts.append(f"distance {row['dist_to_opt']:.1e}")
-    parts.append(f"sent {human_bytes(row['bytes_sent'])}")
-    return "  ".join(parts)
+    parts = [f"{m.short} {row[m.name]:{m.progress}}" for m in METRICS.values() if m.progress and m.name in row]
+    return "  ".join([*parts, f"sent {human_bytes(row['bytes_sent'])}"])
 
 
 def checking(jobs: Sequence[T]) -> Iterator[T]:

@@ -16,16 +16,13 @@ import torch
 from commexp.comm import Communicator, Entry, Ledger
 from commexp.experiment.checkpoint import UnusableError, load_checkpoint, save_checkpoint
 from commexp.files import open_regular
+from commexp.metrics import shown
 from commexp.network import EventClock, Network, NoStragglers, VirtualClock, WallClock
 from commexp.run_folder import Run, as_csv, from_cell
 from commexp.state import under_prefix, with_prefix
 
 State = dict[str, torch.Tensor]
-SMALL = (
-    "train_loss", "test_loss", "train_rmse", "test_rmse", "excess_loss", "dist_to_opt", "objective", "stationarity",
-)  # fmt: skip
 WORDS = ("exchange", "direction")  # columns that are no numbers
-BEST = {"test_accuracy": max, **dict.fromkeys(SMALL, min)}
 
 
 @dataclass
@@ -201,9 +198,9 @@ class RunRecord:
         """The last evaluation, the best values, and the costs up to the last round beside those of ``dense`` bytes."""
         last = self.rows[-1]
         best = {
-            f"best_{key}": pick(values)
-            for key, pick in BEST.items()
-            if key in last and (values := [r[key] for r in self.rows if math.isfinite(r[key])])
+            m.best: m.pick(values)
+            for m in shown("best")
+            if m.name in last and (values := [row[m.name] for row in self.rows if math.isfinite(row[m.name])])
         }
         return {
             **last,

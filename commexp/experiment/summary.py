@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from commexp.comm import ALL_REDUCE
+from commexp.config.components import short
 from commexp.experiment.provenance import describe
 from commexp.experiment.setup import ExperimentSetup
 from commexp.network import WallClock
@@ -99,7 +100,9 @@ def about(trial: ExperimentSetup) -> dict[str, Any]:
     if trial.plan.sources:
         sizes["sources"] = trial.plan.sources
     sizes |= {"parameters": trial.problem.dim, "samples": trial.problem.samples, "stretch": trial.bucket}
-    return {"seed": config.seed, "workers": config.workers, "processes": trial.links.world_size, **sizes, **where}
+    words = {group: short(trial.plan.resolved[group]["_target_"]) for group in ("algo", "compress", "dataset")}
+    processes = trial.links.world_size
+    return {**words, "seed": config.seed, "workers": config.workers, "processes": processes, **sizes, **where}
 
 
 def say_what_it_costs(trial: ExperimentSetup) -> None:

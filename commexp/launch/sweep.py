@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from commexp.config.messages import UserError, choices, explain
 from commexp.config.schema import UNHASHED, register
 from commexp.launch.streams import complain
+from commexp.metrics import foremost
 from commexp.ranks import joins
 from commexp.run_folder import Run, write_json
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from commexp.config.plan import Plan
 
-SOUGHT = ("best_test_rmse", "best_objective", "best_train_loss")  # the first that a run has, or its test error
 NOT_SWEPT = (set(UNHASHED) | {"cluster"}) - {"preset"}  # overrides that do not tell one sweep from another
 GOSSIP_FITS = ("algo", "prox", "topology", "gossip", "seed")  # and, of decentralised methods, these ...
 CODED_FITS = ("algo", "allocation", "network", "straggler")  # ... and these of coded ones
@@ -113,14 +113,16 @@ def _settings(hydra: HydraConf) -> dict[str, str]:
 
 
 def minimised(run: Run) -> float:
-    """What hydra/sweeper=optuna makes small: the best test error, or RMSE, or training loss; infinity for a run that
-    did not complete."""
+    """What hydra/sweeper=optuna makes small: the best value of the foremost metric that is tuned for (test error, RMSE,
+    objective, training loss); infinity for a run that did not complete."""
     summary = run.summary
-    if run.status != "completed":
+    tuned = next((m for m in foremost("tuned") if m.best in summary), None)
+    if run.status != "completed" or tuned is None:
         return math.inf
-    if "best_test_accuracy" in summary:
-        return 1.0 - float(summary["best_test_accuracy"])
-    return next((float(summary[key]) for key in SOUGHT if key in summary), math.inf)
+    best = float(summary[tuned.best])
+    if tuned.better == "lower":
+        return best
+    return 1.0 - best if tuned.scale == "percent" else -best
 
 
 class SweepCallback(Callback):

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from commexp.files import printable, read_json
+from commexp.metrics import number, shown
 from commexp.report.checked import LeftOut, ReadRun
-from commexp.report.tables import METRICS, SUMMED, number, to_target
+from commexp.report.tables import TARGETED, to_target
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,12 @@ def per_run(jobs: Sequence[Job], keys: Sequence[str]) -> pd.DataFrame:
         s = {} if job.error or job.run.problem else job.run.summary
         row: dict[str, Any] = {k: job.overrides.get(k, "") for k in keys}
         row["status"] = "refused" if job.error else job.run.state if job.run.folder.is_dir() else "missing"
-        for metric in METRICS:
-            if metric in s:
-                row[metric] = number(s[metric])
-                row[f"best_{metric}"] = number(s.get(f"best_{metric}"))
-        row.update({name: number(s[name]) for name in SUMMED if name in s})
-        if job.target is not None and "test_accuracy" in s:
+        for metric in shown("table"):
+            if metric.name in s:
+                row[metric.name] = number(s[metric.name])
+                row[metric.best] = number(s.get(metric.best))
+        row.update({cost.name: number(s[cost.name]) for cost in shown("cost") if cost.name in s})
+        if job.target is not None and TARGETED in s:
             at = to_target(job.run.metrics, job.target)
             row["target"] = job.target
             row["bytes_to_target"] = math.nan if at is None else at["bytes_sent"]

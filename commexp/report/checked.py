@@ -1,4 +1,4 @@
-"""A run's folder as anybody may have left it: each file is read once, and what is wrong with it is said in a line."""
+"""A run's folder that may come from a stranger: each file is read once, and a line says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from commexp.files import printable, read_json
-from commexp.report.tables import METRICS, SUMMED, flatten, labels, number, phase_seconds
+from commexp.metrics import adopt, number, shown
+from commexp.report.tables import flatten, labels, phase_seconds
 from commexp.run_folder import Run
 
 COUNTED = ("step", "bytes_sent", "wall_seconds", "sim_seconds")  # columns of every metrics.csv
@@ -34,7 +35,11 @@ class LeftOut:
 class ReadRun(Run):
     """A run's folder whose texts can be shown anywhere, see ``printable``. ``problem``: the first file that is not what
     a run leaves, and why; empty where there is none. Of one with a problem, ``name``, ``meta`` and ``state`` are all
-    that can be asked."""
+    that can be asked. What meta.json says of columns that commexp does not know is registered."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        adopt(self.meta.get("metrics"))
 
     @property
     def name(self) -> str:
@@ -51,13 +56,13 @@ class ReadRun(Run):
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        found: dict[str, Any] = _shown(super().meta)
-        return {key: value for key, value in found.items() if key not in ("status", "name") or isinstance(value, str)}
+        texts: dict[str, Any] = _shown(super().meta)
+        return {key: value for key, value in texts.items() if key not in ("status", "name") or isinstance(value, str)}
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        found: dict[str, Any] = _shown(super().config)
-        return found
+        texts: dict[str, Any] = _shown(super().config)
+        return texts
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -73,12 +78,10 @@ class ReadRun(Run):
         if os.path.lexists(self.folder / "summary.json") or self.metrics.empty:
             ended: dict[str, Any] = _shown(super().summary)
             return ended
-        known = [m for m in METRICS if m in self.metrics]
-        best = {m: self.metrics[m].max() if m.endswith("accuracy") else self.metrics[m].min() for m in known}
         return {
             "parameters": self.meta.get("parameters", math.nan),
-            **{str(m): value for m, value in self.metrics.iloc[-1].items()},
-            **{f"best_{m}": value for m, value in best.items()},
+            **{str(column): value for column, value in self.metrics.iloc[-1].items()},
+            **{m.best: m.pick(self.metrics[m.name].dropna()) for m in shown("best") if m.name in self.metrics},
         }
 
     @cached_property
@@ -135,7 +138,8 @@ class ReadRun(Run):
     def _wrong_summary(self) -> str:
         if _there(self, "summary.json") and not isinstance(read_json(self.folder / "summary.json"), dict):
             return "holds no keys with values"
-        known = {*METRICS, *(f"best_{metric}" for metric in METRICS), *SUMMED, "round", "parameters"}
+        listed = (*shown("table"), *shown("cost"))
+        known = {*(m.name for m in listed), *(m.best for m in listed), "round", "parameters"}
         for key in known & self.summary.keys():
             number(self.summary[key])
         return ""

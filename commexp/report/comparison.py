@@ -58,14 +58,14 @@ class Comparison:
         """The configs' keys of which the runs have several values, and each method's; written with the longer side
         down."""
         flat = {name: [flatten(run.config) for run in runs] for name, runs in self.groups.items()}
-        configs = [config for found in flat.values() for config in found]
+        configs = [config for each in flat.values() for config in each]
         keys = dict.fromkeys(key for config in configs for key in config if not key.startswith("preset."))
         told = [key for key in keys if len({str(config.get(key, "")) for config in configs}) > 1]
         if not told:
             return [], []
         if len(told) > MOST:
             return ["key"], [[f"{len(told)} keys, more than the {MOST} that are shown"]]
-        columns = [[_several(config.get(key, "") for config in found) for key in told] for found in flat.values()]
+        columns = [[_several(config.get(key, "") for config in each) for key in told] for each in flat.values()]
         if len(flat) > len(told):
             return ["method", *told], [[name, *values] for name, values in zip(flat, columns, strict=True)]
         return ["key", *flat], [[key, *values] for key, *values in zip(told, *columns, strict=True)]
@@ -75,17 +75,17 @@ class Comparison:
         """Milliseconds of a round by method and phase, means over the runs that measured them."""
         measured = {name: [r.phases for r in runs if r.phases] for name, runs in self.groups.items()}
         return {
-            name: {phase: 1e3 * sum(one[phase] for one in found) / len(found) for phase in PHASES}
-            for name, found in measured.items()
-            if found
+            name: {phase: 1e3 * sum(one[phase] for one in each) / len(each) for phase in PHASES}
+            for name, each in measured.items()
+            if each
         }
 
     @property
     def unfinished(self) -> list[tuple[str, str, str]]:
-        """Name, status and reason of whatever is no completed run that could be read."""
+        """Name, status and reason of every folder that holds no completed, readable run."""
         unsound = [run for run in self.runs if run.problem or run.status != "completed"]
-        found = [(run.name, run.state, run.reason) for run in unsound]
-        return found + [(one.name, "no run", one.why) for one in self.left]
+        told = [(run.name, run.state, run.reason) for run in unsound]
+        return told + [(one.name, "no run", one.why) for one in self.left]
 
 
 def _several(values: Iterable[object]) -> str:
@@ -94,7 +94,7 @@ def _several(values: Iterable[object]) -> str:
 
 def as_markdown(compared: Comparison) -> str:
     """The tables of the page, a row per run first."""
-    runs = [run for found in compared.groups.values() for run in found]
+    runs = [run for each in compared.groups.values() for run in each]
     blocks = [compare_markdown(runs).rstrip()] if runs else []
     if runs:
         blocks += ["Mean and standard deviation over completed runs:", markdown(*methods_table(compared))]
@@ -108,7 +108,7 @@ def as_markdown(compared: Comparison) -> str:
 
 def in_brief(compared: Comparison) -> str:
     """What the terminal shows."""
-    runs = [run for found in compared.groups.values() for run in found]
+    runs = [run for each in compared.groups.values() for run in each]
     return "\n\n".join(([compare_markdown(runs).rstrip()] if runs else []) + left_out(compared))
 
 

@@ -10,30 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from commexp.metrics import metric, shown
 from commexp.report.style import bytes_axis, count_axis, figure, line_style, log_scale, percent_axis, save
 from commexp.report.thin import thinned
 from commexp.run_folder import Run
 
-X_AXES = {
-    "step": "local steps",
-    "samples_per_node": "sample gradients of a node",
-    "calls": "messages to the server",
-    "bytes_sent": "bytes sent, all workers",
-    "sim_seconds": "time on the virtual clock (s)",
-    "wall_seconds": "time computing here (s)",
-}
-COUNTS = ("samples_per_node", "calls")
 FAR = 5  # times as far as the shortest line goes the longest: where that is more, both are seen on a log scale
-WORK = ("samples_per_node", "calls", "step")  # of these, the first that all runs have
-
-ROWS = {
-    "train_loss": "train loss",
-    "objective": "objective",
-    "test_accuracy": "test accuracy",
-    "test_rmse": "test RMSE",
-    "dist_to_opt": "squared distance to optimum",
-    "stationarity": "stationarity",
-}
 
 
 def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | None = None) -> list[Path]:
@@ -42,27 +24,30 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
     are calls to a server. Runs of real processes have no other clock: beside simulated ones both share an axis."""
     frames = {name: thinned([f for r in runs if not (f := r.metrics).empty]) for name, runs in groups.items()}
     frames = {name: f for name, f in frames.items() if f}
-    columns = {name for found in frames.values() for f in found for name in f.columns}
-    everywhere = set.intersection(*(set(f.columns) for found in frames.values() for f in found)) if frames else columns
-    rows = [m for m in ROWS if m in columns and not (m == "train_loss" and "objective" in everywhere)]
-    across = [next((x for x in WORK if x in everywhere), "step"), "bytes_sent", "sim_seconds"]
+    tables = [frame for each in frames.values() for frame in each]
+    columns = {name for frame in tables for name in frame.columns}
+    everywhere = set.intersection(*(set(frame.columns) for frame in tables)) if tables else columns
+    replaced = {m.replaces for m in shown("curves") if m.name in everywhere}
+    rows = [m.name for m in shown("curves") if m.name in columns - replaced]
+    work = [m.name for m in shown("work") if m.name in everywhere]
+    across = [*work[-1:], "bytes_sent", "sim_seconds"] if work else ["step", "bytes_sent", "sim_seconds"]
     real = {run.on_wall_clock for runs in groups.values() for run in runs}
     across += ["wall_seconds"] if "calls" in columns and real == {False} else []
     if not rows:  # nothing has been evaluated yet
         return []
-    log = {x: x == "bytes_sent" or _far_apart(frames, x) for x in across}
+    log = {x: metric(x).scale == "bytes" or _far_apart(frames, x) for x in across}
     with figure(len(rows), len(across), 3.1, 2.4) as (made, axes):
-        for i, metric in enumerate(rows):
+        for i, column in enumerate(rows):
             row = dict(zip(across, axes[i * len(across) :], strict=False))
             for x, axis in row.items():
-                for k, found in enumerate(frames.values()):
-                    having = [f for f in found if metric in f]
+                for k, each in enumerate(frames.values()):
+                    having = [frame for frame in each if column in frame]
                     if having:
-                        draw_line(axis, having, x, metric, k, log=log[x])
+                        draw_line(axis, having, x, column, k, log=log[x])
             spans = [axis.yaxis.get_data_interval() for axis in row.values()]
             least = 1 if any(0 < 5 * low < high for low, high in spans) else 5  # all of a row have the same scale
             for x, axis in row.items():
-                dress(axis, x, metric, i == len(rows) - 1, x == across[0], log[x], least)
+                dress(axis, x, column, i == len(rows) - 1, x == across[0], log[x], least)
                 if x == "sim_seconds" and True in real and i == len(rows) - 1:
                     axis.set_xlabel("time (s)" if real == {True} else "time, virtual or real (s)")
         if len(frames) > 1:
@@ -76,21 +61,23 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
 
 def _far_apart(frames: Mapping[str, Sequence[pd.DataFrame]], x: str) -> bool:
     """Whether one line ends much further on than another."""
-    ends = [max(float(f[x].iloc[-1]) for f in found) for found in frames.values()]
+    ends = [max(float(frame[x].iloc[-1]) for frame in each) for each in frames.values()]
     return bool(ends) and 0 < FAR * min(ends) < max(ends)
 
 
 def draw_line(
-    axis: Axes, frames: Sequence[pd.DataFrame], x: str, metric: str, number: int, name: str = "", log: bool = False
+    axis: Axes, frames: Sequence[pd.DataFrame], x: str, column: str, number: int, name: str = "", log: bool = False
 ) -> None:
-    """Mean and range over ``frames`` of one method; squared where the metric is a distance. ``log``: of x."""
-    power = 2 if metric == "dist_to_opt" else 1
+    """Mean and range over ``frames`` of one method; squared where the column's entry says so. ``log``: of x."""
+    power = 2 if metric(column).squared else 1
     shortest = min(len(f) for f in frames)
-    values = pd.concat([f[metric].iloc[:shortest] ** power for f in frames], axis=1)
+    values = pd.concat([f[column].iloc[:shortest] ** power for f in frames], axis=1)
     at = pd.concat([f[x].iloc[:shortest] for f in frames], axis=1).mean(axis=1)
     style = line_style(number)
     mean = values.mean(axis=1)
-    keep = (at > 0 if log or x == "bytes_sent" else at >= 0) & mean.abs().lt(math.inf)  # a diverged run ends in NaN
+    keep = (at > 0 if log or metric(x).scale == "bytes" else at >= 0) & mean.abs().lt(
+        math.inf
+    )  # a diverged run ends in NaN
     mean = mean[keep]
     axis.plot(at[keep], mean, label=name or None, marker="." if keep.sum() == 1 else "", **style)  # type: ignore[arg-type]
     if len(frames) > 1:
@@ -102,31 +89,32 @@ def draw_line(
 def dress(
     axis: Axes,
     x: str,
-    metric: str,
+    column: str,
     last_row: bool = True,
     first_column: bool = True,
     log: bool = False,
     least: float = 5,
 ) -> None:
-    """Scales and labels. ``log``: of x. ``least``: see log_scale, for the metric."""
+    """Scales and labels, as the entries of ``x`` and ``column`` say. ``log``: of x. ``least``: see log_scale, of y."""
+    across, up = metric(x), metric(column)
     if not any(len(line.get_xdata()) for line in axis.get_lines()):  # type: ignore[arg-type]
         axis.set(xticks=[], yticks=[])
         axis.text(0.5, 0.5, "no finite value", ha="center", transform=axis.transAxes)
         return
-    if x == "bytes_sent":
+    if across.scale == "bytes":
         bytes_axis(axis.xaxis)
-    elif x in COUNTS:
+    elif across.scale == "count":
         count_axis(axis.xaxis, log)
     elif log:
         log_scale(axis.xaxis)
     else:
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     if last_row:
-        axis.set_xlabel(X_AXES[x])
-    if metric == "test_accuracy":
-        percent_axis(axis, "test accuracy" if first_column else "")
+        axis.set_xlabel(across.axis)
+    if up.scale == "percent":
+        percent_axis(axis, up.axis if first_column else "")
         return
     if all((line.get_ydata() > 0).all() for line in axis.get_lines()):  # type: ignore[operator,union-attr]
         log_scale(axis.yaxis, least=least)
     if first_column:
-        axis.set_ylabel(ROWS.get(metric, metric))
+        axis.set_ylabel(up.axis)

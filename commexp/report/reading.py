@@ -21,9 +21,9 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[ReadRun], list[LeftOut]]:
     runs: dict[str, ReadRun] = {}
     left: dict[str, LeftOut] = {}
     for folder in folders:
-        for found in _Search(folder).inside(folder):
-            kept: dict[str, Any] = left if isinstance(found, LeftOut) else runs
-            kept.setdefault(os.path.realpath(found.folder), found)
+        for one in _Search(folder).inside(folder):
+            kept: dict[str, Any] = left if isinstance(one, LeftOut) else runs
+            kept.setdefault(os.path.realpath(one.folder), one)
     return list(runs.values()), list(left.values())
 
 
@@ -51,21 +51,18 @@ class _Search:
         except OSError as error:
             return [LeftOut(folder, f"cannot be read: {error.strerror}")]
         parts = [folder / name for name, is_folder in sorted(names) if is_folder and name[0] != "."]
-        found: list[ReadRun | LeftOut] = []
+        inside: list[ReadRun | LeftOut] = []
         for part in parts:
-            found += self.inside(part, depth + 1) if self.seen <= MOST else []
-        if any(isinstance(one, ReadRun) for one in found):
-            beside = {one.folder.parent for one in found if isinstance(one, ReadRun)}
-            return [one for one in found if self._is_told(one, beside)]
-        many = [one for one in found if one.folder == self.top]
+            inside += self.inside(part, depth + 1) if self.seen <= MOST else []
+        if any(isinstance(one, ReadRun) for one in inside):
+            beside = {one.folder.parent for one in inside if isinstance(one, ReadRun)}
+            return [one for one in inside if self._is_told(one, beside)]
+        many = [one for one in inside if one.folder == self.top]
         return many[:1] or [LeftOut(folder, "holds no run" if names else "an empty folder")]
 
-    def _is_told(self, found: ReadRun | LeftOut, beside: set[Path]) -> bool:
+    def _is_told(self, one: ReadRun | LeftOut, beside: set[Path]) -> bool:
         return (
-            isinstance(found, ReadRun)
-            or found.folder == self.top
-            or found.folder.parent in beside
-            or not found.folder.is_dir()
+            isinstance(one, ReadRun) or one.folder == self.top or one.folder.parent in beside or not one.folder.is_dir()
         )
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from commexp.metrics import foremost, human_bytes
 from commexp.report.style import figure, line_style, log_scale, percent_axis, save
-from commexp.report.tables import METRICS, markdown, to_target
-from commexp.units import human_bytes
+from commexp.report.tables import TARGETED, markdown, to_target
 
 SHOWN = (10.0, 100.0, 1000.0, 10000.0)  # Mbit/s
 
@@ -30,7 +30,7 @@ class Priced:
     def to_goal(self, bandwidth: float, target: float | None) -> float:
         """Seconds to the target accuracy; to the end where there is none; infinity where it is not reached."""
         priced = self.on(bandwidth)
-        if target is None or "test_accuracy" not in priced:
+        if target is None or TARGETED not in priced:
             return float(priced["sim_seconds"].iloc[-1])
         row = to_target(priced, target)
         return math.inf if row is None else float(row["sim_seconds"])
@@ -57,22 +57,23 @@ def replay_markdown(runs: Mapping[str, Sequence[Priced]], given: float, target: 
     rows = []
     bandwidths = sorted(next(iter(runs.values()))[0].seconds)
     slow = mean_goals(runs[baseline], bandwidths, target)
-    for name, found in runs.items():
-        priced = [p.on(given) for p in found]
-        goals = [p.to_goal(given, target) for p in found]
+    for name, each in runs.items():
+        priced = [p.on(given) for p in each]
+        goals = [p.to_goal(given, target) for p in each]
         reached = [row for p in priced if (row := to_target(p, target)) is not None]
-        sent = human_bytes(sum(r["bytes_sent"] for r in reached) / len(reached)) if len(reached) == len(found) else "-"
+        sent = human_bytes(sum(r["bytes_sent"] for r in reached) / len(reached)) if len(reached) == len(each) else "-"
         end = sum(float(p["sim_seconds"].iloc[-1]) for p in priced) / len(priced)
         rows.append([name, f"{end:.4g} s", _seconds(sum(goals) / len(goals)) if target else "-", sent])
         rows[-1].append(
-            "-" if name == baseline else _below(crossing(bandwidths, mean_goals(found, bandwidths, target), slow))
+            "-" if name == baseline else _below(crossing(bandwidths, mean_goals(each, bandwidths, target), slow))
         )
     goal = f"to {target:.4g} accuracy" if target else "to a target"
     return markdown(["method", "all rounds", goal, "sent until then", f"faster than {baseline}"], rows) + "\n"
 
 
-def mean_goals(found: Sequence[Priced], bandwidths: Sequence[float], target: float | None) -> list[float]:
-    return [sum(p.to_goal(b, target) for p in found) / len(found) for b in bandwidths]
+def mean_goals(runs: Sequence[Priced], bandwidths: Sequence[float], target: float | None) -> list[float]:
+    """The mean seconds over ``runs`` to the target accuracy, or to the end, at each bandwidth."""
+    return [sum(p.to_goal(b, target) for p in runs) / len(runs) for b in bandwidths]
 
 
 def _seconds(value: float) -> str:
@@ -88,29 +89,30 @@ def _below(bandwidth: float | None) -> str:
 
 
 def draw_replay(runs: Mapping[str, Sequence[Priced]], target: float | None, path: Path) -> list[Path]:
-    """Accuracy (or objective, or loss) against time at four bandwidths, and the time to the goal against bandwidth."""
+    """The foremost metric that all runs have (accuracy, objective or loss) against time at four bandwidths, and the
+    time to the goal against bandwidth."""
     some = next(iter(runs.values()))[0]
-    metrics = [priced.metrics for found in runs.values() for priced in found]
-    metric = next(m for m in ("test_accuracy", "objective", "train_loss") if all(m in table for table in metrics))
+    tables = [priced.metrics for each in runs.values() for priced in each]
+    metric = next(m for m in foremost("replay") if all(m.name in table for table in tables))
     bandwidths = sorted(some.seconds)
     with figure(1, len(SHOWN) + 1, 2.5, 2.6) as (made, axes):
         for axis, bandwidth in zip(axes, SHOWN, strict=False):
-            for k, found in enumerate(runs.values()):
-                for priced in found:
+            for k, each in enumerate(runs.values()):
+                for priced in each:
                     frame = priced.on(bandwidth)
                     frame = frame[frame["sim_seconds"] > 0]
-                    axis.plot(frame["sim_seconds"], frame[metric], **line_style(k), alpha=1 / len(found) ** 0.5)  # type: ignore[arg-type]
+                    axis.plot(frame["sim_seconds"], frame[metric.name], **line_style(k), alpha=1 / len(each) ** 0.5)  # type: ignore[arg-type]
             log_scale(axis.xaxis)
             axis.set_title(f"{bandwidth:g} Mbit/s")
             axis.set_xlabel("seconds")
-            if metric == "test_accuracy":
-                percent_axis(axis, "test accuracy" if axis is axes[0] else "")
+            if metric.scale == "percent":
+                percent_axis(axis, metric.label if axis is axes[0] else "")
             else:
                 log_scale(axis.yaxis)
-                axis.set_ylabel(METRICS[metric] if axis is axes[0] else "")
+                axis.set_ylabel(metric.label if axis is axes[0] else "")
         last = axes[-1]
-        for k, found in enumerate(runs.values()):
-            last.plot(bandwidths, mean_goals(found, bandwidths, target), **line_style(k))  # type: ignore[arg-type]
+        for k, each in enumerate(runs.values()):
+            last.plot(bandwidths, mean_goals(each, bandwidths, target), **line_style(k))  # type: ignore[arg-type]
         log_scale(last.xaxis)
         log_scale(last.yaxis)
         last.set_xlabel("Mbit/s")

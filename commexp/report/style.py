@@ -15,8 +15,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from commexp.metrics import human_bytes
 from commexp.run_folder import FORMATS, write_atomic
-from commexp.units import human_bytes
 
 # Okabe and Ito, Color Universal Design, 2008; without its yellow, which is too pale for thin lines
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

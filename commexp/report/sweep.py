@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
+from commexp.metrics import Metric, foremost, human_bytes, metric, shown
 from commexp.report.aggregate import Job, aggregate, per_run, read_jobs, varied
 from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.curves import draw_curves
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
-from commexp.report.tables import METRICS, markdown, show
+from commexp.report.tables import markdown
 from commexp.run_folder import sweep_up, write_atomic
-from commexp.units import human_bytes
 
 
 def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job], list[LeftOut]]:
@@ -24,9 +24,9 @@ def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job], list[Left
     returns the Markdown table, the jobs, and those whose files or runs cannot be read."""
     for place in (folder, folder / "figures"):
         sweep_up(place)
-    found = read_jobs(folder)[: count or None]
-    jobs = [job for job in found if isinstance(job, Job)]
-    left = [one for one in found if isinstance(one, LeftOut)]
+    listed = read_jobs(folder)[: count or None]
+    jobs = [job for job in listed if isinstance(job, Job)]
+    left = [one for one in listed if isinstance(one, LeftOut)]
     left += [LeftOut(job.run.folder, job.run.problem) for job in jobs if job.run.folder.is_dir() and job.run.problem]
     keys = varied(jobs)
     runs = per_run(jobs, keys)
@@ -43,10 +43,9 @@ def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job], list[Left
         if job.run.problem:
             continue
         groups.setdefault(_call({k: job.overrides.get(k, "") for k in settings}), []).append(job.run)
-    complete = {name: [r for r in found if r.status == "completed"] for name, found in groups.items()}
-    drawn = {name: found for name, found in complete.items() if found} or {
-        name: begun for name, found in groups.items() if (begun := [run for run in found if not run.metrics.empty])
-    }
+    complete = {name: [run for run in each if run.status == "completed"] for name, each in groups.items()}
+    begun = {name: [run for run in each if not run.metrics.empty] for name, each in groups.items()}
+    drawn = {name: each for name, each in complete.items() if each} or {n: each for n, each in begun.items() if each}
     if drawn:
         draw_curves(drawn, folder / "figures" / "curves")
     done, against = table[table["count"] > 0].copy(), None
@@ -84,18 +83,20 @@ def latex(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def readable(table: pd.DataFrame, settings: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Headers and cells for people: mean ± standard deviation; '-' in a row without a completed run."""
-    wanted = [m for m in (*METRICS, "best_test_accuracy") if m in table]
-    counts = [c for c in ("bytes_info", "bytes_sent", "bytes_wire") if c in table]
-    heads = [*settings, "runs", *[METRICS.get(m, "best accuracy") for m in wanted]]
-    heads += [c.removeprefix("bytes_") for c in counts] + (["sent / dense", "wall s"] if counts else [])
+    values = {m.name: (m.label, m) for m in shown("table")}
+    values |= {m.best: (f"best {m.short}", m) for m in shown("best in sweeps")}
+    values = {column: entry for column, entry in values.items() if column in table}
+    counts = [m for m in shown("cost") if m.scale == "bytes" and m.name in table]
+    heads = [*settings, "runs", *[head for head, _ in values.values()], *[m.short for m in counts]]
+    heads += ["sent / dense", "wall s"] if counts else []
     if "reached_target" in table:
         to = f"to {table['target'].max():.4g}" if table["target"].nunique() == 1 else "to target"
         heads += [f"sent {to} acc.", f"virtual s {to} acc."]
     cells = []
     for _, row in table.iterrows():
         line = [str(row[k]) for k in settings] + [row["status"]]
-        line += [plus_minus(m, row[m], row[f"{m}_std"]) for m in wanted]
-        line += [human_bytes(row[c], row[f"{c}_std"]) if row["count"] else "-" for c in counts]
+        line += [m.plus_minus(row[column], row[f"{column}_std"]) for column, (_, m) in values.items()]
+        line += [m.plus_minus(row[m.name], row[f"{m.name}_std"]) if row["count"] else "-" for m in counts]
         if counts:
             line += (
                 [f"{row.get('bytes_against_dense', math.nan):.4g}", f"{row['wall_seconds']:.1f}"]
@@ -118,13 +119,6 @@ def reached(row: pd.Series, cost: str, say: Callable[[float, float], str]) -> st
 
 def _seconds(mean: float, std: float) -> str:
     return f"{mean:.4g} ± {std:.2g}" if std > 0 else f"{mean:.4g}"
-
-
-def plus_minus(metric: str, mean: float, std: float) -> str:
-    text = show(metric, mean)
-    if math.isnan(std):
-        return text
-    return f"{text} ± {std * 100:.2f}" if metric.endswith("accuracy") else f"{text} ± {std:.2g}"
 
 
 def _call(setting: dict[str, str]) -> str:
@@ -155,7 +149,7 @@ def _abscissa(done: pd.DataFrame, settings: Sequence[str]) -> Against | None:
     if done["compression"].notna().all() and done["compression"].nunique() > 1:
         return Against("compression", "share of the entries sent, k/J", methods)
     if ("compress" in settings or "algo" in settings) and done["bytes_against_dense"].nunique() > 1:
-        return Against("bytes_against_dense", "bytes sent, as a share of dense", methods)
+        return Against("bytes_against_dense", metric("bytes_against_dense").axis, methods)
     for key in settings:
         values = pd.to_numeric(done[key], errors="coerce")
         if values.notna().all() and values.nunique() > 1:
@@ -165,17 +159,16 @@ def _abscissa(done: pd.DataFrame, settings: Sequence[str]) -> Against | None:
 
 
 def _draw_final(folder: Path, done: pd.DataFrame, against: Against) -> None:
-    known = ("test_accuracy", "test_rmse", "dist_to_opt", "objective", "train_loss")
-    metric = next((m for m in known if m in done), None)
-    if metric is None:
+    final: Metric | None = next((m for m in foremost("final") if m.name in done), None)
+    if final is None:
         return
     with figure(1, 1, 4.6, 3.2) as (made, axes):
-        _lines(axes[0], done, against, metric)
-        if metric == "test_accuracy":
-            percent_axis(axes[0], "final test accuracy")
+        _lines(axes[0], done, against, final.name)
+        if final.scale == "percent":
+            percent_axis(axes[0], f"final {final.label}")
         else:
             log_scale(axes[0].yaxis)
-            axes[0].set_ylabel(f"final {METRICS[metric]}")
+            axes[0].set_ylabel(f"final {final.label}")
         save(made, folder / ("final" if against.column == "abscissa" else "final_against_compression"))
 
 

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from commexp.files import printable
+from commexp.metrics import human_bytes, number, shown
 from commexp.run_folder import Run
-from commexp.units import human_bytes
 
-METRICS = {
-    "train_loss": "train loss",
-    "objective": "objective",
-    "test_loss": "test loss",
-    "test_accuracy": "test accuracy",
-    "train_rmse": "train RMSE",
-    "test_rmse": "test RMSE",
-    "excess_loss": "excess loss",
-    "dist_to_opt": "distance to optimum",
-    "stationarity": "stationarity",
-    "consensus": "consensus",
-    "nonzero": "nonzero entries",
-    "valley_width": "valley width",
-    "mean_valley": "mean valley",
-    "sharpness": "sharpness",
-    "generalisation_gap": "generalisation gap",
-}
+TARGETED = "test_accuracy"  # the metric that target_accuracy is a value of
 
 PHASES = {
     "compute": "compute",
@@ -37,22 +20,6 @@ PHASES = {
     "transfer": "transfer",
     "decode": "decode",
 }
-
-
-SUMMED = ("bytes_info", "bytes_sent", "bytes_wire", "bytes_against_dense", "wall_seconds", "sim_seconds")
-
-
-def number(value: Any) -> float:
-    """A value of summary.json, where NaN and infinity are strings, as a float; NaN for None."""
-    return math.nan if value is None else float(value)
-
-
-def show(metric: str, value: Any) -> str:
-    """A metric's value as people read it; '-' where there is none."""
-    v = number(value)
-    if math.isnan(v):
-        return "-"
-    return f"{v:.2%}" if metric.endswith("accuracy") or metric == "nonzero" else f"{v:.4g}"
 
 
 def phase_seconds(run: Run) -> dict[str, float]:
@@ -66,9 +33,9 @@ def phase_seconds(run: Run) -> dict[str, float]:
 
 def to_target(metrics: pd.DataFrame, target: float | None) -> pd.Series | None:
     """The first row of ``metrics`` whose test accuracy reaches ``target``; None where none does."""
-    if target is None or "test_accuracy" not in metrics:
+    if target is None or TARGETED not in metrics:
         return None
-    reached = metrics[metrics["test_accuracy"] >= target]
+    reached = metrics[metrics[TARGETED] >= target]
     return None if reached.empty else reached.iloc[0]
 
 
@@ -80,7 +47,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     flat = [flatten({k: v for k, v in run.config.items() if k not in NOT_IN_LABELS}) for run in runs]
     for each, run in zip(flat, runs, strict=True):
         each["clock"] = "wall" if run.on_wall_clock else "virtual"
-    words = [(*str(run.meta.get("name", run.name)).split("-"), "none")[:2] for run in runs]
+    words = [words_of(run) for run in runs]
     several = len({algo for algo, _ in words}) > 1
     codecs = [codec if not several else algo if codec == "none" else f"{algo} {codec}" for algo, codec in words]
     telling = {codec: _telling([f for f, c in zip(flat, codecs, strict=True) if c == codec]) for codec in {*codecs}}
@@ -91,6 +58,16 @@ def labels(runs: Sequence[Run]) -> list[str]:
         rest = [_say(key, mine[key]) for key in told if key != "compress.k"]
         names.append(" ".join([codec, *k, *rest]))
     return names
+
+
+def words_of(run: Run) -> tuple[str, str]:
+    """The names of its method and its codec, from meta.json; of a run from before it had them, those of the classes."""
+
+    def word(group: str) -> str:
+        kept, target = run.meta.get(group), str(run.config[group]["_target_"])
+        return kept if isinstance(kept, str) else target.rpartition(".")[2].lower().replace("nocompression", "none")
+
+    return word("algo"), word("compress")
 
 
 def _telling(configs: Sequence[dict[str, Any]]) -> set[str]:
@@ -134,7 +111,7 @@ def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _told(value: Any) -> Any:
     """A list as the text that stands for it where it is too long to be shown."""
-    return shown if isinstance(value, list) and (shown := printable(str(value))) != str(value) else value
+    return text if isinstance(value, list) and (text := printable(str(value))) != str(value) else value
 
 
 ESCAPED = str.maketrans({c: f"\\{c}" for c in "\\|<`"})  # markup, and what would end a cell
@@ -180,9 +157,7 @@ def _redundancy(run: Run) -> list[list[str]]:
 def summary_markdown(run: Run, target: float | None = None) -> str:
     """Final and best values, bytes, times: what the end of a run shows and summary.md keeps."""
     s, status = run.summary, run.status
-    values = [
-        [text, show(key, s.get(key)), show(key, s.get(f"best_{key}"))] for key, text in METRICS.items() if key in s
-    ]
+    values = [[m.label, m.show(s.get(m.name)), m.show(s.get(m.best))] for m in shown("table") if m.name in s]
     blocks = [markdown(["", "final", "best"], values)]
     against = number(s["bytes_against_dense"])
     share = (
@@ -205,10 +180,10 @@ def summary_markdown(run: Run, target: float | None = None) -> str:
         ["wall clock" if run.on_wall_clock else "virtual clock", f"{number(s['sim_seconds']):.4g} s"],
     ]
     if phases := phase_seconds(run):
-        shown = ", ".join(f"{PHASES[phase]} {1e3 * s:.3g}" for phase, s in phases.items())
-        clock.append(["ms of a round", shown])
+        each = ", ".join(f"{PHASES[phase]} {1e3 * seconds:.3g}" for phase, seconds in phases.items())
+        clock.append(["ms of a round", each])
     row = to_target(run.metrics, target)
-    if target is not None and "test_accuracy" in s:
+    if target is not None and TARGETED in s:
         reached = "not reached" if row is None else f"{human_bytes(row.bytes_sent)} sent, {row.sim_seconds:.4g} s"
         clock.append(
             [f"to {target:.4g} accuracy", reached + (f", round {row['round']:.0f}" if row is not None else "")]
@@ -222,13 +197,12 @@ def summary_markdown(run: Run, target: float | None = None) -> str:
 
 def compare_markdown(runs: Sequence[Run]) -> str:
     """A row per run, unfinished ones included."""
-    keys = [k for k in METRICS if any(k in r.summary for r in runs)]
+    metrics = [m for m in shown("table") if any(m.name in run.summary for run in runs)]
+    sizes = [m for m in shown("cost") if m.scale == "bytes"]
     rows = []
     for run, name in zip(runs, labels(runs), strict=True):
         s = run.summary
-        sizes = [number(s.get(c)) for c in ("bytes_info", "bytes_sent", "bytes_wire")]
-        counts = ["-" if math.isnan(size) else human_bytes(size) for size in sizes]
-        seed = str(run.config.get("seed", "-"))
-        rows.append([name, seed, str(run.status), *[show(k, s.get(k)) for k in keys], *counts, run.name])
-    heads = ["method", "seed", "status", *[METRICS[k] for k in keys], "info", "sent", "wire", "run"]
+        values = [m.show(s.get(m.name)) for m in (*metrics, *sizes)]
+        rows.append([name, str(run.config.get("seed", "-")), str(run.status), *values, run.name])
+    heads = ["method", "seed", "status", *[m.label for m in metrics], *[m.short for m in sizes], "run"]
     return markdown(heads, rows) + "\n"

@@ -122,8 +122,8 @@ def lay_out(graph: nx.Graph, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     digits = ends[:, 0] ^ ends[:, 1]
     if size in (8, 16) and not (digits & (digits - 1)).any():
         return (n[:, None] >> np.arange(4) & 1) @ CUBE[size], inside
-    found = nx.kamada_kawai_layout(beside, weight=None)
-    places = np.array([found[i] for i in range(size)])
+    place_of = nx.kamada_kawai_layout(beside, weight=None)
+    places = np.array([place_of[i] for i in range(size)])
     if size <= CLEAR and _clearance(_circle(size), ends) / 2 > _clearance(places, ends) / np.ptp(places, axis=0).max():
         return _circle(size), inside
     return places, inside

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from registry import options, target
 
+from commexp.metrics import METRICS
 from commexp.problems.logistic import Logistic
 from commexp.problems.margins import DenseMargins
 from commexp.run_folder import Run
@@ -68,6 +69,7 @@ def test_what_is_booked_is_what_was_asked_for(
         words = ["allocation=cyclic", "allocation.d=2"]
     found = run(*SETTING, f"batch_size={batch}", f"algo={algo}", *words).metrics
     last = found.iloc[-1]
+    assert {*found} <= METRICS.keys(), "a column without an entry in commexp/metrics.py"
     assert last["samples"] == counted["drawn"]
     assert last["epoch"] == counted["drawn"] / 455
     assert found["samples"].iloc[0] == 0

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from commexp.compressors import (
@@ -256,6 +257,16 @@ def test_layerwise_telescopes_around_any_codec(inner: Callable[[], Compressor], 
         sent += codec.decode(message)
         codec.feedback(codec.reduce(message, weights), weights)
     torch.testing.assert_close(sent + codec.residual, 5 * a, rtol=1e-9, atol=1e-9)
+
+
+def test_state_of_layers_that_share_memory_can_be_saved() -> None:
+    a, setup = matrices()
+    codec, weights = ErrorFeedback(Layerwise(RegTopK(k=0.1))), torch.full((2,), 0.5, dtype=torch.float64)
+    codec.setup(setup)
+    codec.feedback(codec.reduce(codec.encode(a), weights), weights)
+    state = load(save(codec.state_dict()))
+    for layer in ("0", "3"):
+        assert torch.equal(state[f"codec.{layer}.workers.weights"], weights)
 
 
 def test_a_layer_with_fewer_entries_than_k_is_refused() -> None:

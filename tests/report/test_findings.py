@@ -58,6 +58,6 @@ def test_nothing_is_taken_for_markup() -> None:
     text = findings_page([Section("a", "<i>T</i>", "P & Q", [finding("<script>alert(1)</script>")])], "<b>")
     assert "<script" not in text
     assert "&lt;script&gt;" in text
-    assert "commexp a=&#x27;&lt;b&gt;&#x27;" in text
+    assert "commexp a=&#39;&lt;b&gt;&#39;" in text
     assert "<i>" not in text
     assert "&lt;b&gt;</p>" in text

@@ -27,6 +27,7 @@ from commexp.run_folder import Run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 BROKEN = "round,step,bytes_sent,wall_seconds,sim_seconds,train_loss\n0,0,0,0,0,1.0\n1,1,1,1,1,one\n"
+SCRIPTS = 5  # the data, plotly, and the page's own three
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & 100 % \\_"
 
 
@@ -57,7 +58,8 @@ def make(folder: Path, seed: int, k: float, status: str = "completed", rows: int
     run.write_rows("traffic", [{"round": t, "exchange": "gossip", "direction": "peers", **phases} for t in range(1, 4)])
     links = [{"worker": n, "neighbour": (n + d) % 4, "weight": 1 / 3} for n in range(4) for d in (1, 3)]
     run.write_rows("topology", links)
-    run.set_meta(name=f"gossip-topk-{folder.name}", status=status, seed=seed, workers=4, command="commexp a=b", **meta)
+    meta = {"algo": "gossip", "compress": "topk", "seed": seed, "workers": 4, "command": "commexp a=b", **meta}
+    run.set_meta(name=f"gossip-topk-{folder.name}", status=status, **meta)
     return run
 
 
@@ -169,7 +171,7 @@ def test_methods_have_a_mean_and_a_spread_over_seeds(parsed: Parsed) -> None:
 
 
 def test_nothing_is_fetched_and_nothing_a_run_says_is_markup(parsed: Parsed, report: Path) -> None:
-    assert len(parsed.scripts) == 4
+    assert len(parsed.scripts) == SCRIPTS
     assert parsed.fetched == ["#unfinished"]
     assert parsed.policy.startswith("default-src 'none'; script-src 'sha256-")
     ours = (report / "index.html").read_text(encoding="utf-8").replace(parsed.scripts[1], "")
@@ -181,10 +183,10 @@ def test_nothing_is_fetched_and_nothing_a_run_says_is_markup(parsed: Parsed, rep
 
 def test_a_runs_name_cannot_end_the_script(tmp_path: Path) -> None:
     run = make(tmp_path / "one", 0, 0.1)
-    run.set_meta(name=f"gossip-{NASTY.replace('-', '')}-digits")
+    run.set_meta(compress=NASTY)
     found, _ = read_runs([run.folder])
     page = Parsed(write_page(Comparison(found), tmp_path / "index.html").read_text(encoding="utf-8"))
-    assert len(page.scripts) == 4
+    assert len(page.scripts) == SCRIPTS
     (method,) = json.loads(page.scripts[0])["methods"]
     assert NASTY in method["name"]
     assert NASTY in page.tables["methods"][1][0]
@@ -238,10 +240,11 @@ def test_configs_differences_only(parsed: Parsed) -> None:
     assert rows[-1][1:] == ["0, 1", "0.01"]
 
 
-def test_the_graph_is_drawn_once(report: Path) -> None:
+def test_the_graph_is_drawn_once(report: Path, parsed: Parsed) -> None:
     page = (report / "index.html").read_text(encoding="utf-8")
     assert page.count('class="graph"') == 1
-    assert page.count('class="link"') == page.count('class="worker"') == 4
+    (graph,) = json.loads(parsed.scripts[0])["graphs"]
+    assert len(graph["links"]) == len(graph["workers"]) == 4
     assert "Ring, 4 workers; 4 links; every weight is 0.333" in page
 
 
@@ -448,9 +451,18 @@ def test_tables_are_sorted(browser: Any) -> None:
 
 
 def test_a_workers_links_stand_out(browser: Any) -> None:
-    browser.locator(".worker").first.hover()
-    near = browser.locator(".link.near").evaluate_all("links => links.map(l => l.dataset.ends)")
+    browser.locator(".drawing .points path").first.hover(force=True)  # plotly's own layer lies above it
+    browser.wait_for_selector(".drawing .shapelayer path", state="attached")
+    near = browser.evaluate(
+        """() => {
+            const shown = document.querySelector(".drawing").layout.shapes.map((shape) => shape.path).join("");
+            const links = data.graphs[0].links.filter(({ x, y }) => shown.includes(`M${x[0]} ${y[0]}L${x[1]} ${y[1]}`));
+            return links.map((link) => link.ends.join(" "));
+        }"""
+    )
     assert near == ["0 1", "0 3"]
+    browser.mouse.move(0, 0)
+    until(browser, "document.querySelector('.drawing').layout.shapes.length === 0")
 
 
 def test_plots_follow_dark_and_print(browser: Any) -> None:

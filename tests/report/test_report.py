@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from commexp.report.curves import X_AXES, draw_curves
+from commexp.metrics import human_bytes, metric, number
+from commexp.report.curves import draw_curves
 from commexp.report.phases import draw_phases
 from commexp.report.style import compact
 from commexp.report.sweep import latex
@@ -19,14 +20,11 @@ from commexp.report.tables import (
     compare_markdown,
     labels,
     markdown,
-    number,
     phase_seconds,
-    show,
     summary_markdown,
     to_target,
 )
 from commexp.run_folder import Run
-from commexp.units import human_bytes
 
 
 @pytest.fixture
@@ -76,8 +74,8 @@ def test_latex_escapes() -> None:
 
 def test_missing_numbers_are_dashes() -> None:
     assert math.isnan(number(None))
-    assert show("train_loss", "nan") == "-"
-    assert show("test_accuracy", 0.975) == "97.50%"
+    assert metric("train_loss").show("nan") == "-"
+    assert metric("test_accuracy").show(0.975) == "97.50%"
 
 
 def test_to_target_is_the_first_row_that_reaches_it() -> None:
@@ -124,7 +122,7 @@ def test_curves_are_drawn_against_what_all_runs_count(work: str, tmp_path: Path,
     one, two = (write_metrics(Run(tmp_path / name), 10, **{work: 2.0}) for name in ("one", "two"))
     draw_curves({"one": [one], "two": [two]}, tmp_path / "curves")
     columns = [work, "bytes_sent", "sim_seconds", *(["wall_seconds"] if work == "calls" else [])]
-    assert [axis.get_xlabel() for axis in drawn[-1].axes] == [X_AXES[x] for x in columns]
+    assert [axis.get_xlabel() for axis in drawn[-1].axes] == [metric(x).axis for x in columns]
     assert [axis.get_ylabel() for axis in drawn[-1].axes] == ["objective"] + [""] * (len(columns) - 1)
     assert {axis.get_yscale() for axis in drawn[-1].axes} == {"linear"}
     plain = Run(tmp_path / "plain")
@@ -132,7 +130,7 @@ def test_curves_are_drawn_against_what_all_runs_count(work: str, tmp_path: Path,
     two.write_rows("metrics", two.metrics.assign(step=range(11)).to_dict("records"))
     draw_curves({"two": [two], "plain": [plain]}, tmp_path / "curves")
     labels = {axis.get_xlabel() for axis in drawn[-1].axes}, {axis.get_ylabel() for axis in drawn[-1].axes}
-    assert X_AXES["step"] in labels[0]
+    assert metric("step").axis in labels[0]
     assert labels[1] == {"train loss", "objective", ""}
 
 

@@ -28,7 +28,7 @@ class Asynchronous(Algorithm):
     has waited longest, and answers. A worker that has an answer does its work and sends a message; nobody waits unless
     the method says so.
 
-    ``solver``: what a step of a worker is, see local_solver. Its rate is lr / (1 + decay c/N), c the messages that the
+    ``solver``: what a step of a worker is, see solver.py. Its rate is lr / (1 + decay c/N), c the messages that the
     server had had when it sent x_n: one clock for all, because workers whose rates differ pull x towards their own
     optimum. ``iterations``: p, steps between two messages; or as many as fit into ``slice`` seconds of computing at
     the worker's speed. ``shares``: pi_n, 1/N each (equal) or by the workers' samples.

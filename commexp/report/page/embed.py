@@ -8,31 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from commexp.metrics import METRICS, foremost, metric
 from commexp.report.comparison import Comparison
-from commexp.report.tables import METRICS
 from commexp.report.thin import thinned
-
-X_AXES = {
-    "round": "rounds",
-    "step": "local steps",
-    "epoch": "epochs",
-    "samples": "samples, all workers",
-    "samples_per_node": "sample gradients of a node",
-    "calls": "messages to the server",
-    "gossip_rounds": "mixings",
-    "bytes_info": "bytes of information, all workers",
-    "bytes_sent": "bytes sent, all workers",
-    "bytes_wire": "bytes on the wire, all links",
-    "sim_seconds": "time on the virtual clock",
-    "wall_seconds": "time computing here",
-}
-FIRST_Y = ("test_accuracy", "test_rmse", "dist_to_opt", "objective", "train_loss")
 
 
 def embedded(compared: Comparison) -> dict[str, Any]:
     """``methods``: name and ``runs``, each with ``columns``, a number in ``pool`` (base64 of little-endian float32) by
     name, and whether it is in its method's ``mean``: all are where none has completed. ``x``, ``y``: what may be
-    chosen, as [column, label]. All curves of a method keep the same rows."""
+    chosen, as [column, label], and ``scales``, ``units`` of these columns. All curves of a method keep the same rows.
+    """
     pool: dict[str, int] = {}
     methods: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -47,14 +32,17 @@ def embedded(compared: Comparison) -> dict[str, Any]:
             mean = none_completed or run.status == "completed"
             kept.append({"name": run.name, "seed": str(run.config["seed"]), "mean": mean, "columns": columns})
         methods.append({"name": name, "runs": [one for one in kept if one["columns"]]})
-    across = [(c, X_AXES[c]) for c in X_AXES if c in seen]
-    metrics = sorted(seen - X_AXES.keys(), key=lambda c: (*METRICS, c).index(c))
+    across = [m for m in foremost("axis") if m.name in seen]
+    rest = seen - {m.name for m in across}
+    up = [metric(column) for column in (*(c for c in METRICS if c in rest), *sorted(rest - METRICS.keys()))]
     return {
         "methods": methods,
         "pool": list(pool),
-        "x": across,
-        "y": [(c, METRICS.get(c, c.replace("_", " "))) for c in metrics],
-        "first": next((c for c in (*FIRST_Y, *metrics) if c in seen), None),
+        "x": [(m.name, m.label) for m in across],
+        "y": [(m.name, m.label) for m in up],
+        "scales": {m.name: m.scale for m in (*across, *up)},
+        "units": {m.name: m.unit for m in (*across, *up) if m.unit},
+        "first": next((m.name for m in (*foremost("final"), *up) if m.name in seen), None),
     }
 
 

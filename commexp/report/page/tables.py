@@ -1,23 +1,19 @@
-"""The page's tables: escaped text, with what each cell is sorted by."""
+"""The page's tables: the texts of their cells, and the numbers by which those are sorted."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import pandas as pd
 
+from commexp.metrics import Metric, foremost, human_bytes, metric, number, shown
 from commexp.report.checked import ReadRun
 from commexp.report.comparison import Comparison
-from commexp.report.sweep import plus_minus, reached
-from commexp.report.tables import METRICS, number, show
-from commexp.units import human_bytes
+from commexp.report.sweep import reached
 
-HEADLINE = ("test_accuracy", "test_rmse", "dist_to_opt", "stationarity", "objective", "train_loss")
-LONG = 44  # letters beyond which a text is broken into lines
 STATUSES = ("completed", "running", "interrupted", "diverged", "failed")
 
 
@@ -30,70 +26,59 @@ class Cell:
     kind: str = ""
 
 
-def table(name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A column of which a cell has a value is one of numbers."""
-    numeric = [any(row[i].value is not None for row in rows) for i in range(len(heads))]
-    top = "".join(
-        f'<th scope="col"{" class=num" if n else ""}><button type="button">{escape(head)}</button></th>'
-        for head, n in zip(heads, numeric, strict=True)
-    )
-    body = "\n".join(f"<tr>{''.join(map(_cell, row, numeric))}</tr>" for row in rows)
-    return (
-        f'<div class="scroll" tabindex="0"><table id="{name}"><thead><tr>{top}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
+@dataclass(frozen=True)
+class SortableTable:
+    id: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Of each column: whether it is one of numbers, which is so where a cell has a value."""
+        return [any(row[i].value is not None for row in self.rows) for i in range(len(self.heads))]
 
 
-def _cell(cell: Cell, numeric: bool) -> str:
-    kinds = f"num {cell.kind}" if numeric else f"long {cell.kind}" if len(cell.text) > LONG else cell.kind
-    value = "" if cell.value is None or math.isnan(cell.value) else f' data-value="{float(cell.value)!r}"'
-    return f'<td class="{kinds.strip()}"{value}>{escape(cell.text)}</td>'
-
-
-def methods_table(compared: Comparison) -> str:
+def methods_table(compared: Comparison) -> SortableTable:
     """A row per method, over its completed runs."""
     methods = compared.methods
     metrics = _headline(list(methods.columns))
-    heads = ["method", "runs", *[head for m, text in metrics for head in _final_and_best(methods, m, text)], "sent"]
+    columns = [(name, m) for m in metrics for name in _final_and_best(methods, m)]
+    heads = ["method", "runs", *[m.label if name == m.name else f"best {m.label}" for name, m in columns], "sent"]
     if "reached_target" in methods:
         to = f"{methods['target'].max():.4g} acc." if methods["target"].nunique() == 1 else "target"
         heads += [f"bytes to {to}", f"virtual time to {to}"]
     rows = []
     for _, row in methods.iterrows():
         cells = [Cell(row["method"]), Cell(row["status"])]
-        for metric, text in metrics:
-            names = [metric, f"best_{metric}"][: len(_final_and_best(methods, metric, text))]
-            cells += [Cell(plus_minus(metric, row[m], row[f"{m}_std"]), float(row[m])) for m in names]
+        cells += [Cell(m.plus_minus(row[name], row[f"{name}_std"]), float(row[name])) for name, m in columns]
         cells.append(_count(row.get("bytes_sent")))
         if "reached_target" in methods:
             for cost, say in (("bytes_to_target", human_bytes), ("seconds_to_target", lambda mean, _: seconds(mean))):
                 cells.append(Cell(reached(row, cost, say), float(row[cost])))
         rows.append(cells)
-    return table("methods", heads, rows)
+    return SortableTable("methods", heads, rows)
 
 
-def _headline(columns: Sequence[Any]) -> list[tuple[str, str]]:
-    found = [(m, METRICS[m]) for m in HEADLINE if m in columns]
-    return [(m, text) for m, text in found if not (m == "train_loss" and "objective" in columns)]
+def _headline(columns: Sequence[Any]) -> list[Metric]:
+    """The metrics that a row shows, the foremost first."""
+    present = [m for m in foremost("page") if m.name in columns]
+    replaced = {m.replaces for m in present}
+    return [m for m in present if m.name not in replaced]
 
 
-def _final_and_best(frame: pd.DataFrame, metric: str, text: str) -> list[str]:
-    return [text, f"best {text}"] if f"best_{metric}" in frame and frame[f"best_{metric}"].notna().any() else [text]
+def _final_and_best(frame: pd.DataFrame, m: Metric) -> list[str]:
+    """The columns of its final and, where there is one, its best value."""
+    return [m.name, m.best] if m.best in frame and frame[m.best].notna().any() else [m.name]
 
 
-def runs_table(compared: Comparison) -> str:
+def runs_table(compared: Comparison) -> SortableTable:
     """A row per run or folder that was named, whatever became of it."""
     method = {run.name: name for name, runs in compared.groups.items() for run in runs}
     metrics = _headline([m for run in compared.runs if not run.problem for m in run.summary])
-    heads = [
-        "run",
-        "method",
-        "seed",
-        "status",
-        "rounds",
-        *[head for _, text in metrics for head in (text, f"best {text}")],
-    ]
-    heads += ["info", "sent", "wire", "virtual time", "time here", "note"]
+    sizes, times = [m for m in shown("cost") if m.scale == "bytes"], [metric("sim_seconds"), metric("wall_seconds")]
+    heads = ["run", "method", "seed", "status", "rounds"]
+    heads += [head for m in metrics for head in (m.label, f"best {m.label}")]
+    heads += [*[m.short for m in (*sizes, *times)], "note"]
     rows = []
     for run in compared.runs:
         s = {} if run.problem else run.summary
@@ -101,18 +86,18 @@ def runs_table(compared: Comparison) -> str:
         cells = [Cell(run.name), Cell(method.get(run.name, "-")), Cell(seed), _status(run.state)]
         done = number(s.get("round"))
         cells.append(Cell("-" if math.isnan(done) else f"{done:,.0f}", done))
-        for metric, _ in metrics:
-            cells += [Cell(show(metric, s.get(m)), number(s.get(m))) for m in (metric, f"best_{metric}")]
-        cells += [_count(s.get(name)) for name in ("bytes_info", "bytes_sent", "bytes_wire")]
-        cells += [Cell(seconds(t), t) for t in (number(s.get("sim_seconds")), number(s.get("wall_seconds")))]
+        for m in metrics:
+            cells += [Cell(m.show(s.get(name)), number(s.get(name))) for name in (m.name, m.best)]
+        cells += [_count(s.get(m.name)) for m in sizes]
+        cells += [Cell(seconds(t), t) for t in (number(s.get(m.name)) for m in times)]
         rows.append([*cells, Cell(run.reason, kind="note")])
     for one in compared.left:
         empty = [Cell("-")] * (len(heads) - 5)
         rows.append([Cell(one.name), Cell("-"), Cell("-"), _status("no run"), *empty, Cell(one.why, kind="note")])
-    return table("runs", heads, rows)
+    return SortableTable("runs", heads, rows)
 
 
-def made_table(runs: Sequence[ReadRun]) -> str:
+def made_table(runs: Sequence[ReadRun]) -> SortableTable:
     """What each run was, and the command that made it."""
     heads = ["run", "dataset", "model", "seed", "workers", "device", "commit", "command"]
     rows = []
@@ -121,18 +106,18 @@ def made_table(runs: Sequence[ReadRun]) -> str:
         told += [str(run.meta.get(key, "-")) for key in ("seed", "workers", "device", "git_commit")]
         command = Cell(str(run.meta.get("command", "-")), kind="code")
         rows.append([Cell(run.name), *map(Cell, told), command])
-    return table("made", heads, rows)
+    return SortableTable("made", heads, rows)
 
 
 def part(run: ReadRun, key: str) -> str:
     """Which dataset or model it was: its class."""
-    found = {} if run.problem else run.config.get(key)
-    return str(found.get("_target_", "-")).rpartition(".")[2] if isinstance(found, dict) else "-"
+    node = {} if run.problem else run.config.get(key)
+    return str(node.get("_target_", "-")).rpartition(".")[2] if isinstance(node, dict) else "-"
 
 
-def differences_table(compared: Comparison) -> str:
+def differences_table(compared: Comparison) -> SortableTable:
     heads, rows = compared.differences
-    return table("differences", heads, [[Cell(text) for text in row] for row in rows])
+    return SortableTable("differences", heads, [[Cell(text) for text in row] for row in rows])
 
 
 def seconds(value: float) -> str:

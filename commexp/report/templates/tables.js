@@ -17,12 +17,4 @@ function makeSortable(table) {
   }));
 }
 
-function makeNear(worker) {
-  const isNear = (link) => link.dataset.ends.split(" ").includes(worker.dataset.worker);
-  const links = [...worker.ownerSVGElement.querySelectorAll(".link")].filter(isNear);
-  for (const [event, near] of [["mouseenter", true], ["mouseleave", false]])
-    worker.addEventListener(event, () => links.forEach((l) => l.classList.toggle("near", near)));
-}
-
 document.querySelectorAll("table").forEach(makeSortable);
-document.querySelectorAll(".worker").forEach(makeNear);

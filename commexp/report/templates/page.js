@@ -22,13 +22,15 @@ function column(run, name) {
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const text = (s) => s.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"); // Plotly reads markup
+const hoverLabel = () => ({ bgcolor: color("--paper"), bordercolor: color("--line"), font: { color: color("--ink") } });
 const label = (axis, key) => data[axis].find(([name]) => name === key)[1];
 
 // How an axis and its values are written, by the kind of its column.
 function scale(key) {
-  if (key.startsWith("bytes")) return { tickformat: "~s", ticksuffix: "B", hoverformat: ".3~s" };
-  if (key.endsWith("accuracy") || key === "nonzero") return { tickformat: ".4~%", hoverformat: ".2%" };
-  if (key.endsWith("_seconds")) return { tickformat: "~g", ticksuffix: " s", hoverformat: ".4~g" };
+  const [kind, unit] = [data.scales[key], data.units[key]];
+  if (kind === "bytes") return { tickformat: "~s", ticksuffix: "B", hoverformat: ".3~s" };
+  if (kind === "percent") return { tickformat: ".4~%", hoverformat: ".2%" };
+  if (unit) return { tickformat: "~g", ticksuffix: text(` ${unit}`), hoverformat: ".4~g" };
   return { tickformat: "~g", hoverformat: ".5~g", ...(data.x.some(([x]) => x === key) && { tickformat: "~s" }) };
 }
 
@@ -112,7 +114,7 @@ function draw(width) {
     xaxis: axis("x", made), yaxis: axis("y", made),
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: color("--soft") },
-    hoverlabel: { bgcolor: color("--paper"), bordercolor: color("--line"), font: { color: color("--ink") } },
+    hoverlabel: hoverLabel(),
     margin: { l: 56, r: 12, t: 12, b: 46 }, dragmode: touch ? false : "zoom", width,
   };
   const image = { format: "svg", filename: `${y}-${x}` };
@@ -133,7 +135,7 @@ function suggestLog(changed) {
     const columns = runs.map((run) => column(run, y));
     const [low, high] = extent(columns);
     const positive = columns.every((values) => values.every((v) => !(v <= 0)));
-    byId("logy").checked = !y.endsWith("accuracy") && positive && high > FAR * low;
+    byId("logy").checked = data.scales[y] !== "percent" && positive && high > FAR * low;
   }
 }
 
