@@ -9,22 +9,23 @@ from contextlib import ExitStack
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from commexp.config.messages import CONF, UserError, check_environment, explain
-from commexp.config.overrides import legible
+from commexp.config.messages import UserError, check_environment
+from commexp.config.overrides import explain, legible
 from commexp.config.plan import prepare
+from commexp.config.schema import CONF
 from commexp.environment import hydra_of_our_own, undisturbed
 from commexp.launch.launch import launch
 from commexp.launch.sweep import register_resolvers
 from commexp.run_folder import Run
 
-_turn = threading.RLock()  # torch's threads and defaults, the log and Hydra's state are one for the whole process
+_one_at_a_time = threading.RLock()  # torch's defaults and threads, the log, Hydra's state belong to the process
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """The config that ``overrides`` describe. Raises UserError."""
     check_environment()
     try:
-        with _turn, hydra_of_our_own():
+        with _one_at_a_time, hydra_of_our_own():
             register_resolvers()
             with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
                 return compose("config", overrides=legible(overrides))
@@ -46,7 +47,7 @@ def run_experiment(overrides: Sequence[str], figures: bool = True) -> Run:
     """As ``run``; ``figures=False`` leaves the run's own picture undrawn."""
     from commexp.report.finish import finish  # pandas, which composing a config does not need
 
-    with _turn, undisturbed():
+    with _one_at_a_time, undisturbed():
         plan = prepare(compose_config(overrides), overrides)
         with ExitStack() as hold:  # until it has been shown
             run = launch(plan, hold)

@@ -1,5 +1,5 @@
-"""Settings of the whole process. They are a run's own while it computes and the host program's after it: torch's
-switches, random generators, Hydra's singletons."""
+"""Settings of the whole process: torch's switches, random generators, Hydra's singletons. A run has its own values
+while it computes; afterwards the host program has its values back."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def words_of(words: Sequence[str]) -> list[str]:
     return ["+experiment=async_logistic", *words]
 
 
-def trial(words: Sequence[str]) -> ExperimentSetup:
+def set_up(words: Sequence[str]) -> ExperimentSetup:
     return ExperimentSetup(prepare(compose_config(words_of(words))), torch.device("cpu"), Run(OUT / "none"))
 
 
@@ -89,7 +89,7 @@ def objective(made: ExperimentSetup, x: torch.Tensor) -> float:
 @cache
 def least(root: str) -> float:
     """F at scikit-learn's solution of the same problem, F the mean of the workers' means."""
-    made = trial([f"dataset.root={root}"])
+    made = set_up([f"dataset.root={root}"])
     problem = made.problem.problems[0]  # type: ignore[attr-defined]
     signed, shares = problem.margins.signed.toarray(), problem.shares.numpy()
     labels = 1 - 2 * (np.arange(len(signed)) % 2)  # a sample and its mirror image have the same loss
@@ -113,7 +113,7 @@ def measured(words: Sequence[str], best: float, gradients: float) -> list[Point]
     """Runs to the goal, to the largest number of gradients, or until it stagnates: until the last half of the
     gradients, at least 20,000, improve F - F* by less than a tenth."""
     torch.set_num_threads(1)
-    made = trial(words)
+    made = set_up(words)
     method = made.algorithm
     assert isinstance(method, Asynchronous)
     points = [Point(objective(made, method.model()) - best, 0.0, 0)]
@@ -124,7 +124,7 @@ def measured(words: Sequence[str], best: float, gradients: float) -> list[Point]
         t += 1
         spent += sum(cost * (now - was) for cost, now, was in zip(costs, method.calls, before, strict=True))
         if spent - max(lowest) >= 400:
-            points.append(Point(objective(made, method.model()) - best, made.books.clock.now, sum(method.calls)))
+            points.append(Point(objective(made, method.model()) - best, made.record.clock.now, sum(method.calls)))
             lowest[spent] = min(points[-1].gap, *lowest.values())
             half = [gap for at, gap in lowest.items() if at <= spent / 2]
             if spent >= 40_000 and lowest[spent] > 0.9 * half[-1]:

@@ -104,14 +104,14 @@ def commands() -> None:
 
 def memory() -> None:
     """Peak memory of a round over what the stacked state (gradients and residuals, [W, J] each) needs."""
-    trial = make("algo=regtopk", "model.width=128", "model.stages=3", "batch_size=2", "workers=32")
+    setup = make("algo=regtopk", "model.width=128", "model.stages=3", "batch_size=2", "workers=32")
     before = _resident()
     for t in range(3):
-        trial.algorithm.round(t)
+        setup.algorithm.round(t)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    stacked = 2 * 32 * trial.problem.dim * 4
+    stacked = 2 * 32 * setup.problem.dim * 4
     print(
-        f"Memory, W = 32, J = {trial.problem.dim:,}: peak of a round over the stacked state of {stacked / 1e6:.0f} MB: "
+        f"Memory, W = 32, J = {setup.problem.dim:,}: peak of a round over the stacked state of {stacked / 1e6:.0f} MB: "
     )
     print(f"{peak / stacked:.2f} (aim: at most 2)\n")
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from commexp.api import compose_config
 from commexp.compressors import CodecContext, Compressor, Message
 from commexp.config.components import around_codec, build
-from commexp.config.messages import CONF
 from commexp.config.plan import prepare
+from commexp.config.schema import CONF
 from commexp.problems.classification import Classification
 from commexp.report.style import COLOURS, MARKERS, figure, save
 from commexp.report.tables import markdown
@@ -113,12 +113,12 @@ def gradient(name: str) -> tuple[str, Path, dict[str, list[int]]]:
     path, about = CACHE / f"gradient-{name}-{key}.safetensors", CACHE / f"gradient-{name}-{key}.json"
     shapes = read_json(about)
     if not path.exists() or not shapes:
-        trial = make(*overrides)
+        setup = make(*overrides)
         for t in range(rounds):
-            trial.algorithm.round(t)
-        problem = trial.problem
+            setup.algorithm.round(t)
+        problem = setup.problem
         assert isinstance(problem, Classification)
-        x = trial.algorithm.model().expand(trial.plan.config.workers, -1)
+        x = setup.algorithm.model().expand(setup.plan.config.workers, -1)
         _, found = problem.loss_and_grad(x, problem.batch(rounds))
         shapes = {layer: list(shape) for layer, shape in problem.layout.shapes.items()}
         CACHE.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ class Checks:
         self.cuda = device.type == "cuda"
 
     def __iter__(self) -> Iterator[Check]:
-        from commexp.config.messages import CONF
+        from commexp.config.schema import CONF
 
         names = {group: sorted(p.stem for p in (CONF / group).glob("*.yaml")) for group in ("compress", "algo")}
         for count in (10**5,) if self.tiny else (10**7, 10**8):
@@ -82,7 +82,7 @@ class Checks:
         from commexp.check.fuzz import corrupt_messages
         from commexp.compressors import Compressor
         from commexp.config.components import around_codec, build
-        from commexp.config.messages import CONF, node_of
+        from commexp.config.schema import CONF, node_of
 
         given = {"preset": {}, "compress": node_of(CONF / "compress" / f"{name}.yaml", "compress")}
         node: Any = OmegaConf.to_container(OmegaConf.create(given), resolve=True)["compress"]  # type: ignore[index,call-overload]

@@ -26,7 +26,8 @@ from types import FrameType
 import torch
 
 from commexp.api import run_experiment
-from commexp.config.messages import CONF, UserError
+from commexp.config.messages import UserError
+from commexp.config.schema import CONF
 
 SECONDS, PATIENCE = 30, 5
 DATASETS = (

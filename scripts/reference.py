@@ -18,8 +18,7 @@ from hydra.utils import get_class
 
 from commexp.compressors import Feedback
 from commexp.config.components import CodecWrapping
-from commexp.config.messages import CONF, node_of
-from commexp.config.schema import UNHASHED, Comm, Config, Launch, Speed
+from commexp.config.schema import CONF, UNHASHED, Comm, Config, Launch, Speed, node_of
 from commexp.topologies import Gossip
 
 TITLES = {

@@ -20,7 +20,7 @@ from registry import options
 
 from commexp.api import run_experiment
 from commexp.cli.run import main
-from commexp.config.messages import CONF
+from commexp.config.schema import CONF
 from commexp.run_folder import Run
 from commexp.topologies import Ring, Topology
 

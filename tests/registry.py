@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from commexp.api import compose_config
 from commexp.compressors import Compressor
-from commexp.config.messages import CONF
 from commexp.config.plan import Plan, prepare
+from commexp.config.schema import CONF
 
 
 def untimed(path: Path) -> list[dict[str, str]]:
@@ -52,3 +55,26 @@ def compressor(name: str, *overrides: str) -> Compressor:
 def bare(name: str, *overrides: str) -> Compressor:
     """The same without error feedback."""
     return compressor(name, "compress.error_feedback=false", *overrides)
+
+
+@contextmanager
+def interrupted(after: int) -> Iterator[None]:
+    """As if Ctrl-C were pressed after so many rounds."""
+
+    class Interrupts:
+        rounds = 0
+
+        def __enter__(self) -> Interrupts:
+            return self
+
+        def __exit__(self, *args: object) -> None:
+            pass
+
+        @property
+        def seen(self) -> bool:
+            self.rounds += 1
+            return self.rounds == after
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("commexp.experiment.loop.Interrupts", Interrupts)
+        yield

@@ -22,7 +22,7 @@ from registry import plan
 from commexp.cli import check as checks
 from commexp.cli import report as compare
 from commexp.cli import run as cli
-from commexp.config.messages import CONF
+from commexp.config.schema import CONF
 from commexp.launch.sweep import sweep_name
 from commexp.run_folder import Run
 

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from registry import plan
 
 import commexp
-from commexp.config.messages import CONF
+from commexp.config.schema import CONF
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

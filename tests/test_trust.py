@@ -67,7 +67,7 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "in a list": lambda c: c["algo"].update(betas=[TOUCH, 0.9]),
     "in a mapping in a list": lambda c: c["algo"].update(betas=[{"deep": [{"x": TOUCH}]}]),
     "through a module of ours": lambda c: c["straggler"].update(
-        x={**TOUCH, "_target_": "commexp.experiment.provenance.subprocess.Popen"}
+        x={**TOUCH, "_target_": "commexp.experiment.summary.subprocess.Popen"}
     ),
     "a function of ours": lambda c: c.update(
         straggler={"_target_": "commexp.run_folder.write_atomic", "path": "PWNED"}
@@ -290,18 +290,18 @@ def test_what_is_in_a_file_is_checked(name: str, content: str, why: str, pair: t
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (("meta.json", "workers", 10**12), "gradients of a round|topology|its books"),
-        (("meta.json", "processes", 0), "its books cannot be read"),
+        (("meta.json", "workers", 10**12), "gradients of a round|topology|its tables"),
+        (("meta.json", "processes", 0), "its tables cannot be read"),
         (("config.yaml", "workers", 10**12), "gradients of a round: .*, more than 100000000"),
         (("config.yaml", "seed", "x"), "'x' is no count"),
-        (("config.yaml", "straggler", "x"), "its books cannot be read"),
+        (("config.yaml", "straggler", "x"), "its tables cannot be read"),
         (("traffic.csv", "repeats", 10**15), "mixings of a round: 1e[+]15, more than 100000"),
         (("traffic.csv", "exchange", "\x1b[2J"), "unknown; give one of all_reduce"),
         (("topology.csv", "neighbour", 10**12), "topology.csv: there is no worker 1000000000000 of 4"),
-        (("rounds.csv", "round", 9), "its books do not hold what a run's do"),
+        (("rounds.csv", "round", 9), "its tables do not hold what a run's do"),
     ],
 )  # fmt: skip
-def test_books_that_no_run_leaves_are_not_priced(
+def test_tables_that_no_run_leaves_are_not_priced(
     change: tuple[str, str, Any], why: str, pair: tuple[Path, Path]
 ) -> None:
     _, bad = pair

@@ -19,7 +19,8 @@ from commexp.check.compressor import CHECKS, Result, one_line, run_checks
 from commexp.cli.claims import add_arguments, check_claims
 from commexp.compressors import Compressor
 from commexp.config.components import around_codec, build
-from commexp.config.messages import CONF, UserError
+from commexp.config.messages import UserError
+from commexp.config.schema import CONF
 from commexp.launch.streams import lenient_streams
 from commexp.report.tables import markdown
 
@@ -80,21 +81,21 @@ def imported(spec: str) -> Callable[[], Compressor]:
     module, _, attribute = spec.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        factory = getattr(importlib.import_module(module), attribute)
     except AttributeError as error:
         raise UserError(f"{spec}: {one_line(error)}; give a class of that module") from error
     except Exception as error:
         raise UserError(f"{spec}: cannot be imported ({one_line(error)}); give my.module:MyCodec") from error
-    if not callable(found):
-        raise UserError(f"{spec}: is a {type(found).__name__}; give a class, or a function that makes a codec")
+    if not callable(factory):
+        raise UserError(f"{spec}: is a {type(factory).__name__}; give a class, or a function that makes a codec")
     try:
-        codec = found()
+        codec = factory()
     except Exception as error:
         raise UserError(f"{spec}: cannot be made without arguments ({one_line(error)}); give defaults") from error
     if not isinstance(codec, Compressor):
         made = f"makes a {type(codec).__name__}"
         raise UserError(f"{spec}: {made}; must make a commexp.compressors.Compressor")
-    make: Callable[[], Compressor] = found
+    make: Callable[[], Compressor] = factory
     return make
 
 

@@ -42,11 +42,11 @@ def check_claims(given: argparse.Namespace) -> int:
 def folders(roots: Sequence[str], claims: Sequence[Claim]) -> dict[str, str]:
     """DATA=FOLDER by DATA. Raises UserError."""
     known = sorted({claim.data for claim in claims} - {""})
-    found = {}
+    folder_of = {}
     for word in roots:
         name, _, folder = word.partition("=")
         if name not in known or not folder:
             right = f"DATA one of {', '.join(known)}" if known else "it where a claim asks for data"
             raise UserError(f"--root {word}: not DATA=FOLDER; give {right}")
-        found[name] = folder
-    return found
+        folder_of[name] = folder
+    return folder_of

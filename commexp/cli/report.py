@@ -104,9 +104,8 @@ def compared(comparison: Comparison, out: Path) -> None:
     written += _drawn(draw_graphs, comparison.groups, out / "topology")
     print(in_brief(comparison))
     if not few:
-        print(
-            f"\nNo figures: {STYLES} lines at most can be told apart, of {len(comparison.groups)} methods; see the page"
-        )
+        methods = len(comparison.groups)
+        print(f"\nNo figures: {STYLES} lines at most can be told apart, of {methods} methods; see the page")
     print("\n".join(str(p) for p in ["", *written]))
 
 
@@ -142,13 +141,13 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
     for name, runs in comparison.groups.items():
         for run in runs:
             try:
-                books = Replay(run)
-                seconds = {b: books.seconds(at(network, b)) for b in bandwidths}
+                replay = Replay(run)
+                seconds = {b: replay.seconds(with_bandwidth(network, b)) for b in bandwidths}
             except UserError as error:
                 left.append(LeftOut(run.folder, str(error).removeprefix(f"RUN={run.folder}: ")))
                 continue
-            for each in books.outside:
-                note(f"{run.name}: {each}: from outside commexp, and not made; its books are priced without it")
+            for each in replay.outside:
+                note(f"{run.name}: {each}: from outside commexp, and not made; its tables are priced without it")
             priced.setdefault(name, []).append(Priced(run.metrics, seconds))
             first = first or run
             dense = dense or (name if words_of(run) == ("sgd", "none") else "")
@@ -175,7 +174,7 @@ def described(words: Sequence[str]) -> Network:
     return prepare(compose_config(words)).network
 
 
-def at(network: Network, bandwidth: float) -> Network:
+def with_bandwidth(network: Network, bandwidth: float) -> Network:
     """The same with another bandwidth; the way up, and the links of single workers both ways, as much faster or slower
     than it as they were. Latencies stay."""
     if math.isclose(bandwidth, network.bandwidth):

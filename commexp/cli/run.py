@@ -12,8 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from commexp.config.messages import CONF, LaunchError, UserError, check_environment, explain
-from commexp.config.overrides import arranged
+from commexp.config.messages import LaunchError, UserError, check_environment
+from commexp.config.overrides import arranged, explain
+from commexp.config.schema import CONF
 from commexp.launch.streams import complain, leave, lenient_streams
 from commexp.launch.sweep import begin_job, minimised, record_job, register_resolvers
 from commexp.ranks import joins, rank

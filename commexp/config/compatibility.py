@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from commexp.allocations import Single
-from commexp.comm import AGGREGATIONS, SERVER
+from commexp.comm import AGGREGATIONS, SERVER, check_serves
 from commexp.compressors import NoCompression
 from commexp.config.components import CodecWrapping
 from commexp.config.messages import UserError
@@ -17,8 +17,17 @@ from commexp.topologies import Complete, Gossip
 def check_pairs(
     parts: dict[str, Any], names: dict[str, str], config: Config, around: CodecWrapping, gossip: Gossip
 ) -> None:
-    """What the algorithm cannot do with the others."""
+    """Raises UserError for the first of ``parts`` that does not go with another. ``names``: of each, as one chooses it.
+    ``around``: what stands around the codec."""
     algo, name = parts["algo"], names["algo"]
+    try:
+        check_serves(parts["compress"], config.comm.exchange)
+    except ValueError as error:
+        raise UserError(f"comm.{error}") from error
+    if around.error_feedback and around.feedback.momentum and getattr(algo, "momentum", 0):
+        raise UserError(
+            f"compress.feedback.momentum={around.feedback.momentum}: algo.momentum would add to it; give one of the two"
+        )
     if not algo.compressible and not isinstance(parts["compress"], NoCompression):
         raise UserError(
             f"compress={names['compress']}: algo={name} exchanges whole models, not what they have moved; give "

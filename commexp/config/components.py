@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise
-from commexp.config.messages import UserError, either, holders, misfit, options_of, shown
+from commexp.config.messages import UserError, either, misfit
+from commexp.config.schema import holders, options_of, shown
 from commexp.network import Network, Straggler
 from commexp.problems import Dataset, Model, Partition, Prox
 from commexp.topologies import Topology
@@ -71,7 +72,7 @@ def _classes(node: Mapping[str, Any], key: str, kind: type[T], foreign: bool) ->
     """The class of a node, and what kind of component each field is that holds a node of its own; those are checked
     too, and no node may stand anywhere else. Raises UserError."""
     target = node.get("_target_")
-    cls = _our_class(target, key, kind) if foreign else _any_class(str(target), key)
+    cls = _our_class(target, key, kind) if foreign else any_class(str(target), key)
     if not issubclass(cls, kind):
         raise UserError(f"{key}._target_={target}: is no {kind.__name__}; give a subclass of it")
     inner: dict[str, type[Any]] = {}
@@ -81,12 +82,12 @@ def _classes(node: Mapping[str, Any], key: str, kind: type[T], foreign: bool) ->
             inner[name] = declared[name]
             _classes(value, f"{key}.{name}", declared[name], foreign)
             continue
-        for where, found in _targets(value, f"{key}.{name}"):
-            raise UserError(f"{where}._target_={found}: {target} takes no component there; leave it out")
+        for where, stray in _targets(value, f"{key}.{name}"):
+            raise UserError(f"{where}._target_={stray}: {target} takes no component there; leave it out")
     return cls, inner
 
 
-def _any_class(target: str, key: str) -> type[Any]:
+def any_class(target: str, key: str) -> type[Any]:
     """What a user names on the command line, their own package's classes included. Raises UserError."""
     try:
         return cast(type[Any], get_class(target))
@@ -98,10 +99,10 @@ def _any_class(target: str, key: str) -> type[Any]:
 
 def _our_class(target: object, key: str, kind: type[Any]) -> type[Any]:
     """The class of that name, if it is commexp's own and a ``kind``. Raises UserError."""
-    found = _imported(target, kind)
-    if found is None:
+    cls = _imported(target, kind)
+    if cls is None:
         raise UserError(f"{key}._target_={target}: is no {kind.__name__} of commexp's own")
-    return found
+    return cls
 
 
 def outside(config: Mapping[str, Any]) -> list[str]:
@@ -118,9 +119,9 @@ def _imported(target: object, kind: type[Any]) -> type[Any] | None:
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     room = ".".join(kind.__module__.split(".")[:2])  # commexp.network
     if f"{module}.".startswith(f"{room}.") and module in sys.modules:
-        found = vars(sys.modules[module]).get(name)
-        if isinstance(found, type) and issubclass(found, kind) and f"{found.__module__}.".startswith(f"{room}."):
-            return found
+        cls = vars(sys.modules[module]).get(name)
+        if isinstance(cls, type) and issubclass(cls, kind) and f"{cls.__module__}.".startswith(f"{room}."):
+            return cls
     return None
 
 
@@ -130,12 +131,12 @@ def _component_fields(cls: type[Any]) -> dict[str, type[Any]]:
         hints = get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
     except Exception:  # declared by names that only type checkers see
         return {}
-    found = {}
+    kinds = {}
     for name, hint in hints.items():
         for one in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
             if isinstance(one, type) and get_origin(one) is None and issubclass(one, tuple(KINDS.values())):
-                found[name] = one
-    return found
+                kinds[name] = one
+    return kinds
 
 
 def _targets(value: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -161,23 +162,6 @@ def _check_plain(value: Any, key: str) -> None:
             _check_plain(each, f"{key}[{index}]")
     elif isinstance(value, str) and "${" in value:
         raise UserError(f"{key}={value}: is an interpolation")
-
-
-def check_added(given: Sequence[str], nodes: Mapping[str, Any]) -> None:
-    """Raises UserError for a field that an override with a plus gives to a component whose class has no such field."""
-    for word in given:
-        key, _, field = word.lstrip("+").partition("=")[0].partition(".")
-        if not word.startswith("+") or not field or key not in nodes or "_target_" not in nodes[key]:
-            continue
-        cls = _any_class(str(nodes[key]["_target_"]), key)
-        around = {f.name for f in dataclasses.fields(CodecWrapping)} if key == "compress" else set()
-        if (
-            dataclasses.is_dataclass(cls)
-            and field.partition(".")[0] not in {f.name for f in dataclasses.fields(cls)} | around
-        ):
-            raise UserError(
-                f"{word.lstrip('+')}: no such key of {cls.__name__}; leave it out, or see commexp --cfg job"
-            )
 
 
 def _unknown(key: str, target: str, field: str, value: Any) -> str:
@@ -206,10 +190,10 @@ def _mistyped(key: str, values: dict[str, Any], error: OmegaConfBaseException) -
         reason = str(error.msg).splitlines()[0]
         path = [next((name for name, value in values.items() if reason.endswith(f"value: {value}")), "")]
         return f"{key}.{path[0]}={shown(values.get(path[0]))}: not one value but a section; set its fields"
-    found: Any = values
+    value: Any = values
     for part in path:
-        found = found.get(part, found.get(int(part)) if part.isdecimal() else None) if isinstance(found, dict) else None
-    return misfit(error, f"{key}.{'.'.join(path)}={shown(found)}")
+        value = value.get(part, value.get(int(part)) if part.isdecimal() else None) if isinstance(value, dict) else None
+    return misfit(error, f"{key}.{'.'.join(path)}={shown(value)}")
 
 
 @dataclass

@@ -1,10 +1,12 @@
-"""What decides a result besides the settings: our own numbers, and the source of components from outside."""
+"""What decides a result, and the names made of it: settings, our own numbers, the source of components from outside."""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import importlib.util
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec
@@ -14,12 +16,43 @@ from typing import Any
 from hydra.utils import get_class
 
 from commexp.config.messages import UserError
+from commexp.config.schema import UNHASHED
+from commexp.ranks import joins
 
 #: raised with every change of commexp that changes numbers beyond the last digits, or which of them are written
 RESULTS = 2
 INSTALLED = {"site-packages", "dist-packages"}  # folders of what pip and distributions install
 
 _read: dict[str, tuple[object, str]] = {}  # of each module in this process: what it was loaded by, and its digest
+
+
+def what_decides(resolved: dict[str, Any], parts: dict[str, Any], outside: dict[str, str]) -> dict[str, Any]:
+    """Of a ``resolved`` config, whose components are ``parts``, all that changes the result: not launch, outputs, ...,
+    nor a field that only says where a file lies (metadata ``location``), whose content the field ``digest`` beside it
+    stands for; but the source of components from ``outside``, and RESULTS. Where real processes decide whose message
+    comes first, that is another result."""
+    kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
+    kept.update({name: _without_locations(kept[name], part) for name, part in parts.items()})
+    if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
+        kept["inject"] = resolved["launch"]["inject"]
+    kept.update(results=RESULTS, outside=outside)
+    return kept
+
+
+def digest(described: dict[str, Any], size: int) -> str:
+    """``size`` bytes of BLAKE2b, as hex digits."""
+    return hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=size).hexdigest()
+
+
+def _without_locations(described: Any, part: Any) -> Any:
+    if not (dataclasses.is_dataclass(part) and isinstance(described, dict)):
+        return described
+    fields = {f.name: f for f in dataclasses.fields(part)}
+    return {
+        name: _without_locations(value, getattr(part, name)) if name in fields else value
+        for name, value in described.items()
+        if name not in fields or "location" not in fields[name].metadata
+    }
 
 
 def sources(described: Any) -> dict[str, str]:
@@ -34,10 +67,10 @@ def sources(described: Any) -> dict[str, str]:
     bases = {base for target in _targets(described) for base in get_class(target).__mro__}
     wanted = {base.__module__ for base in bases}
     roots = {_root(base.__module__) for base in bases if any(_root(b.__module__) == "commexp" for b in base.__mro__)}
-    waiting, found = sorted(wanted), {}
+    waiting, digests = sorted(wanted), {}
     while waiting:
         name = waiting.pop()
-        if name in found or not _is_own(name, roots):
+        if name in digests or not _is_own(name, roots):
             continue
         spec = _spec(name)
         if spec is None or (spec.origin is None and spec.submodule_search_locations is None):
@@ -47,9 +80,9 @@ def sources(described: Any) -> dict[str, str]:
         if spec.origin is None:
             continue  # a folder without __init__.py
         content = _content(name, spec)
-        found[name] = hashlib.blake2b(content, digest_size=8).hexdigest()
+        digests[name] = hashlib.blake2b(content, digest_size=8).hexdigest()
         waiting.extend(_imports(name, spec, content))
-    return {name: found[name] for name in sorted(found)}
+    return {name: digests[name] for name in sorted(digests)}
 
 
 def _targets(described: Any) -> Iterator[str]:

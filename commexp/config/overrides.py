@@ -1,4 +1,4 @@
-"""The words of a command line, before Hydra reads them: which are flags, what needs quotes, what must be a mistake."""
+"""The words that a user types: flags and overrides, what Hydra can read of them, and what is wrong with the rest."""
 
 from __future__ import annotations
 
@@ -7,17 +7,28 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
 
 from commexp import __version__
-from commexp.config.messages import UserError, added_groups, example, groups, known_keys, meant, unknown_key
-from commexp.config.schema import COMPONENTS
+from commexp.config.messages import UserError, either, misfit, near
+from commexp.config.schema import (
+    COMPONENTS,
+    added_groups,
+    default_option,
+    example,
+    groups,
+    holders,
+    keys_meant,
+    known_keys,
+)
 
 TYPOGRAPHIC = "‐‑‒–—−"  # dashes  # noqa: RUF001
 QUOTES = str.maketrans("“”„‟«»‘’‚‛", '"' * 6 + "'" * 4)  # noqa: RUF001
@@ -25,6 +36,27 @@ KEY = r"(\+{1,2}|~)?[A-Za-z_$][\w$./@:-]*"
 CLOSES = {"[": "]", "{": "}", "(": ")"}
 FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag|int|float|str|bool)\s*\(")  # of Hydra's grammar
 FIELD = re.compile(rf"({'|'.join(COMPONENTS)})\.[\w.]+=")
+
+
+@dataclass(frozen=True)
+class Word:
+    """One override as it was typed. ``sign``: +, ++, ~ or nothing. ``key``: without a package (@...). ``value``: None
+    where there is no '='."""
+
+    text: str
+    sign: str
+    key: str
+    value: str | None
+
+    @classmethod
+    def read(cls, text: str) -> Word:
+        name, equals, value = text.partition("=")
+        key = name.lstrip("+~")
+        return cls(text, name.removesuffix(key), key.partition("@")[0], value if equals else None)
+
+    @property
+    def unsigned(self) -> str:
+        return self.text.removeprefix(self.sign)
 
 
 def arranged(words: Sequence[str]) -> list[str]:
@@ -66,7 +98,7 @@ def _flags_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in extras:
         if word.startswith("-"):
             key, value = word.lstrip("-"), (*words[words.index(word) + 1 :], "...")[0]
-            if meant(key):
+            if keys_meant(key):
                 raise UserError(f"{word}: no such flag; give {_meant(f'{key}={value}')}")
             near = difflib.get_close_matches(word, flags, n=1)
             raise UserError(f"{word}: no such flag; {f'did you mean {near[0]}?' if near else 'see commexp --help'}")
@@ -83,8 +115,8 @@ def _flags_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def _meant(word: str) -> str:
     """The override with its key in full, where one key alone can be meant."""
     key, equals, value = word.partition("=")
-    found = meant(key)
-    return f"{found[0] if len(found) == 1 else key}{equals}{value}"
+    full = keys_meant(key)
+    return f"{full[0] if len(full) == 1 else key}{equals}{value}"
 
 
 def _check_spaces(overrides: Sequence[str]) -> None:
@@ -140,10 +172,10 @@ def _check_valueless(word: str) -> None:
     if not word.strip(" =+"):
         raise UserError(f"'{word}': says nothing; leave it out")
     key, colon, value = word.partition(":")
-    if colon and meant(key):
+    if colon and keys_meant(key):
         raise UserError(f"{word}: no '='; give {_meant(f'{key}={value}')}")
-    if word in known_keys() or len(meant(word)) == 1:
-        key = meant(word)[0]
+    if word in known_keys() or len(keys_meant(word)) == 1:
+        key = keys_meant(word)[0]
         raise UserError(f"{word}: has no value; give {example(key)}")
     raise UserError(f"{word}: is not key=value; give such as algo=topk, see commexp --help")
 
@@ -247,5 +279,69 @@ def _choice_of_one(word: str) -> str:
     override = _parsed(word) if FIELD.match(word) else None
     if override is None or override.is_sweep_override():
         return word
-    key, _, value = word.partition("=")
-    return f"{key}=choice({value})"
+    name, _, value = word.partition("=")
+    return f"{name}=choice({value})"
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> str:
+    """One line for an error of Hydra's composition."""
+    if isinstance(error, UserError):
+        return str(error)
+    text = re.sub(r"\s*See https://hydra\S* for details", "", str(error))
+    if isinstance(error, MissingConfigException):
+        if error.missing_cfg_file is None:
+            return "--config-path: no such folder; leave it out"
+        missing: Any = error.missing_cfg_file
+        if error.options is None:
+            return f"--config-name: there is no config {missing} here; leave it out"
+        group, _, choice = str(missing).rpartition("/")
+        name = as_typed(group, overrides).partition("=")[0]
+        return f"{name}={choice}: no such option; {near(choice, error.options)}"
+    there = re.search(r"An item is already at '([^']+)'", text)
+    if there:
+        given = as_typed(there[1], overrides)
+        return f"{given}: it is there already; give {Word.read(given).unsigned}"
+    unknown = re.search(r"Could not (?:override|append to|delete from config|find)\D*? '([^']+)'", text)
+    if unknown:
+        return unknown_key(unknown[1].removeprefix("config."), overrides)
+    merging = re.search(r"Error merging override ([^\n]*)", text)
+    if merging and isinstance(error.__cause__, OmegaConfBaseException):
+        return misfit(error.__cause__, as_typed(Word.read(merging[1]).key, overrides))
+    several = re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^\n]*?)'(?: requires|\n|$)", text)
+    if several:
+        key, _, value = several[1].partition("=")
+        listed = f", or give {key}=[{value}]" if example(key).partition("=")[2].startswith("[") else ""
+        return f"{several[1]}: several values; add -m to run one after the other{listed}"
+    if "does not support sweep type" in text:
+        return f"{' '.join(overrides)}: an interval has no end of values; give values, or hydra/sweeper=optuna"
+    twice = re.search(r"Multiple values for ([\w/@.]+)", text)
+    if twice:
+        return f"{as_typed(twice[1], overrides)}: {twice[1]} has a value already; give it once, without a plus"
+    about = " ".join(text.split()) or type(error).__name__
+    return f"{' '.join(overrides)}: {about}; see commexp --help"
+
+
+def unknown_key(key: str, overrides: Sequence[str]) -> str:
+    given = as_typed(key, overrides)
+    unsigned = Word.read(given).unsigned
+    if key in groups() and key not in added_groups():
+        return f"{given}: {key} has no such field; commexp --cfg job shows those that it has"
+    if key in added_groups():
+        return f"{given}: {'an' if key[0] in 'aeiou' else 'a'} {key} is added to the config; give +{unsigned}"
+    group, _, leaf = key.partition(".")
+    others = holders(group, leaf)
+    if others:
+        values = [word.value for word in map(Word.read, overrides) if not word.sign and word.key == group]
+        chosen = values[0] if values and values[0] else default_option(group)
+        return f"{given}: {group}={chosen} has no '{leaf}'; choose {group}={either(others)}, or leave it out"
+    if key.startswith("hydra."):
+        return f"{given}: no such key of Hydra's; see commexp --cfg hydra"
+    value = Word.read(given).value or ""
+    if full := [f"{name}={value}" for name in keys_meant(key) if name != key]:
+        return f"{given}: no such key; give {either(full)}"
+    return f"{given}: no such key; {near(key, known_keys())}"
+
+
+def as_typed(key: str, overrides: Sequence[str]) -> str:
+    """The override that names ``key``; the key itself where none does."""
+    return next((text for text in overrides if Word.read(text).key == key), key)

@@ -1,15 +1,22 @@
-"""The structured config: names and types of everything that is not a component's own field.
+"""What may be configured: the typed part of the config, and, read from conf/, every group, option and key.
 
-Kept apart from ``config.py`` so that ``commexp --help`` need not import torch.
+Imports no torch, so that ``commexp --help`` is quick.
 """
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+CONF = next(p for p in (Path(__file__).parents[1] / "conf", Path(__file__).parents[2] / "conf") if p.is_dir())
 #: groups whose choice is a component: a node with ``_target_`` and that class's fields
 COMPONENTS = (
     "dataset", "partition", "allocation", "model", "prox", "topology", "compress", "algo", "network", "straggler",
@@ -115,3 +122,139 @@ TRACKERS = ("tensorboard", "mlflow", "wandb")  # modules of commexp.integrations
 def register() -> None:
     """Makes the schema known to Hydra as ``commexp_schema``, the first entry of conf/config.yaml's defaults."""
     ConfigStore.instance().store(name="commexp_schema", node=Config)
+
+
+@cache
+def groups() -> tuple[str, ...]:
+    """The folders of conf/: what a choice of components or an experiment is made from."""
+    return tuple(sorted(p.name for p in CONF.iterdir() if p.is_dir()))
+
+
+@cache
+def added_groups() -> tuple[str, ...]:
+    """Those of which nothing is chosen by default."""
+    return tuple(group for group in groups() if default_option(group) == "?")
+
+
+def default_option(group: str) -> str:
+    """What conf/config.yaml chooses for a group."""
+    defaults = OmegaConf.load(CONF / "config.yaml").defaults
+    return next((str(entry[group]) for entry in defaults if isinstance(entry, DictConfig) and group in entry), "?")
+
+
+@cache
+def known_keys() -> tuple[str, ...]:
+    """Every key and group that an override may name."""
+    base = OmegaConf.load(CONF / "config.yaml")
+    assert isinstance(base, DictConfig)
+    keys = {*_flatten(OmegaConf.structured(Config)), *_flatten(base)}
+    for path in CONF.glob("*/*.yaml"):
+        group = path.parent.name
+        keys |= {group, *_flatten(node_of(path, group), group + ".")}
+    return tuple(sorted(keys))
+
+
+def keys_meant(key: str) -> list[str]:
+    """The keys that ``key`` may stand for: itself, or those that end with it, the shortest of each group."""
+    if key in known_keys():
+        return [key]
+    ends = sorted((k for k in known_keys() if k.endswith(f".{key}")), key=lambda k: k.count("."))
+    shortest: dict[str, str] = {}
+    for name in ends:
+        shortest.setdefault(name.partition(".")[0], name)
+    return list(shortest.values())
+
+
+def choices() -> str:
+    """A paragraph per config group: its options; an experiment's small twin with the experiment."""
+    options = {group: sorted(f.stem for f in (CONF / group).glob("*.yaml")) for group in groups()}
+    listed = {
+        group: ", ".join(f"{n}[_small]" if f"{n}_small" in names else n for n in names if not _is_twin(n, names))
+        for group, names in options.items()
+    }
+    return "\n".join(
+        textwrap.fill(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
+        for name, text in listed.items()
+    )
+
+
+def _is_twin(name: str, names: Sequence[str]) -> bool:
+    return name.endswith("_small") and name.removesuffix("_small") in names
+
+
+def node_of(path: Path, group: str) -> DictConfig:
+    """The part of a group's file that ends up under the group's own name, with what it has from files beside it."""
+    loaded = OmegaConf.load(path)
+    assert isinstance(loaded, DictConfig)
+    beside = [path.with_name(f"{d.split('@')[0]}.yaml") for d in loaded.get("defaults", []) if isinstance(d, str)]
+    if "@package _global_" in path.read_text(encoding="utf-8"):
+        loaded = loaded.get(group) or OmegaConf.create()
+    merged = OmegaConf.merge(*(node_of(p, group) for p in beside if p.is_file()), loaded)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _has(path: Path, group: str, leaf: str) -> bool:
+    return leaf in _flatten(node_of(path, group))
+
+
+def _flatten(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in map(str, node):
+        if key in ("defaults", "_target_", "hydra"):
+            continue
+        yield f"{prefix}{key}"
+        value = node._get_node(key)
+        if isinstance(value, DictConfig) and not value._is_none():
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def options_of(group: str, target: str) -> list[str]:
+    """The options of a config group that stand for this class."""
+    return [p.stem for p in sorted((CONF / group).glob("*.yaml")) if node_of(p, group).get("_target_") == target]
+
+
+def holders(group: str, leaf: str) -> list[str]:
+    """The options of a config group that have this key."""
+    return [p.stem for p in sorted((CONF / group).glob("*.yaml")) if _has(p, group, leaf)] if leaf else []
+
+
+def example(key: str) -> str:
+    """``key=value`` with the value that it has by default, or in the first option that has one."""
+    if key in groups():
+        return f"{key}={default_option(key)}"
+    value: Any = OmegaConf.select(OmegaConf.structured(Config), key, throw_on_missing=False)
+    group, _, leaf = key.partition(".")
+    base = OmegaConf.load(CONF / "config.yaml")
+    if value is None and leaf and isinstance(base, DictConfig):
+        value = _plain(base, key)
+    for path in sorted((CONF / group).glob("*.yaml")) if leaf else ():
+        if value is None and (node := node_of(path, group)) is not None:
+            value = _plain(node, leaf)
+    if isinstance(value, DictConfig) or value is None:
+        return f"{key}.<field>=..." if isinstance(value, DictConfig) else f"{key}=..."
+    return f"{key}={shown(value)}".replace(" ", "")
+
+
+def _plain(node: DictConfig, leaf: str) -> Any:
+    """A field's value; of one that looks into the presets first, what it finds where there is none."""
+    *path, name = leaf.split(".")
+    for part in path:
+        inner = node._get_node(part) if part in node else None
+        if not isinstance(inner, DictConfig):
+            return None
+        node = inner
+    value = node._get_node(name) if name in node else None
+    raw = getattr(value, "_value", lambda: None)()
+    preset = re.fullmatch(r"\$\{oc\.select:[\w.]+,(.*)\}", raw) if isinstance(raw, str) else None
+    if preset:
+        return preset[1]
+    return None if isinstance(raw, str) and ("${" in raw or raw == "???") else value if isinstance(raw, dict) else raw
+
+
+def shown(value: Any) -> str:
+    """A value as one types it."""
+    if isinstance(value, dict | DictConfig):
+        return "{" + ",".join(str(key) + ":" + shown(each) for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple | ListConfig):
+        return f"[{','.join(map(shown, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

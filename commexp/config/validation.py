@@ -1,12 +1,16 @@
-"""Bounds of the values that belong to no component."""
+"""What a config may not say: words that mean nothing in it, and values out of range that belong to no component."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
+from commexp.config.components import CodecWrapping, any_class
 from commexp.config.messages import UserError
+from commexp.config.overrides import Word
 from commexp.config.schema import TRACKERS, Config
 from commexp.problems import POLICIES, WAYS
 
@@ -14,15 +18,32 @@ DTYPES = ("float32", "float64")
 LONGEST = 10**7  # rounds or local steps: what is planned for each takes memory, and a run's tables have a row for each
 
 
-def check_length(given: Sequence[str], steps: int | None) -> None:
-    """Raises UserError where the overrides that a user has typed say twice how long the run is, or say it in rounds
-    where an experiment says it in ``steps``: the rounds would count for nothing."""
-    words = {w.lstrip("+").partition("=")[0]: w.lstrip("+") for w in given}
-    told = [words[key] for key in ("rounds", "steps") if key in words and words[key] != "steps=null"]
-    if len(told) == 2:
-        raise UserError(f"{' '.join(told)}: both say how long the run is; give one of the two")
-    if "rounds" in words and steps is not None:
-        raise UserError(f"{words['rounds']}: this experiment is steps={steps} long; give steps=..., or add steps=null")
+def check_words(given: Sequence[str], config: Config, nodes: Mapping[str, Mapping[str, Any]]) -> None:
+    """What the overrides that a user has typed cannot mean beside the config that they have made, with a ``_target_``
+    and fields in ``nodes``.
+
+    Raises UserError where they say twice how long the run is; where they say it in rounds and an experiment says it in
+    ``steps``, beside which rounds count for nothing; and where one with a plus gives a component a field that its class
+    does not have.
+    """
+    words = [word for word in map(Word.read, given) if word.sign != "~"]
+    lengths = {w.key: w.unsigned for w in words if w.key in ("rounds", "steps") and w.unsigned != "steps=null"}
+    if len(lengths) == 2:
+        raise UserError(f"{lengths['rounds']} {lengths['steps']}: both say how long the run is; give one of the two")
+    if "rounds" in lengths and config.steps is not None:
+        raise UserError(
+            f"{lengths['rounds']}: this experiment is steps={config.steps} long; give steps=..., or add steps=null"
+        )
+    for word in words:
+        group, _, field = word.key.partition(".")
+        if not (word.sign and field and "_target_" in nodes.get(group, ())):
+            continue
+        cls = any_class(str(nodes[group]["_target_"]), group)
+        if not dataclasses.is_dataclass(cls):
+            continue
+        fields = [*dataclasses.fields(cls), *(dataclasses.fields(CodecWrapping) if group == "compress" else ())]
+        if field.partition(".")[0] not in {f.name for f in fields}:
+            raise UserError(f"{word.unsigned}: no such key of {cls.__name__}; leave it out, or see commexp --cfg job")
 
 
 def check_bounds(c: Config) -> None:

@@ -1,9 +1,9 @@
-"""The state of an interrupted run: tensors in safetensors, the rest in JSON; the last two are kept.
+"""The state of an interrupted run: tensors in safetensors, the rest in JSON; the last two checkpoints are kept.
 
-Every process writes its own workers' rows, the first one also what is equal everywhere. When all have written, a
-small file ``state-<rounds>.json`` names the parts, their lengths and hashes and whose workers they hold, the run that
-they belong to, and how much of each of its tables: whenever a process dies, the checkpoint before is whole. The file
-has a checksum of its own. Parts may be read by processes that host other workers than those that wrote them.
+Every process writes the rows of its own workers, the first one also what is equal everywhere. When all have written,
+the first writes ``state-<rounds>.json``. This index names the parts, their lengths, hashes and workers, the run that
+they belong to, and how much of each table belongs to them; it has a checksum of its own. So the checkpoint before is
+whole whenever a process dies. Parts may be read by processes that host other workers than those that wrote them.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def load_checkpoint(
 
 
 def save_worker(folder: Path, worker: int, state: State, run: str) -> None:
-    """What the codec of a worker remembers that has a process of its own."""
+    """Saves the state of the codec of a worker that has a process of its own."""
     folder.mkdir(exist_ok=True)
     part = _write_part(folder, f"worker-{worker}", state)
     _write_index(folder / f"worker-{worker}.json", {"run": run, "worker": worker, "parts": [part]})
@@ -111,7 +111,7 @@ def save_worker(folder: Path, worker: int, state: State, run: str) -> None:
 
 
 def load_worker(folder: Path, worker: int, run: str, accept: Callable[[State], None]) -> None:
-    """What ``save_worker`` kept, to ``accept``, which raises one of MISFITS; reports what cannot be used."""
+    """Gives what ``save_worker`` saved to ``accept``, which raises one of MISFITS; reports what cannot be used."""
     index = folder / f"worker-{worker}.json"
     if not index.exists():
         return
@@ -178,11 +178,11 @@ def _rows(folder: Path, about: dict[str, Any], worker_ids: Sequence[int]) -> Sta
 
 def _indices(folder: Path) -> list[str]:
     """The checkpoints, newest first; what only looks like one is reported."""
-    found = [path.name for path in folder.glob("state-*.json")]
-    for name in sorted(found):
+    names = [path.name for path in folder.glob("state-*.json")]
+    for name in sorted(names):
         if not INDEX.fullmatch(name):
             _note(f"{' '.join(name.split())} has no number of rounds")
-    return sorted((name for name in found if INDEX.fullmatch(name)), key=_number, reverse=True)
+    return sorted((name for name in names if INDEX.fullmatch(name)), key=_number, reverse=True)
 
 
 def _number(name: str) -> int:

@@ -1,20 +1,29 @@
-"""Carries a plan out; what was interrupted goes on, what is finished is not run again."""
+"""Carries a plan out: what was interrupted is resumed, what is finished is not run again."""
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from commexp.comm import Links
+from commexp.algorithms.base import WorkItem
+from commexp.comm import Links, bundle, pack_frames
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
-from commexp.experiment.following import follow
+from commexp.experiment.checkpoint import load_worker, save_worker
+from commexp.experiment.interrupts import Interrupts
 from commexp.experiment.loop import TrainingLoop
+from commexp.experiment.setup import ExperimentSetup
 from commexp.run_folder import Run
-from commexp.server.endpoints import endpoint
+from commexp.server.channel import as_text
+from commexp.server.endpoints import FAULT, MESSAGE, WorkerEndpoint, endpoint
+from commexp.server.worker_process import WorkerProcess
+
+log = logging.getLogger("commexp")
 
 
 def execute(plan: Plan, device: torch.device, links: Links | None = None, hold: ExitStack | None = None) -> Run:
@@ -33,9 +42,9 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
     if links.collective and plan.tolerates_stragglers:
         wanted, workers, asynchronous = plan.config.launch, plan.config.workers, plan.algorithm.asynchronous
         side = endpoint(links.rank, links.processes, wanted.timeout, workers, asynchronous, wanted.port)
-    running = TrainingLoop(plan, device, run, side)
+    loop = TrainingLoop(plan, device, run, side)
     if links.worker is not None:  # this process takes the place of one that has died while the run goes on
-        follow(running, links.worker)
+        follow(loop.setup, links.worker)
         return run
     refusal = "" if links.rank else _cannot_write(run, plan)
     if refusal := links.tell(refusal)[0]:
@@ -45,11 +54,11 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
         run.tidy()
     if links.first_says(again or not run.finished):
         if side.worker is not None:
-            follow(running, side.worker)
+            follow(loop.setup, side.worker)
         else:
             if side.server is not None:
                 side.server.listen()
-            running.run_to_end()
+            loop.run_to_end()
     return run
 
 
@@ -77,3 +86,42 @@ def _cannot_write(run: Run, plan: Plan) -> str:
     except OSError as error:
         return f"outputs={plan.config.outputs}: cannot be written ({error.strerror}); give a folder that can"
     return ""
+
+
+def follow(setup: ExperimentSetup, endpoint: WorkerEndpoint) -> None:
+    """Works until the server says that the run is over. Once there is a first item the run's folder is ready."""
+    endpoint.connect()
+    with Interrupts():
+        item = endpoint.next()
+        with setup.run.logging(log, endpoint.world_rank):
+            if setup.plan.algorithm.asynchronous:
+                work(setup, endpoint, item)
+            else:
+                answer_calls(setup, endpoint, item)
+            endpoint.leave()
+
+
+def work(setup: ExperimentSetup, endpoint: WorkerEndpoint, item: WorkItem | None) -> None:
+    """Of asynchronous methods, one worker."""
+    workers, plan, worker = setup.world, setup.plan, endpoint.world_rank - 1
+    assert isinstance(workers, WorkerProcess)
+    place = setup.run.folder / "checkpoints", worker
+    load_worker(*place, plan.identity, partial(workers.load_codec, worker))
+    save = partial(save_worker, *place, run=plan.identity)
+    workers.work(endpoint, item, setup.guard, plan.config.launch.inject, save)
+
+
+def answer_calls(setup: ExperimentSetup, endpoint: WorkerEndpoint, item: WorkItem | None) -> None:
+    """Of coded methods, the workers here: they answer the newest call, and none that a newer one has superseded."""
+    dtype, counted = getattr(torch, setup.plan.config.dtype), setup.guard.count
+    while item is not None:
+        t = item.version
+        setup.guard.round = t + 1
+        message = setup.algorithm.respond(t, item.body.view(dtype).to(setup.device))
+        if not endpoint.superseded(setup.pause(t + 1)):
+            fault, bad = setup.guard.fault, setup.guard.count - counted
+            kind = MESSAGE if fault is None else FAULT
+            body = bundle(pack_frames(message, torch.ones(message.workers))) if fault is None else as_text(fault.text())
+            endpoint.send(kind, item, bad=bad, body=body)
+            counted += bad
+        item = endpoint.next()

@@ -1,22 +1,34 @@
-"""The valley in which a finished run's models lie: numbers for its summary, files for its pictures.
+"""The valley in which a finished run's models lie: numbers for its summary, tables for its pictures.
 
 The loss is that of a fixed training sample; batch norm takes the sample's own statistics.
 """
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from commexp.diagnostics import examine, line, plane
+from commexp.experiment.setup import ExperimentSetup
 from commexp.problems import Problem
 from commexp.run_folder import Run
 
 
-def measure(problem: Problem, model: Tensor, workers: Tensor | None) -> dict[str, float]:
-    """Mean valley of ``model`` [J] among ``workers`` [N, J], the models before the last exchange; its inverse, and the
-    sharpness of the model."""
-    apart = model[None] if workers is None else workers.to(model)
-    return examine(problem.training_loss, problem.training_gradient, model, apart)
+def valley_summary(setup: ExperimentSetup) -> dict[str, float]:
+    """Mean valley of the model among the workers' models before the last exchange, its inverse, the model's sharpness
+    and its generalisation gap. With flatness=landscape also writes the landscape's tables. All processes call this
+    together; empty but on the first."""
+    model, workers = setup.algorithm.model(), setup.algorithm.worker_models()
+    if setup.links.rank:
+        return {}
+    problem, last = setup.problem, setup.record.rows[-1]
+    around = model[None] if workers is None else workers.to(model)
+    measured = examine(problem.training_loss, problem.training_gradient, model, around)
+    if setup.plan.config.flatness == "landscape" and workers is not None:
+        write_landscape(problem, around, setup.run)
+    gap = last.get("train_accuracy", math.nan) - last.get("test_accuracy", math.nan)
+    return {**measured, "generalisation_gap": gap}
 
 
 def write_landscape(problem: Problem, workers: Tensor, run: Run) -> None:

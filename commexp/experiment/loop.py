@@ -12,14 +12,12 @@ import torch
 
 from commexp.comm import Links
 from commexp.config.plan import Plan
-from commexp.experiment.flatness import measure, write_landscape
+from commexp.experiment.flatness import valley_summary
 from commexp.experiment.interrupts import Interrupts
 from commexp.experiment.progress import Progress
-from commexp.experiment.provenance import now
 from commexp.experiment.record import State
 from commexp.experiment.setup import ExperimentSetup
-from commexp.experiment.summary import about, costs, row, say_what_it_costs
-from commexp.experiment.tables import write_inventory
+from commexp.experiment.summary import announce_costs, final_summary, metrics_row, now, provenance, write_tables
 from commexp.integrations.tracking import Trackers
 from commexp.metrics import described
 from commexp.problems import NonFiniteError
@@ -34,191 +32,213 @@ BLOW_UP = 1e4  # a training loss of so many times the first (or 1) has diverged
 COUNT = "nonfinite_gradients"  # in the summary and, so that a resumed run goes on counting, in checkpoints
 
 
-class TrainingLoop(ExperimentSetup):
-    """A run on its way, in one of its processes."""
+class TrainingLoop:
+    """Carries out a run in one of its processes. ``setup``: its parts."""
 
     def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links) -> None:
         self.interrupts = Interrupts()
-        super().__init__(plan, device, run, links)
-        self._saved, self._cost = time.monotonic(), 0.0
-        self._named = 0  # losses
-        self._loaded = False  # state of a checkpoint
-        self.tracking = Trackers(plan.config.track if self.links.rank == 0 else ())
+        self.setup = ExperimentSetup(plan, device, run, links, self.announcements, self.stops)
+        self.plan, self.run, self.links = plan, run, links
+        self.algorithm, self.guard, self.record = self.setup.algorithm, self.setup.guard, self.setup.record
+        self.first = links.rank == 0  # which writes the run folder
+        self.tracking = Trackers(plan.config.track if self.first else ())
+        self._saved, self._save_seconds = time.monotonic(), 0.0
+        self._losses = 0  # of processes, that meta.json tells
+        self._loaded = False  # whether the algorithm has a checkpoint's state
 
     def run_to_end(self) -> None:
-        run, books, first = self.run, self.books, self.links.rank == 0
-        resumed = not self.plan.config.rerun and self._resumes()
-        if first and not resumed:
-            run.clear()
+        """Runs from the newest checkpoint, or from the start, and leaves the run's folder complete. Raises what ends
+        the run early, once the folder says so."""
+        resumed = not self.plan.config.rerun and self._resume()
+        if self.first and not resumed:
+            self.run.clear()
         self.links.tell("")  # from here on others may write into the folder
-        with run.logging(log, self.links.rank):
+        with self.run.logging(log, self.links.rank):
             try:
-                if first:
-                    run.write_config(self.plan.resolved)
-                    write_inventory(self)
-                    times = {"started": run.meta.get("started"), "resumed": now()} if resumed else {"started": now()}
-                    run.set_meta(name=self.plan.name, status="running", **times, **about(self))
-                    say_what_it_costs(self)
-                    self.tracking.begin(self.plan.resolved, run.folder)
-                why = {}
-                try:
-                    status = self._loop(resumed)
-                except NonFiniteError as error:
-                    status, why = "diverged", {"error": f"{error}; on_nonfinite=skip or zero goes on"}
-                    log.error(why["error"])
-                books.settle(self.comm)
-                count = self._count()
-                valley = self._valley() if status == "completed" and self.plan.config.flatness != "none" else {}
-                if first:
-                    if why:
-                        print(f"commexp: {why['error']}", file=sys.stderr, flush=True)
-                    books.flush()
-                    for name, rows in self.algorithm.tables().items():
-                        run.write_rows(name, rows)
-                    summary = {"status": status, **costs(self, count), **valley}
-                    run.write_summary(summary)
-                    outside = described(books.rows[-1])
-                    run.set_meta(status=status, ended=now(), **why, **({"metrics": outside} if outside else {}))
-                    self.links.end()  # nobody writes any more, and all have seen how it ended
-                    if status != "interrupted":
-                        books.drop_checkpoint()
-                    self.tracking.end(summary, status)
-                log.info("%s after round %d", status, books.done)
-                self.links.tell("")  # nobody leaves before the books are closed
+                if self.first:
+                    self._write_beginning(resumed)
+                status, reason = self._status_of_rounds(resumed)
+                self._finish(status, reason)
             except Exception as error:
                 log.exception("failed")
-                if first:
-                    with suppress(OSError):  # it may be what has failed
-                        books.flush()
-                    cause = self.links.explain(error)
-                    reason = str(cause) if cause is not error else f"{type(error).__name__}: {error}"
-                    with suppress(OSError):
-                        run.set_meta(status="failed", ended=now(), error=reason)
-                    self.tracking.end({}, "failed")
-                    if isinstance(error, FileNotFoundError):
-                        run.check_place()  # raises what says so, where the whole folder is gone
+                if self.first:
+                    self._write_failure(error)
                 raise
             finally:
                 self.links.end()
 
-    def _valley(self) -> dict[str, float]:
-        model, workers = self.algorithm.model(), self.algorithm.worker_models()
-        if self.links.rank:
-            return {}
-        last = self.books.rows[-1]
-        gap = last.get("train_accuracy", math.nan) - last.get("test_accuracy", math.nan)
-        found = measure(self.problem, model, workers)
-        if self.plan.config.flatness == "landscape" and workers is not None:
-            write_landscape(self.problem, workers.to(model), self.run)
-        return {**found, "generalisation_gap": gap}
+    # -- before the first round
 
-    def _resumes(self) -> bool:
+    def _resume(self) -> bool:
         """Goes back to the newest checkpoint that fits, if there is one."""
         begun = dict(self.algorithm.state_dict()) if (self.run.folder / "checkpoints").is_dir() else {}
-        if self.books.restore(self.comm, self._load):
+        if self.record.restore(self._load):
             return True
         if self._loaded:  # and another process has refused it
             self.algorithm.load_state_dict(begun)
-            self.checked.count, self._loaded = 0, False
+            self.guard.count, self._loaded = 0, False
         return False
 
     def _load(self, state: State) -> None:
         """Raises what load_checked raises."""
         count = int(state.pop(COUNT))
-        state = {name: value.to(self.device) for name, value in state.items()}
-        load_checked(self.algorithm, state, self.problem.dim, len(self.comm.worker_ids))
-        self.checked.count, self._loaded = count if self.links.rank == 0 else 0, True
+        state = {name: value.to(self.setup.device) for name, value in state.items()}
+        load_checked(self.algorithm, state, self.setup.problem.dim, len(self.setup.comm.worker_ids))
+        self.guard.count, self._loaded = count if self.first else 0, True
 
-    def _loop(self, resumed: bool) -> str:
-        books, comm, config = self.books, self.comm, self.plan.config
-        ends, every, save_every = books.planned.ends, config.eval_every, config.save_every
+    def _write_beginning(self, resumed: bool) -> None:
+        run = self.run
+        run.write_config(self.plan.resolved)
+        write_tables(self.setup)
+        times = {"started": run.meta.get("started"), "resumed": now()} if resumed else {"started": now()}
+        run.set_meta(name=self.plan.name, status="running", **times, **provenance(self.setup))
+        announce_costs(self.setup)
+        self.tracking.begin(self.plan.resolved, run.folder)
+
+    # -- the rounds
+
+    def _status_of_rounds(self, resumed: bool) -> tuple[str, str]:
+        """Runs the rounds; how they ended, and why where a gradient was not finite."""
+        try:
+            return self._rounds(resumed), ""
+        except NonFiniteError as error:
+            reason = f"{error}; on_nonfinite=skip or zero goes on"
+            log.error(reason)
+            return "diverged", reason
+
+    def _rounds(self, resumed: bool) -> str:
+        setup, record, comm, config = self.setup, self.record, self.setup.comm, self.plan.config
+        ends, every, save_every = record.planned.ends, config.eval_every, config.save_every
         rounds = len(ends) - 1
-        clock = ends if config.steps else range(rounds + 1)  # what eval_every counts
+        counted = ends if config.steps else range(rounds + 1)  # what eval_every counts
         if resumed:
-            log.info("resumed after round %d", books.done)
-        with self.interrupts, Progress(rounds, books.done, self.links.rank == 0) as progress:
+            log.info("resumed after round %d", record.done)
+        with self.interrupts, Progress(rounds, record.done, self.first) as progress:
             if not resumed:
                 self._evaluate(progress)
             begin = time.perf_counter()
-            for t in range(books.done, rounds):
+            for t in range(record.done, rounds):
                 if self.links.workers_wait:
                     begin = time.perf_counter()
-                shown = clock[t] // every < clock[t + 1] // every or t + 1 == rounds
-                kept = (t + 1) % (save_every or rounds) == 0
-                comm.begin_round(t + 1, shown or kept, self.pause(t + 1))
-                self.checked.round = t + 1
+                evaluates = counted[t] // every < counted[t + 1] // every or t + 1 == rounds
+                saves = (t + 1) % (save_every or rounds) == 0
+                pause = setup.pause(t + 1) if config.launch.inject else 0.0
+                comm.begin_round(t + 1, evaluates or saves, pause)
+                self.guard.round = t + 1
                 self.algorithm.round(t)
                 stop, save, faults = comm.end_round() or (0, 0, 0)
                 if faults:
-                    raise self._fault()
+                    raise self._first_fault()
                 end = time.perf_counter()
-                books.round_took(end - begin)
+                record.done += 1
+                record.wall += end - begin
                 begin = end
-                self._name_the_lost()
-                if shown and self._evaluate(progress):
+                if len(self.links.losses) > self._losses:
+                    self._note_losses()
+                if evaluates and self._evaluate(progress):
                     return "diverged"
-                if (stop or save or kept) and books.done < rounds:
+                if (stop or save or saves) and record.done < rounds:
                     self._save()
                     if stop:
                         return "interrupted"
         return "completed"
 
-    def _name_the_lost(self) -> None:
-        """In meta.json, as soon as it is known, who has died, and who has come back."""
-        for loss in self.links.losses[self._named :]:
+    def stops(self) -> bool:
+        """Whether the user wants this process to stop."""
+        return self.interrupts.seen
+
+    def announcements(self) -> tuple[int, ...]:
+        """What this process tells the others at the end of a round: whether the user wants to stop, whether a
+        checkpoint is due, whether a gradient was not finite."""
+        late = time.monotonic() - self._saved > max(SAVE_SECONDS, SAVE_SHARE * self._save_seconds)
+        due = late and self.plan.config.save_every is None and self.first
+        return int(self.interrupts.seen), int(due), int(self.guard.fault is not None)
+
+    def _evaluate(self, progress: Progress) -> bool:
+        """Adds a row; True if the run has diverged. Processes take part in making the model, the first evaluates it."""
+        record = self.record
+        record.settle()
+        model, diagnostics = self.algorithm.model(), self.algorithm.diagnostics()
+        diverged = False
+        if self.first:
+            self.run.check_place()
+            row = metrics_row(self.setup, model, diagnostics)
+            record.rows.append(row)
+            self.tracking.row(row)
+            line = progress.show(record.done, row)
+            if line:
+                log.info(line)
+            start, loss = record.rows[0]["train_loss"], row["train_loss"]
+            diverged = not math.isfinite(loss) or loss > BLOW_UP * max(1.0, start)
+        return self.links.first_says(diverged)
+
+    def _save(self) -> None:
+        begin = time.monotonic()
+        count = {COUNT: torch.tensor(self._count_nonfinite())}
+        self.record.save({**self.algorithm.state_dict(), **count})
+        self.links.request_save()
+        self._saved, self._save_seconds = time.monotonic(), time.monotonic() - begin
+
+    def _count_nonfinite(self) -> int:
+        """Gradients of all workers that were not finite."""
+        return int(self.links.agree(torch.tensor([self.guard.count]))[0])
+
+    def _first_fault(self) -> NonFiniteError:
+        """The first gradient that was not finite, of the first worker that had one. The record goes back to the end of
+        the round before."""
+        texts = self.links.tell("" if self.guard.fault is None else self.guard.fault.text())
+        fault = min((NonFiniteError.read(text) for text in texts if text), key=lambda f: (f.round, f.worker))
+        self.record.ledger.drop_from(fault.round)
+        self.record.done = fault.round - 1
+        return fault
+
+    def _note_losses(self) -> None:
+        """Names in meta.json, as soon as it is known, which process has died and which has come back."""
+        for loss in self.links.losses[self._losses :]:
             text = f"rank {loss.rank} (worker {', '.join(map(str, loss.workers))}) in round {loss.round}"
             key, note = "lost", f"lost {text}; the others go on without it"
             if loss.back:
                 key, note = "back", f"{text} is back"
-            self._named += 1
+            self._losses += 1
             known = self.run.meta.get(key)
             self.run.set_meta(**{key: [*(known if isinstance(known, list) else []), text]})
             log.warning(note)
             print(f"commexp: note: {note}", file=sys.stderr, flush=True)
 
-    def stops(self) -> bool:
-        return self.interrupts.seen
+    # -- after the last round
 
-    def concerns(self) -> tuple[int, ...]:
-        """What all processes must know of this one: is there a wish to stop, is it time for a checkpoint, was a
-        gradient not finite?"""
-        late = time.monotonic() - self._saved > max(SAVE_SECONDS, SAVE_SHARE * self._cost)
-        due = late and self.plan.config.save_every is None and self.links.rank == 0
-        return int(self.stops()), int(due), int(self.checked.fault is not None)
+    def _finish(self, status: str, reason: str) -> None:
+        """Writes tables, summary and status. All processes call this together."""
+        run, record = self.run, self.record
+        record.settle()
+        count = self._count_nonfinite()
+        measures_valley = status == "completed" and self.plan.config.flatness != "none"
+        valley = valley_summary(self.setup) if measures_valley else {}
+        if self.first:
+            if reason:
+                print(f"commexp: {reason}", file=sys.stderr, flush=True)
+            record.flush()
+            for name, rows in self.algorithm.tables().items():
+                run.write_rows(name, rows)
+            summary = {"status": status, **final_summary(self.setup, count), **valley}
+            run.write_summary(summary)
+            more = {"error": reason, "metrics": described(record.rows[-1])}
+            run.set_meta(status=status, ended=now(), **{key: value for key, value in more.items() if value})
+            self.links.end()  # nobody writes any more, and all have seen how it ended
+            if status != "interrupted":
+                record.drop_checkpoint()
+            self.tracking.end(summary, status)
+        log.info("%s after round %d", status, record.done)
+        self.links.tell("")  # nobody leaves before the folder is complete
 
-    def _fault(self) -> NonFiniteError:
-        """The first one, of the first worker that had it; and the books as they were before its round."""
-        told = self.links.tell("" if self.checked.fault is None else self.checked.fault.text())
-        fault = min((NonFiniteError.read(text) for text in told if text), key=lambda f: (f.round, f.worker))
-        self.comm.ledger.drop_from(fault.round)
-        self.books.done = fault.round - 1
-        return fault
-
-    def _save(self) -> None:
-        begin = time.monotonic()
-        count = {COUNT: torch.tensor(self._count())}
-        self.books.save({**self.algorithm.state_dict(), **count}, self.comm)
-        self.links.request_save()
-        self._saved, self._cost = time.monotonic(), time.monotonic() - begin
-
-    def _count(self) -> int:
-        """Gradients of all workers that were not finite."""
-        return int(self.links.agree(torch.tensor([self.checked.count]))[0])
-
-    def _evaluate(self, progress: Progress) -> bool:
-        """Adds a row; True if the run has diverged. Processes take part in making the model, the first evaluates it."""
-        books = self.books
-        books.settle(self.comm)
-        model, diagnostics = self.algorithm.model(), self.algorithm.diagnostics()
-        diverged = False
-        if self.links.rank == 0:
+    def _write_failure(self, error: Exception) -> None:
+        """Keeps what the run had. Raises FileNotFoundError where its whole folder is gone."""
+        with suppress(OSError):  # it may be what has failed
+            self.record.flush()
+        cause = self.links.explain(error)
+        reason = str(cause) if cause is not error else f"{type(error).__name__}: {error}"
+        with suppress(OSError):
+            self.run.set_meta(status="failed", ended=now(), error=reason)
+        self.tracking.end({}, "failed")
+        if isinstance(error, FileNotFoundError):
             self.run.check_place()
-            found = row(self, model, diagnostics)
-            books.rows.append(found)
-            self.tracking.row(found)
-            line = progress.show(books.done, found)
-            if line:
-                log.info(line)
-            first, loss = books.rows[0]["train_loss"], found["train_loss"]
-            diverged = not math.isfinite(loss) or loss > BLOW_UP * max(1.0, first)
-        return self.links.first_says(diverged)

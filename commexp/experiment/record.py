@@ -1,4 +1,4 @@
-"""What a run has measured so far: evaluations, traffic, the clocks; on disk, in checkpoints, in its summary."""
+"""What a run has measured so far: evaluations, traffic and clocks, in its tables, checkpoints and summary."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from typing import Any
 
 import torch
 
-from commexp.comm import Communicator, Entry, Ledger
+from commexp.comm import Communicator, Entry
 from commexp.experiment.checkpoint import UnusableError, load_checkpoint, save_checkpoint
 from commexp.files import open_regular
 from commexp.metrics import shown
-from commexp.network import EventClock, Network, NoStragglers, VirtualClock, WallClock
+from commexp.network import EventClock, VirtualClock, WallClock
 from commexp.run_folder import Run, as_csv, from_cell
 from commexp.state import under_prefix, with_prefix
 
 State = dict[str, torch.Tensor]
+Clock = VirtualClock | EventClock | WallClock
 WORDS = ("exchange", "direction")  # columns that are no numbers
 
 
 @dataclass
 class RoundPlan:
-    """Of a worker, before round 0, 1, ... and after the last: ``ends``: local steps; ``batches`` it has drawn;
-    ``gradients`` of a batch it has computed."""
+    """What a worker has done before round 0, 1, ... and after the last. ``ends``: local steps; ``batches`` that it has
+    drawn; ``gradients`` of a batch that it has computed."""
 
-    ends: Sequence[int] = (0,)
-    batches: Sequence[float] = (0.0,)
-    gradients: Sequence[float] = (0.0,)
+    ends: Sequence[int]
+    batches: Sequence[float]
+    gradients: Sequence[float]
 
 
 class Table:
@@ -65,50 +66,44 @@ class Table:
         if self.mark() != {"bytes": size, "sha256": digest}:
             raise ValueError("has changed")
         read = csv.DictReader(io.StringIO(self.content.decode(), newline=""), strict=True)
-        found = list(read)
-        self.columns, self.rows = list(read.fieldnames or ()), len(found)
-        return found
+        rows = list(read)
+        self.columns, self.rows = list(read.fieldnames or ()), len(rows)
+        return rows
 
 
 class RunRecord:
-    """``planned``: the run's rounds. ``done``: rounds completed. ``wall``: seconds spent on them here. ``clock``: the
-    virtual one. ``here``: how many workers' (of coded methods, subsets') gradients a process computes. ``identity``:
-    of the plan; checkpoints of another one are not taken.
+    """``clock``: the one that gives ``sim_seconds``. ``planned``: the run's rounds. ``hosted``: how many workers' (of
+    coded methods, subsets') gradients a process computes. ``identity``: of the plan; checkpoints of another one are not
+    taken. ``done``: rounds completed. ``wall``: seconds spent on them here.
     """
 
-    def __init__(self, run: Run, identity: str = "") -> None:
-        self.run, self.identity = run, identity
-        self.clock: VirtualClock | EventClock | WallClock = VirtualClock(Network(), NoStragglers(), 1, 0)
-        self.ledger = Ledger()
+    def __init__(
+        self, run: Run, comm: Communicator, clock: Clock, planned: RoundPlan, hosted: float, identity: str
+    ) -> None:
+        self.run, self.comm, self.clock, self.planned = run, comm, clock, planned
+        self.hosted, self.identity = hosted, identity
+        self.ledger = comm.ledger
         self.rows: list[dict[str, Any]] = []
         self._metrics, self._traffic = Table("metrics"), Table("traffic", Entry._fields)
-        self.planned = RoundPlan()
         self.done = 0
         self.wall = 0.0
-        self.here = 1.0
-        self._clocked = 0  # rounds that are on the virtual clock
+        self._clocked = 0  # rounds that are on the clock
 
     @property
     def steps(self) -> int:
         """Local steps that each worker has done."""
         return self.planned.ends[self.done]
 
-    def round_took(self, seconds: float) -> None:
-        """Closes a round."""
-        self.done += 1
-        self.wall += seconds
-
-    def settle(self, comm: Communicator) -> None:
-        """Brings ledger and virtual clock up to date. All processes call this together."""
-        booked: dict[int, list[Entry]] = {}
-        for entry in comm.settle():
-            booked.setdefault(entry.round, []).append(entry)
+    def settle(self) -> None:
+        """Brings ledger and clock up to date. All processes call this together."""
+        by_round: dict[int, list[Entry]] = {}
+        for entry in self.comm.settle():
+            by_round.setdefault(entry.round, []).append(entry)
         gradients = self.planned.gradients
         for number in range(self._clocked + 1, self.done + 1):
-            own = booked.get(number, [])
-            self.clock.round(
-                number, gradients[number] - gradients[number - 1], own, sum(busy(entry) / self.here for entry in own)
-            )
+            entries = by_round.get(number, [])
+            busy_seconds = sum(busy(entry) / self.hosted for entry in entries)
+            self.clock.round(number, gradients[number] - gradients[number - 1], entries, busy_seconds)
         self._clocked = self.done
 
     @property
@@ -123,10 +118,11 @@ class RunRecord:
         for table in (self._metrics, self._traffic):
             self.run.write(f"{table.name}.csv", table.content)
 
-    def save(self, algorithm: State, comm: Communicator) -> None:
-        """A checkpoint. The tables go first: they may be ahead of it, never behind."""
-        self.settle(comm)
-        tables = {}
+    def save(self, algorithm: State) -> None:
+        """Writes a checkpoint with the ``algorithm``'s state. The tables go first: they may be ahead of it, never
+        behind."""
+        self.settle()
+        comm, tables = self.comm, {}
         if comm.links.rank == 0:
             self.flush()
             tables = {table.name: table.mark() for table in (self._metrics, self._traffic)}
@@ -135,9 +131,10 @@ class RunRecord:
         folder = self.run.folder / "checkpoints"
         save_checkpoint(folder, self.done, state, comm.worker_ids, comm.links, self.identity, tables)
 
-    def restore(self, comm: Communicator, load: Callable[[State], None]) -> bool:
+    def restore(self, load: Callable[[State], None]) -> bool:
         """Goes back to the folder's newest checkpoint that fits; False where there is none. ``load``: takes the
         algorithm's part, and raises ValueError or the like where it does not fit."""
+        comm = self.comm
         first = comm.links.rank == 0  # who alone writes the tables
         read: list[tuple[Table, Table, list[Any], list[Any]]] = []
 
@@ -153,10 +150,10 @@ class RunRecord:
             load(under_prefix("algorithm", state))
 
         folder = self.run.folder / "checkpoints"
-        found = load_checkpoint(folder, comm.worker_ids, comm.links, self.identity, accept)
-        if found is None:
+        checkpoint = load_checkpoint(folder, comm.worker_ids, comm.links, self.identity, accept)
+        if checkpoint is None:
             return False
-        self.done, state = found
+        self.done, state = checkpoint
         self.wall, self.clock.times = float(state["clocks.wall"]), state["clocks.virtual"].numpy()
         self._clocked = self.done
         for self._metrics, self._traffic, self.rows, entries in read:
@@ -178,8 +175,8 @@ class RunRecord:
         tables, rows = (Table("metrics"), Table("traffic", Entry._fields)), []
         for table in tables:
             try:
-                found = table.read(self.run, marks[table.name])
-                rows.append([_numbers(row, strict=table.columns == list(Entry._fields)) for row in found])
+                texts = table.read(self.run, marks[table.name])
+                rows.append([_numbers(row, strict=table.columns == list(Entry._fields)) for row in texts])
                 if any(row["round"] > done for row in rows[-1]):
                     raise ValueError("goes beyond")
             except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
@@ -221,10 +218,10 @@ def _numbers(row: Mapping[str, str], strict: bool) -> dict[str, Any]:
     anything but the WORDS is no number."""
     if None in row or None in row.values():
         raise ValueError("a line of another length")
-    found = {key: text if key in WORDS else from_cell(text) for key, text in row.items()}
-    if strict and any(isinstance(value, str) for key, value in found.items() if key not in WORDS):
+    values = {key: text if key in WORDS else from_cell(text) for key, text in row.items()}
+    if strict and any(isinstance(value, str) for key, value in values.items() if key not in WORDS):
         raise ValueError("a word in place of a number")
-    return found
+    return values
 
 
 def busy(entry: Entry) -> float:

@@ -1,4 +1,4 @@
-"""A run that has ended, priced anew on another network from its books, without running it."""
+"""A run that has ended, priced anew on another network from its tables, without running it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from commexp.network import Closing, Network, Straggler, VirtualClock
 from commexp.run_folder import Run
 
 NEEDED = ("config.yaml", "meta.json", "metrics.csv", "traffic.csv", "rounds.csv")
-MOST = 10**8  # numbers that a round of the books may stand for; a run's own have some thousand
+MOST = 10**8  # numbers that a round of the tables may stand for; a run's own have some thousand
 LONGEST = 10**5  # mixings of a round, and buckets of a gradient
 
 
 class Replay:
-    """What a run has left of its rounds, for any number of networks. The folder may be anybody's: its config names
-    commexp's own components alone, of which the method and who is late are made, and no file that it names is read.
-    ``outside``: what else it names, which is left alone. Raises UserError for a folder that has no such books."""
+    """What a run has left of its rounds, for any number of networks. The folder may be anybody's: of the components
+    that its config names, only commexp's own algorithm and straggler are made, and no file that it names is read.
+    ``outside``: the components that are not commexp's own. Raises UserError for a folder without such tables."""
 
     def __init__(self, run: Run) -> None:
         missing = [name for name in NEEDED if not (run.folder / name).is_file()]
@@ -39,7 +39,7 @@ class Replay:
             raise UserError(f"RUN={run.folder}: {error}") from error
         except Exception as error:  # whatever a stranger's file makes of our reading it
             why = " ".join(str(error).split())
-            raise UserError(f"RUN={run.folder}: its books cannot be read ({type(error).__name__}: {why})") from error
+            raise UserError(f"RUN={run.folder}: its tables cannot be read ({type(error).__name__}: {why})") from error
 
     def _read(self, run: Run) -> None:
         self.config = run.config
@@ -62,40 +62,41 @@ class Replay:
             dim, bucket = _count(meta["parameters"]), _count(meta["stretch"] or 0)
             _check_size("buckets", dim / bucket if bucket else 1, LONGEST)
             self.bucket_ends = bucket_ends(dim, bucket)
-        self.held = None
+        self.assignment = None
         if (run.folder / "allocation.csv").is_file():
             pairs = [(_count(row["worker"]), _count(row["subset"])) for row in run.rows("allocation")]
             _check_size("workers and subsets", workers * (1 + max(subset for _, subset in pairs)), MOST)
-            held = np.zeros((workers, 1 + max(subset for _, subset in pairs)), dtype=bool)
-            held[tuple(zip(*pairs, strict=True))] = True
-            self.held = Assignment(held)
-        load = 1 if self.held is None else self.held.loads.max()
+            holds = np.zeros((workers, 1 + max(subset for _, subset in pairs)), dtype=bool)
+            holds[tuple(zip(*pairs, strict=True))] = True
+            self.assignment = Assignment(holds)
+        load = 1 if self.assignment is None else self.assignment.loads.max()
         _check_size("gradients of a round", load * self.workers * (1 + max(self.gradients.values(), default=0)), MOST)
-        here = workers // processes if self.held is None else self.held.subsets_per_process(processes)
+        hosted = workers // processes if self.assignment is None else self.assignment.subsets_per_process(processes)
         for row in run.rows("traffic"):
             entry = Entry(**row)
             exchange_named(entry.exchange)
             _check_size("mixings of a round", _count(entry.repeats), LONGEST)
             _check_size("bytes of an exchange", _count(entry.bytes_wire), 10**18)
             self.traffic[_count(entry.round)].append(entry)
-            self.busy[entry.round] += _amount(busy(entry) / here)
+            self.busy[entry.round] += _amount(busy(entry) / hosted)
         rows = run.rows("topology") if (run.folder / "topology.csv").is_file() else []
-        self.links = ([_count(r["worker"]) for r in rows], [_count(r["neighbour"]) for r in rows]) if rows else None
-        if rows and max(map(max, self.links or ())) >= self.workers:
-            raise ValueError(f"topology.csv: there is no worker {max(map(max, self.links or ()))} of {self.workers}")
+        self.edges = ([_count(r["worker"]) for r in rows], [_count(r["neighbour"]) for r in rows]) if rows else None
+        if rows and max(map(max, self.edges or ())) >= self.workers:
+            raise ValueError(f"topology.csv: there is no worker {max(map(max, self.edges or ()))} of {self.workers}")
 
-    def _coded(self, network: Network) -> tuple[np.ndarray | None, Closing | None]:
-        """Loads, and when rounds are closed. Raises UserError where others would have answered on this network."""
-        if self.held is None:
+    def _coded_rounds(self, network: Network) -> tuple[np.ndarray | None, Closing | None]:
+        """Of coded methods, the workers' loads and when a round ends. Raises UserError where other workers would have
+        answered on this network."""
+        if self.assignment is None:
             return None, None
-        closes = self.algorithm.closing_rule(self.held)
+        closes = self.algorithm.closing_rule(self.assignment)
         own = self.config["network"]["compute"]  # as it is written, for it may name a file
         if closes not in (None, (None, None)) and dataclasses.asdict(network.compute) != own:
             raise UserError(
                 f"RUN={self.run.folder}: who answered first depends on network.compute, and this one has another; run "
                 "it there"
             )
-        return self.held.loads, None if closes is None else Closing(*closes)
+        return self.assignment.loads, None if closes is None else Closing(*closes)
 
     def seconds(self, network: Network) -> list[float]:
         """The virtual clock at each evaluation, exactly as a run on this network would have it. Raises UserError for a
@@ -103,24 +104,24 @@ class Replay:
         if network.overlap and self.bucket_ends is None:
             raise UserError(f"RUN={self.run.folder}: does not say what may overlap; run it again, with rerun=true")
         try:
-            loads, closing = self._coded(network)
+            loads, closing = self._coded_rounds(network)
             clock = VirtualClock(
-                network, self.straggler, self.workers, self.seed, self.links, loads, closing, self.bucket_ends or (1.0,)
+                network, self.straggler, self.workers, self.seed, self.edges, loads, closing, self.bucket_ends or (1.0,)
             )
-            found, last = [], 0
+            evaluations, last = [], 0
             for number in self.evaluated:
                 for t in range(last + 1, number + 1):
                     clock.round(t, self.gradients[t], self.traffic[t], self.busy[t])
                 last = number
-                found.append(clock.now)
+                evaluations.append(clock.now)
         except ValueError as error:
             raise UserError(f"RUN={self.run.folder}: {error}") from error
         except UserError:
             raise
         except Exception as error:  # as above
             why = f"{type(error).__name__}: {error}"
-            raise UserError(f"RUN={self.run.folder}: its books do not hold what a run's do ({why})") from error
-        return found
+            raise UserError(f"RUN={self.run.folder}: its tables do not hold what a run's do ({why})") from error
+        return evaluations
 
 
 def _count(value: Any) -> int:
@@ -136,6 +137,6 @@ def _amount(value: Any) -> float:
 
 
 def _check_size(what: str, size: float, most: int) -> None:
-    """What would take the machine's memory or days is in no run's books."""
+    """What would take the machine's memory, or days, is in no run's tables."""
     if not size <= most:
         raise ValueError(f"{what}: {size:.3g}, more than {most}")

@@ -1,130 +1,200 @@
-"""What a plan amounts to: problem, exchange, compressor and algorithm put together, and what they will cost."""
+"""What a plan amounts to in one process: exchange, data, problem, compressor, clock and algorithm, put together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from commexp.algorithms import AlgorithmContext, Redundancy
-from commexp.comm import Links, bucket_ends, bucket_size
+from commexp.comm import Communicator, Ledger, Links, bucket_ends, bucket_size
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
-from commexp.experiment.build import check_gossiped, keyed, make_held, make_mixer
-from commexp.experiment.record import RoundPlan, RunRecord
+from commexp.experiment.record import Clock, RoundPlan, RunRecord
 from commexp.network import Closing, VirtualClock
-from commexp.problems import GradientOptions, NonFiniteError, NonFiniteGuard, PerWorkerProblem, build_problem
+from commexp.problems import (
+    GradientOptions,
+    NonFiniteError,
+    NonFiniteGuard,
+    PerWorkerProblem,
+    Problem,
+    ProblemContext,
+    build_problem,
+)
 from commexp.run_folder import Run
 from commexp.seeding import generator
 from commexp.server.calling import make_communicator
 from commexp.server.place_workers import place_workers
+from commexp.topologies import Mixer
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
 
 
 class ExperimentSetup:
-    """A run's parts, put together. Raises UserError where they do not fit."""
+    """All parts of a run, as they stand before its first round. Raises UserError where they do not fit together.
 
-    def __init__(self, plan: Plan, device: torch.device, run: Run, links: Links | None = None) -> None:
-        self.plan, self.run, self.device, config = plan, run, device, plan.config
-        self.books = RunRecord(run, plan.identity)
-        self.links = links or Links()
-        try:
-            mixer = make_mixer(plan) if plan.algorithm.decentralised else None
-            deterministic = config.comm.deterministic
-            self.comm = make_communicator(
-                self.count_nonfinite,
-                self.links,
-                workers=config.workers,
-                ledger=self.books.ledger,
-                exchange=plan.exchange,
-                deterministic=deterministic,
-                ask=self.concerns,
-                mixer=mixer,
-            )
-            self.held = make_held(plan) if plan.algorithm.coded else None
-            rows: Sequence[int] = (
-                self.comm.worker_ids if self.held is None else self.held.subsets_of(self.comm.worker_ids)
-            )
-            self.parts = config.workers if self.held is None else self.held.subsets  # of the data
-            self.problem = build_problem(
-                plan.dataset,
-                plan.partition,
-                plan.model,
-                self.parts,
-                rows,
-                config.batch_size,
-                config.seed,
-                device,
-                getattr(torch, config.dtype),
-                config.comm.deterministic,
-                GradientOptions(**vars(config.speed)),
-                plan.prox,
-                plan.algorithm.asynchronous,
-                getattr(plan.algorithm, "shares", "equal") == "samples",
-            )
-        except (ValueError, FileNotFoundError) as error:
-            raise UserError(str(error)) from error
-        ids = self.comm.worker_ids
-        plan.compressor.setup(CodecContext(config.seed, ids, self.problem.shapes))
-        start = self.problem.init(generator(config.seed, "start"))
-        itemsize = start.element_size()
-        if plan.algorithm.decentralised:
-            check_gossiped(plan, self.problem.dim)
-        try:
-            self.payload = plan.compressor.payload(self.problem.dim, itemsize)
-            self.choice = self.comm.choose(plan.compressor, self.problem.dim, itemsize)
-        except ValueError as error:
-            raise UserError(f"compress.{error}") from error
-        self.dense_payload = self.problem.dim * itemsize
-        self.books.here = (
-            len(self.comm.worker_ids) if self.held is None else self.held.subsets_per_process(self.links.processes)
-        )
-        rows = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else rows  # whose gradients they are
-        self.checked = NonFiniteGuard(
-            self.problem, rows, config.on_nonfinite, "worker" if self.held is None else "subset"
-        )
+    ``comm``: the exchange among the workers. ``assignment``: of coded methods, which worker holds which subset of the
+    data. ``shard_count``: how many shards the data are split into, one a worker or one a subset. ``rows``: the
+    workers, or subsets, whose gradients this process computes. ``guard``: ``problem`` with every gradient checked.
+    ``payload``, ``dense_payload``: bytes of a worker's message, and of one that is not compressed. ``choice``: the
+    exchange that carries messages, and what each would cost. ``clock``: the one that gives ``sim_seconds``. ``world``:
+    of asynchronous methods, where the workers are. ``record``: what the run has measured.
+    ``announcements``: what this process tells the others at the end of a round, see comm.Agreement. ``stops``: whether
+    the run is to stop.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        device: torch.device,
+        run: Run,
+        links: Links | None = None,
+        announcements: Callable[[], Sequence[int]] = tuple,
+        stops: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.plan, self.device, self.run, self.links = plan, device, run, links or Links()
+        self.clock: Clock
         self.algorithm = plan.algorithm
-        steps = config.steps or config.rounds * self.algorithm.tau  # local steps of a worker in the whole run
+        with user_mistakes():
+            self.comm = self._communicator(announcements)
+            self.assignment = self._assignment()
+            self.problem = self._problem()
+        start = self.problem.init(generator(plan.config.seed, "start"))
+        self._set_up_codec(start)
+        self.guard = self._guard()
+        steps = plan.config.steps or plan.config.rounds * self.algorithm.tau
         lengths = self.algorithm.lengths(steps)
-        try:
-            context = AlgorithmContext(self.checked, self.comm, plan.compressor, steps, start, config.debug)
-            if isinstance(self.problem, PerWorkerProblem):
-                told = self.count_nonfinite, self.stops
-                self.books.clock, self.world = place_workers(plan, self.problem, self.links, *told)
-                context.async_workers = self.world
-            else:
-                clock = self.books.clock = self._clock()
-                context.redundancy = None if self.held is None else self._redundancy(self.held, rows, clock)
-            self.algorithm.setup(context)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        batches, gradients = self.algorithm.batches_of(lengths), self.algorithm.gradients_of(lengths)
-        self.books.planned = RoundPlan(
-            [0, *accumulate(lengths)], [0.0, *accumulate(batches)], [0.0, *accumulate(gradients)]
+        with user_mistakes():
+            self._set_up_algorithm(start, steps, stops)
+        self.record = RunRecord(run, self.comm, self.clock, self._rounds(lengths), self._hosted(), plan.identity)
+
+    def _communicator(self, announcements: Callable[[], Sequence[int]]) -> Communicator:
+        """Raises ValueError for a graph or a number of processes that does not fit the workers."""
+        plan, config, mixer = self.plan, self.plan.config, None
+        if plan.algorithm.decentralised:
+            with keyed("topology", plan.topology):
+                mixer = Mixer(plan.topology, plan.gossip, config.workers, config.seed)
+        return make_communicator(
+            self.count_nonfinite,
+            self.links,
+            workers=config.workers,
+            ledger=Ledger(),
+            exchange=plan.exchange,
+            deterministic=config.comm.deterministic,
+            ask=announcements,
+            mixer=mixer,
         )
 
-    def _clock(self) -> VirtualClock:
+    def _assignment(self) -> Assignment | None:
+        """Raises ValueError for an allocation that does not fit the workers."""
+        if not self.algorithm.coded:
+            return None
+        with keyed("allocation", self.plan.allocation):
+            return self.plan.allocation.allocation(self.plan.config.workers, self.plan.config.seed)
+
+    def _problem(self) -> Problem:
+        """Loads the data, splits them, and gives the problem of the workers here. Raises ValueError or
+        FileNotFoundError where data, model and batch size do not fit together."""
+        plan, config, here = self.plan, self.plan.config, self.comm.worker_ids
+        self.shard_count = config.workers if self.assignment is None else self.assignment.subsets
+        self.rows: Sequence[int] = here if self.assignment is None else self.assignment.subsets_of(here)
+        dtype, options = getattr(torch, config.dtype), dict(vars(config.speed))
+        if self.algorithm.asynchronous:
+            options["workers"] = "loop"
+        data = plan.dataset.load(self.shard_count, config.seed, dtype)
+        shards = plan.partition.split(data, self.shard_count, config.seed)
+        context = ProblemContext(
+            shards=shards,
+            worker_ids=self.rows,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            device=self.device,
+            dtype=dtype,
+            deterministic=config.comm.deterministic,
+            speed=GradientOptions(**options),
+        )
+        if getattr(self.algorithm, "shares", "equal") == "samples":
+            total = sum(map(len, shards))
+            context.weights = [len(rows) / total for rows in shards]
+        problem = build_problem(plan.model, data, context, plan.prox)
+        return PerWorkerProblem.of(problem) if self.algorithm.asynchronous else problem
+
+    def _set_up_codec(self, start: Tensor) -> None:
+        """``start``: x_0 [J]. Raises UserError for a compressor that does not fit J or the exchange."""
+        plan, codec, dim, itemsize = self.plan, self.plan.compressor, self.problem.dim, start.element_size()
+        codec.setup(CodecContext(plan.config.seed, self.comm.worker_ids, self.problem.shapes))
+        if self.algorithm.decentralised:
+            check_gossiped(plan, dim)
+        with user_mistakes("compress."):
+            self.payload = codec.payload(dim, itemsize)
+            self.choice = self.comm.choose(codec, dim, itemsize)
+        self.dense_payload = dim * itemsize
+
+    def _guard(self) -> NonFiniteGuard:
+        whose = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else self.rows
+        owner = "worker" if self.assignment is None else "subset"
+        return NonFiniteGuard(self.problem, whose, self.plan.config.on_nonfinite, owner)
+
+    def _set_up_algorithm(self, start: Tensor, steps: int, stops: Callable[[], bool]) -> None:
+        """``steps``: local steps of a worker in the whole run. Raises ValueError where the algorithm cannot work."""
+        plan = self.plan
+        context = AlgorithmContext(self.guard, self.comm, plan.compressor, steps, start, plan.config.debug)
+        if isinstance(self.problem, PerWorkerProblem):
+            self.clock, self.world = place_workers(plan, self.problem, self.links, self.count_nonfinite, stops)
+            context.async_workers = self.world
+        else:
+            self.clock = clock = self._virtual_clock()
+            if self.assignment is not None:
+                context.redundancy = self._redundancy(self.assignment, clock)
+        self.algorithm.setup(context)
+
+    def _virtual_clock(self) -> VirtualClock:
         """Raises ValueError where it would not know who answers."""
-        plan, held, mixer = self.plan, self.held, self.comm.mixer
+        plan, assignment, mixer = self.plan, self.assignment, self.comm.mixer
         network, workers = plan.network, plan.config.workers
-        ends = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
-        if held is None:
+        if assignment is None:
+            edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
             buckets = bucket_ends(self.problem.dim, self.bucket)
-            return VirtualClock(network, plan.straggler, workers, plan.config.seed, ends, bucket_ends=buckets)
-        closes = self.algorithm.closing_rule(held)
+            return VirtualClock(network, plan.straggler, workers, plan.config.seed, edges, bucket_ends=buckets)
+        closes = self.algorithm.closing_rule(assignment)
         if closes is not None and closes != (None, None) and network.compute.kind == "measured":
             raise ValueError(
                 "network.compute.kind=measured: who answers in time would not be the same twice; give constant, "
                 "lognormal, ... and network.compute.seconds"
             )
         closing = None if closes is None else Closing(*closes)
-        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, held.loads, closing)
+        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, assignment.loads, closing)
+
+    def _redundancy(self, assignment: Assignment, clock: VirtualClock) -> Redundancy:
+        plan, workers = self.plan, self.plan.config.workers
+
+        def on_time(t: int) -> np.ndarray:
+            return clock.answered(t + 1, self.algorithm.gradients)
+
+        def code() -> np.ndarray:
+            with keyed("allocation", plan.allocation):
+                return plan.allocation.code(workers, plan.config.seed)
+
+        return Redundancy(assignment, self.rows, plan.straggler.share(workers), on_time, code)
+
+    def _rounds(self, lengths: Sequence[int]) -> RoundPlan:
+        """``lengths``: local steps of each round."""
+        batches, gradients = self.algorithm.batches_of(lengths), self.algorithm.gradients_of(lengths)
+        return RoundPlan([0, *accumulate(lengths)], [0.0, *accumulate(batches)], [0.0, *accumulate(gradients)])
+
+    def _hosted(self) -> float:
+        """How many workers', or subsets', gradients a process computes."""
+        if self.assignment is None:
+            return len(self.comm.worker_ids)
+        return self.assignment.subsets_per_process(self.links.processes)
 
     @property
     def bucket(self) -> int | None:
@@ -133,32 +203,14 @@ class ExperimentSetup:
             return None
         return bucket_size(self.plan.compressor, self.choice.exchange, self.comm.deterministic)
 
-    def _redundancy(self, held: Assignment, rows: Sequence[int], clock: VirtualClock) -> Redundancy:
-        plan = self.plan
-        workers, seed = plan.config.workers, plan.config.seed
-
-        def code() -> np.ndarray:
-            try:
-                return plan.allocation.code(workers, seed)
-            except ValueError as error:
-                raise ValueError(keyed(str(error), "allocation", plan.allocation)) from error
-
-        return Redundancy(
-            held,
-            rows,
-            plan.straggler.share(workers),
-            lambda t: clock.answered(t + 1, self.algorithm.gradients),
-            code,
-        )
-
     def pause(self, number: int) -> float:
-        """For how many seconds this process is to sleep in round ``number`` = 1, 2, ..., as long as the slowest of its
-        workers computes; where it is known who will answer, the slowest of those, if there are any. The server of
-        asynchronous methods does not sleep."""
-        clock, own = self.books.clock, list(self.comm.worker_ids)
+        """How many seconds this process sleeps in round ``number`` = 1, 2, ... with launch.inject: as long as the
+        slowest of its workers computes; where it is known who will answer, the slowest of those, if there are any. The
+        server of asynchronous methods does not sleep."""
+        clock, own = self.clock, list(self.comm.worker_ids)
         if not self.plan.config.launch.inject or not isinstance(clock, VirtualClock):
             return 0.0
-        gradients = self.books.planned.gradients
+        gradients = self.record.planned.gradients
         each = gradients[number] - gradients[number - 1]
         seconds = clock.computing(number, each)[own]
         known = clock.closing == Closing() or self.comm.deterministic
@@ -166,15 +218,35 @@ class ExperimentSetup:
         return float(seconds[counted].max() if known and counted.any() else seconds.max())
 
     def count_nonfinite(self, bad: int, fault: str) -> None:
-        """``bad`` gradients of another process were not finite; ``fault``: a text about the first, if the run stops."""
-        self.checked.count += bad
+        """Adds ``bad`` gradients of another process that were not finite; ``fault``: the first, as text, if it ends
+        the run."""
+        self.guard.count += bad
         if fault:
-            self.checked.fault = NonFiniteError.read(fault)
+            self.guard.fault = NonFiniteError.read(fault)
 
-    def stops(self) -> bool:
-        """Whether there is a wish to stop."""
-        return False
 
-    def concerns(self) -> tuple[int, ...]:
-        """What this process has to tell the others, see comm.Agreement."""
-        return ()
+@contextmanager
+def user_mistakes(prefix: str = "") -> Iterator[None]:
+    """What a part refuses, and a file that is not there, is a mistake of the user's."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(f"{prefix}{error}") from error
+
+
+@contextmanager
+def keyed(group: str, part: Any) -> Iterator[None]:
+    """Puts the name of its config group before what a part says of one of its own fields."""
+    try:
+        yield
+    except ValueError as error:
+        own = str(error).partition("=")[0] in {f.name for f in fields(part)}
+        raise ValueError(f"{group}.{error}" if own else str(error)) from error
+
+
+def check_gossiped(plan: Plan, dim: int) -> None:
+    """Raises UserError for a codec whose messages neighbours cannot use: gossip takes what contracts."""
+    codec, name = plan.compressor, plan.names["compress"]
+    if codec.phases > 1 or codec.delta(dim) is None:
+        why = "its decoding takes a sum over all workers" if codec.phases > 1 else "it does not contract"
+        raise UserError(f"compress={name}: {why}, so it cannot go with gossip; give compress=topk, or sign")

@@ -1,71 +1,81 @@
-"""What a run says of itself: rows of metrics.csv, its summary, where it was made, what it will cost."""
+"""What a run writes about itself: the rows of metrics.csv, summary.json, meta.json and the tables of its parts."""
 
 from __future__ import annotations
 
+import datetime
 import logging
+import platform
+import shlex
+import subprocess
 import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from commexp import __version__
 from commexp.comm import ALL_REDUCE
-from commexp.config.components import short
-from commexp.experiment.provenance import describe
+from commexp.config.identity import RESULTS
 from commexp.experiment.setup import ExperimentSetup
 from commexp.network import WallClock
 
 log = logging.getLogger("commexp")
+Row = dict[str, Any]
 
 
-def row(trial: ExperimentSetup, model: torch.Tensor, diagnostics: dict[str, float]) -> dict[str, Any]:
-    """Of metrics.csv, after the rounds that are done."""
-    books, problem = trial.books, trial.problem
-    drawn = trial.algorithm.samples_done()
+def metrics_row(setup: ExperimentSetup, model: torch.Tensor, diagnostics: dict[str, float]) -> Row:
+    """The row of metrics.csv for ``model`` [J], after the rounds that are done."""
+    record, problem = setup.record, setup.problem
+    drawn = setup.algorithm.samples_done()
     if drawn is None:
-        drawn = books.planned.batches[books.done] * problem.samples_per_step * trial.parts
+        drawn = record.planned.batches[record.done] * problem.samples_per_step * setup.shard_count
     samples = round(drawn)
     return {
-        "round": books.done,
-        "step": books.steps,
+        "round": record.done,
+        "step": record.steps,
         "epoch": samples / problem.samples,
         "samples": samples,
-        "wall_seconds": books.wall,
-        "sim_seconds": books.sim,
+        "wall_seconds": record.wall,
+        "sim_seconds": record.sim,
         **problem.evaluate(model),
-        **(gossiped(trial, model) if trial.algorithm.decentralised else {}),
-        **books.ledger.totals(),
+        **(decentralised_metrics(setup, model) if setup.algorithm.decentralised else {}),
+        **record.ledger.totals(),
         **diagnostics,
     }
 
 
-def gossiped(trial: ExperimentSetup, model: torch.Tensor) -> dict[str, float]:
-    """What decentralised methods are judged by."""
-    books = trial.books
-    gradients = books.planned.gradients[books.done] * trial.problem.samples_per_step
-    costs = {"samples_per_node": round(gradients), "gossip_rounds": books.ledger.gossip_rounds}
-    return {**trial.problem.composite(model), **costs}
+def decentralised_metrics(setup: ExperimentSetup, model: torch.Tensor) -> dict[str, float]:
+    """What decentralised methods are judged by, at ``model`` [J]."""
+    record = setup.record
+    gradients = record.planned.gradients[record.done] * setup.problem.samples_per_step
+    costs = {"samples_per_node": round(gradients), "gossip_rounds": record.ledger.gossip_rounds}
+    return {**setup.problem.composite(model), **costs}
 
 
-def costs(trial: ExperimentSetup, nonfinite: int) -> dict[str, Any]:
-    """What summary.json says; the baseline sends dense messages after every local step; over a server they come
-    down as well as go up."""
-    ways = 2 if trial.choice.exchange.central else 1
-    done = trial.algorithm.steps_done()
-    steps = trial.plan.config.workers * trial.books.steps if done is None else done
+def final_summary(setup: ExperimentSetup, nonfinite: int) -> dict[str, Any]:
+    """summary.json but for the status. The baseline sends dense messages after every local step; over a server they
+    come down as well as go up. ``nonfinite``: gradients of all workers that were not finite."""
+    record, directions = setup.record, 2 if setup.choice.exchange.central else 1
+    steps = setup.algorithm.steps_done()
+    if steps is None:
+        steps = setup.plan.config.workers * record.steps
     return {
-        **trial.books.summary(ways * steps * trial.dense_payload),
-        "exchange": ", ".join(dict.fromkeys(e.exchange for e in trial.books.ledger.entries)),
-        **graph(trial),
-        **redundancy(trial),
-        "payload_bytes": trial.payload,
-        "parameters": trial.problem.dim,
+        **record.summary(directions * steps * setup.dense_payload),
+        "exchange": ", ".join(dict.fromkeys(e.exchange for e in record.ledger.entries)),
+        **topology_summary(setup),
+        **allocation_summary(setup),
+        "payload_bytes": setup.payload,
+        "parameters": setup.problem.dim,
         "nonfinite_gradients": nonfinite,
     }
 
 
-def graph(trial: ExperimentSetup) -> dict[str, Any]:
-    """Of the topology, where there is one."""
-    mixer = trial.comm.mixer
+def topology_summary(setup: ExperimentSetup) -> dict[str, Any]:
+    """Of the graph, where there is one."""
+    mixer = setup.comm.mixer
     if mixer is None:
         return {}
     return {
@@ -77,49 +87,138 @@ def graph(trial: ExperimentSetup) -> dict[str, Any]:
     }
 
 
-def redundancy(trial: ExperimentSetup) -> dict[str, Any]:
-    """Of the allocation, where there is one."""
-    held = trial.held
-    if held is None:
+def allocation_summary(setup: ExperimentSetup) -> dict[str, Any]:
+    """Of the subsets that several workers hold, where there are such."""
+    assignment = setup.assignment
+    if assignment is None:
         return {}
     return {
-        "subsets": held.subsets,
-        "copies": float(held.copies.mean()),
-        "largest_load": int(held.loads.max()),
-        "off_balance": held.balance.largest,
-        "off_balance_rms": held.balance.rms,
+        "subsets": assignment.subsets,
+        "copies": float(assignment.copies.mean()),
+        "largest_load": int(assignment.loads.max()),
+        "off_balance": assignment.balance.largest,
+        "off_balance_rms": assignment.balance.rms,
     }
 
 
-def about(trial: ExperimentSetup) -> dict[str, Any]:
-    config = trial.plan.config
-    where = describe(trial.device)
-    sizes: dict[str, Any] = {"clock": "wall"} if isinstance(trial.books.clock, WallClock) else {}
-    if trial.problem.way:
-        sizes["gradients"] = trial.problem.way
-    if trial.plan.sources:
-        sizes["sources"] = trial.plan.sources
-    sizes |= {"parameters": trial.problem.dim, "samples": trial.problem.samples, "stretch": trial.bucket}
-    words = {group: short(trial.plan.resolved[group]["_target_"]) for group in ("algo", "compress", "dataset")}
-    processes = trial.links.world_size
-    return {**words, "seed": config.seed, "workers": config.workers, "processes": processes, **sizes, **where}
+def provenance(setup: ExperimentSetup) -> dict[str, Any]:
+    """What meta.json says besides name and status: components, seed, sizes, command, machine and versions."""
+    config, problem = setup.plan.config, setup.problem
+    about: dict[str, Any] = {group: setup.plan.names[group] for group in ("algo", "compress", "dataset")}
+    about |= {"seed": config.seed, "workers": config.workers, "processes": setup.links.world_size}
+    if isinstance(setup.clock, WallClock):
+        about["clock"] = "wall"
+    if problem.way:
+        about["gradients"] = problem.way
+    if setup.plan.sources:
+        about["sources"] = setup.plan.sources
+    program = Path(sys.argv[0]).name
+    return {
+        **about,
+        "parameters": problem.dim,
+        "samples": problem.samples,
+        "stretch": setup.bucket,
+        "command": shlex.join(["commexp" if program == "__main__.py" else program, *sys.argv[1:]]),
+        "device": str(setup.device),
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commexp": __version__,
+        "results": RESULTS,
+        "git_commit": git_commit(),
+    }
 
 
-def say_what_it_costs(trial: ExperimentSetup) -> None:
-    """Which exchange was chosen where there was a choice, and what is dearer than dense."""
-    if trial.algorithm.decentralised:
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of commexp's own source tree, '-dirty' if changed; None where it is installed from a wheel."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_tables(setup: ExperimentSetup) -> None:
+    """Writes partition.csv, allocation.csv and topology.csv, each where there is such a thing, and rounds.csv."""
+    tables = {
+        "partition": partition_rows(setup),
+        "allocation": allocation_rows(setup),
+        "topology": topology_rows(setup),
+        "rounds": round_rows(setup),
+    }
+    for name, rows in tables.items():
+        if rows:
+            setup.run.write_rows(name, rows)
+
+
+def partition_rows(setup: ExperimentSetup) -> list[Row]:
+    """How many samples of each class every worker has."""
+    counts, assignment = setup.problem.classes_per_worker(), setup.assignment
+    if counts is None:
+        return []
+    if assignment is not None:
+        counts = torch.tensor(assignment.held).to(counts) @ counts
+    cells = [(n, c, m) for n, row in enumerate(counts.tolist()) for c, m in enumerate(row)]
+    return _as_rows(("worker", "class", "samples"), cells)
+
+
+def allocation_rows(setup: ExperimentSetup) -> list[Row]:
+    """Which worker holds which subset, of coded methods."""
+    if setup.assignment is None:
+        return []
+    workers, subsets = setup.assignment.held.nonzero()
+    return _as_rows(("worker", "subset"), zip(workers.tolist(), subsets.tolist(), strict=True))
+
+
+def topology_rows(setup: ExperimentSetup) -> list[Row]:
+    """The weights off the diagonal, if they are not too many to be looked at; of a graph that changes, their mean over
+    a period."""
+    mixer = setup.comm.mixer
+    if mixer is None or not mixer.is_small:
+        return []
+    return _as_rows(("worker", "neighbour", "weight"), zip(*mixer.mean_links, strict=True))
+
+
+def round_rows(setup: ExperimentSetup) -> list[Row]:
+    """What each round takes of a worker; of coded methods, for each subset that it holds."""
+    planned = setup.record.planned
+    steps, batches, gradients = (
+        [after - before for before, after in pairwise(total)]
+        for total in (planned.ends, planned.batches, planned.gradients)
+    )
+    numbers = range(1, len(planned.ends))
+    return _as_rows(("round", "steps", "batches", "gradients"), zip(numbers, steps, batches, gradients, strict=True))
+
+
+def _as_rows(columns: Sequence[str], cells: Iterable[tuple[Any, ...]]) -> list[Row]:
+    return [dict(zip(columns, row, strict=True)) for row in cells]
+
+
+def announce_costs(setup: ExperimentSetup) -> None:
+    """Tells the user which exchange was chosen where there was a choice, and which messages cost more than dense."""
+    if setup.algorithm.decentralised:
         return
-    choice, workers = trial.choice, trial.plan.config.workers
+    choice, workers = setup.choice, setup.plan.config.workers
     if len(choice.costs) > 1:
         log.info("%s", choice)
         if choice.exchange.name != next(iter(choice.costs)):
             print(f"commexp: note: {choice}", file=sys.stderr, flush=True)
-    if trial.plan.compressor.variable_size:
-        return  # what it will cost is not known before it has been
-    dense = ALL_REDUCE.cost(workers, trial.dense_payload, trial.dense_payload)
+    if setup.plan.compressor.variable_size:
+        return  # what it costs is known once it is sent
+    dense = ALL_REDUCE.cost(workers, setup.dense_payload, setup.dense_payload)
     if not choice.exchange.central and choice.cost > dense:
         text = (
-            f"note: {workers} messages of {trial.payload:,} bytes by {choice.exchange.name} put "
+            f"note: {workers} messages of {setup.payload:,} bytes by {choice.exchange.name} put "
             f"{choice.cost / dense:.3g} times as much on the links as a dense all-reduce"
         )
         log.warning(text)

@@ -25,8 +25,9 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from commexp.config.messages import UserError, choices, explain
-from commexp.config.schema import UNHASHED, register
+from commexp.config.messages import UserError
+from commexp.config.overrides import Word, explain
+from commexp.config.schema import UNHASHED, choices, register
 from commexp.launch.streams import complain
 from commexp.metrics import foremost
 from commexp.ranks import joins
@@ -108,8 +109,8 @@ def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:
 def _settings(hydra: HydraConf) -> dict[str, str]:
     """What a job's overrides set, and is not the same for all sweeps."""
     swept = (_told() or {}).get("keys", ())
-    words = [o.lstrip("+~").partition("=") for o in hydra.overrides.task]
-    return {key: value for key, _, value in words if _tells(f"{key}=") or key in swept}
+    words = map(Word.read, hydra.overrides.task)
+    return {word.key: word.value or "" for word in words if _tells(f"{word.key}=") or word.key in swept}
 
 
 def minimised(run: Run) -> float:
@@ -143,7 +144,7 @@ class SweepCallback(Callback):
         except Exception as error:
             complain(explain(error, words))
             raise SystemExit(2) from error
-        keys = [o.lstrip("+~").partition("=")[0] for o in words if _is_sweep(o)]
+        keys = [Word.read(text).key for text in words if _is_sweep(text)]
         os.environ[SWEEP] = json.dumps({"folder": str(self.folder), "jobs": self.jobs, "keys": keys})
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

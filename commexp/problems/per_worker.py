@@ -21,6 +21,11 @@ class PerWorkerProblem(Problem):
         self.dim, self.shapes, self.penalised = first.dim, first.shapes, first.penalised
         self.samples, self.samples_per_step, self.way = first.samples, first.samples_per_step, first.way
 
+    @classmethod
+    def of(cls, problem: Problem) -> PerWorkerProblem:
+        """A problem of W workers as W problems of one. Raises ValueError where the problem cannot be taken apart."""
+        return cls([problem.for_worker(w) for w in range(len(problem.local_sizes))], problem.local_sizes)
+
     def select_worker(self, worker: int) -> None:
         self.own, self.ids[0] = self.problems[worker], worker
 

@@ -21,7 +21,7 @@ def place_workers(
     """``report``, ``stops``: see WorkersOverProcesses. Raises ValueError for a network or a compressor that does not
     fit."""
     real = links.server is not None or links.worker is not None
-    method, compute, name = plan.algorithm, plan.network.compute, plan.name.split("-")[0]
+    method, compute, name = plan.algorithm, plan.network.compute, plan.names["algo"]
     assert isinstance(method, Asynchronous)
     if not real and plan.config.launch.inject:
         raise ValueError("launch.inject=true: there is no process to sleep; give launch=torchrun, or false")

@@ -15,7 +15,7 @@ from commexp.algorithms import Algorithm, AlgorithmContext
 from commexp.algorithms.decentralised.base import DecentralisedMethod
 from commexp.comm import Communicator, Ledger
 from commexp.compressors import Compressor, NoCompression
-from commexp.config.messages import CONF
+from commexp.config.schema import CONF
 from commexp.problems import Data, NoProx, Problem, Prox
 from commexp.problems.base import ProblemContext
 from commexp.problems.logistic import Logistic

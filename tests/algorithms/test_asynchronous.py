@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from experiment.test_runner import Stops
-from registry import plan, untimed
+from registry import interrupted, plan, untimed
 from sklearn.linear_model import LogisticRegression
 
 from commexp.algorithms import AsyncPS
@@ -31,7 +30,7 @@ UNEVEN = ["network.compute.slow=[1,2,4,8]"]
 METHODS = ["async_ps", "sync_ps", "ssp", "async_sgd"]
 
 
-def trial(*words: str) -> ExperimentSetup:
+def set_up(*words: str) -> ExperimentSetup:
     made = plan(*CANCER, *words)
     return ExperimentSetup(made, torch.device("cpu"), Run(Path("none")))
 
@@ -43,7 +42,7 @@ def method(made: ExperimentSetup) -> Any:
 
 @pytest.mark.parametrize("solver", ["sgd", "svrg"])
 def test_one_worker_is_the_local_solver_alone(solver: str) -> None:
-    made = trial("workers=1", "algo=async_ps", f"algo.solver={solver}", "algo.decay=0.1")
+    made = set_up("workers=1", "algo=async_ps", f"algo.solver={solver}", "algo.decay=0.1")
     algorithm, problem = method(made), made.problem
     assert isinstance(problem, PerWorkerProblem)
     x = algorithm.x.clone()
@@ -55,7 +54,7 @@ def test_one_worker_is_the_local_solver_alone(solver: str) -> None:
 
 def test_svrg_is_its_recursion() -> None:
     """Against gradients of single samples, written out."""
-    made = trial("workers=1", "algo=async_ps")
+    made = set_up("workers=1", "algo=async_ps")
     problem = made.problem
     z = torch.randn(problem.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 10
     x, full = z.clone(), problem.local_gradient(z[None])[1][0].clone()
@@ -69,27 +68,27 @@ def test_svrg_is_its_recursion() -> None:
 @pytest.mark.parametrize("solver", ["sgd", "svrg"])
 def test_in_lock_step_it_is_the_barrier(solver: str) -> None:
     equal = [f"algo.solver={solver}", "workers=5"]  # as many samples each, so that svrg costs each the same
-    made = [trial(f"algo={name}", *equal, *FAST) for name in ("async_ps", "sync_ps")]
-    stale = trial("algo=ssp", "algo.bound=0", *equal, *UNEVEN)
+    made = [set_up(f"algo={name}", *equal, *FAST) for name in ("async_ps", "sync_ps")]
+    stale = set_up("algo=ssp", "algo.bound=0", *equal, *UNEVEN)
     for t in range(10):
         for each in made:
             method(each).round(t)
         assert torch.allclose(method(made[0]).x, method(made[1]).x, rtol=1e-12, atol=1e-14)
-    assert made[0].books.clock.now == made[1].books.clock.now
+    assert made[0].record.clock.now == made[1].record.clock.now
     for t in range(50):  # a bound of 0 is a barrier for those who wait; one message a round
         method(stale).round(t)
     assert torch.allclose(method(stale).x, method(made[1]).x, rtol=1e-9)
 
 
 def test_the_last_message_of_a_worker_counts_alone_and_x_is_the_mean() -> None:
-    algorithm = method(trial("algo=async_ps", "algo.shares=samples"))
+    algorithm = method(set_up("algo=async_ps", "algo.shares=samples"))
     moved = torch.randn(3, len(algorithm.x), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     start = algorithm.x.clone()
     for each in moved:
         algorithm.receive(1, each)
     assert torch.allclose(algorithm.x, start + algorithm.pi[1] * moved[-1], rtol=1e-12)
     assert sum(algorithm.pi) == pytest.approx(1)
-    made = method(trial("algo=async_ps", *UNEVEN))
+    made = method(set_up("algo=async_ps", *UNEVEN))
     for t in range(25):
         made.round(t)
     assert torch.allclose(made.x, made.last.mean(0), rtol=1e-10)
@@ -97,7 +96,7 @@ def test_the_last_message_of_a_worker_counts_alone_and_x_is_the_mean() -> None:
 
 
 def test_pairwise_goes_half_way() -> None:
-    algorithm = method(trial("algo=async_ps", "algo.aggregation=pairwise"))
+    algorithm = method(set_up("algo=async_ps", "algo.aggregation=pairwise"))
     sent, moved = algorithm.sent[2].clone(), torch.ones_like(algorithm.x)
     algorithm.receive(2, moved)
     assert torch.allclose(algorithm.x, sent + moved / 2)
@@ -105,7 +104,7 @@ def test_pairwise_goes_half_way() -> None:
 
 @pytest.mark.parametrize("bound", [0, 2])
 def test_nobody_is_further_ahead_than_the_bound(bound: int) -> None:
-    algorithm = method(trial("algo=ssp", f"algo.bound={bound}", *UNEVEN))
+    algorithm = method(set_up("algo=ssp", f"algo.bound={bound}", *UNEVEN))
     ahead = []
     for t in range(60):
         algorithm.round(t)
@@ -114,13 +113,13 @@ def test_nobody_is_further_ahead_than_the_bound(bound: int) -> None:
 
 
 def test_gradients_that_are_too_old_are_dropped_and_old_ones_weigh_less() -> None:
-    free, strict = (method(trial("algo=async_sgd", *words, *UNEVEN)) for words in ([], ["algo.bound=2"]))
+    free, strict = (method(set_up("algo=async_sgd", *words, *UNEVEN)) for words in ([], ["algo.bound=2"]))
     for t in range(40):
         free.round(t)
         strict.round(t)
     assert free.dropped == 0
     assert 0 < strict.dropped == 40 - strict.updates
-    aware = method(trial("algo=async_sgd", "algo.aware=true"))
+    aware = method(set_up("algo=async_sgd", "algo.aware=true"))
     aware.version, before = 4, aware.x.clone()
     aware.receive(0, torch.ones_like(aware.x))
     assert torch.allclose(aware.x, before - 0.05 / 5)
@@ -128,7 +127,7 @@ def test_gradients_that_are_too_old_are_dropped_and_old_ones_weigh_less() -> Non
 
 def test_asynchronous_svrg_of_one_worker_is_svrg() -> None:
     """An epoch of 6 updates between snapshots, each of which takes a message for the full gradient."""
-    made = trial("workers=1", "algo=async_sgd", "algo.solver=svrg", "algo.epoch=6")
+    made = set_up("workers=1", "algo=async_sgd", "algo.solver=svrg", "algo.epoch=6")
     algorithm, problem = method(made), made.problem
     x = algorithm.x.clone()
     for t in range(14):
@@ -146,8 +145,7 @@ def test_a_run_that_was_interrupted_goes_on_bit_for_bit(
     whole = run(*words)
     names = ("metrics", "traffic", "staleness", "workers", "gantt")
     tables = [untimed(whole.folder / f"{name}.csv") for name in names]
-    with monkeypatch.context() as patch:
-        patch.setattr("commexp.experiment.loop.Interrupts", Stops)
+    with interrupted(after=6):
         assert run(*words, "rerun=true").status == "interrupted"
     resumed = run(*words)
     assert "resumed after round 6" in (resumed.folder / "run.log").read_text()
@@ -165,7 +163,7 @@ def test_a_run_that_was_interrupted_goes_on_bit_for_bit(
 def test_it_comes_to_the_optimum() -> None:
     """scikit-learn's, of the same objective: mean log loss over equal shares and (l2/2) ||x||^2."""
     words = ["algo.solver=svrg", "algo.lr=0.2", "algo.decay=0.1", "algo.iterations=5", "model.l2=1", *UNEVEN]
-    made = trial("algo=async_ps", *words)
+    made = set_up("algo=async_ps", *words)
     algorithm, problem = method(made), made.problem
     for t in range(700):
         algorithm.round(t)
@@ -184,8 +182,8 @@ LEFT = [(name, solver) for name in ("async_ps", "ssp", "async_sgd") for solver i
 
 @pytest.mark.parametrize(("name", "solver"), LEFT)
 def test_the_others_go_on_without_a_lost_one_which_may_come_back(name: str, solver: str) -> None:
-    made = trial(f"algo={name}", f"algo.solver={solver}", *UNEVEN, *["algo.epoch=12"] * (name == "async_sgd"))
-    algorithm, clock = method(made), made.books.clock
+    made = set_up(f"algo={name}", f"algo.solver={solver}", *UNEVEN, *["algo.epoch=12"] * (name == "async_sgd"))
+    algorithm, clock = method(made), made.record.clock
     for t in range(15):
         algorithm.round(t)
     clock.ready[1] = math.inf  # type: ignore[union-attr]
@@ -206,7 +204,7 @@ def test_the_others_go_on_without_a_lost_one_which_may_come_back(name: str, solv
 
 
 def test_the_mean_is_that_of_those_who_are_there() -> None:
-    made = trial("algo=async_ps", "algo.shares=samples", *UNEVEN)
+    made = set_up("algo=async_ps", "algo.shares=samples", *UNEVEN)
     algorithm = method(made)
     for t in range(20):
         algorithm.round(t)
@@ -223,7 +221,7 @@ def test_the_mean_is_that_of_those_who_are_there() -> None:
 
 
 def test_workers_agree_as_steps_decrease() -> None:
-    algorithm = method(trial("algo=async_ps", "algo.solver=svrg", "algo.decay=5", "model.l2=1", *UNEVEN))
+    algorithm = method(set_up("algo=async_ps", "algo.solver=svrg", "algo.decay=5", "model.l2=1", *UNEVEN))
     apart = []
     for t in range(800):
         algorithm.round(t)
@@ -250,7 +248,7 @@ def test_workers_agree_as_steps_decrease() -> None:
 )
 def test_mistakes(words: list[str], says: str) -> None:
     with pytest.raises(UserError) as refused:
-        trial("algo=async_ps", *words)
+        set_up("algo=async_ps", *words)
     assert str(refused.value).startswith(says)
 
 
@@ -271,6 +269,6 @@ def test_mistakes_in_a_process(words: list[str], says: str) -> None:
 
 
 def test_a_slice_of_time_holds_more_steps_of_a_fast_worker() -> None:
-    algorithm = method(trial("algo=async_ps", "algo.slice=0.1", *UNEVEN))
+    algorithm = method(set_up("algo=async_ps", "algo.slice=0.1", *UNEVEN))
     assert isinstance(algorithm, AsyncPS)
     assert algorithm.steps == [10, 5, 2, 1]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from experiment.test_runner import Stops, dies_in_round
-from registry import bare, plan, untimed
+from experiment.test_runner import dies_in_round
+from registry import bare, interrupted, plan, untimed
 
 from commexp.algorithms.coded.base import CodedMethod
 from commexp.api import run_experiment
@@ -28,7 +28,7 @@ CODING = (*SMALL, "algo=gradient_coding", "straggler=bernoulli", f"straggler.p={
 Vector = np.ndarray
 
 
-def trial(*words: str) -> ExperimentSetup:
+def set_up(*words: str) -> ExperimentSetup:
     return ExperimentSetup(plan(*words, "rounds=100000"), torch.device("cpu"), Run(Path("none")))
 
 
@@ -49,9 +49,9 @@ def go(made: ExperimentSetup, rounds: int = ROUNDS, after: Callable[[int], None]
 
 def samples(made: ExperimentSetup) -> tuple[Vector, Vector]:
     """Features [M, D, J] and targets [M, D] of each subset."""
-    data = made.plan.dataset.load(made.parts, SEED, torch.float64)
+    data = made.plan.dataset.load(made.shard_count, SEED, torch.float64)
     x, y = data.train_x.numpy(), data.train_y.numpy()
-    return x.reshape(made.parts, -1, x.shape[1]), y.reshape(made.parts, -1)
+    return x.reshape(made.shard_count, -1, x.shape[1]), y.reshape(made.shard_count, -1)
 
 
 def gradients(made: ExperimentSetup, x: Vector) -> Vector:
@@ -72,7 +72,7 @@ def starts(made: ExperimentSetup) -> Vector:
 @cache
 def answers() -> Vector:
     """Who answers in so many rounds of FEW, [T, N]."""
-    answered = coded(trial(*FEW)).redundancy.on_time
+    answered = coded(set_up(*FEW)).redundancy.on_time
     return np.stack([answered(t) for t in range(DRAWS)])
 
 
@@ -110,22 +110,22 @@ FEW = (*FOUR, "algo=gradient_coding", "straggler=bernoulli", f"straggler.p={P}")
 def test_a_step_without_compression(allocation: str) -> None:
     """On average the full gradient; variance p (1-p) sum_n ||l_n||^2, and where pairs are balanced
     p/(1-p) [ ||grad F||^2 / N + sum_k (1/d_k - 1/N) ||grad f_k||^2 ], F the sum."""
-    made = trial(*FEW, f"allocation={allocation}", *ALLOCATIONS[allocation])
+    made = set_up(*FEW, f"allocation={allocation}", *ALLOCATIONS[allocation])
     each, sent, drawn = gradients(made, starts(made)), coded(made).combined(0).numpy(), steps(made, bare("none"))
     check_mean(drawn, each.mean(axis=0))
-    expected = P * (1 - P) * np.sum(sent**2) / made.parts**2
+    expected = P * (1 - P) * np.sum(sent**2) / made.shard_count**2
     check_variance(drawn, expected)
-    assert made.held is not None
-    assert (made.held.balance.largest == 0) == (allocation in ("all", "design"))
-    if made.held.balance.largest == 0:
-        copies = 1 / made.held.copies - 1 / 4
+    assert made.assignment is not None
+    assert (made.assignment.balance.largest == 0) == (allocation in ("all", "design"))
+    if made.assignment.balance.largest == 0:
+        copies = 1 / made.assignment.copies - 1 / 4
         whole = np.sum(each.sum(axis=0) ** 2) / 4 + np.sum(copies * np.sum(each**2, axis=1))
-        assert P / (1 - P) * whole / made.parts**2 == pytest.approx(expected, rel=1e-12)
+        assert P / (1 - P) * whole / made.shard_count**2 == pytest.approx(expected, rel=1e-12)
 
 
 def test_rounds_step_by_the_full_gradient_on_average() -> None:
     """The same of rounds as they are run, from one point."""
-    made = trial(*FEW, "allocation.d=2")
+    made = set_up(*FEW, "allocation.d=2")
     start, drawn = starts(made), []
 
     def back(t: int) -> None:
@@ -139,13 +139,13 @@ def test_rounds_step_by_the_full_gradient_on_average() -> None:
 @pytest.mark.parametrize("bound", ["fixed", "max"])
 def test_a_step_of_one_bit(bound: str) -> None:
     """On average the full gradient; variance (1-p) J sum_n B_n^2 - (1-p)^2 sum_n ||l_n||^2, N B^2 for one B."""
-    made = trial(*FEW, "allocation.d=2")
+    made = set_up(*FEW, "allocation.d=2")
     sent = coded(made).combined(0).numpy()
     B = 1.25 * np.abs(sent).max()
     bounds = np.full(4, B) if bound == "fixed" else np.abs(sent).max(axis=1)
     expected = (1 - P) * sent.shape[1] * np.sum(bounds**2) - (1 - P) ** 2 * np.sum(sent**2)
     drawn = steps(made, OneBit(bound=bound, B=B))
-    check_variance(drawn, expected / made.parts**2)
+    check_variance(drawn, expected / made.shard_count**2)
     check_mean(drawn, gradients(made, starts(made)).mean(axis=0))
 
 
@@ -168,9 +168,9 @@ def seconds(t: int, loads: Vector, spread: float, mean: float) -> Vector:
 @pytest.mark.parametrize("allocation", ["single", "random", "cyclic", "fractional", "all"])
 def test_gradient_coding_is_its_recursion(allocation: str) -> None:
     words = ("allocation.d=3",) if allocation in ("random", "cyclic") else ()
-    made = trial(*CODING, "compress=none", f"allocation={allocation}", *words)
-    assert made.held is not None
-    S, p, x = made.held.held.astype(float), P, starts(made)
+    made = set_up(*CODING, "compress=none", f"allocation={allocation}", *words)
+    assert made.assignment is not None
+    S, p, x = made.assignment.held.astype(float), P, starts(made)
     for t in range(ROUNDS):
         each, total = gradients(made, x), np.zeros(6)
         for n in np.flatnonzero(~late(t, 8, p)):
@@ -180,7 +180,7 @@ def test_gradient_coding_is_its_recursion(allocation: str) -> None:
 
 
 def test_ignoring_stragglers_is_its_recursion() -> None:
-    made = trial(*SMALL, "algo=ignore", "straggler=bernoulli", "straggler.p=0.8", "allocation.subsets=11")
+    made = set_up(*SMALL, "algo=ignore", "straggler=bernoulli", "straggler.p=0.8", "allocation.subsets=11")
     x, empty = starts(made), 0
     owner = np.arange(11) % 8
     for t in range(ROUNDS):
@@ -200,7 +200,7 @@ def test_exact_coding_is_gradient_descent_wherever_it_can_decode(allocation: str
     words = ("network.compute.kind=lognormal", "network.compute.seconds=0.01", "straggler=bernoulli", "straggler.p=0.3")
     closes = () if first is None else (f"algo.first={first}",)
     d = 2 if allocation == "fractional" else 3
-    made = trial(*SMALL, "algo=exact_coding", f"allocation={allocation}", f"allocation.d={d}", *words, *closes)
+    made = set_up(*SMALL, "algo=exact_coding", f"allocation={allocation}", f"allocation.d={d}", *words, *closes)
     x, decoded = starts(made), 0
     for t in range(ROUNDS):
         took = seconds(t, np.full(8, d), 0.5, 0.01) * np.where(late(t, 8, 0.3), 10, 1)
@@ -220,9 +220,9 @@ def test_who_answers_before_a_round_is_closed(close: str) -> None:
     p = 1 - 3 / 8 if close == "first" else 0.5
     drawn = ("network.compute.kind=lognormal", "network.compute.seconds=0.01", "network.compute.slow=[3]")
     given = () if close == "first" else ("algo.p=0.5",)
-    made = trial(*CODING, "compress=none", "allocation.d=2", *drawn, *closes, *given)
-    assert made.held is not None
-    S, loads, x, answers, now = made.held.held, made.held.loads, starts(made), 0, 0.0
+    made = set_up(*CODING, "compress=none", "allocation.d=2", *drawn, *closes, *given)
+    assert made.assignment is not None
+    S, loads, x, answers, now = made.assignment.held, made.assignment.loads, starts(made), 0, 0.0
     for t in range(ROUNDS):
         took = seconds(t, loads, 0.5, 0.01) * np.where(late(t, 8, P), 10, 1)
         took[0] *= 3
@@ -236,30 +236,30 @@ def test_who_answers_before_a_round_is_closed(close: str) -> None:
         answers, now = answers + len(order), now + closed
     np.testing.assert_allclose(go(made), x, rtol=1e-9, atol=1e-9)
     assert made.algorithm.diagnostics() == {"answers": answers}
-    made.books.done = ROUNDS
-    made.books.settle(made.comm)
-    exchanged = sum(made.books.clock._seconds(entry) for entry in made.books.ledger.entries)
-    assert made.books.sim == pytest.approx(now + exchanged, rel=1e-9)
+    made.record.done = ROUNDS
+    made.record.settle()
+    exchanged = sum(made.record.clock._seconds(entry) for entry in made.record.ledger.entries)
+    assert made.record.sim == pytest.approx(now + exchanged, rel=1e-9)
 
 
 @pytest.mark.parametrize("method", ["gradient_coding", "ignore", "exact_coding"])
 def test_a_round_in_which_nobody_answers_changes_nothing(method: str) -> None:
     p = ("algo.p=0.4",) if method == "gradient_coding" else ()
     everyone = ("allocation=cyclic",) if method == "gradient_coding" else ()  # who holds nothing is ready at once
-    made = trial(*SMALL, f"algo={method}", *p, *everyone, "network.compute.seconds=0.01", "algo.deadline=0.001")
+    made = set_up(*SMALL, f"algo={method}", *p, *everyone, "network.compute.seconds=0.01", "algo.deadline=0.001")
     before = starts(made)
     np.testing.assert_array_equal(go(made, 3), before)
     assert made.algorithm.diagnostics() == {"answers": 0}
     made.comm.settle()
-    assert all(entry.bytes_sent == 0 for entry in made.books.ledger.entries if entry.direction == "up")
+    assert all(entry.bytes_sent == 0 for entry in made.record.ledger.entries if entry.direction == "up")
 
 
 def test_whose_message_did_not_count_keeps_the_residual() -> None:
     """Signs with error feedback, by hand: late workers' residuals stand still."""
-    made = trial(*CODING, "compress=sign", "allocation.d=2")
-    assert made.held is not None
+    made = set_up(*CODING, "compress=sign", "allocation.d=2")
+    assert made.assignment is not None
     p, x, residual = P, starts(made), np.zeros((8, 6))
-    rows = made.held.held / (made.held.copies * (1 - p))
+    rows = made.assignment.held / (made.assignment.copies * (1 - p))
     kept: list[Vector] = []
     go(made, ROUNDS, lambda t: kept.append(made.plan.compressor.state_dict()["workers.residual"].numpy().copy()))
     for t in range(ROUNDS):
@@ -288,8 +288,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     overrides = (*SMALL, *words.split(), "rounds=12", "eval_every=4")
     whole = run(*overrides)
     tables = [untimed(whole.folder / f"{name}.csv") for name in ("metrics", "traffic")]
-    with monkeypatch.context() as patch:
-        patch.setattr("commexp.experiment.loop.Interrupts", Stops)
+    with interrupted(after=6):
         halted = run(*overrides, "rerun=true")
     assert (halted.status, halted.summary["round"]) == ("interrupted", 6)
     with monkeypatch.context() as patch:
@@ -342,7 +341,7 @@ def test_a_round_without_answers_leaves_torchs_optimiser_as_it_was(algo: str, op
     more = ["allocation=fractional", "allocation.d=2", "algo.first=7"] if algo == "exact_coding" else []
     momentum = 0.9 if optimizer == "sgd" else 0.0
     words = [f"algo.optimizer={optimizer}", f"algo.momentum={momentum}", "algo.weight_decay=0.1"]
-    made = trial(*SMALL, f"algo={algo}", "compress=none", *more, *words)
+    made = set_up(*SMALL, f"algo={algo}", "compress=none", *more, *words)
     method, silent = coded(made), (0, 3)
     method.redundancy.on_time = lambda t: np.full(8, t not in silent)
     x = torch.nn.Parameter(torch.from_numpy(starts(made)))

@@ -86,16 +86,16 @@ def test_l1_logistic_regression_agrees_with_scikit_learn(tmp_path: Path) -> None
         "algo=proxgt_sr_e", "dataset=breast_cancer", "model=logistic_regression", "partition=by_class", "prox=l1",
         f"prox.weight={w}", "topology=ladder", "batch_size=16", "algo.lr=0.9", "dtype=float64", f"rounds={rounds}",
     )  # fmt: skip
-    trial = ExperimentSetup(made, CPU, Run(tmp_path / "none"))
-    problem = trial.problem
+    setup = ExperimentSetup(made, CPU, Run(tmp_path / "none"))
+    problem = setup.problem
     assert isinstance(problem, Logistic)
     found = {}
     for t in range(rounds):
-        trial.comm.begin_round(t + 1)
-        trial.algorithm.round(t)
-        trial.comm.end_round()
+        setup.comm.begin_round(t + 1)
+        setup.algorithm.round(t)
+        setup.comm.end_round()
         if (t + 1) % 1000 == 0 or t + 1 == 500:
-            x_now = trial.algorithm.model()
+            x_now = setup.algorithm.model()
             found[t + 1] = {**problem.evaluate(x_now), **problem.composite(x_now)}
     stationarity = [each["stationarity"] for each in found.values()]
     assert found[500]["stationarity"] <= 1e-5
@@ -115,4 +115,4 @@ def test_l1_logistic_regression_agrees_with_scikit_learn(tmp_path: Path) -> None
     assert problem.evaluate(torch.from_numpy(x))["objective"] == pytest.approx(best, rel=1e-12)
     assert found[rounds]["objective"] == pytest.approx(best, rel=1e-6)
     assert found[rounds]["nonzero"] == (np.abs(x) > 1e-6).mean() < 0.5
-    assert trial.algorithm.diagnostics()["consensus"] < 1e-6
+    assert setup.algorithm.diagnostics()["consensus"] < 1e-6

@@ -190,7 +190,7 @@ def test_hydras_own_flags(args: str, cli: Cli) -> None:
 
 
 def test_help_fits_on_one_screen_and_names_every_option(cli: Cli) -> None:
-    from commexp.config.messages import CONF
+    from commexp.config.schema import CONF
 
     text = cli("--help").stdout
     assert len(text.splitlines()) <= 48

@@ -13,7 +13,7 @@ from conftest import Cli
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from commexp.config.messages import CONF
+from commexp.config.schema import CONF
 from commexp.launch.sweep import minimised, register_resolvers
 from commexp.run_folder import Run, write_json
 

@@ -13,8 +13,7 @@ from conftest import Cli
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from commexp.config.messages import CONF
-from commexp.config.schema import register
+from commexp.config.schema import CONF, register
 from commexp.experiment import progress
 from commexp.launch.sweep import Composer, register_resolvers
 from commexp.report.reading import read_runs

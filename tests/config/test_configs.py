@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from problems.test_datasets import write_fashion
 from registry import options, plan
 
-from commexp.config.messages import CONF, UserError
+from commexp.config.messages import UserError
+from commexp.config.schema import CONF
 from commexp.launch.sweep import register_resolvers
 from commexp.run_folder import Run
 

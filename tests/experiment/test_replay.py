@@ -88,7 +88,7 @@ def test_mistakes(
     assert not (tmp_path / "report").exists()
 
 
-def test_a_run_without_its_books_is_named(run: Callable[..., Run]) -> None:
+def test_a_run_without_its_tables_is_named(run: Callable[..., Run]) -> None:
     done = run(*SMALL, "rounds=2")
     (done.folder / "rounds.csv").unlink()
     with pytest.raises(UserError, match=r"RUN=.*: has no rounds.csv; give the folder of a run that has ended"):
@@ -96,9 +96,9 @@ def test_a_run_without_its_books_is_named(run: Callable[..., Run]) -> None:
 
 
 def test_a_network_that_does_not_fit_the_runs_workers_is_refused(run: Callable[..., Run]) -> None:
-    books = Replay(run(*SMALL, "rounds=2"))
+    replay = Replay(run(*SMALL, "rounds=2"))
     with pytest.raises(UserError, match=r"RUN=.*: network.links=\{8:\{up:1.0\}\}: there is no worker 8 of 8; give"):
-        books.seconds(plan("network.links={8:{up:1}}").network)
+        replay.seconds(plan("network.links={8:{up:1}}").network)
 
 
 def test_where_two_lines_cross() -> None:

@@ -8,12 +8,13 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from registry import plan, untimed
+from registry import interrupted, plan, untimed
 from safetensors.torch import load_file, save_file
 
 from commexp.experiment.execute import execute
@@ -31,24 +32,7 @@ Resumed = Callable[[], tuple[str, list[str]]]
 
 def go(outputs: Path, *words: str, halt: int = 0) -> Run:
     """The run; ``halt``: as if Ctrl-C had been pressed after so many rounds."""
-
-    class Stops:
-        rounds = 0
-
-        def __enter__(self) -> Stops:
-            return self
-
-        def __exit__(self, *args: object) -> None:
-            pass
-
-        @property
-        def seen(self) -> bool:
-            self.rounds += 1
-            return self.rounds == halt
-
-    with pytest.MonkeyPatch.context() as patch:
-        if halt:
-            patch.setattr("commexp.experiment.loop.Interrupts", Stops)
+    with interrupted(halt) if halt else nullcontext():
         return execute(plan(*WORDS, *words, f"outputs={outputs}"), torch.device("cpu"))
 
 

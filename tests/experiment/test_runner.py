@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from registry import options, untimed
+from registry import interrupted, options, untimed
 from torch import Tensor
 
 from commexp.algorithms import SGD, Algorithm
@@ -125,23 +125,6 @@ def test_a_finished_run_is_shown_not_run_again(run: Callable[..., Run]) -> None:
     assert (first.folder / "metrics.csv").stat().st_mtime_ns != stamp
 
 
-class Stops:
-    """In the place of Interrupts: as if Ctrl-C had been pressed after the sixth round."""
-
-    rounds = 0
-
-    def __enter__(self) -> Stops:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        pass
-
-    @property
-    def seen(self) -> bool:
-        self.rounds += 1
-        return self.rounds == 6
-
-
 @pytest.mark.parametrize(("codec", "momentum"), [("none", 0.0), *((codec, 0.9) for codec in options("compress"))])
 def test_an_interrupted_run_goes_on_bit_for_bit(
     codec: str, momentum: float, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
@@ -150,8 +133,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     whole = run(*overrides)
     tables = [untimed(whole.folder / f"{name}.csv") for name in ("metrics", "traffic")]
     traffic = whole.traffic.copy()
-    with monkeypatch.context() as patch:
-        patch.setattr("commexp.experiment.loop.Interrupts", Stops)
+    with interrupted(after=6):
         halted = run(*overrides, "rerun=true")
     assert halted.status == "interrupted"
     assert halted.metrics["round"].max() == 4
@@ -170,8 +152,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 
 
 def test_a_checkpoint_without_its_tables_is_not_used(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("commexp.experiment.loop.Interrupts", Stops)
+    with interrupted(after=6):
         halted = run(*SHORT)
     (halted.folder / "traffic.csv").unlink()
     again = run(*SHORT)
@@ -256,8 +237,7 @@ def test_a_run_may_go_on_without_what_is_not_finite(
     zeros = summary["parameters"] if zeros == "all" else zeros
     told = f"WARNING round 3, worker 3: the gradient of 0.weight holds NaN; {zeros} of its {summary['parameters']}"
     assert (result.folder / "run.log").read_text().count(told) == 1
-    with monkeypatch.context() as patch:  # the count outlives the process
-        patch.setattr("commexp.experiment.loop.Interrupts", Stops)
+    with interrupted(after=6):  # the count outlives the process
         assert run(*SHORT, f"on_nonfinite={policy}", "rerun=true").status == "interrupted"
     resumed = run(*SHORT, f"on_nonfinite={policy}")
     assert "resumed after round 6" in (resumed.folder / "run.log").read_text()

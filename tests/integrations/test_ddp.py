@@ -412,7 +412,7 @@ def test_two_processes(tmp_path: Path) -> None:
         for rank in range(RANKS)
     ]
     try:
-        said = [m.communicate(timeout=120)[0] for m in members]
+        said = [m.communicate(timeout=300)[0] for m in members]
     finally:
         for m in members:
             m.kill()

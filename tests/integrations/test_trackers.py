@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment.test_runner import Stops
-from registry import plan, untimed
+from registry import interrupted, plan, untimed
 
 from commexp.algorithms import SGD
 from commexp.config.messages import UserError
@@ -23,9 +22,8 @@ SMALL = ("dataset=linreg", "dataset.dim=20", "dataset.samples=20", "workers=4", 
 Start = Callable[..., Run]
 
 
-def halted_and_resumed(run: Start, track: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    with monkeypatch.context() as patch:
-        patch.setattr("commexp.experiment.loop.Interrupts", Stops)
+def halted_and_resumed(run: Start, track: str) -> Run:
+    with interrupted(after=6):
         assert run(*SMALL, track).status == "interrupted"
     done = run(*SMALL, track)
     assert done.status == "completed"
@@ -53,7 +51,7 @@ def test_tensorboard_holds_every_row_once(run: Start, monkeypatch: pytest.Monkey
         patch.setattr(SGD, "round", dies)
         with pytest.raises(KeyboardInterrupt):
             run(*SMALL, "track=[tensorboard]", "save_every=3")
-    done = halted_and_resumed(run, "track=[tensorboard]", monkeypatch)
+    done = halted_and_resumed(run, "track=[tensorboard]")
     assert "resumed after round 3" in (done.folder / "run.log").read_text()
     events = EventAccumulator(str(done.folder), purge_orphaned_data=True).Reload()
     for name, values in columns(done).items():
@@ -137,7 +135,7 @@ class Recorded:
 def test_wandb_is_told_and_goes_on(run: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     told = Recorded()
     monkeypatch.setitem(sys.modules, "wandb", told.wandb())
-    done = halted_and_resumed(run, "track=[wandb]", monkeypatch)
+    done = halted_and_resumed(run, "track=[wandb]")
     assert told.steps == [0, 2, 4, 6, 8, 10, 12]
     assert {name: [row[name] for row in told.rows] for name in told.rows[0]} == columns(done)
     assert told.runs == ["new0", "new0"]
@@ -153,7 +151,7 @@ def test_mlflow_is_told_and_goes_on(run: Start, monkeypatch: pytest.MonkeyPatch)
     for name, module in told.mlflow().items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-    done = halted_and_resumed(run, "track=[mlflow]", monkeypatch)
+    done = halted_and_resumed(run, "track=[mlflow]")
     rows = [(s, r) for s, r in zip(told.steps, told.rows, strict=True) if "train_loss" in r]
     assert [step for step, _ in rows] == [0, 2, 4, 6, 8, 10, 12]
     assert [row["bytes_sent"] for _, row in rows] == columns(done)["bytes_sent"]
@@ -168,7 +166,7 @@ def test_mlflow_itself(run: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     mlflow = pytest.importorskip("mlflow", reason="pip install 'commexp[mlflow]'")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer ones would rather have a database
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
-    done = halted_and_resumed(run, "track=[mlflow]", monkeypatch)
+    done = halted_and_resumed(run, "track=[mlflow]")
     (number,) = {read_json(done.folder / "mlflow.json")["run"]}
     client = mlflow.MlflowClient()
     assert client.get_run(number).info.status == "FINISHED"

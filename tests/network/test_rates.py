@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from registry import plan
 
-from commexp.cli.report import at
+from commexp.cli.report import with_bandwidth
 from commexp.comm import exchange_named
 from commexp.comm.exchanges import Exchange
 from commexp.network import Bernoulli, Closing, Compute, Fixed, Link, Network, NoStragglers, VirtualClock
@@ -108,8 +108,9 @@ def test_links_that_are_like_the_others_change_no_bit() -> None:
 
 def test_links_of_another_bandwidth_keep_their_proportion() -> None:
     given = Network(100.0, 1.0, 50.0, {1: Link(bandwidth=10.0), 2: Link(up=5.0, latency=3.0)})
-    assert at(given, 100.0) is given
-    assert at(given, 1000.0) == Network(1000.0, 1.0, 500.0, {1: Link(bandwidth=100.0), 2: Link(up=50.0, latency=3.0)})
+    assert with_bandwidth(given, 100.0) is given
+    faster = Network(1000.0, 1.0, 500.0, {1: Link(bandwidth=100.0), 2: Link(up=50.0, latency=3.0)})
+    assert with_bandwidth(given, 1000.0) == faster
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 
 from commexp.config.messages import UserError
-from commexp.problems import GradientOptions, build_problem
+from commexp.problems import GradientOptions, ProblemContext, build_problem
 from commexp.problems.classification import Classification
 from commexp.run_folder import Run
 
@@ -23,10 +23,10 @@ W, B = 3, 4
 
 def made(*overrides: str, dtype: torch.dtype = torch.float64, deterministic: bool = False) -> Classification:
     config = plan(*overrides)
-    problem = build_problem(
-        config.dataset, config.partition, config.model, W, range(W), B, 0, torch.device("cpu"), dtype, deterministic,
-        GradientOptions(**vars(config.config.speed)),
-    )  # fmt: skip
+    data, speed = config.dataset.load(W, 0, dtype), GradientOptions(**vars(config.config.speed))
+    parts = config.partition.split(data, W, 0)
+    context = ProblemContext(parts, range(W), B, 0, torch.device("cpu"), dtype, deterministic, speed)
+    problem = build_problem(config.model, data, context)
     assert isinstance(problem, Classification)
     return problem
 

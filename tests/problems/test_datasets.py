@@ -12,7 +12,7 @@ import pytest
 import torch
 from registry import options, plan
 
-from commexp.problems import Data, build_problem
+from commexp.problems import Data, ProblemContext, build_problem
 from commexp.problems.classification import Classification
 from commexp.problems.datasets import ByClass, Digits, Dirichlet, FashionMNIST, Iid, Natural, RandomShares
 from commexp.problems.sampler import Sampler
@@ -146,8 +146,9 @@ def test_a_workers_batches_do_not_depend_on_where_it_lives() -> None:
 def test_start_is_equal_for_equal_seeds_and_leaves_the_global_generator_alone() -> None:
     made = plan("model.width=8")
     state = torch.get_rng_state()
-    parts = (made.dataset, made.partition, made.model, 8, range(8), 4, 0, torch.device("cpu"), torch.float32)
-    one, two = build_problem(*parts), build_problem(*parts)
+    data = made.dataset.load(8, 0, torch.float32)
+    context = ProblemContext(made.partition.split(data, 8, 0), range(8), 4, 0, torch.device("cpu"), torch.float32)
+    one, two = build_problem(made.model, data, context), build_problem(made.model, data, context)
     assert isinstance(one, Classification)
     a, b = (p.init(torch.Generator().manual_seed(5)) for p in (one, two))
     assert torch.equal(a, b)

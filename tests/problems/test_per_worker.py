@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from commexp.problems import Data, Problem, ProblemContext, build_problem
+from commexp.problems import Data, GradientOptions, PerWorkerProblem, Problem, ProblemContext, build_problem
 from commexp.problems.datasets.breast_cancer import BreastCancer
 from commexp.problems.datasets.digits import Digits
 from commexp.problems.datasets.linreg import LinReg
@@ -35,8 +35,11 @@ KINDS: dict[str, tuple[Any, Any, Any, int | None]] = {
 def made(kind: str, workers: int, ids: list[int] | None = None, one_by_one: bool = True) -> Problem:
     dataset, partition, model, batch = KINDS[kind]
     ids = list(range(workers)) if ids is None else ids
-    cpu, dtype = torch.device("cpu"), torch.float64
-    return build_problem(dataset, partition, model, workers, ids, batch, 3, cpu, dtype, one_by_one=one_by_one)
+    data = dataset.load(workers, 3, torch.float64)
+    parts, options = partition.split(data, workers, 3), GradientOptions(workers="loop" if one_by_one else "auto")
+    context = ProblemContext(parts, ids, batch, 3, torch.device("cpu"), torch.float64, speed=options)
+    problem = build_problem(model, data, context)
+    return PerWorkerProblem.of(problem) if one_by_one else problem
 
 
 def held(thing: object) -> int:

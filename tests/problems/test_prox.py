@@ -14,7 +14,7 @@ from registry import options
 from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 
-from commexp.config.messages import CONF
+from commexp.config.schema import CONF
 from commexp.problems.prox import L1, L2, Box, ElasticNet, GroupLasso, L1Ball, NoProx, Prox
 
 NAMES = options("prox")

@@ -15,7 +15,7 @@ from scipy.io import mmwrite
 from scipy.sparse import csr_array
 
 from commexp import topologies
-from commexp.config.messages import CONF
+from commexp.config.schema import CONF
 from commexp.topologies import (
     Complete,
     ErdosRenyi,
