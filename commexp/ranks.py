@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+LAUNCHER = "COMMEXP_LAUNCHER"  # the process id of the launcher
+ERROR_FILE = "COMMEXP_ERROR_FILE"  # where a process says how it failed
 REVIVED = "COMMEXP_REVIVED"  # set where a process takes the place of one that has died
 MEETING = "COMMEXP_MEETING"  # the folder in which processes meet that are started on this host
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

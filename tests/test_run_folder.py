@@ -286,7 +286,7 @@ def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
 
 
 def test_scratch_folders_of_launchers_that_were_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from commexp.launch.elastic import scratch_folder  # and torch's elastic agent
+    from commexp.launch.processes import scratch_folder
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in ("commexp-killed00", "commexp-mynotes1", "commexp-held0000"):

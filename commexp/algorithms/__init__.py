@@ -5,7 +5,7 @@ from commexp.algorithms.asynchronous.async_sgd import AsyncSGD
 from commexp.algorithms.asynchronous.asynchronous import Asynchronous
 from commexp.algorithms.asynchronous.ssp import SSP
 from commexp.algorithms.asynchronous.sync_ps import SyncPS
-from commexp.algorithms.base import Algorithm, AlgorithmContext, Asynchrony, Redundancy
+from commexp.algorithms.base import Algorithm, AlgorithmContext, AsyncWorkers, Redundancy
 from commexp.algorithms.coded.exact_coding import ExactCoding
 from commexp.algorithms.coded.gradient_coding import GradientCoding
 from commexp.algorithms.coded.ignore import IgnoreStragglers
@@ -45,8 +45,8 @@ __all__ = [
     "AlgorithmContext",
     "AsyncPS",
     "AsyncSGD",
+    "AsyncWorkers",
     "Asynchronous",
-    "Asynchrony",
     "Choco",
     "DeepStorm",
     "DiLoCo",

@@ -35,22 +35,25 @@ class Redundancy:
 
 class WorkItem(NamedTuple):
     """What the server sends to a worker. ``body``: x [J], or whatever the method defines for ``kind``. ``version``: the
-    number of updates of x so far. ``messages_received``: how many messages the server has received so far. ``done``:
-    the local steps that the worker has done, as far as the server knows."""
+    number of updates of x so far. ``messages_received``: how many messages the server has received so far.
+    ``local_steps``: those that the worker has done, as far as the server knows. ``generation``: how often the worker's
+    process has joined. ``save``: whether the worker is to keep its codec's state."""
 
     body: Tensor
     version: int = 0
     messages_received: int = 0
-    done: int = 0
+    local_steps: int = 0
     kind: int = 0
+    generation: int = 0
+    save: bool = False
 
 
 class WorkerUpdate(NamedTuple):
     """What a worker sends to the server. ``base``: the work item from which the worker computed the message, if that is
-    not the last one that it was sent. ``done``: all local steps that the worker has done."""
+    not the last one that it was sent. ``local_steps``: all that the worker has done."""
 
     message: Message
-    done: int
+    local_steps: int
     base: WorkItem | None = None
 
 
@@ -67,7 +70,7 @@ class Clock(Protocol):
     def spans(self) -> Sequence[Any]: ...
 
 
-class Asynchrony(Protocol):
+class AsyncWorkers(Protocol):
     """The workers of an asynchronous method, on a virtual clock or in processes of their own. Per worker: ``codecs``,
     its compressor; ``samples``, how many it has; ``batch_sizes``, how many one of its batches holds."""
 
@@ -84,10 +87,10 @@ class Asynchrony(Protocol):
     def batches(self, worker: int) -> float:
         """The cost of a full gradient of the worker, in gradients of a batch."""
 
-    def fit(self, worker: int, seconds: float) -> int:
+    def gradients_within(self, worker: int, seconds: float) -> int:
         """How many gradients the worker computes in ``seconds``, at least 1."""
 
-    def serve(self, worker: int, order: WorkItem, gradients: float, up: int) -> bool:
+    def serve(self, worker: int, item: WorkItem, gradients: float, up: int) -> bool:
         """Sends the work item. The worker computes ``gradients`` gradients of a batch and then sends ``up`` bytes.
         Returns False if the worker is not connected."""
 
@@ -95,7 +98,7 @@ class Asynchrony(Protocol):
         """The workers whose messages the server handles next; with ``every``, waits for all of those that are
         connected."""
 
-    def letter(self, worker: int) -> WorkerUpdate:
+    def update(self, worker: int) -> WorkerUpdate:
         """The message of a worker that the last call of ``arrivals`` returned."""
 
 
@@ -103,7 +106,7 @@ class Asynchrony(Protocol):
 class AlgorithmContext:
     """What an algorithm works with: the problem, the communicator, the compressor. ``steps``: local steps of one worker
     in the whole run. ``start``: x_0 [J]. ``debug``: whether to assert the method's invariants in every round.
-    ``redundancy``: for coded methods. ``asynchrony``: for asynchronous methods."""
+    ``redundancy``: for coded methods. ``async_workers``: for asynchronous methods."""
 
     problem: Problem
     comm: Communicator
@@ -112,7 +115,7 @@ class AlgorithmContext:
     start: Tensor
     debug: bool = False
     redundancy: Redundancy | None = None
-    asynchrony: Asynchrony | None = None
+    async_workers: AsyncWorkers | None = None
 
 
 class Algorithm(Stateful, ABC):

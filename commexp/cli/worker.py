@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from commexp.launch.streams import leave, open_closed
+from commexp.ranks import ERROR_FILE
 
 
 def main() -> None:
@@ -53,11 +54,10 @@ def main() -> None:
 
 
 def leave_word(text: str, lost: str) -> None:
-    """In the form and at the place that torch's elastic launcher reads."""
+    """Where the launcher reads it, see launch/supervisor.py. ``lost``: how another process was lost, if one was."""
     from commexp.run_folder import write_json
 
-    extra = {"timestamp": str(int(time.time())), "lost": lost, "py_callstack": ""}
-    write_json(Path(os.environ["TORCHELASTIC_ERROR_FILE"]), {"message": {"message": text, "extraInfo": extra}})
+    write_json(Path(os.environ[ERROR_FILE]), {"message": text, "lost": lost})
 
 
 def end(others: Sequence[int]) -> None:

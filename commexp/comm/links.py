@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from commexp.comm import secret
+
+if TYPE_CHECKING:
+    from commexp.server.endpoints import ServerEndpoint, WorkerEndpoint
 
 
 class Handle(Protocol):
@@ -58,7 +61,7 @@ class LostProcessError(RuntimeError):
 
 
 def lost_how(error: Exception) -> str:
-    """How a process is lost with whom there is a line of its own (lines.py)."""
+    """How the process at the other end of a channel is lost (server/channel.py)."""
     return "silent" if isinstance(error, TimeoutError) else "gone"
 
 
@@ -84,6 +87,8 @@ class Links:
 
     ``rank``, ``processes``: of the processes that take part in collectives, over which workers are spread.
     ``collective``: whether collectives reach other processes, which then call each of them together.
+    ``server``, ``worker``: this process's endpoint where the first process is a server that does not wait for the
+    others, else None.
     ``losses``: the processes that were lost so far, and those that came back.
     ``workers_wait``: whether workers stand still while the first process evaluates the model.
     """
@@ -91,8 +96,15 @@ class Links:
     rank = 0
     processes = 1
     collective = False
+    server: ServerEndpoint | None = None
+    worker: WorkerEndpoint | None = None
     losses: Sequence[Loss] = ()
     workers_wait = True
+
+    @property
+    def world_rank(self) -> int:
+        """Of this process among all that carry out the run."""
+        return self.rank
 
     @property
     def world_size(self) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from commexp.comm import Links, Processes, bundle, pack_frames
+from commexp.algorithms.base import WorkItem
+from commexp.comm import Links, bundle, pack_frames
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
 from commexp.experiment.checkpoint import load_worker, save_worker
@@ -18,10 +19,9 @@ from commexp.experiment.interrupts import Interrupts
 from commexp.experiment.loop import TrainingLoop
 from commexp.experiment.setup import ExperimentSetup
 from commexp.run_folder import Run
-from commexp.server import AtWorker, as_text
-from commexp.server.coordinator import Coordinator, Remote
-from commexp.server.hub import Hub
-from commexp.server.spoke import Spoke
+from commexp.server.channel import as_text
+from commexp.server.endpoints import FAULT, MESSAGE, WorkerEndpoint, endpoint
+from commexp.server.worker_process import WorkerProcess
 
 log = logging.getLogger("commexp")
 
@@ -39,11 +39,12 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
     if links.first_says(not again and run.finished):
         return run
     side = links
-    if isinstance(links, Processes) and plan.tolerates_stragglers:
-        side = apart(links, plan.algorithm.asynchronous, plan.config.workers, plan.config.launch.port)
+    if links.collective and plan.tolerates_stragglers:
+        wanted, workers, asynchronous = plan.config.launch, plan.config.workers, plan.algorithm.asynchronous
+        side = endpoint(links.rank, links.processes, wanted.timeout, workers, asynchronous, wanted.port)
     loop = TrainingLoop(plan, device, run, side)
-    if isinstance(links, Spoke):  # one that comes back, where all is settled
-        follow(loop.setup, links)
+    if links.worker is not None:  # this process takes the place of one that has died while the run goes on
+        follow(loop.setup, links.worker)
         return run
     refusal = "" if links.rank else _cannot_write(run, plan)
     if refusal := links.tell(refusal)[0]:
@@ -52,11 +53,11 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
         hold.enter_context(run.locked())
         run.tidy()
     if links.first_says(again or not run.finished):
-        if isinstance(side, Remote | Spoke):
-            follow(loop.setup, side)
+        if side.worker is not None:
+            follow(loop.setup, side.worker)
         else:
-            if isinstance(side, Coordinator | Hub):
-                side.listen()
+            if side.server is not None:
+                side.server.listen()
             loop.run_to_end()
     return run
 
@@ -74,13 +75,6 @@ def lock_finished(run: Run, hold: ExitStack) -> bool:
     return True
 
 
-def apart(links: Processes, asynchronous: bool, workers: int, port: int = 0) -> Links:
-    """This process's side where processes need not wait for each other; the server's listens at ``port``."""
-    if asynchronous:
-        return Spoke(links.rank - 1, links.timeout) if links.rank else Hub(links, port)
-    return Remote(links) if links.rank else Coordinator(links, workers, port)
-
-
 def folder_of(plan: Plan) -> Run:
     """The run's folder, by its absolute path: it is found wherever the process may go."""
     return Run(Path(os.path.expanduser(plan.config.outputs)).absolute() / "runs" / plan.name)
@@ -94,35 +88,40 @@ def _cannot_write(run: Run, plan: Plan) -> str:
     return ""
 
 
-def follow(setup: ExperimentSetup, links: Remote | Spoke) -> None:
-    """Listens, and works; that there is work says that the run's folder is ready."""
-    links.listen()
+def follow(setup: ExperimentSetup, endpoint: WorkerEndpoint) -> None:
+    """Works until the server says that the run is over. Once there is a first item the run's folder is ready."""
+    endpoint.connect()
     with Interrupts():
-        if isinstance(links, Remote):
-            answer_calls(setup, links)
-            return
-        assert isinstance(setup.world, AtWorker)
-        first, plan = links.next(), setup.plan
-        place = (setup.run.folder / "checkpoints", links.worker)
-        load_worker(*place, plan.identity, partial(setup.world.accept, links.worker))
-        with setup.run.logging(log, links.worker + 1):
-            save = partial(save_worker, *place, run=plan.identity)
-            setup.world.work(links, first, setup.guard, plan.config.launch.inject, save)
-
-
-def answer_calls(setup: ExperimentSetup, links: Remote) -> None:
-    """Of coded methods: works on the newest call, until there are no more."""
-    dtype, call = getattr(torch, setup.plan.config.dtype), links.next()
-    with setup.run.logging(log, links.rank):
-        while call is not None:
-            t, body = call
-            setup.guard.round, counted = t + 1, setup.guard.count
-            message = setup.algorithm.respond(t, body.view(dtype).to(setup.device))
-            fault, bad = setup.guard.fault, setup.guard.count - counted
-            if links.wait(setup.pause(t + 1)):
-                links.answer(t, bad=bad)  # too late: there is a newer one
-            elif fault is not None:
-                links.answer(t, as_text(fault.text()), bad, True)
+        item = endpoint.next()
+        with setup.run.logging(log, endpoint.world_rank):
+            if setup.plan.algorithm.asynchronous:
+                work(setup, endpoint, item)
             else:
-                links.answer(t, bundle(pack_frames(message, torch.ones(message.workers))), bad)
-            call = links.next()
+                answer_calls(setup, endpoint, item)
+            endpoint.leave()
+
+
+def work(setup: ExperimentSetup, endpoint: WorkerEndpoint, item: WorkItem | None) -> None:
+    """Of asynchronous methods, one worker."""
+    workers, plan, worker = setup.world, setup.plan, endpoint.world_rank - 1
+    assert isinstance(workers, WorkerProcess)
+    place = setup.run.folder / "checkpoints", worker
+    load_worker(*place, plan.identity, partial(workers.load_codec, worker))
+    save = partial(save_worker, *place, run=plan.identity)
+    workers.work(endpoint, item, setup.guard, plan.config.launch.inject, save)
+
+
+def answer_calls(setup: ExperimentSetup, endpoint: WorkerEndpoint, item: WorkItem | None) -> None:
+    """Of coded methods, the workers here: they answer the newest call, and none that a newer one has superseded."""
+    dtype, counted = getattr(torch, setup.plan.config.dtype), setup.guard.count
+    while item is not None:
+        t = item.version
+        setup.guard.round = t + 1
+        message = setup.algorithm.respond(t, item.body.view(dtype).to(setup.device))
+        if not endpoint.superseded(setup.pause(t + 1)):
+            fault, bad = setup.guard.fault, setup.guard.count - counted
+            kind = MESSAGE if fault is None else FAULT
+            body = bundle(pack_frames(message, torch.ones(message.workers))) if fault is None else as_text(fault.text())
+            endpoint.send(kind, item, bad=bad, body=body)
+            counted += bad
+        item = endpoint.next()

@@ -30,8 +30,8 @@ from commexp.problems import (
 )
 from commexp.run_folder import Run
 from commexp.seeding import generator
-from commexp.server import asynchrony
-from commexp.server.served import make_communicator
+from commexp.server.calling import make_communicator
+from commexp.server.place_workers import place_workers
 from commexp.topologies import Mixer
 
 if TYPE_CHECKING:
@@ -148,8 +148,8 @@ class ExperimentSetup:
         plan = self.plan
         context = AlgorithmContext(self.guard, self.comm, plan.compressor, steps, start, plan.config.debug)
         if isinstance(self.problem, PerWorkerProblem):
-            self.clock, self.world = asynchrony(plan, self.problem, self.links, self.count_nonfinite, stops)
-            context.asynchrony = self.world
+            self.clock, self.world = place_workers(plan, self.problem, self.links, self.count_nonfinite, stops)
+            context.async_workers = self.world
         else:
             self.clock = clock = self._virtual_clock()
             if self.assignment is not None:

@@ -27,7 +27,7 @@ def _launch(plan: Plan, hold: ExitStack) -> Run:
         with settled():
             return run_as_member(plan, hold)
     if plan.config.launch.kind == "torchrun":
-        from commexp.launch.elastic import run_in_processes
+        from commexp.launch.processes import run_in_processes
 
         return run_in_processes(plan, hold)
     with settled():

@@ -12,17 +12,16 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore
 
 from commexp.comm import SECRET, Links, LostProcessError, Processes, is_given
 from commexp.config.messages import LaunchError
 from commexp.config.plan import Plan
 from commexp.experiment.execute import execute
 from commexp.launch.single import threads, usable
-from commexp.ranks import MEETING, REVIVED, local, one_host, rank
+from commexp.ranks import LAUNCHER, MEETING, REVIVED, local, one_host, rank
 from commexp.run_folder import Run
-from commexp.server.lines import meeting_place
-from commexp.server.spoke import Spoke
+from commexp.server.channel import rendezvous_store
+from commexp.server.endpoints import WorkerEndpoint
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 UNPROTECTED = "whoever reaches the ports of this run can join it; give all its processes the same secret"
@@ -37,7 +36,8 @@ def run_as_member(plan: Plan, hold: ExitStack) -> Run:
     timeout = plan.config.launch.timeout
     _stay_here()
     pids: list[int] = []
-    links: Links = Spoke(rank() - 1, timedelta(seconds=timeout))
+    # what a process needs that takes the place of one that has died: the others are in the middle of the run
+    links: Links = WorkerEndpoint(rank(), world, timedelta(seconds=timeout), plan.algorithm.asynchronous)
     try:
         if REVIVED not in os.environ:
             if rank() == 0 and world > 1 and not is_given():
@@ -77,7 +77,7 @@ def _join(backend: str, timeout: float) -> None:
     patience, world = timedelta(seconds=timeout), int(os.environ["WORLD_SIZE"])
     try:
         if MEETING in os.environ:
-            store = PrefixStore("torch", meeting_place(patience))
+            store = rendezvous_store(patience, "torch")
             dist.init_process_group(backend, store=store, rank=rank(), world_size=world, timeout=patience)
         else:
             dist.init_process_group(backend, timeout=patience)
@@ -101,9 +101,9 @@ def _stay_here() -> None:
 def _die_with_launcher() -> None:
     """Ends this process at once when the launcher that started it is gone, however it went: nobody would notice what
     it does, and whoever starts the run again must find nobody at work on it."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if LAUNCHER not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         return
-    parent = int(os.environ.get("COMMEXP_LAUNCHER", os.getppid()))
+    parent = int(os.environ.get(LAUNCHER, os.getppid()))
     if sys.platform == "linux":  # the kernel sees to it, even if this process hangs or is stopped
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

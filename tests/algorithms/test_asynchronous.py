@@ -21,7 +21,7 @@ from commexp.config.messages import UserError
 from commexp.experiment.setup import ExperimentSetup
 from commexp.problems import PerWorkerProblem
 from commexp.run_folder import Run
-from commexp.server.spoke import Spoke
+from commexp.server.endpoints import WorkerEndpoint
 
 CANCER = ["dataset=breast_cancer", "model=logistic_regression", "model.l2=0.01", "dtype=float64", "partition=iid"]
 CANCER += ["workers=4", "batch_size=8", "algo.lr=0.05", "rounds=30", "eval_every=10", "launch.threads=1"]
@@ -264,8 +264,9 @@ def test_mistakes(words: list[str], says: str) -> None:
 )
 def test_mistakes_in_a_process(words: list[str], says: str) -> None:
     made = plan(*CANCER, "algo=async_ps", "network.compute.seconds=0", *words)
+    links = WorkerEndpoint(1, 5, timedelta(seconds=1), asynchronous=True)
     with pytest.raises(UserError) as refused:
-        ExperimentSetup(made, torch.device("cpu"), Run(Path("none")), Spoke(0, timedelta(seconds=1)))
+        ExperimentSetup(made, torch.device("cpu"), Run(Path("none")), links)
     assert str(refused.value).startswith(says)
 
 

@@ -10,10 +10,9 @@ import torch
 
 from commexp.comm import Ledger, Processes, bundle, pack_frames
 from commexp.compressors import Message, NoCompression
-from commexp.experiment.execute import apart
 from commexp.launch.member import _join
-from commexp.server.coordinator import Coordinator, Remote
-from commexp.server.served import Served
+from commexp.server.calling import CallingCommunicator
+from commexp.server.endpoints import MESSAGE, ServerEndpoint, endpoint
 
 CALLS = {0: "first", 1: "deadline", 2: "model", 3: "bad", 4: "lost"}  # one round each, and one between them
 
@@ -22,10 +21,12 @@ def message(rank: int, t: int) -> Message:
     return NoCompression().encode(torch.full((1, 4), 10.0**rank * (t + 1), dtype=torch.float64))
 
 
-def serve(links: Coordinator) -> None:
+def serve(links: ServerEndpoint) -> None:
     told: list[tuple[int, str]] = []
     ledger = Ledger()
-    comm = Served(lambda bad, fault: told.append((bad, fault)), 3, ledger, "server", False, links)
+    comm = CallingCommunicator(
+        lambda bad, fault: told.append((bad, fault)), workers=3, ledger=ledger, exchange="server", links=links
+    )
     everyone, two = np.ones(3, dtype=bool), np.array([True, True, False])
     for t, name in CALLS.items():
         comm.begin_round(t + 1)
@@ -45,35 +46,33 @@ def serve(links: Coordinator) -> None:
         print(name, flush=True)
     assert comm.dropped == 1, "the answer to round 0 that came in round 1"
     assert told == [(3, "")]
-    assert links.lost == {2: 4}
+    assert [(loss.rank, loss.round) for loss in links.losses] == [(2, 5)]
     links.end()
 
 
 def main() -> None:
     _join("gloo", 60)
-    links = apart(Processes(timedelta(seconds=60)), asynchronous=False, workers=3)
-    assert isinstance(links, Coordinator | Remote)
-    links.listen()
-    if isinstance(links, Coordinator):
+    group = Processes(timedelta(seconds=60))
+    links = endpoint(group.rank, group.processes, 60, workers=3, asynchronous=False)
+    if isinstance(links, ServerEndpoint):
+        links.listen()
         serve(links)
         return
-    while (call := links.next()) is not None:
-        t, body = call
-        assert body.view(torch.float32).tolist() == [t, t + 1, t + 2, t + 3]
+    links.connect()
+    while (item := links.next()) is not None:
+        t = item.version
+        assert item.body.view(torch.float32).tolist() == [t, t + 1, t + 2, t + 3]
         frames = bundle(pack_frames(message(links.rank, t), torch.ones(1)))
         if links.rank == 1:
-            links.answer(t, frames)
+            links.send(MESSAGE, item, body=frames)
         elif CALLS[t] == "first":
-            assert links.wait(30), "the round is closed without this answer"
-            links.answer(t, frames)  # and it comes in the next one
-        elif CALLS[t] == "deadline":
-            links.answer(t)
+            assert links.superseded(30), "the round is closed without this answer"
+            links.send(MESSAGE, item, body=frames)  # and it comes in the next one
         elif CALLS[t] == "bad":
-            links.answer(t, frames, bad=3)
+            links.send(MESSAGE, item, bad=3, body=frames)
         elif CALLS[t] == "lost":
             os._exit(0)  # without a word
-        else:
-            links.answer(t)
+    links.leave()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from conftest import environment
 from launch.processes import free_port, ranks, wait_for
 from launch.test_failures import LONG, SMALL, TWO, alive, meta, saved, started, until, workers_of
 
-from commexp.launch.elastic import SAFE, START
+from commexp.launch.processes import SAFE, START
 
 __all__ = ["started"]  # a fixture
 EVIL = "import pathlib; pathlib.Path(__file__).with_name('PWNED').touch()"

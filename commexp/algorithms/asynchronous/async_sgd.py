@@ -12,7 +12,7 @@ from torch import Tensor
 from commexp.algorithms.asynchronous.asynchronous import Asynchronous
 from commexp.algorithms.base import WorkItem
 
-SNAPSHOT, FULL, ALL = 1, 2, 3  # what an order's body is: x as a snapshot; its full gradient; x, snapshot, full gradient
+SNAPSHOT, FULL, ALL = 1, 2, 3  # what an item's body is: x as a snapshot; its full gradient; x, snapshot, full gradient
 
 
 @dataclass
@@ -51,32 +51,32 @@ class AsyncSGD(Asynchronous):
         self.asked = [self.collecting] * workers  # for its full gradient
         self.collected: set[int] = set()  # those that have sent it, and wait
         self.fresh = set(range(workers))  # those that may know neither snapshot nor full gradient
-        self.length = self.epoch or max(1, round(sum(self.world.batches(n) for n in range(workers))))
+        self.length = self.epoch or max(1, round(sum(self.workers.batches(n) for n in range(workers))))
 
-    def order(self, n: int) -> WorkItem:
+    def item(self, n: int) -> WorkItem:
         """x; or what n does not know and cannot infer: x has not moved since the snapshot was taken where n is asked
         for its full gradient, or is sent the sum of all."""
-        order = super().order(n)
+        item = super().item(n)
         if self.solver == "sgd":
-            return order
+            return item
         if self.asked[n]:
-            return order._replace(kind=SNAPSHOT)
+            return item._replace(kind=SNAPSHOT)
         if n in self.fresh:
-            return order._replace(kind=ALL, body=torch.cat([self.x, self.snapshot, self.full]))
+            return item._replace(kind=ALL, body=torch.cat([self.x, self.snapshot, self.full]))
         if n in self.collected:
-            return order._replace(kind=FULL, body=self.full)
-        return order
+            return item._replace(kind=FULL, body=self.full)
+        return item
 
-    def take(self, n: int, order: WorkItem) -> None:
-        x = order.body
-        if order.kind == SNAPSHOT:
+    def take(self, n: int, item: WorkItem) -> None:
+        x = item.body
+        if item.kind == SNAPSHOT:
             self.snapshot = x
-        elif order.kind == FULL:
+        elif item.kind == FULL:
             self.full, x = x, self.snapshot
-        elif order.kind == ALL:
+        elif item.kind == ALL:
             x, self.snapshot, self.full = x.chunk(3)
-        self.asked[n] = order.kind == SNAPSHOT
-        super().take(n, order._replace(body=x))
+        self.asked[n] = item.kind == SNAPSHOT
+        super().take(n, item._replace(body=x))
 
     def serve(self, n: int) -> None:
         super().serve(n)
@@ -86,10 +86,10 @@ class AsyncSGD(Asynchronous):
     def gradients_for(self, n: int) -> float:
         if self.solver == "sgd":
             return 1.0
-        return self.world.batches(n) if self.asked[n] else 2.0
+        return self.workers.batches(n) if self.asked[n] else 2.0
 
     def work(self, n: int) -> Tensor:
-        self.world.select_worker(n)
+        self.workers.select_worker(n)
         problem = self.context.problem
         if self.asked[n]:
             return problem.local_gradient(self.snapshot[None])[1][0].clone()
@@ -151,7 +151,7 @@ class AsyncSGD(Asynchronous):
 
     def rows(self) -> dict[str, Tensor]:
         counts = torch.tensor([self.dropped, self.updates, self.pushed, int(self.collecting)])
-        kept = {"snapshot": self.snapshot.clone(), "full": self.full.clone()}  # they may be x, or a part of an order
+        kept = {"snapshot": self.snapshot.clone(), "full": self.full.clone()}  # they may be x, or a part of an item
         kept |= {"counts": counts, "asked": torch.tensor(self.asked)}
         return {**kept, "collected": torch.tensor(sorted(self.collected), dtype=torch.int64)}
 

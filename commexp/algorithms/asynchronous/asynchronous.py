@@ -1,4 +1,4 @@
-"""What methods have in common whose workers do not wait for each other: free workers, a server, and messages."""
+"""What methods have in common whose workers do not wait for each other: a worker's part, the server's part."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from commexp.algorithms.asynchronous.async_books import load_state, state_of, tables_of
 from commexp.algorithms.base import Algorithm, AlgorithmContext, WorkItem
 from commexp.algorithms.local.solver import check_solver, run_local_solver
 from commexp.compressors import Message
+from commexp.state import under_prefix, with_prefix
 
 SHARES = ("equal", "samples")
+COUNTS = ("had", "messages_received", "done", "calls")  # one number of each worker
+ROWS, OWN = "workers.", "own."  # a codec of one worker has one row, which the server's checkpoint keeps whole
 
 
 @dataclass
@@ -59,18 +61,19 @@ class Asynchronous(Algorithm):
             raise ValueError(f"shares={self.shares}: unknown; give equal or samples")
 
     def setup(self, context: AlgorithmContext) -> None:
-        assert context.asynchrony is not None
-        self.context, self.world = context, context.asynchrony
+        assert context.async_workers is not None
+        self.context, self.workers = context, context.async_workers
         workers = context.comm.size
         self.x = context.start.clone()
         self.sent = context.start.repeat(workers, 1)
-        self.steps = [self.world.fit(n, self.slice) if self.slice else self.iterations for n in range(workers)]
+        within, seconds = self.workers.gradients_within, self.slice
+        self.steps = [within(n, seconds) if seconds else self.iterations for n in range(workers)]
         self.done, self.calls = [0] * workers, [0] * workers  # local steps, and messages, of each worker
         self.version, self.had = 0, [0] * workers  # rounds: so far, and when worker n was sent x
-        self.heard = [0] * workers  # messages that the server had had then
+        self.messages_received = [0] * workers  # by the server, at that time
         self.away: set[int] = set()  # workers that are lost
         self.stale: Counter[int] = Counter()
-        samples = torch.tensor(self.world.samples, dtype=torch.float64)
+        samples = torch.tensor(self.workers.samples, dtype=torch.float64)
         self.pi = (samples / samples.sum() if self.shares == "samples" else samples * 0 + 1 / workers).tolist()
         self.begin()
         for n in range(workers):
@@ -81,10 +84,10 @@ class Asynchronous(Algorithm):
 
     # -- a worker
 
-    def take(self, n: int, order: WorkItem) -> None:
-        """Worker n has an order."""
-        self.sent[n], self.had[n], self.heard[n] = order.body, order.version, order.messages_received
-        self.done[n] = max(self.done[n], order.done)
+    def take(self, n: int, item: WorkItem) -> None:
+        """Worker n has an item to work on."""
+        self.sent[n], self.had[n], self.messages_received[n] = item.body, item.version, item.messages_received
+        self.done[n] = max(self.done[n], item.local_steps)
 
     def work(self, n: int) -> Tensor:
         """What worker n sends after its work at x_n, [J], before compression."""
@@ -92,7 +95,7 @@ class Asynchronous(Algorithm):
 
     def message(self, n: int) -> Message:
         """The same as a message."""
-        return self.world.codecs[n].encode(self.work(n)[None])
+        return self.workers.codecs[n].encode(self.work(n)[None])
 
     def rate(self, messages: int) -> float:
         """After so many messages to the server."""
@@ -100,17 +103,17 @@ class Asynchronous(Algorithm):
 
     def local(self, n: int, x: Tensor) -> Tensor:
         """x [J] after worker n's next local steps from there, [J]."""
-        self.world.select_worker(n)
-        rate = self.rate(self.heard[n])
-        x = run_local_solver(self.solver, self.context.problem, x, self.done[n], self.steps[n], rate)
+        self.workers.select_worker(n)
+        rate = self.rate(self.messages_received[n])
+        moved = run_local_solver(self.solver, self.context.problem, x, self.done[n], self.steps[n], rate)
         self.done[n] += self.steps[n]
-        return x
+        return moved
 
     def gradients_for(self, n: int) -> float:
         """How many gradients of a batch worker n computes for its next message."""
         if self.solver == "sgd":
             return float(self.steps[n])
-        return 2.0 * self.steps[n] + self.world.batches(n)
+        return 2.0 * self.steps[n] + self.workers.batches(n)
 
     # -- the server
 
@@ -119,20 +122,20 @@ class Asynchronous(Algorithm):
         came = self.expected()
         self.context.comm.watch.to("compute")
         for n in came:
-            letter = self.world.letter(n)
-            if letter.base is not None:
-                self.sent[n], self.had[n] = letter.base.body, letter.base.version
-            self.done[n] = letter.done
+            update = self.workers.update(n)
+            if update.base is not None:
+                self.sent[n], self.had[n] = update.base.body, update.base.version
+            self.done[n] = update.local_steps
             self.stale[self.version - self.had[n]] += 1
             self.calls[n] += 1
-            self.receive(n, self.context.comm.to_server(letter.message))
+            self.receive(n, self.context.comm.to_server(update.message))
         self.version += 1
         for n in self.answered(came):
             self.serve(n)
 
     def expected(self) -> Sequence[int]:
         """The workers whose messages are dealt with next."""
-        return self.world.arrivals()
+        return self.workers.arrivals()
 
     @abstractmethod
     def receive(self, n: int, sent: Tensor) -> None:
@@ -142,17 +145,17 @@ class Asynchronous(Algorithm):
         """Who of those that came, or wait, is sent x now."""
         return came
 
-    def order(self, n: int) -> WorkItem:
+    def item(self, n: int) -> WorkItem:
         """What worker n is sent now."""
         return WorkItem(self.x, self.version, sum(self.calls), self.done[n])
 
     def serve(self, n: int) -> None:
-        """Sends worker n its order; it goes to work."""
-        order = self.order(n)
-        self.take(n, order)
+        """Sends worker n its next item; it goes to work."""
+        item = self.item(n)
+        self.take(n, item)
         up = self.context.compressor.payload(self.x.numel(), self.x.element_size())
-        if self.world.serve(n, order, self.gradients_for(n), up) and self.version:
-            self.context.comm.from_server(order.body)
+        if self.workers.serve(n, item, self.gradients_for(n), up) and self.version:
+            self.context.comm.from_server(item.body)
 
     def lost(self, n: int) -> None:
         """Worker n is gone, or has not spoken for too long; others may have waited for it."""
@@ -170,11 +173,11 @@ class Asynchronous(Algorithm):
     def living(self) -> list[int]:
         return [n for n in range(len(self.calls)) if n not in self.away]
 
-    # -- its books
+    # -- what is counted, and kept
 
     def batches_of(self, lengths: Sequence[int]) -> list[float]:
         """Of a worker, on average over the workers."""
-        full = sum(map(self.world.batches, range(len(self.steps)))) if self.solver == "svrg" else 0.0
+        full = sum(map(self.workers.batches, range(len(self.steps)))) if self.solver == "svrg" else 0.0
         return [(sum(self.steps) + full) / len(self.steps) ** 2 * n for n in lengths]
 
     def gradients_of(self, lengths: Sequence[int]) -> list[float]:
@@ -186,9 +189,8 @@ class Asynchronous(Algorithm):
         return self.done[n] / self.steps[n] if self.solver == "svrg" else 0
 
     def samples_done(self) -> float:
-        world = self.world
-        each = (d * world.batch_sizes[n] + self.full_gradients(n) * world.samples[n] for n, d in enumerate(self.done))
-        return sum(each)
+        sizes, all_of = self.workers.batch_sizes, self.workers.samples
+        return sum(done * sizes[n] + self.full_gradients(n) * all_of[n] for n, done in enumerate(self.done))
 
     def steps_done(self) -> int:
         return sum(self.done)
@@ -213,10 +215,38 @@ class Asynchronous(Algorithm):
         """What ``rows`` gave."""
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
-        return tables_of(self)
+        """staleness.csv: how many messages had which; workers.csv: what each did; gantt.csv: their first cycles."""
+        clock = self.workers.clock
+        workers = [
+            {
+                "worker": n,
+                "calls": self.calls[n],
+                "iterations": done,
+                "overwritten": int(clock.overwritten[n]),
+                "busy_seconds": float(clock.busy[n]),
+                "idle_seconds": float(clock.idle[n]),
+            }
+            for n, done in enumerate(self.done)
+        ]
+        ages = [{"staleness": age, "messages": count} for age, count in sorted(self.stale.items())]
+        return {"staleness": ages, "workers": workers, "gantt": [span._asdict() for span in clock.spans]}
 
     def state_dict(self) -> dict[str, Tensor]:
-        return state_of(self)
+        kept = {name: torch.tensor(getattr(self, name)) for name in (*COUNTS, "version")}
+        kept |= {"x": self.x, "sent": self.sent, **with_prefix("rows", self.rows())}
+        kept["stale"] = torch.tensor(sorted(self.stale.items()), dtype=torch.int64).view(-1, 2)
+        kept["away"] = torch.tensor(sorted(self.away), dtype=torch.int64)
+        for n, codec in enumerate(self.workers.codecs):
+            kept |= with_prefix(f"codec.{n}", {k.replace(ROWS, OWN): v for k, v in codec.state_dict().items()})
+        return kept
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        load_state(self, state)
+        for name in COUNTS:
+            setattr(self, name, state[name].tolist())
+        self.x, self.sent, self.version = state["x"], state["sent"], int(state["version"])
+        self.stale = Counter({int(age): int(count) for age, count in state["stale"].tolist()})
+        self.away = set(state["away"].tolist())
+        self.load_rows(under_prefix("rows", state))
+        for n, codec in enumerate(self.workers.codecs):
+            own = under_prefix(f"codec.{n}", state)
+            codec.load_state_dict({k.replace(OWN, ROWS): v for k, v in own.items()})

@@ -20,7 +20,7 @@ class SyncPS(AsyncPS):
             raise ValueError(f"aggregation={self.aggregation}: with a barrier all count; leave it out")
 
     def expected(self) -> Sequence[int]:
-        return self.world.arrivals(range(self.context.comm.size))
+        return self.workers.arrivals(range(self.context.comm.size))
 
     def batches_of(self, lengths: Sequence[int]) -> list[float]:
         return [len(self.steps) * batches for batches in super().batches_of(lengths)]

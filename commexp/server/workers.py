@@ -1,4 +1,4 @@
-"""What workers have, wherever they are."""
+"""Where the workers of asynchronous methods are: what is common to all places, and the simulated ones."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 from commexp.algorithms.asynchronous.asynchronous import Asynchronous
+from commexp.algorithms.base import WorkerUpdate, WorkItem
 from commexp.compressors import CodecContext, Compressor
 from commexp.config.plan import Plan
 from commexp.network import EventClock, WallClock
 from commexp.problems import PerWorkerProblem
 
 
-class Apart:
-    """What all of them have: see Asynchrony."""
+class LocalWorkers:
+    """What a process knows of all workers, wherever they are; see algorithms.base.AsyncWorkers."""
 
     def __init__(self, plan: Plan, problem: PerWorkerProblem, clock: EventClock | WallClock) -> None:
         assert isinstance(plan.algorithm, Asynchronous)
@@ -31,5 +32,22 @@ class Apart:
     def batches(self, worker: int) -> float:
         return self.samples[worker] / self.problem.problems[worker].samples_per_step
 
-    def fit(self, worker: int, seconds: float) -> int:
+    def gradients_within(self, worker: int, seconds: float) -> int:
         return max(1, int(seconds / (self.seconds * self.factors[worker])))
+
+
+class SimulatedWorkers(LocalWorkers):
+    """All workers are in this process, on a clock of events. A worker does its work when its message is dealt with."""
+
+    clock: EventClock
+
+    def serve(self, worker: int, item: WorkItem, gradients: float, up: int) -> bool:
+        down = item.body.numel() * item.body.element_size() if item.version else 0
+        self.clock.serve(worker, gradients, down, up)
+        return True
+
+    def arrivals(self, every: Sequence[int] = ()) -> list[int]:
+        return self.clock.arrivals(every)
+
+    def update(self, worker: int) -> WorkerUpdate:
+        return WorkerUpdate(self.method.message(worker), self.method.done[worker])

@@ -1,0 +1,131 @@
+"""Rounds of a coded method over real processes: the server calls the others and waits no longer than it must."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from commexp.algorithms.base import WorkItem
+from commexp.comm import Communicator, Entry, Links, pack_frames, unpack_frames
+from commexp.comm.communicator import Answers, Closes, Weigh, message_like
+from commexp.comm.frames import unbundle
+from commexp.compressors import CorruptMessageError, Message
+from commexp.server.channel import as_bytes
+from commexp.server.endpoints import FAULT, JOINED, LOST, PackedUpdate
+
+
+def make_communicator(report: Callable[[int, str], None], links: Links, **given: Any) -> Communicator:
+    """The Communicator of this process: one that calls the others and does not wait for them where it is their server.
+    ``given``: the other arguments of Communicator. ``report``: is told how many gradients of other processes were not
+    finite, and a text about the first of them."""
+    if links.server is None:
+        return Communicator(links=links, **given)
+    return CallingCommunicator(report, links=links, **given)
+
+
+class CallingCommunicator(Communicator):
+    """In the first process, which hosts the server and workers of its own.
+
+    A round is closed when all processes have answered that are not late by the straggler model; or after so many
+    answers, or seconds, where the method says so: of those that really come, or with ``deterministic`` of those that
+    come on the virtual clock. An answer to another round than the one under way is dropped. Nobody waits for a process
+    that is lost. ``report``: see make_communicator. ``dropped``: answers that came too late.
+    """
+
+    def __init__(self, report: Callable[[int, str], None], **given: Any) -> None:
+        super().__init__(**given)
+        assert self.links.server is not None
+        self.server, self.report = self.links.server, report
+        self.dropped = 0
+        self._pause = 0.0
+
+    def begin_round(self, number: int, ask: bool = True, pause: float = 0.0) -> None:
+        super().begin_round(number, ask)
+        self._pause = pause
+
+    def settle(self) -> list[Entry]:
+        """All traffic is counted in this process."""
+        return self.ledger.settle(self.links.agree)
+
+    def call(self, t: int, x: Tensor) -> None:
+        item = WorkItem(as_bytes(x), t)
+        for rank in sorted(self.server.joined):
+            self.server.send(rank, item)
+        self._round, self._begun = t, time.monotonic()
+
+    def answers(self, message: Message, expected: np.ndarray, closes: Closes, weigh: Weigh) -> Answers:
+        self.watch.to("transfer")
+        came = self._collect(message, expected, closes)
+        self.watch.to("decode")
+        answered = np.zeros(self.size, dtype=bool)
+        answered[sorted(came)] = True
+        exchange, weights = self.exchange_of(message), weigh(answered)
+        total = message_like(message).new_zeros(message.dim)
+        if came:
+            everyone, _ = unpack_frames([came[n] for n in sorted(came)], message)
+            bits = message.info_bits / message.nbytes * everyone.nbytes
+            self.count_answers(exchange, list(zip(sorted(came), everyone.sizes, strict=True)), bits, answered)
+            if weights is not None:
+                own = torch.from_numpy(weights[answered]).to(total)
+                total = message.codec.finalize(everyone, message.codec.total(everyone, own, self.deterministic))
+        else:
+            self.count_answers(exchange, [], 0.0, answered)
+        self.count_down(exchange, total)
+        self.watch.to("compute")
+        return Answers(answered, weights, total)
+
+    def _collect(self, message: Message, expected: np.ndarray, closes: Closes) -> dict[int, Tensor]:
+        """The frames that count, by worker."""
+        own = pack_frames(message, torch.ones(message.workers))
+        first, deadline = (None, None) if self.deterministic else closes
+        by_model = (first, deadline) == (None, None)
+        here, server = len(self.worker_ids), self.server
+        ready = time.monotonic() + self._pause
+        ends = math.inf if deadline is None else self._begun + deadline
+        came: dict[int, Tensor] = {}
+        wanted = {n // here for n in np.flatnonzero(expected).tolist()} if by_model else set(range(server.world_size))
+        answered: set[int] = set()
+
+        def add(rank: int, frames: list[Tensor]) -> None:
+            answered.add(rank)
+            ids = server.workers_of(rank)
+            came.update((n, f) for n, f in zip(ids, frames, strict=True) if expected[n] or not by_model)
+
+        while True:
+            now = time.monotonic()
+            if 0 not in answered and (now >= ready or 0 not in wanted):
+                add(0, own)
+            if (first is not None and len(came) >= first) or now >= ends:
+                break
+            missing = wanted - answered - server.lost
+            if not missing:
+                break
+            update = server.next(min(ends, ready if 0 in missing else math.inf) - now, missing)
+            if update is None or update.kind in (JOINED, LOST):
+                continue
+            fault = update.kind == FAULT
+            if update.bad or fault:
+                self.report(update.bad, update.text if fault else "")
+            self.dropped += update.overwritten + (update.version != self._round)
+            if update.version == self._round:
+                frames = own if fault else self._read(update, message)  # a round with a fault does not count
+                if frames is not None:
+                    add(update.rank, frames)
+        return came
+
+    def _read(self, update: PackedUpdate, like: Message) -> list[Tensor] | None:
+        """The frames of a process, one for each of its workers. None where they cannot be read: it is lost then."""
+        try:
+            frames = unbundle(update.body.to(message_like(like).device), like.workers)
+            message, _ = unpack_frames(frames, like)
+            like.codec.decode(message)
+        except CorruptMessageError as error:
+            self.server.reject(update.rank, error)
+            return None
+        return frames
