@@ -123,7 +123,7 @@ def main(handle: int) -> None:
     import commexp.api
     import commexp.cli.run
     import commexp.experiment.execute
-    import commexp.launch.elastic
+    import commexp.launch.processes
     import commexp.launch.member
     import commexp.report.curves
     import commexp.report.finish  # noqa: F401
