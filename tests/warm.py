@@ -123,8 +123,8 @@ def main(handle: int) -> None:
     import commexp.api
     import commexp.cli.run
     import commexp.experiment.execute
-    import commexp.launch.processes
     import commexp.launch.member
+    import commexp.launch.processes
     import commexp.report.curves
     import commexp.report.finish  # noqa: F401
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from registry import interrupted, options, untimed
 from torch import Tensor
 
 from commexp.algorithms import SGD, Algorithm
-from commexp.comm import Communicator
+from commexp.comm import AGGREGATIONS
+from commexp.comm.exchanges import Aggregation, Bytes
 from commexp.compressors import Message
 from commexp.problems.classification import Classification
 from commexp.run_folder import Run
@@ -84,16 +86,19 @@ def test_the_ledger_is_the_sum_of_the_messages(
 ) -> None:
     """Every buffer of every message handed to the exchange, weighed here."""
     weighed = 0
-    honest = Communicator._book
 
-    def weighs(self: Communicator, kind: str, message: Message) -> None:
-        nonlocal weighed
-        for name, buffer in message.buffers.items():
-            rows = message.lengths.get(name, [buffer[0].numel()] * len(buffer))
-            weighed += sum(rows) * buffer.element_size()
-        honest(self, kind, message)
+    def weighing(honest: Callable[..., Bytes]) -> Callable[..., Bytes]:
+        def load(self: Aggregation, message: Message, *others: Any) -> Bytes:
+            nonlocal weighed
+            for name, buffer in message.buffers.items():
+                rows = message.lengths.get(name, [buffer[0].numel()] * len(buffer))
+                weighed += sum(rows) * buffer.element_size()
+            return honest(self, message, *others)
 
-    monkeypatch.setattr(Communicator, "_book", weighs)
+        return load
+
+    for kind in {type(exchange) for exchange in AGGREGATIONS.values()}:
+        monkeypatch.setattr(kind, "load", weighing(kind.load))
     result = run(*SHORT, f"compress={codec}", "compress.scope=model")
     assert result.metrics["bytes_sent"].iloc[-1] == weighed > 0
 
