@@ -308,7 +308,7 @@ REFUSED = {
     "algo=exact_coding allocation.subsets=16": "allocation.subsets=16: fractional repetition has as many",
     "algo=exact_coding allocation=cyclic allocation.subsets=16": "allocation.subsets=16: the cyclic code has as many",
     "algo=exact_coding allocation=random": "allocation: it has no exact code",
-    "algo=ignore allocation=random": "allocation: algo=ignore has no use for copies",
+    "algo=ignore allocation=random": "allocation: algo=ignore cannot use copies",
     "algo=gradient_coding algo.first=9": "algo.first=9: there are 8 workers",
     "algo=gradient_coding algo.first=0": "algo.first=0: must not be less than 1",
     "algo=gradient_coding compress=powersgd": "compress: PowerSGD takes a sum over all workers",
