@@ -91,13 +91,13 @@ class Entries(Compressor):
 
     def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
         edges = torch.tensor(bounds)
-        stretches: list[list[tuple[Tensor, Tensor]]] = [[] for _ in bounds[1:]]
+        shards: list[list[tuple[Tensor, Tensor]]] = [[] for _ in bounds[1:]]
         for places, values in self.rows(message):
             at = torch.searchsorted(places, edges.to(places.device)).tolist()
-            for stretch, start, (i, j) in zip(stretches, bounds, pairwise(at), strict=False):
-                stretch.append((places[i:j] - start, values[i:j]))
+            for shard, start, (i, j) in zip(shards, bounds, pairwise(at), strict=False):
+                shard.append((places[i:j] - start, values[i:j]))
         widths = [b - a for a, b in pairwise(bounds)]
-        return [self._ragged(rows, m, message.dtype) for rows, m in zip(stretches, widths, strict=True)]
+        return [self._ragged(rows, m, message.dtype) for rows, m in zip(shards, widths, strict=True)]
 
     def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
         edges = torch.tensor(bounds, device=message.buffers["values"].device)

@@ -229,7 +229,10 @@ def test_alternating_least_squares_and_descent_come_to_rest_at_the_same_place(tr
 
 
 def test_a_user_who_is_cut_in_two_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^model.travels=items: the partition gives .* user number \d+ to several workers; give partition=by_"):
+    with pytest.raises(
+        ValueError,
+        match=r"^model.travels=items: the partition gives .* user number \d+ to several workers; give partition=by_",
+    ):
         problem("items", partition=Iid())
 
 
