@@ -44,7 +44,7 @@ def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
             pass  # nobody need wait for it within launch.timeout
     with scratch_folder() as name:  # where nobody else can look
         scratch = Path(name)
-        write_json(scratch / TASK, {"name": plan.name, "config": plan.resolved})
+        write_json(scratch / TASK, {"name": plan.name, "config": plan.resolved, "command": sys.argv})
         (scratch / "meeting").mkdir()
         environment = {
             "MASTER_ADDR": LOOPBACK,
