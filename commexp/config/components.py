@@ -175,8 +175,9 @@ def _unknown(key: str, target: str, field: str, value: Any) -> str:
 def typed(key: str, values: dict[str, Any], kind: type[T], refuses: str = "") -> T:
     """A dataclass from plain values, their types enforced. ``refuses``: the key whose values it may refuse, if it is
     not ``key``. Raises UserError."""
+    cls: type[Any] = kind
     try:
-        return cast(T, OmegaConf.to_object(OmegaConf.merge(typed_fields(kind), values)))
+        return cast(T, OmegaConf.to_object(OmegaConf.merge(typed_fields(cls), values)))
     except OmegaConfBaseException as error:
         raise UserError(_mistyped(key, values, error)) from error
     except ValueError as error:
