@@ -175,7 +175,7 @@ def _unknown(key: str, target: str, field: str, value: Any) -> str:
 def typed(key: str, values: dict[str, Any], kind: type[T], refuses: str = "") -> T:
     """A dataclass from plain values, their types enforced. ``refuses``: the key whose values it may refuse, if it is
     not ``key``. Raises UserError."""
-    cls: type[Any] = kind
+    cls: Any = kind
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(typed_fields(cls), values)))
     except OmegaConfBaseException as error:
