@@ -92,6 +92,12 @@ def status_of(program: Callable[[], object], words: list[str], monkeypatch: pyte
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process leave no pictures: for tests that do not look at them."""
+    monkeypatch.setattr("commexp.report.finish.FIGURES", {})
+
+
+@pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Run]:
     """Runs an experiment in this process, results under the test's own folder."""
 

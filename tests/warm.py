@@ -15,6 +15,7 @@ import array
 import atexit
 import ctypes
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -35,6 +36,22 @@ from unittest.mock import patch
 PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36  # of prctl(2)
 NAME = "warm"  # in /proc/PID/comm, of what was forked
 COLD = subprocess.Popen
+IMPORTED = (
+    "commexp.api",
+    "commexp.cli.run",
+    "commexp.experiment.execute",
+    "commexp.launch.member",
+    "commexp.launch.processes",
+    "commexp.report.curves",
+    "commexp.report.finish",
+    "commexp.report.partition",
+    "commexp.report.sweep",
+    "fontTools.subset",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_pdf",
+    "sklearn.datasets",
+    "sklearn.model_selection",
+)
 _parent: socket.socket | None = None  # of the processes that this one asks for
 _asking = threading.Lock()
 
@@ -120,13 +137,16 @@ def received(line: socket.socket, size: int) -> bytes:
 def main(handle: int) -> None:
     subprocess.Popen = Popen  # type: ignore[misc]  # torch takes hold of it while it is imported
 
-    import commexp.api
-    import commexp.cli.run
-    import commexp.experiment.execute
-    import commexp.launch.member
-    import commexp.launch.processes
-    import commexp.report.curves
-    import commexp.report.finish  # noqa: F401
+    for name in IMPORTED:
+        importlib.import_module(name)
+    from hydra.core.plugins import Plugins
+    from PIL import Image
+
+    from commexp.api import compose_config
+
+    Plugins.instance()  # looks for them
+    Image.init()
+    compose_config(["dataset=linreg", "algo.lr=0.1"])  # parsers remember what they have learnt
 
     gc.collect()
     gc.freeze()

@@ -18,7 +18,7 @@ from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
 from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise
 from commexp.config.messages import UserError, either, misfit
-from commexp.config.schema import holders, options_of, shown
+from commexp.config.schema import holders, options_of, shown, typed_fields
 from commexp.network import Network, Straggler
 from commexp.problems import Dataset, Model, Partition, Prox
 from commexp.topologies import Topology
@@ -58,7 +58,7 @@ def build(node: Mapping[str, Any], key: str, kind: type[T], foreign: bool = Fals
     target = node["_target_"]
     try:
         if dataclasses.is_dataclass(cls):
-            return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values)))
+            return cast(T, OmegaConf.to_object(OmegaConf.merge(typed_fields(cls), values)))
         return cls(**values)
     except OmegaConfBaseException as error:
         raise UserError(_mistyped(key, values, error)) from error
@@ -175,8 +175,9 @@ def _unknown(key: str, target: str, field: str, value: Any) -> str:
 def typed(key: str, values: dict[str, Any], kind: type[T], refuses: str = "") -> T:
     """A dataclass from plain values, their types enforced. ``refuses``: the key whose values it may refuse, if it is
     not ``key``. Raises UserError."""
+    cls: Any = kind
     try:
-        return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values)))
+        return cast(T, OmegaConf.to_object(OmegaConf.merge(typed_fields(cls), values)))
     except OmegaConfBaseException as error:
         raise UserError(_mistyped(key, values, error)) from error
     except ValueError as error:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, NoReturn
 
@@ -156,9 +157,16 @@ def _legible(word: str) -> str:
 
 def _parsed(word: str) -> Override | None:
     try:
-        (override,) = OverridesParser.create().parse_overrides([word])
+        return parsed(word)
     except HydraException:
         return None
+
+
+@lru_cache(4096)
+def parsed(word: str) -> Override:
+    """What Hydra reads in an override; to be looked at only. Many runs and the jobs of a sweep have words in common.
+    Raises HydraException."""
+    (override,) = OverridesParser.create().parse_overrides([word])
     return override
 
 

@@ -21,7 +21,7 @@ from commexp.config.components import KINDS, around_codec, build, short, typed, 
 from commexp.config.identity import digest, sources, what_decides
 from commexp.config.messages import UserError, misfit
 from commexp.config.overrides import unknown_key
-from commexp.config.schema import COMPONENTS, Config, shown
+from commexp.config.schema import COMPONENTS, Config, shown, typed_fields
 from commexp.config.validation import check_bounds, check_words
 from commexp.environment import quiet
 from commexp.network import Network, Straggler
@@ -93,7 +93,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     """Checks types and bounds and makes the components; ``given``: the overrides by which the config was composed.
     Raises UserError."""
     try:
-        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed)))
+        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(typed_fields(Config), composed)))
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key}: has no value; give {error.full_key}=...") from error
     except OmegaConfBaseException as error:

@@ -121,7 +121,16 @@ TRACKERS = ("tensorboard", "mlflow", "wandb")  # modules of commexp.integrations
 
 def register() -> None:
     """Makes the schema known to Hydra as ``commexp_schema``, the first entry of conf/config.yaml's defaults."""
-    ConfigStore.instance().store(name="commexp_schema", node=Config)
+    ConfigStore.instance().store(name="commexp_schema", node=typed_fields(Config))
+
+
+@cache
+def typed_fields(cls: type[Any]) -> DictConfig:
+    """A dataclass's fields, their types and defaults, as OmegaConf has them; to be copied, as merging does: reading
+    them from the class takes longer."""
+    fields = OmegaConf.structured(cls)
+    assert isinstance(fields, DictConfig)
+    return fields
 
 
 @cache
@@ -147,7 +156,7 @@ def known_keys() -> tuple[str, ...]:
     """Every key and group that an override may name."""
     base = OmegaConf.load(CONF / "config.yaml")
     assert isinstance(base, DictConfig)
-    keys = {*_flatten(OmegaConf.structured(Config)), *_flatten(base)}
+    keys = {*_flatten(typed_fields(Config)), *_flatten(base)}
     for path in CONF.glob("*/*.yaml"):
         group = path.parent.name
         keys |= {group, *_flatten(node_of(path, group), group + ".")}
@@ -222,7 +231,7 @@ def example(key: str) -> str:
     """``key=value`` with the value that it has by default, or in the first option that has one."""
     if key in groups():
         return f"{key}={default_option(key)}"
-    value: Any = OmegaConf.select(OmegaConf.structured(Config), key, throw_on_missing=False)
+    value: Any = OmegaConf.select(typed_fields(Config), key, throw_on_missing=False)
     group, _, leaf = key.partition(".")
     base = OmegaConf.load(CONF / "config.yaml")
     if value is None and leaf and isinstance(base, DictConfig):

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from commexp.config.messages import UserError
-from commexp.config.overrides import Word, explain
+from commexp.config.overrides import Word, explain, parsed
 from commexp.config.schema import UNHASHED, choices, register
 from commexp.launch.streams import complain
 from commexp.metrics import foremost
@@ -66,7 +66,7 @@ def _tells(override: str) -> bool:
 
 def _is_sweep(override: str) -> bool:
     try:
-        return OverridesParser.create().parse_override(override).is_sweep_override()
+        return parsed(override).is_sweep_override()
     except HydraException:
         return False
 
@@ -194,14 +194,13 @@ class Composer:
 
     def __init__(self) -> None:
         self.groups = set(GlobalHydra.instance().config_loader().list_groups(""))
-        self.parser = OverridesParser.create()
         self.composed: dict[tuple[str, ...], DictConfig] = {}
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """What Hydra's ``compose`` gives. Raises what it raises."""
-        parsed = self.parser.parse_overrides(list(overrides))
-        values = [p for p in parsed if p.type is OverrideType.CHANGE and not self._chooses(p)]
-        kept = tuple(str(p.input_line) for p in parsed if p not in values)
+        words = [parsed(word) for word in overrides]
+        values = [p for p in words if p.type is OverrideType.CHANGE and not self._chooses(p)]
+        kept = tuple(str(p.input_line) for p in words if p not in values)
         if kept not in self.composed:
             self.composed[kept] = compose("config", overrides=list(kept))
         config = copy.deepcopy(self.composed[kept])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
 import torch
 
 from commexp.problems.data import Data, Dataset
@@ -23,10 +25,9 @@ class Digits(Dataset):
             raise ValueError(f"test={self.test}: out of range; give the share of the test set, such as 0.2")
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
-        from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
-        images, labels = load_digits(return_X_y=True)
+        images, labels = _read()
         train_x, test_x, train_y, test_y = train_test_split(
             images, labels, test_size=self.test, random_state=0, stratify=labels
         )
@@ -34,3 +35,12 @@ class Digits(Dataset):
         x = [torch.tensor((a - mean) / std, dtype=dtype).view(-1, 1, 8, 8) for a in (train_x, test_x)]
         y = [torch.tensor(a, dtype=torch.long) for a in (train_y, test_y)]
         return Data(x[0], y[0], x[1], y[1], classes=10)
+
+
+@cache
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels; once in a process, as reading the numbers from text takes longer than a short run."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return images, labels
