@@ -16,7 +16,7 @@ from codec_study import against_cast, drive, plain_codec, registered
 from torch import Tensor
 
 from commexp.compressors import CodecContext, Compressor, ErrorFeedback, RegTopK, TopK
-from commexp.compressors.select import Selector
+from commexp.compressors.sparse import Selector
 from commexp.compressors.wire import pack_bits, unpack_bits
 from commexp.report.tables import markdown
 

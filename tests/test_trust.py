@@ -325,7 +325,9 @@ def test_texts_of_a_run_are_shown_as_they_are(made: Path, tmp_path: Path, capsys
     nasty = f"{ESCAPE}\n| <script>alert(1)</script> [x](javascript:y) \\ $\\frac$ `"
     folder = shutil.copytree(made, tmp_path / "runs" / f"a{ESCAPE}b\udcff\n")  # and a byte that is no letter
     run = Run(folder)
-    run.set_meta(name=f"dpsgd-{nasty.replace('-', '')}-linreg", error=nasty, status="failed", command=nasty)
+    run.set_meta(
+        name=f"dpsgd-{nasty.replace('-', '')}-linreg", compress=nasty, error=nasty, status="failed", command=nasty
+    )
     spoil(folder, lambda c: c["dataset"].update(_target_=f"a.{nasty}"))
     rows = [{**row, nasty: 1.0} for row in run.rows("metrics")]
     run.write_rows("metrics", rows)
@@ -347,7 +349,7 @@ def test_texts_of_a_run_are_shown_as_they_are(made: Path, tmp_path: Path, capsys
 
 def test_a_latex_row_may_begin_with_a_bracket(pair: tuple[Path, Path]) -> None:
     for folder, name in zip(pair, ("[1]", "*"), strict=True):
-        Run(folder).set_meta(name=f"dpsgd-{name}-linreg")
+        Run(folder).set_meta(compress=name)
     runs, left = read_runs([pair[0].parent])
     text = as_latex(Comparison(runs, left))
     assert "\n{[}1]" in text

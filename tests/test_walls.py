@@ -8,6 +8,8 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
+from commexp.comm import EXCHANGES
+
 PACKAGE = Path(__file__).parent.parent / "commexp"
 LEAVES: dict[str, set[str]] = {
     "seeding": set(),
@@ -103,6 +105,31 @@ def test_every_class_has_a_name_of_its_own() -> None:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+def test_an_exchange_is_named_in_its_own_file_alone() -> None:
+    """Apart from a key of the config and the label of an HMAC, no other file knows a kind of exchange by a string."""
+    elsewhere = {
+        (str(path.relative_to(PACKAGE)), node.value)
+        for path in PACKAGE.rglob("*.py")
+        if path.parent.name != "exchanges"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in EXCHANGES
+    }
+    assert elsewhere == {
+        ("config/compatibility.py", "gossip"),
+        ("config/plan.py", "gossip"),
+        ("launch/sweep.py", "gossip"),
+        ("server/channel.py", "server"),
+    }
+
+
+def test_nobody_asks_what_kind_of_links_there_are() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                kinds = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
+                assert not kinds & {"Links", "Processes", "ServerEndpoint", "WorkerEndpoint"}, path
 
 
 def test_nothing_is_pickled() -> None:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 #: from who has answered, bool [N], to each worker's weight [N]; None where too few have answered for a step
 Weigh = Callable[[np.ndarray], "np.ndarray | None"]
-Closes = tuple[int | None, float | None]  # a round closes after so many answers, or after so many seconds
+ClosingRule = tuple[int | None, float | None]  # a round closes after so many answers, or after so many seconds
 
 
 class Answers(NamedTuple):
@@ -144,17 +144,17 @@ class Communicator:
             following = codec.next_phase(message, total)
             if following is None:
                 break
-            self._count_answer(exchange, message, total)
+            self._count_down(exchange, message, total)
             message = following
         final = self.links.collective and exchange.finalizes(codec)
         aggregate = total if final else codec.finalize(message, total)
-        self._count_answer(exchange, message, aggregate)
+        self._count_down(exchange, message, aggregate)
         return aggregate
 
-    def _count_answer(self, exchange: Aggregation, message: Message, answer: Tensor) -> None:
+    def _count_down(self, exchange: Aggregation, message: Message, aggregate: Tensor) -> None:
         """What comes down to the workers; counted by the first process for all."""
         if exchange.comes_down:
-            load = Bytes(0.0, 0, 0) if self.links.rank else exchange.answer(message, answer, self.size)
+            load = Bytes(0.0, 0, 0) if self.links.rank else exchange.down(message, aggregate, self.size)
             self.ledger.count(exchange, "down", self.size, load)
 
     # Rounds that do not need every worker.
@@ -162,10 +162,10 @@ class Communicator:
     def call(self, t: int, x: Tensor) -> None:
         """Begins round t = 0, 1, ... with x [J] known to the server: asks all workers for their messages at x."""
 
-    def answers(self, message: Message, expected: np.ndarray, closes: Closes, weigh: Weigh) -> Answers:
+    def answers(self, message: Message, expected: np.ndarray, closing_rule: ClosingRule, weigh: Weigh) -> Answers:
         """The weighted sum of what has come when the round is closed, known to all. ``message``: of the workers here.
-        ``expected``: bool [N], who answers on the virtual clock. ``closes``: what closes the round where real processes
-        decide instead.
+        ``expected``: bool [N], who answers on the virtual clock. ``closing_rule``: what closes the round where real
+        processes decide instead.
 
         Here all processes are in step, and a late worker is late on the clock alone: its message is not counted and has
         no weight. See Served for processes that do not wait for each other.

@@ -24,7 +24,7 @@ HEADERS = {DENSE: 1, ENTRIES: 9, SIGNS: 1}  # bytes that say what follows: the f
 
 def aggregate_size(x: Tensor, width: int | None = None) -> tuple[int, float]:
     """(bytes, bits of information) of the packed aggregate x [m], without its header; with ``width`` of its
-    stretches of that length, packed one by one."""
+    shards of that length, packed one by one."""
     width = width or len(x)
     rows = torch.nn.functional.pad(x, (0, -len(x) % width)).view(-1, width)
     lengths = [width] * (len(rows) - 1) + [len(x) - width * (len(rows) - 1)]

@@ -114,7 +114,7 @@ class Compressor(Stateful, ABC):
     stochastic: bool = False
     #: decoding needs what every worker knows besides the message: the common seed, the last aggregate
     shared_state: bool = False
-    #: each entry is encoded by itself, so that any stretch of the vector may go ahead of the rest
+    #: each entry is encoded by itself, so that any bucket of the vector may go ahead of the rest
     entrywise: bool = False
     #: of one that does not contract, the setting with which it would, as ``field=value``
     contracting: str = ""
@@ -133,7 +133,7 @@ class Compressor(Stateful, ABC):
 
     @property
     def splittable(self) -> bool:
-        """Whether its messages can be divided into stretches of the vector: ``cut`` is implemented."""
+        """Whether its messages can be divided into shards of the vector: ``cut`` is implemented."""
         return self._implements("cut")
 
     @property
@@ -211,12 +211,12 @@ class Compressor(Stateful, ABC):
         return dim * itemsize
 
     def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
-        """The messages of the stretches [bounds_j, bounds_j+1) of the vector; bounds are multiples of 8, but for the
+        """The messages of the shards [bounds_j, bounds_j+1) of the vector; bounds are multiples of 8, but for the
         last."""
         raise NotImplementedError(f"messages of {self.name} cannot be cut")
 
     def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
-        """Payload of each worker's message for each stretch, [W][stretches]; an empty stretch has no message."""
+        """Payload of each worker's message for each shard, [W][shards]; an empty shard has no message."""
         sizes = [m.sizes if m.dim else [0] * message.workers for m in self.cut(message, bounds)]
         return [list(row) for row in zip(*sizes, strict=True)]
 

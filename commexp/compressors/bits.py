@@ -12,7 +12,7 @@ from commexp.compressors.wire import packed_bytes
 
 class Bits(Compressor):
     """Compressors whose messages are ``signs``, packed bits, and buffers that belong to the vector as a whole: every
-    stretch that is cut out of a message takes those along."""
+    shard that is cut out of a message takes those along."""
 
     def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
         signs = message.buffer("signs", message.buffers["signs"].dtype, packed_bytes(message.dim, 1))

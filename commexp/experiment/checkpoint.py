@@ -212,7 +212,7 @@ def _read_index(path: Path, run: str) -> dict[str, Any]:
 
 
 def _read_state(path: Path, run: str) -> dict[str, Any]:
-    """Raises UnusableError. What it gives has all keys, and parts that hold one stretch of workers after the other."""
+    """Raises UnusableError. What it gives has all keys, and parts that hold one range of workers after the other."""
     about = _read_index(path, run)
     parts, end = about.get("parts"), 0
     sound = about.get("completed") == _number(path.name) and isinstance(about.get("tables"), dict)

@@ -89,14 +89,14 @@ class Replay:
         answered on this network."""
         if self.assignment is None:
             return None, None
-        closes = self.algorithm.closing_rule(self.assignment)
+        closing_rule = self.algorithm.closing_rule(self.assignment)
         own = self.config["network"]["compute"]  # as it is written, for it may name a file
-        if closes not in (None, (None, None)) and dataclasses.asdict(network.compute) != own:
+        if closing_rule not in (None, (None, None)) and dataclasses.asdict(network.compute) != own:
             raise UserError(
                 f"RUN={self.run.folder}: who answered first depends on network.compute, and this one has another; run "
                 "it there"
             )
-        return self.assignment.loads, None if closes is None else Closing(*closes)
+        return self.assignment.loads, None if closing_rule is None else Closing(*closing_rule)
 
     def seconds(self, network: Network) -> list[float]:
         """The virtual clock at each evaluation, exactly as a run on this network would have it. Raises UserError for a

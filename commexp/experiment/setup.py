@@ -164,13 +164,13 @@ class ExperimentSetup:
             edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
             buckets = bucket_ends(self.problem.dim, self.bucket)
             return VirtualClock(network, plan.straggler, workers, plan.config.seed, edges, bucket_ends=buckets)
-        closes = self.algorithm.closing_rule(assignment)
-        if closes is not None and closes != (None, None) and network.compute.kind == "measured":
+        closing_rule = self.algorithm.closing_rule(assignment)
+        if closing_rule is not None and closing_rule != (None, None) and network.compute.kind == "measured":
             raise ValueError(
                 "network.compute.kind=measured: who answers in time would not be the same twice; give constant, "
                 "lognormal, ... and network.compute.seconds"
             )
-        closing = None if closes is None else Closing(*closes)
+        closing = None if closing_rule is None else Closing(*closing_rule)
         return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, assignment.loads, closing)
 
     def _redundancy(self, assignment: Assignment, clock: VirtualClock) -> Redundancy:

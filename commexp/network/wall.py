@@ -34,7 +34,7 @@ class WallClock:
         """A process begins to work as this worker."""
         self._since[worker], self._told[worker] = self.now, 0.0
 
-    def heard(self, worker: int, at: float, busy: float, skipped: int = 0) -> None:
+    def received(self, worker: int, at: float, busy: float, skipped: int = 0) -> None:
         """Its message came at time.monotonic() = ``at``; its process has been at work for ``busy`` seconds in all.
         ``skipped``: messages before it that the server has not read."""
         end, since = at - self._origin, self._since[worker]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from commexp.algorithms.base import WorkItem
 from commexp.comm import Communicator, Entry, Links, pack_frames, unpack_frames
-from commexp.comm.communicator import Answers, Closes, Weigh, message_like
+from commexp.comm.communicator import Answers, ClosingRule, Weigh, message_like
 from commexp.comm.frames import unbundle
 from commexp.compressors import CorruptMessageError, Message
 from commexp.server.channel import as_bytes
@@ -59,9 +59,9 @@ class CallingCommunicator(Communicator):
             self.server.send(rank, item)
         self._round, self._begun = t, time.monotonic()
 
-    def answers(self, message: Message, expected: np.ndarray, closes: Closes, weigh: Weigh) -> Answers:
+    def answers(self, message: Message, expected: np.ndarray, closing_rule: ClosingRule, weigh: Weigh) -> Answers:
         self.watch.to("transfer")
-        came = self._collect(message, expected, closes)
+        came = self._collect(message, expected, closing_rule)
         self.watch.to("decode")
         answered = np.zeros(self.size, dtype=bool)
         answered[sorted(came)] = True
@@ -80,10 +80,10 @@ class CallingCommunicator(Communicator):
         self.watch.to("compute")
         return Answers(answered, weights, total)
 
-    def _collect(self, message: Message, expected: np.ndarray, closes: Closes) -> dict[int, Tensor]:
+    def _collect(self, message: Message, expected: np.ndarray, closing_rule: ClosingRule) -> dict[int, Tensor]:
         """The frames that count, by worker."""
         own = pack_frames(message, torch.ones(message.workers))
-        first, deadline = (None, None) if self.deterministic else closes
+        first, deadline = (None, None) if self.deterministic else closing_rule
         by_model = (first, deadline) == (None, None)
         here, server = len(self.worker_ids), self.server
         ready = time.monotonic() + self._pause

@@ -65,7 +65,7 @@ class WorkersOverProcesses(LocalWorkers):
                     self.server.reject(update.rank, "it answers an item that was not sent")
                 elif self._is_readable(update):
                     self.report(update.bad, "")
-                    self.clock.heard(n, update.at, update.busy / 1e6, update.overwritten)
+                    self.clock.received(n, update.at, update.busy / 1e6, update.overwritten)
                     self.updates[n] = update
             if self.updates and self.updates.keys() >= set(every) - self.method.away:
                 return sorted(self.updates)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from commexp.compressors import TopK, select
-from commexp.compressors.select import Selector, by_tournament
+from commexp.compressors import TopK, sparse
+from commexp.compressors.sparse import Selector, by_tournament
 
-J = select.SHORT + 77
+J = sparse.SHORT + 77
 
 
 def rows() -> dict[str, Tensor]:

@@ -145,7 +145,7 @@ def test_a_run_says_what_it_was_made_from(own: Path, run: Callable[..., Run]) ->
 
 def test_our_own_version_is_in_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan().name
-    monkeypatch.setattr("commexp.config.plan.RESULTS", 1_000_000)
+    monkeypatch.setattr("commexp.config.identity.RESULTS", 1_000_000)
     assert plan().name != before
 
 

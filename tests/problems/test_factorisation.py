@@ -229,7 +229,10 @@ def test_alternating_least_squares_and_descent_come_to_rest_at_the_same_place(tr
 
 
 def test_a_user_who_is_cut_in_two_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^model.travels=items: the partition cuts .* number \d+; give partition=by_"):
+    with pytest.raises(
+        ValueError,
+        match=r"^model.travels=items: the partition gives .* user number \d+ to several workers; give partition=by_",
+    ):
         problem("items", partition=Iid())
 
 
@@ -237,7 +240,7 @@ REFUSED = {
     "rank=0: must": {"rank": 0},
     "travels=users: unknown; give items or all": {"travels": "users"},
     "lam=-1.0: must not be negative": {"lam": -1.0},
-    "lam=0.0: users": {"lam": 0.0},
+    "lam=0.0: the best fit of a user": {"lam": 0.0},
     "start=0.0: must be positive": {"start": 0.0},
 }
 

@@ -132,7 +132,7 @@ def test_sparse_rows_give_the_same_batches_whether_unpacked_or_not(
     data, s = Data(x, y, x[y[:11]], y[:11]), context(40, dtype=dtype)
     dense = make_feed(Data(x.dense(torch.float64), y, x.dense(torch.float64)[:11], y[:11]), s)
     few = make_feed(data, s)
-    monkeypatch.setattr("commexp.problems.feeds.memory.DENSE_BYTES", 40 * 9 * dtype.itemsize - 1)
+    monkeypatch.setattr("commexp.problems.feeds.base.DENSE_BYTES", 40 * 9 * dtype.itemsize - 1)
     many = make_feed(data, s)
     assert isinstance(few, InMemory)
     assert isinstance(few.train_x, Tensor)

@@ -243,6 +243,8 @@ def test_what_cannot_be_read_costs_its_sender_its_channel(
     sent |= {"wrong length": bytes(head) + bytes(32), "said again": good + good}
     channel._sock.sendall(sent[harm])
     lost = received(server)
+    if harm == "said again" and lost.kind == MESSAGE:  # the first of the two, read before the second came
+        lost = received(server)
     assert (lost.rank, lost.kind, server.joined) == (1, LOST, {2})
     assert is_closed(channel._sock)
     answer(workers[1], found[1], 3)

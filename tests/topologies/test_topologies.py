@@ -139,7 +139,7 @@ def test_shapes() -> None:
         (Star(), 1, "workers=1: a star has 2 or more"),
         (OnePeer(), 1, "workers=1: "),
         (Complete(), 2001, "workers=2001: .*2,001,000 links; give at most 2000"),
-        (Exponential(failure=0.1), 8, "failure=0.1: links of a directed graph .*give 0, or an undirected"),
+        (Exponential(failure=0.1), 8, "failure=0.1: failing links of a directed graph .*give 0, or an undirected"),
     ],
 )
 def test_what_does_not_fit_is_refused(topology: Topology, workers: int, says: str) -> None:
@@ -206,7 +206,7 @@ def test_graphs_that_networkx_wrote(tmp_path: Path) -> None:
     assert W.matrix[1, 0] == 0.5
     assert W.matrix[0, 1] == 0
     nx.write_graphml(nx.Graph([("a", "b")]), tmp_path / "n.graphml")
-    with pytest.raises(ValueError, match=r"^path=.*: node 'a' is no worker's number; give"):
+    with pytest.raises(ValueError, match=r"^path=.*: node 'a' is not a worker's number; give"):
         GraphFile(str(tmp_path / "n.graphml")).graphs(2, 0)
     for name in ("x.graphml", "x.gml"):
         with pytest.raises(ValueError, match=r"^path=.*: cannot be read as .*; give"):

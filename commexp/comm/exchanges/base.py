@@ -95,7 +95,7 @@ class Aggregation(Exchange):
         wire = sum(self.wire(n, size, workers) for n, size in zip(worker_ids, message.sizes, strict=True))
         return Bytes(message.info_bits / 8, message.nbytes, wire)
 
-    def answer(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
+    def down(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
         """Of the aggregate that comes down to all N workers."""
         raise NotImplementedError(f"{self.name}: nothing comes down")
 

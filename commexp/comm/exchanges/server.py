@@ -54,7 +54,7 @@ class ParameterServer(Aggregation):
     def wire(self, worker: int, size: int, workers: int) -> int:
         return size if worker else 0
 
-    def answer(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
+    def down(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
         """Messages that sum are answered by their sum, of a message's size."""
         if message.codec.sums:
             size, bits = message.sizes[0], message.info_bits / message.workers
@@ -70,7 +70,7 @@ class ParameterServer(Aggregation):
         links, codec = over.links, message.codec
         frames = pack_frames(message, weights)
         lengths = over.frame_lengths(message, frames)
-        own, answer = torch.cat(frames), torch.empty(0, dtype=torch.uint8)
+        own, aggregate = torch.cat(frames), torch.empty(0, dtype=torch.uint8)
         if links.rank:
             yield from links.swap({0: own}, {}, own)
         else:
@@ -79,14 +79,14 @@ class ParameterServer(Aggregation):
             blobs = [own, *(others[p] for p in sizes)]
             messages, all_weights = unpack_frames(split_frames(blobs, lengths), message)
             if codec.sums:
-                answer = pack_frames(codec.summed(messages, all_weights, over.in_order), all_weights[:1])[0]
+                aggregate = pack_frames(codec.summed(messages, all_weights, over.in_order), all_weights[:1])[0]
             else:
-                answer = pack_aggregate(codec.finalize(messages, codec.total(messages, all_weights, over.in_order)))
-        size = len(frames[0]) if codec.sums else int(links.counts(torch.tensor([len(answer)]))[0, 0])
+                aggregate = pack_aggregate(codec.finalize(messages, codec.total(messages, all_weights, over.in_order)))
+        size = len(frames[0]) if codec.sums else int(links.counts(torch.tensor([len(aggregate)]))[0, 0])
         if links.rank:
-            answer = (yield from links.swap({}, {0: size}, own))[0]
+            aggregate = (yield from links.swap({}, {0: size}, own))[0]
         else:
-            yield from links.swap({p: answer for p in range(1, links.processes)}, {}, own)
+            yield from links.swap({p: aggregate for p in range(1, links.processes)}, {}, own)
         if codec.sums:
-            return codec.summands(unpack_frames([answer], message)[0])[0]
-        return unpack_aggregate(answer, message.dim, message.dtype)
+            return codec.summands(unpack_frames([aggregate], message)[0])[0]
+        return unpack_aggregate(aggregate, message.dim, message.dtype)

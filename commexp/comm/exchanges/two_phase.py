@@ -55,7 +55,7 @@ class TwoPhase(Aggregation):
         kept = sum(shards[n] for n, shards in zip(worker_ids, sizes, strict=True))
         return Bytes(message.info_bits / 8, sent, sent - kept)
 
-    def answer(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
+    def down(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
         sent, bits = aggregate_size(aggregate, shard_bounds(len(aggregate), workers)[1])
         return Bytes(bits / 8, sent, (workers - 1) * sent)
 
@@ -77,10 +77,10 @@ class TwoPhase(Aggregation):
         nothing = torch.empty(0, dtype=torch.uint8, device=weights.device)
         blobs = [torch.cat(each) if each else nothing for each in frames]
         received = yield from links.all_to_all(blobs, incoming.sum(1).tolist())
-        answer = nothing
+        aggregate = nothing
         if widths[links.rank]:
             messages, all_weights = unpack_frames(split_frames(received, incoming), shards[links.rank])
-            answer = pack_aggregate(codec.finalize(messages, codec.total(messages, all_weights, over.in_order)))
-        sizes = links.counts(torch.tensor([len(answer)]))[:, 0].tolist()
-        answers = yield from links.all_gather(answer, sizes)
-        return torch.cat([unpack_aggregate(a, n, message.dtype) for a, n in zip(answers, widths, strict=True) if n])
+            aggregate = pack_aggregate(codec.finalize(messages, codec.total(messages, all_weights, over.in_order)))
+        sizes = links.counts(torch.tensor([len(aggregate)]))[:, 0].tolist()
+        aggregates = yield from links.all_gather(aggregate, sizes)
+        return torch.cat([unpack_aggregate(a, n, message.dtype) for a, n in zip(aggregates, widths, strict=True) if n])

@@ -5,8 +5,7 @@ from __future__ import annotations
 from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.datasets.photos import Photos
-from commexp.problems.feeds.base import Chunk, Feed
-from commexp.problems.feeds.memory import InMemory
+from commexp.problems.feeds.base import Chunk, Feed, InMemory
 from commexp.problems.feeds.streamed import Streamed
 
 
