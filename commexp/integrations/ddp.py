@@ -350,10 +350,10 @@ def _kinds(of: type[Any]) -> Iterator[type[Any]]:
 
 
 def _around(parameter: Tensor) -> list[DistributedDataParallel]:
-    objects, kinds = gc.get_objects(), set(_kinds(DistributedDataParallel))
+    objects, kinds = gc.get_objects(), {id(kind) for kind in _kinds(DistributedDataParallel)}
     return [
         ddp
-        for ddp in compress(objects, map(kinds.__contains__, map(type, objects)))  # a million: no loop of Python
+        for ddp in compress(objects, map(kinds.__contains__, map(id, map(type, objects))))  # a million: no Python loop
         if _lives(getattr(ddp, "process_group", None)) and any(p is parameter for p in ddp.parameters())
     ]
 
