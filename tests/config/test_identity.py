@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from problems.test_image_files import write_photos
-from registry import plan
+from registry import options, plan, target
 
+from commexp.config.components import short
 from commexp.config.messages import UserError
 from commexp.run_folder import Run
 
@@ -210,3 +211,10 @@ def switches() -> list[tuple[Callable[[], object], object, object]]:
     from commexp.environment import _switches
 
     return list(_switches())
+
+
+@pytest.mark.parametrize("group", ["algo", "compress", "dataset"])
+def test_runs_are_named_after_options(group: str) -> None:
+    """A component's file gives a run its name. Another name of the file would be another name of every such run."""
+    words = {short(f"{cls.__module__}.{cls.__name__}") for cls in (target(group, name) for name in options(group))}
+    assert words <= {*options(group), "composition"}
