@@ -103,9 +103,9 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def hydra_of_our_own() -> Iterator[ConfigStore]:
-    """Hydra as if nobody had used it: the caller's GlobalHydra, version base, resolvers and ConfigStore are as they
-    were afterwards. Gives the ConfigStore that is used meanwhile, without the caller's own entries: Hydra would take
-    one with the name of a file of ours for that file's schema."""
+    """Hydra in a fresh state. Restores the caller's GlobalHydra, version base, resolvers and ConfigStore afterwards.
+    Yields the ConfigStore that is used meanwhile. It lacks the caller's own entries, because Hydra would take one with
+    the name of a file of ours for that file's schema."""
     Plugins.instance()  # or each time they would be looked for anew
     instances, resolvers = Singleton._instances, BaseContainer._resolvers
     theirs = ConfigStore.instance().repo

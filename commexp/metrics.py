@@ -165,7 +165,7 @@ def register(*metrics: Metric) -> None:
 
 
 def metric(name: str) -> Metric:
-    """The entry of a column; of one that nobody has registered, what its name says."""
+    """The entry of a column; an unregistered column gets an entry made from its name."""
     return METRICS.get(name) or Metric(name, shown=())
 
 

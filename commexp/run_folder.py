@@ -65,7 +65,7 @@ def replace(path: Path, content: bytes | bytearray | str) -> None:
 
 
 def _beside(path: Path) -> tuple[int, Path]:
-    """A new file beside ``path``, which this process holds, so that nobody takes it for litter."""
+    """A new file beside ``path``. This process holds its lock, so that ``sweep_up`` does not remove it."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -79,7 +79,7 @@ def _beside(path: Path) -> tuple[int, Path]:
 
 
 def sweep_up(folder: Path) -> None:
-    """Removes what writers that were killed have left in ``folder``; what a living one holds stays."""
+    """Removes the temporary files that killed writers left in ``folder``, but not those of a living writer."""
     with suppress(OSError):
         for path in folder.iterdir():
             if LITTER.fullmatch(path.name) and not path.is_dir():
@@ -125,14 +125,14 @@ class Run:
 
     @property
     def status(self) -> str | None:
-        """running, completed, interrupted, diverged or failed; None where there is no run. A run that says that it is
-        running while nobody holds its lock has been killed: it is interrupted."""
+        """running, completed, interrupted, diverged or failed; None where there is no run. If meta.json says running
+        and no process holds the lock, the run was killed: its status is interrupted."""
         said = self.recorded
         return "interrupted" if said == "running" and is_held(self.folder / LOCK) is False else said
 
     @property
     def recorded(self) -> str | None:
-        """The status that meta.json tells."""
+        """The status in meta.json."""
         said = self.meta.get("status")
         return said if isinstance(said, str) else None
 
@@ -146,7 +146,7 @@ class Run:
 
     @property
     def on_wall_clock(self) -> bool:
-        """Whether ``sim_seconds`` are real ones: where real processes decide whose message comes first."""
+        """Whether ``sim_seconds`` is real time: the run was one of real processes that do not wait for each other."""
         return self.meta.get("clock") == "wall"
 
     @property
@@ -172,8 +172,8 @@ class Run:
         return self.table("traffic")
 
     def table(self, name: str, /, **types: str) -> pd.DataFrame:
-        """``name``.csv; empty where there is none, or nothing in it. ``types``: of columns, where they are not to be
-        guessed. Raises OSError or ValueError for one that cannot be read."""
+        """``name``.csv; empty where there is none, or nothing in it. ``types``: those of some columns; pandas
+        guesses the others. Raises OSError or ValueError for one that cannot be read."""
         import pandas as pd  # a third of a second that commexp --help does not need
 
         path = self.folder / f"{name}.csv"
@@ -190,11 +190,11 @@ class Run:
         self.write("config.yaml", yaml.dump(dict(config), Dumper=_Plain, sort_keys=False))
 
     def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """``name``.csv: a header and a line per row; numbers in full, so that ``rows`` reads the same ones back."""
+        """Writes ``name``.csv: a header and a line per row. ``rows`` reads the same numbers back."""
         self.write(f"{name}.csv", as_csv(rows, list(rows[0]) if rows else []))
 
     def write(self, name: str, content: bytes | bytearray | str) -> None:
-        """The file ``name``, in one step. Raises FileNotFoundError where the folder that was locked is gone."""
+        """Writes the file ``name`` in one step. Raises FileNotFoundError if the locked folder is gone."""
         if self._place:  # this process holds the lock
             self.check_place()
             replace(self.folder / name, content)
@@ -202,7 +202,7 @@ class Run:
             write_atomic(self.folder / name, content)
 
     def check_place(self) -> None:
-        """Raises FileNotFoundError where the folder that was locked has been removed or renamed, or is another."""
+        """Raises FileNotFoundError if the locked folder was removed, renamed or replaced."""
         try:
             there = [_identity(self.folder)]
         except OSError:
@@ -217,7 +217,7 @@ class Run:
         return [{key: from_cell(text) for key, text in row.items()} for row in csv.DictReader(text)]
 
     def clear(self) -> None:
-        """Empties the folder, but for the lock that this process holds."""
+        """Empties the folder except for the lock, which this process holds."""
         for path in self.folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -225,8 +225,8 @@ class Run:
                 path.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Removes what writers that were killed have left, and the checkpoints of a run that has ended. For whoever
-        holds the lock."""
+        """Removes the temporary files of killed writers, and the checkpoints of a finished run. The caller holds the
+        lock."""
         for folder in (self.folder, self.folder / "checkpoints", self.folder / "figures"):
             sweep_up(folder)
         if self.finished:
@@ -240,8 +240,8 @@ class Run:
 
     @contextmanager
     def logging(self, log: logging.Logger, rank: int) -> Iterator[None]:
-        """What ``log`` is told goes to run.log, or for another process than the first to logs/rank-<rank>.log; so
-        does, there, whatever that process prints."""
+        """Writes the messages of ``log`` to run.log. Every process but the first writes them to logs/rank-<rank>.log,
+        together with everything that it prints."""
         path = self.folder / (f"logs/rank-{rank}.log" if rank else "run.log")
         path.parent.mkdir(exist_ok=True)
         if rank:
@@ -262,12 +262,12 @@ class Run:
             handler.close()
 
     def is_locked(self) -> bool:
-        """Whether a process is running it."""
+        """Whether a process runs this experiment now."""
         return bool(is_held(self.folder / LOCK))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process at a time; the operating system lets go when its holder dies, however it dies."""
+        """Holds the run's lock: one process at a time. The operating system releases the lock when its holder dies."""
         lock = FileLock(self.folder / LOCK)
         try:
             try:
@@ -333,8 +333,8 @@ def from_cell(text: str) -> int | float | str:
 
 
 def is_held(path: Path) -> bool | None:
-    """Whether a process holds the lock on this file; None where that cannot be known. Nothing is written, and whoever
-    wants the lock in that moment has to try a second time."""
+    """Whether a process holds the lock on this file; None where that cannot be known. Writes nothing. A process that
+    wants the lock at that moment must try a second time."""
     try:
         handle = os.open(path, READING)
     except FileNotFoundError:
@@ -353,14 +353,14 @@ def is_held(path: Path) -> bool | None:
 
 
 def hold(handle: int) -> bool:
-    """Holds what is open for as long as it is. False where it has been removed in the meantime."""
+    """Locks the open file until it is closed. False if the file has been removed in the meantime."""
     with suppress(OSError):  # a file system without locks
         fcntl.flock(handle, fcntl.LOCK_EX)
     return os.fstat(handle).st_nlink > 0
 
 
 def remove_unheld(path: Path) -> None:
-    """Removes a file or a folder unless a process holds it, or that cannot be known. What cannot be removed stays."""
+    """Removes a file or a folder unless a process holds its lock, or that cannot be known. Ignores errors."""
     with suppress(OSError):
         handle = os.open(path, READING | os.O_NOFOLLOW)
         try:

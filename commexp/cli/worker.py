@@ -35,6 +35,7 @@ def main() -> None:
     if not path.is_file():
         sys.exit(1)  # the launcher was interrupted, and has gone
     task = json.loads(path.read_text(encoding="utf-8"))
+    sys.argv[:] = task["command"]  # meta.json tells what the user typed
     try:
         plan = prepare(OmegaConf.create(task["config"]))
         assert plan.name == task["name"], "the plan has changed on its way"

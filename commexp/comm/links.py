@@ -188,7 +188,7 @@ class Processes(Links):
         self.staged = dist.get_backend(self.group) == "gloo"
         if self.group is dist.group.WORLD:
             control = dist.new_group(backend="gloo", timeout=timeout)
-        else:  # whoever is outside knows nothing of it
+        else:  # processes outside the group know nothing of it
             members = dist.get_process_group_ranks(self.group)
             control = dist.new_group(members, timeout, "gloo", use_local_synchronization=True)
         assert isinstance(control, dist.ProcessGroup)  # every process belongs to it

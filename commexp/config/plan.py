@@ -66,8 +66,8 @@ class Plan:
         return self.algorithm.asynchronous or (self.algorithm.coded and AGGREGATIONS[self.exchange].central)
 
     def check_processes(self, processes: int, said: str) -> None:
-        """Raises UserError for a number of processes, ``said`` to be so many, over which workers cannot be spread, and
-        for a compressor that cannot go with processes that nobody waits for."""
+        """Raises UserError if the workers cannot be spread over so many processes, or if the compressor does not work
+        with processes that do not wait for each other. ``said``: the key and value that gave the number."""
         workers, name = self.config.workers, self.names["algo"]
         if self.algorithm.asynchronous and processes != workers + 1:
             raise UserError(

@@ -63,8 +63,8 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
 
 
 def lock_finished(run: Run, hold: ExitStack) -> bool:
-    """Whether ``hold`` has the lock of a run that was finished, so that nobody runs it again while it is shown, and
-    what was left behind has been put away. A run that is not, or whose folder cannot be written, is not locked."""
+    """Locks a finished run, so that no other process runs it again while it is shown, and removes temporary files.
+    Returns whether ``hold`` has the lock: not for an unfinished run or a folder that cannot be written."""
     if not run.finished:
         return False
     try:

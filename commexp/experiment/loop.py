@@ -224,12 +224,12 @@ class TrainingLoop:
             run.write_summary(summary)
             more = {"error": reason, "metrics": described(record.rows[-1])}
             run.set_meta(status=status, ended=now(), **{key: value for key, value in more.items() if value})
-            self.links.end()  # nobody writes any more, and all have seen how it ended
+            self.links.end()  # no process writes any more, and all have seen the end
             if status != "interrupted":
                 record.drop_checkpoint()
             self.tracking.end(summary, status)
         log.info("%s after round %d", status, record.done)
-        self.links.tell("")  # nobody leaves before the folder is complete
+        self.links.tell("")  # no process leaves before the folder is complete
 
     def _write_failure(self, error: Exception) -> None:
         """Keeps what the run had. Raises FileNotFoundError where its whole folder is gone."""

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: a bar on a terminal, a line now and then elsewhere."""
+"""What the user sees during a run: a progress bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from commexp.metrics import METRICS, human_bytes
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
-SOON = 2.0  # seconds for which nobody wonders what is being done
+SOON = 2.0  # seconds after which the user may wonder what is being done
 
 
 class Progress:
@@ -62,7 +62,7 @@ def _values(row: Mapping[str, Any]) -> str:
 
 
 def checking(jobs: Sequence[T]) -> Iterator[T]:
-    """The jobs of a sweep, one after the other; says how far that is, if it is not done soon."""
+    """Yields the jobs of a sweep. Shows the progress of their check if it takes longer than SOON."""
     terminal, due = sys.stderr.isatty(), math.inf
     for done, job in enumerate(tqdm(jobs, "checking", delay=SOON, disable=not terminal, unit=" jobs", leave=False)):
         if not terminal and time.monotonic() > due:

@@ -99,8 +99,8 @@ def _stay_here() -> None:
 
 
 def _die_with_launcher() -> None:
-    """Ends this process at once when the launcher that started it is gone, however it went: nobody would notice what
-    it does, and whoever starts the run again must find nobody at work on it."""
+    """Ends this process at once when its launcher is gone for any reason, so that no process still works on the run
+    when the user starts it again."""
     if LAUNCHER not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         return
     parent = int(os.environ.get(LAUNCHER, os.getppid()))

@@ -41,10 +41,10 @@ def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
             return run
     if run.is_locked():
         with run.locked():
-            pass  # nobody need wait for it within launch.timeout
-    with scratch_folder() as name:  # where nobody else can look
+            pass  # so that the processes need not wait for the lock within launch.timeout
+    with scratch_folder() as name:  # readable for this user only
         scratch = Path(name)
-        write_json(scratch / TASK, {"name": plan.name, "config": plan.resolved})
+        write_json(scratch / TASK, {"name": plan.name, "config": plan.resolved, "command": sys.argv})
         (scratch / "meeting").mkdir()
         environment = {
             "MASTER_ADDR": LOOPBACK,
@@ -90,8 +90,8 @@ def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
 
 @contextmanager
 def scratch_folder() -> Iterator[str]:
-    """A folder of this launcher's own for what it and its processes have to tell each other. Folders that launchers of
-    the same user left behind when they were killed are removed: nobody holds them."""
+    """A folder in which this launcher and its processes exchange files. Removes the folders of killed launchers of the
+    same user: no process holds their locks."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}????????"):
         with suppress(OSError):
             if path.lstat().st_uid == os.getuid() and (TASK in os.listdir(path) or not os.listdir(path)):
@@ -112,7 +112,7 @@ def scratch_folder() -> Iterator[str]:
 
 
 def _checked(port: int) -> int:
-    """Raises LaunchError if nobody can listen at this port of the loopback interface."""
+    """Raises LaunchError if no process can listen at this port of the loopback interface."""
     try:
         socket.create_server((LOOPBACK, port)).close()
     except OSError as error:

@@ -1,5 +1,5 @@
-"""The standard streams of a program: whoever started it may have closed them (``commexp ... 2>&-``), and whoever reads
-them may leave before their end, as ``head`` does."""
+"""The standard streams of a program. The caller may have closed them (``commexp ... 2>&-``), and their reader may leave
+before the end, as ``head`` does."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, NoReturn, TextIO, cast
 
 
 def open_closed() -> None:
-    """Opens closed streams on nothing: else the next file that is opened gets their number, and is written what was
-    meant for them. Of no use to whoever has not been started as a program."""
+    """Opens closed standard streams on the null device. Otherwise the next file that is opened would get their file
+    descriptor, and the program would print into it. Only for a program of our own, not for a host's process."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # by number: the lowest free one is given
         if getattr(sys, name) is None:
             stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  (for as long as the process lives)
@@ -35,7 +35,7 @@ def leave(status: int) -> NoReturn:
 
 
 class _Lenient:
-    """A stream that forgets what nobody reads any more."""
+    """A stream that drops its output once its reader has left."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -65,7 +65,7 @@ class _Lenient:
 
 @contextmanager
 def lenient_streams() -> Iterator[None]:
-    """For a console script: a run goes on when nobody reads its lines any more, and ``--help | head`` is no error."""
+    """For a console script: a run continues when the reader of its output leaves, and ``--help | head`` is no error."""
     open_closed()
     usual = sys.stdout, sys.stderr
     lenient = [_Lenient(stream) for stream in usual]

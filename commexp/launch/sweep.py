@@ -79,8 +79,7 @@ def register_resolvers() -> None:
 
 
 def _told() -> dict[str, Any] | None:
-    """What a sweep's jobs are told about it: the folder of its tables, how many jobs there are (0: nobody knows), and
-    the keys that it is over."""
+    """What a sweep tells its jobs: the folder of its tables, the number of jobs (0 if unknown), and the swept keys."""
     told: dict[str, Any] | None = json.loads(os.environ.get(SWEEP, "null"))
     return told
 

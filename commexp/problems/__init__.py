@@ -10,9 +10,7 @@ from commexp.problems.nonfinite import POLICIES, NonFiniteError, NonFiniteGuard
 from commexp.problems.per_worker import PerWorkerProblem
 from commexp.problems.prox import NoProx, Prox
 
-DEFAULT_BATCH = (
-    16  # the default batch_size, which nobody has typed: small data are run with it, over several epochs a batch
-)
+DEFAULT_BATCH = 16  # the default batch_size: small data are run with it, with several epochs in a batch
 
 
 def build_problem(model: Model, data: Data, context: ProblemContext, prox: Prox | None = None) -> Problem:

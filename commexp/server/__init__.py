@@ -1,1 +1,1 @@
-"""Runs whose server waits for nobody: its channels to worker processes, who is late, and where the workers are."""
+"""Runs whose server does not wait: its channels to worker processes, which of them is late, and where workers live."""

@@ -1,4 +1,4 @@
-"""The two ends of a run whose server waits for nobody: the first process serves, the others work.
+"""The two ends of a run whose server does not wait for workers: the first process serves, the others work.
 
 Every other process has a channel of its own to the server (channel.py), with a thread that receives at either end.
 
@@ -43,7 +43,7 @@ class PackedUpdate(NamedTuple):
 
     ``version``: of the item on which it worked. ``local_steps``: of its worker, in all. ``busy``: microseconds of work
     in this generation. ``bad``: gradients that were not finite since the last update that was read. ``at``: when it
-    came, time.monotonic(). ``overwritten``: updates that nobody has read and that it replaced.
+    came, time.monotonic(). ``overwritten``: unread updates that it replaced.
     """
 
     rank: int
@@ -106,7 +106,7 @@ class ServerEndpoint(Links):
         return range(first, first + self._here)
 
     def listen(self) -> None:
-        """Opens the door. Where nobody may join late, waits for all processes; those that do not come are lost."""
+        """Opens the door. If no process may join late, waits for all of them; those that do not come are lost."""
         self._waited, self._looked = dict.fromkeys(self.ranks, 0.0), time.monotonic()
         self._door = Door(self.port, self.timeout, self.ranks, self._attend)
         while not self.rejoin and len(self.joined) + len(self.lost) < len(self.ranks):
@@ -147,7 +147,7 @@ class ServerEndpoint(Links):
         return [rank for rank, waited in self._waited.items() if waited > self.timeout.total_seconds()]
 
     def lose(self, rank: int) -> bool:
-        """The process is lost; what it has sent and nobody has read is dropped. False if that was known."""
+        """Marks a process as lost and drops its unread update. False if it was lost already."""
         if rank in self.lost:
             return False
         self.lost.add(rank)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import importlib
 import io
 import logging
 import os
@@ -11,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,7 @@ def close(found: Tensor, wanted: Tensor, where: str, relative: float = 2e-6) -> 
     )
 
 
-@cache
-def registered() -> dict[str, Compressor]:
-    return {name: bare(name) for name in options("compress")}
+REGISTERED: dict[str, Compressor] = {}  # every codec, in the two processes
 
 
 def more() -> dict[str, Compressor]:
@@ -130,7 +129,7 @@ def mean_of_decoded(rank: int, _: Path) -> None:
     """p.grad == reduce of all ranks' gradients; and in float64, 1/P sum_n decode(encode(g_n)), parameter by
     parameter."""
     weights = torch.full((RANKS,), 1.0 / RANKS)
-    for kind, codec in {**registered(), **more()}.items():
+    for kind, codec in {**REGISTERED, **more()}.items():
         model = network()
         ddp, names = wrapped(model, hook(codec, error_feedback=False, seed=5)), dict(model.named_parameters())
         together = {name: fresh(codec, name, model, [0, 1]) for name in names}
@@ -156,7 +155,7 @@ def fed(codec: Compressor) -> Hook:
 
 def nothing_is_lost(rank: int, _: Path) -> None:
     """sum_t p.grad + mean residual == sum_t mean gradient."""
-    for kind, codec in registered().items():
+    for kind, codec in REGISTERED.items():
         if codec.expands:  # no error feedback goes around it
             continue
         model, compress = network(), hook(codec)
@@ -192,7 +191,7 @@ def train(
 
 def residuals_outlive_buckets(rank: int, _: Path) -> None:
     """Training does not depend on how DDP groups the parameters, and it does regroup them."""
-    for kind, codec in registered().items():
+    for kind, codec in REGISTERED.items():
         small, buckets = train(network(), fed(codec), rank, range(4))
         large, one = train(network(), fed(codec), rank, range(4), LARGE)
         assert len(buckets[1]) > 1, buckets
@@ -204,7 +203,7 @@ def residuals_outlive_buckets(rank: int, _: Path) -> None:
 def resumes(rank: int, folder: Path) -> None:
     """2 + 3 steps with a new process group, model and hook in between == 5 steps."""
     through = {}
-    for kind, codec in registered().items():
+    for kind, codec in REGISTERED.items():
         through[kind] = train(network(), fed(codec), rank, range(5))[0]
         model, compress = network(), fed(codec)
         train(model, compress, rank, range(2))
@@ -212,7 +211,7 @@ def resumes(rank: int, folder: Path) -> None:
         torch.save(model.state_dict(), folder / f"{kind}-{rank}.pt")
     dist.destroy_process_group()
     connect(rank, folder, "second")
-    for kind, codec in registered().items():
+    for kind, codec in REGISTERED.items():
         model, compress = network(), fed(codec)
         model.load_state_dict(torch.load(folder / f"{kind}-{rank}.pt"))
         state = load_file(folder / f"{kind}-{rank}.safetensors")
@@ -302,7 +301,7 @@ def stays_within_its_group(rank: int, _: Path) -> None:
 def a_step_that_is_skipped_leaves_nothing(rank: int, folder: Path) -> None:
     """One rank's Inf is seen as NaN at both; afterwards all goes on as without that step. Top-k with error feedback in
     float64, by hand: e_n is what g_n + e_n has beside its k largest entries, of the steps that were not skipped."""
-    kinds = {**registered(), **more()}
+    kinds = {**REGISTERED, **more()}
     for kind, codec in kinds.items():
         ends = []
         for bad in ((), (1,)):
@@ -355,7 +354,7 @@ def odd_parameters(rank: int, _: Path) -> None:
     """With a codec that loses nothing, what DDP does by itself; with every other one, something finite."""
     plain, which = DistributedDataParallel(Odd()), torch.tensor([rank, 2, 2 + rank])
     plain(which).backward()
-    for kind, codec in registered().items():
+    for kind, codec in REGISTERED.items():
         model = Odd()
         for mib in (SMALL, LARGE):
             ddp = wrapped(model, hook(codec, error_feedback=False), mib)
@@ -397,6 +396,9 @@ def connect(rank: int, folder: Path, store: str) -> None:
 def member(rank: int, folder: Path) -> None:
     """One of the two processes: every check in turn."""
     torch.set_num_threads(1)
+    REGISTERED.update(torch.load(folder / "registered.pt", weights_only=False))
+    importlib.import_module("torch._dynamo")  # DDP does
+    gc.freeze()  # for each model the hook looks through all objects
     connect(rank, folder, "first")
     for check in CHECKS:
         start = time.monotonic()
@@ -408,6 +410,7 @@ def member(rank: int, folder: Path) -> None:
 def test_two_processes(tmp_path: Path) -> None:
     env = {**environment(), "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE.parents[2]}", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, str(HERE)]
+    torch.save({name: bare(name) for name in options("compress")}, tmp_path / "registered.pt")
     members = [
         warm.Popen([*command, str(rank), str(tmp_path)], env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
         for rank in range(RANKS)

@@ -135,6 +135,7 @@ def test_sockets_listen_on_the_loopback_alone_and_an_interrupt_saves_and_says_so
     assert launcher.returncode == 130
     assert "Traceback" not in err
     assert meta(tmp_path)["status"] == "interrupted"
+    assert meta(tmp_path)["command"].endswith(" ".join([*LONG, *TWO])), "what was typed, not how a process was started"
     assert not any(map(alive, pids))
 
 

@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from commexp.comm import Communicator, Ledger, Links, Processes, bucketed
+from commexp.comm import Communicator, Ledger, Links, Processes, communicator
 from commexp.compressors import QSGD, CodecContext, Threshold, TopK
 from commexp.config.plan import prepare
 from commexp.experiment.execute import execute
@@ -23,7 +23,7 @@ from commexp.topologies import Exponential, Gossip, Ladder, Mixer, OnePeer
 
 
 def main() -> None:
-    bucketed.BUCKET = 500  # a small model's gradient, too, is sent in several buckets
+    communicator.BUCKET = 500  # a small model's gradient, too, is sent in several buckets
     torch.set_num_threads(1)
     _join("gloo", 60)
     links = Processes(timedelta(seconds=60))

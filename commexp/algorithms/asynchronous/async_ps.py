@@ -15,7 +15,7 @@ AGGREGATIONS = ("latest", "pairwise")
 @dataclass
 class AsyncPS(Asynchronous):
     """Worker n, for ever: z <- ``iterations`` local steps on f_n from x_n, the x that it was sent last; it sends
-    x_n + C(z - x_n), C the compressor, and waits for nobody. The server, on each message, keeps the LAST parameter w_n
+    x_n + C(z - x_n), C the compressor, and does not wait. The server, on each message, keeps the LAST parameter w_n
     that it has had from each worker, so that a fast one cannot dominate and there is no delay to tune:
 
         latest      x <- x + pi_n (z - w_n);   w_n <- z;   x goes back to worker n       x = sum_n pi_n w_n at all times

@@ -26,7 +26,7 @@ from commexp.problems.sparse_rows import SparseRows
 PAGE = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/"
 EXAMPLE = "-1 3:0.5 7:1"
 LONGEST = 2**26  # some 5,000,000 features that are not 0
-WIDEST = 2**26  # features where nobody says how many: no published file has more (kdd2012, 54,686,452)
+WIDEST = 2**26  # most features where dataset.features is not given: no published file has more (kdd2012, 54,686,452)
 LARGEST = 2**31 - 1  # index
 INTEGER = re.compile("[+-]?[0-9]+")
 
