@@ -93,6 +93,11 @@ def exchange(codec: Compressor, a: Tensor, weights: Tensor | None = None) -> Rou
     return Round(messages, decoded, codec.finalize(messages[-1], total))
 
 
+def decoded(codec: Compressor, a: Tensor) -> Tensor:
+    """C(a), [W, J]; what an exchange adds up is left out where no later phase is made of it."""
+    return codec.decode(codec.encode(a)) if codec.phases == 1 else exchange(codec, a).decoded
+
+
 def whole_round(codec: Compressor, a: Tensor, weights: Tensor | None = None) -> Round:
     """The same, then ``feedback`` with the aggregate, as in every round of a run."""
     done = exchange(codec, a, weights)

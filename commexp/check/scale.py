@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from commexp.check.drive import DTYPES, Factory, exchange, fresh, normal, odd_inputs
+from commexp.check.drive import DTYPES, Factory, decoded, fresh, normal, odd_inputs
 
 DRAWS = (400, 1600)  # a failure counts if more draws, independent of the first, confirm it
 ERRORS = 5  # standard errors that a mean may lie off
@@ -28,11 +28,11 @@ def scale(factory: Factory) -> None:
         _right_order(factory)
 
 
-def best_factor(x: Tensor, decoded: Tensor) -> Tensor:
-    """c that minimises ||x - c C(x)||^2 of each row, [W]; 1 where C(x) = 0."""
-    x, decoded = x.double(), decoded.double()
-    top = decoded.abs().amax(1, keepdim=True)
-    unit = decoded / torch.where(top == 0, 1.0, top)
+def best_factor(x: Tensor, read: Tensor) -> Tensor:
+    """c that minimises ||x - c C(x)||^2 of each row, [W], C(x) being ``read``; 1 where C(x) = 0."""
+    x, read = x.double(), read.double()
+    top = read.abs().amax(1, keepdim=True)
+    unit = read / torch.where(top == 0, 1.0, top)
     c = (x * unit).sum(1) / unit.square().sum(1) / top[:, 0]
     return torch.where(top[:, 0] == 0, 1.0, c)
 
@@ -49,26 +49,26 @@ def _contracts(factory: Factory) -> None:
         assert 0 <= delta <= 1, f"{label}: delta({dim}) = {delta:.4g}; must lie in [0, 1]"
         for draws in DRAWS if codec.stochastic else (1,):
             draws = math.ceil(draws / 20) if dim > LONG else draws
-            shares, decoded = [], x
+            shares, last = [], x
             for _ in range(draws):
-                decoded = exchange(codec, x).decoded
-                shares.append(_lost(x, decoded))
+                last = decoded(codec, x)
+                shares.append(_lost(x, last))
             mean = torch.stack(shares).mean(0)
             slack = ERRORS * torch.stack(shares).std(0) / math.sqrt(draws) if draws > 1 else x.new_zeros(len(x))
             if bool((mean <= (1 - delta) * (1 + ROUNDING) + slack + 1e-10).all()):
                 break
         else:
             worst = float(mean[(mean - slack).nan_to_num(math.inf).argmax()])
-            times = float((1 / best_factor(x, decoded)).abs().max())
+            times = float((1 / best_factor(x, last)).abs().max())
             hint = f"; decoded is {times:.1f} times too large" if times > 10 else ""
             raise AssertionError(
                 f"{label}: loses {worst:.4g} of ||x||^2, delta = {delta:.4g} allows {1 - delta:.4g}{hint}"
             )
 
 
-def _lost(x: Tensor, decoded: Tensor) -> Tensor:
+def _lost(x: Tensor, read: Tensor) -> Tensor:
     """||x - C(x)||^2 / ||x||^2 of each row, [W]; 0 for 0/0."""
-    error, whole = (x.double() - decoded.double()).square().sum(1), x.double().square().sum(1)
+    error, whole = (x.double() - read.double()).square().sum(1), x.double().square().sum(1)
     return torch.where((error == 0) & (whole == 0), 0.0, error / whole)
 
 
@@ -77,14 +77,14 @@ def _unbiased(factory: Factory) -> None:
         for x in (normal(5, 2, 1, dtype), normal(6, 2, 20, dtype), -normal(7, 2, 9, dtype).abs() - 1):
             codec = fresh(factory, x.shape[1])
             for draws in DRAWS:
-                decoded = torch.stack([exchange(codec, x).decoded.double() for _ in range(draws)])
-                off = (decoded.mean(0) - x.double()).abs()
-                allowed = ERRORS * decoded.std(0) / math.sqrt(draws) + ROUNDING * x.double().abs().max()
+                drawn = torch.stack([decoded(codec, x).double() for _ in range(draws)])
+                off = (drawn.mean(0) - x.double()).abs()
+                allowed = ERRORS * drawn.std(0) / math.sqrt(draws) + ROUNDING * x.double().abs().max()
                 if bool((off <= allowed).all()):
                     break
             else:
                 worst = int((off / allowed).nan_to_num(math.inf).argmax())
-                means = f"mean of {draws} draws {float(decoded.mean(0).flatten()[worst]):.4g}"
+                means = f"mean of {draws} draws {float(drawn.mean(0).flatten()[worst]):.4g}"
                 error = f"{float((off / allowed).flatten()[worst]) * ERRORS:.1f} standard errors off"
                 raise AssertionError(
                     f"unbiased is declared: {means}, x = {float(x.flatten()[worst]):.4g}, {error} (J = {x.shape[1]})"
@@ -96,9 +96,9 @@ def _right_order(factory: Factory) -> None:
         for x in (normal(8, 2, dim), -normal(9, 2, dim).abs() - 1):
             codec = fresh(factory, dim)
             draws = (20 if dim > LONG else DRAWS[0]) if codec.stochastic else 1
-            decoded = [exchange(codec, x).decoded.double() for _ in range(draws)]
-            mean = best_factor(x, torch.stack(decoded).mean(0))  # right for much noise around x
-            pooled = best_factor(x.repeat(1, draws), torch.cat(decoded, 1))  # right for a few entries of x
+            drawn = [decoded(codec, x).double() for _ in range(draws)]
+            mean = best_factor(x, torch.stack(drawn).mean(0))  # right for much noise around x
+            pooled = best_factor(x.repeat(1, draws), torch.cat(drawn, 1))  # right for a few entries of x
             for c in torch.where((pooled >= 0.1) & (pooled <= 10), pooled, mean).tolist():
                 assert math.isfinite(c), f"J = {dim}: decoded is not finite (best factor {c})"
                 assert c > 0, f"J = {dim}: decoded points away from x: best factor {c:.4g}"
