@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from registry import bare, options, target
+from registry import bare, options
 
 from commexp.comm import AGGREGATIONS, Communicator, Ledger, check_serves, choose
 from commexp.comm.exchanges.two_phase import shard_bounds
@@ -255,7 +255,7 @@ def test_links_that_fail_are_others_every_round_and_the_same_for_all() -> None:
     assert [e.bytes_wire for e in one.ledger.entries] == [links * N * 8 for links in found]
 
 
-@pytest.mark.parametrize("name", [name for name in options("compress") if target("compress", name).phases == 1])
+@pytest.mark.parametrize("name", [name for name in options("compress") if bare(name).phases == 1])
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_messages_are_mixed_and_booked_as_they_are(name: str, deterministic: bool) -> None:
     """Along a star: worker 0 sends its message to N - 1 others, each of them to worker 0 alone."""
