@@ -328,8 +328,8 @@ def _ddp(state: nn.Module, kept: ModuleState, parameters: Sequence[Tensor]) -> D
             raise ValueError(f"{wrong}; give register_comm_hook the model that DDP wraps")
     if isinstance(state, DistributedDataParallel):
         return state
-    found = None if kept.ddp is None else kept.ddp()
-    if found is None:
+    ddp = None if kept.ddp is None else kept.ddp()
+    if ddp is None:
         around = _around(parameters[0])
         if len({id(ddp.process_group) for ddp in around}) > 1:
             gc.collect()  # some may be gone but for references to themselves
@@ -337,9 +337,9 @@ def _ddp(state: nn.Module, kept: ModuleState, parameters: Sequence[Tensor]) -> D
         if len({id(ddp.process_group) for ddp in around}) != 1:
             wrong = f"state={name}: {len(around) or 'no'} DistributedDataParallel found around it"
             raise ValueError(f"{wrong}, so its process group is unknown; give register_comm_hook the DDP module itself")
-        found = around[0]
-        kept.ddp = weakref.ref(found)
-    return found
+        ddp = around[0]
+        kept.ddp = weakref.ref(ddp)
+    return ddp
 
 
 def _kinds(of: type[Any]) -> Iterator[type[Any]]:

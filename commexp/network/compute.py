@@ -54,12 +54,12 @@ class Compute:
             raise ValueError(f"compute.trace={self.trace}: goes with compute.kind=trace; give both or neither")
         self.recorded = np.empty(0) if self.trace is None else read_trace(self.trace)
         content = self.recorded.astype("<f8").tobytes()
-        found = hashlib.blake2b(content, digest_size=8).hexdigest() if content else ""
-        if self.digest not in ("", found):
+        digest = hashlib.blake2b(content, digest_size=8).hexdigest() if content else ""
+        if self.digest not in ("", digest):
             raise ValueError(
                 f"compute.digest={self.digest}: the trace has changed since; leave it out to take it as it is now"
             )
-        self.digest = found
+        self.digest = digest
 
     def factors(self, workers: int) -> np.ndarray:
         """[N]. Raises ValueError for more factors than workers."""
@@ -94,12 +94,12 @@ class Trace(Listing):
 def read_trace(path: str) -> np.ndarray:
     """One number a line, not negative; empty lines and comments (from # on) are passed over. Raises ValueError with the
     line's number for anything else."""
-    trace, found = Trace(path), array("d")
+    trace, seconds = Trace(path), array("d")
     for line, words in trace.lines():
         value = number(words[0]) if len(words) == 1 else None
         if value is None or not 0 <= value < math.inf:
             raise trace.bad(f"line {line}: {' '.join(words)[:40]!r} is no number of seconds", "0 or more")
-        found.append(value)
-    if not found:
+        seconds.append(value)
+    if not seconds:
         raise trace.bad("is empty", "a file with seconds, one number a line")
-    return np.array(found)
+    return np.array(seconds)
