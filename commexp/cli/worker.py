@@ -52,6 +52,7 @@ def main() -> None:
     except Exception as error:
         leave_word(f"{type(error).__name__}: {error}", "")
         leave(1)  # the others may still wait for it
+    leave(0)  # torch's threads may abort the ordinary exit of a process whose run ended well, too
 
 
 def leave_word(text: str, lost: str) -> None:
