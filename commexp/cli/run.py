@@ -62,9 +62,9 @@ def guarded(composed: DictConfig) -> float:
             raise
         complain(f"{type(error).__name__}: {' '.join(str(error).split())}; HYDRA_FULL_ERROR=1 shows where")
         status = "failed"
+    if joins() and not sweep:
+        leave(EXIT[status])
     if EXIT[status] and (not sweep or status == "interrupted"):
-        if status == "failed" and joins():
-            leave(EXIT[status])
         sys.exit(EXIT[status])
     return small
 

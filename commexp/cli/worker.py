@@ -36,23 +36,24 @@ def main() -> None:
         sys.exit(1)  # the launcher was interrupted, and has gone
     task = json.loads(path.read_text(encoding="utf-8"))
     sys.argv[:] = task["command"]  # meta.json tells what the user typed
+    status = 1
     try:
         plan = prepare(OmegaConf.create(task["config"]))
         assert plan.name == task["name"], "the plan has changed on its way"
         keep_memory()
         with settled(), ExitStack() as hold:
             run_as_member(plan, hold)
+        status = 0
     except UserError as error:
         write_atomic(path.with_name("refusal"), str(error))
+        status = 0
     except LaunchError as error:
         leave_word(str(error), error.lost)
         if error.lost == "silent":
             end(error.others)
-        leave(1)
     except Exception as error:
         leave_word(f"{type(error).__name__}: {error}", "")
-        leave(1)  # the others may still wait for it
-    leave(0)  # torch's threads may abort the ordinary exit of a process whose run ended well, too
+    leave(status)
 
 
 def leave_word(text: str, lost: str) -> None:
@@ -64,9 +65,9 @@ def leave_word(text: str, lost: str) -> None:
 
 def end(others: Sequence[int]) -> None:
     """Ends the run's other processes, all on this host, after a moment in which they may leave word, too: one that
-    hangs does not heed the launcher's SIGTERM either, and the launcher would wait for it."""
+    hangs does not heed the launcher's SIGTERM either, and the launcher would wait for it. This process is to leave
+    together with them, so that the launcher hears of all."""
     time.sleep(2)
     for pid in others:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    leave(1)  # together with them, so that the launcher hears of all

@@ -26,8 +26,8 @@ def complain(text: str) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends a process of a run that fails, or has lost others. An ordinary exit would tear down torch's communication
-    threads, which may still wait for other processes, and then aborts at times ("terminate called ...")."""
+    """Ends one of a run's several processes, however its run has ended. An ordinary exit would tear down torch's
+    communication threads, which may still be at work, and then aborts at times ("terminate called ...")."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
