@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from commexp.network.closing import Closing
-from commexp.network.link import Network, Pace
+from commexp.network.link import Network, Transfer
 from commexp.network.overlap import overlapped
 from commexp.network.straggler import NoStragglers, Straggler
 from commexp.seeding import numpy_generator
@@ -25,9 +25,7 @@ class TimedExchange(Protocol):
     def bucketed(self) -> bool: ...
     @property
     def among_neighbours(self) -> bool: ...
-    def seconds(
-        self, pace: Pace, workers: int, wire: float, repeats: int, direction: str, share: float | None
-    ) -> float: ...
+    def seconds(self, transfer: Transfer) -> float: ...
 
 
 class Traffic(Protocol):
@@ -162,4 +160,4 @@ class VirtualClock:
         e, pace = entry, self.pace
         if answered is not None and e.workers < self.workers and not self.alike:
             pace = self.rates.pace(answered)
-        return e.kind.seconds(pace, e.workers, part * e.bytes_wire, e.repeats, e.direction, self.share)
+        return e.kind.seconds(Transfer(pace, e.workers, part * e.bytes_wire, e.repeats, e.direction, self.share))

@@ -47,6 +47,19 @@ class Pace(NamedTuple):
     up: float
 
 
+class Transfer(NamedTuple):
+    """What an exchange needs to know for its seconds: ``repeats`` times, one after the other, ``workers`` = n workers
+    put ``wire`` = B bytes on all links together. ``pace``: of their links. ``direction``: peers, or up to a server or
+    down from it. ``share``: the part of B that the busiest link carries, of a gossip whose graph is known."""
+
+    pace: Pace
+    workers: int
+    wire: float
+    repeats: int = 1
+    direction: str = "peers"
+    share: float | None = None
+
+
 @dataclass(frozen=True)
 class Rates:
     """Of N workers' links, [N] each: ``down`` and ``up`` in bytes/s, ``latency`` in ms."""

@@ -16,7 +16,7 @@ from commexp.comm import Communicator, Entry, Links, pack_frames, unpack_frames
 from commexp.comm.communicator import Answers, ClosingRule, Weigh, message_like
 from commexp.comm.frames import unbundle
 from commexp.compressors import CorruptMessageError, Message
-from commexp.server.channel import as_bytes
+from commexp.server.channel import copied_bytes
 from commexp.server.endpoints import FAULT, JOINED, LOST, PackedUpdate
 
 
@@ -54,7 +54,7 @@ class CallingCommunicator(Communicator):
         return self.ledger.settle(self.links.agree)
 
     def call(self, t: int, x: Tensor) -> None:
-        item = WorkItem(as_bytes(x), t)
+        item = WorkItem(copied_bytes(x), t)
         for rank in sorted(self.server.joined):
             self.server.send(rank, item)
         self._round, self._begun = t, time.monotonic()

@@ -284,7 +284,7 @@ def rendezvous_store(timeout: timedelta, name: str = "commexp") -> Store:
     return PrefixStore(f"{name}/{generation}", store)
 
 
-def as_bytes(x: Tensor) -> Tensor:
+def copied_bytes(x: Tensor) -> Tensor:
     """A copy of x in this process's memory, uint8."""
     return x.detach().cpu().contiguous().view(torch.uint8).clone()
 

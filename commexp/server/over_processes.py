@@ -10,7 +10,7 @@ from commexp.compressors import CorruptMessageError, Message
 from commexp.config.plan import Plan
 from commexp.network import WallClock
 from commexp.problems import PerWorkerProblem
-from commexp.server.channel import as_bytes
+from commexp.server.channel import copied_bytes
 from commexp.server.endpoints import FAULT, JOINED, LOST, PackedUpdate, ServerEndpoint
 from commexp.server.workers import LocalWorkers
 
@@ -41,7 +41,7 @@ class WorkersOverProcesses(LocalWorkers):
         if worker + 1 not in self.server.joined:
             return False
         self.items[worker][item.version] = item
-        self.server.send(worker + 1, item._replace(body=as_bytes(item.body)))
+        self.server.send(worker + 1, item._replace(body=copied_bytes(item.body)))
         return True
 
     def arrivals(self, every: Sequence[int] = ()) -> list[int]:

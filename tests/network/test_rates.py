@@ -13,6 +13,7 @@ from commexp.cli.report import with_bandwidth
 from commexp.comm import exchange_named
 from commexp.comm.exchanges import Exchange
 from commexp.network import Bernoulli, Closing, Compute, Fixed, Link, Network, NoStragglers, VirtualClock
+from commexp.network.link import Transfer
 
 LINE = ([0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2])
 MB = 1_000_000
@@ -33,7 +34,7 @@ class Booking:
 
 def seconds(network: Network, exchange: str, workers: int, wire: int, *more: Any, **named: Any) -> float:
     """Of an exchange among workers 0 to n-1."""
-    return exchange_named(exchange).seconds(network.rates(workers).pace(), workers, wire, *more, **named)
+    return exchange_named(exchange).seconds(Transfer(network.rates(workers).pace(), workers, wire, *more, **named))
 
 
 def network(links: dict[int, Link], latency: float = 0.0, **more: Any) -> Network:

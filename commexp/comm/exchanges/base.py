@@ -11,7 +11,7 @@ from torch import Tensor
 from commexp.comm.links import PendingTransfer
 from commexp.comm.transport import Transport
 from commexp.compressors import Compressor, Message
-from commexp.network.link import Pace
+from commexp.network.link import Transfer
 
 
 class Bytes(NamedTuple):
@@ -38,24 +38,15 @@ class Exchange(ABC):
     def hops(self, workers: int) -> int:
         """Latencies, one after the other, of an exchange among so many workers."""
 
-    def seconds(
-        self,
-        pace: Pace,
-        workers: int,
-        wire: float,
-        repeats: int = 1,
-        direction: str = "peers",
-        share: float | None = None,
-    ) -> float:
-        """Duration of ``repeats`` exchanges, one after the other, among ``workers`` = n that put ``wire`` = B bytes on
-        all links together:
+    def seconds(self, transfer: Transfer) -> float:
+        """Duration of a transfer of B bytes among n workers:
 
             repeats hops alpha + B / (n beta)
 
-        ``pace``: of their links; alpha is its latency, beta its slowest rate. ``share``: the part of B that the
-        busiest link carries, of a gossip whose graph is known.
+        alpha: the latency of the links' pace; beta: its slowest rate.
         Source: Thakur, Rabenseifner and Gropp, Optimization of Collective Communication Operations in MPICH, 2005.
         """
+        pace, workers, wire, repeats, *_ = transfer
         return self.hops(workers) * (repeats * pace.latency / 1e3) + wire * (1 / workers) / pace.slower
 
 

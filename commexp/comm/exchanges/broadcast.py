@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from commexp.comm.exchanges.base import Exchange
-from commexp.network.link import Pace
+from commexp.network.link import Transfer
 
 
 class Broadcast(Exchange):
@@ -16,16 +16,9 @@ class Broadcast(Exchange):
     def hops(self, workers: int) -> int:
         return math.ceil(math.log2(workers))
 
-    def seconds(
-        self,
-        pace: Pace,
-        workers: int,
-        wire: float,
-        repeats: int = 1,
-        direction: str = "peers",
-        share: float | None = None,
-    ) -> float:
+    def seconds(self, transfer: Transfer) -> float:
         """ceil(log2 n) (repeats alpha + B / ((n-1) beta))"""
+        pace, workers, wire, repeats, *_ = transfer
         return self.hops(workers) * (repeats * pace.latency / 1e3 + wire / max(1, workers - 1) / pace.slower)
 
     def wire(self, size: int, workers: int) -> int:

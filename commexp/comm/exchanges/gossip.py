@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from commexp.comm.exchanges.base import Exchange
-from commexp.network.link import Pace
+from commexp.network.link import Transfer
 
 
 class GossipExchange(Exchange):
@@ -20,17 +20,10 @@ class GossipExchange(Exchange):
     def hops(self, workers: int) -> int:
         return 1
 
-    def seconds(
-        self,
-        pace: Pace,
-        workers: int,
-        wire: float,
-        repeats: int = 1,
-        direction: str = "peers",
-        share: float | None = None,
-    ) -> float:
+    def seconds(self, transfer: Transfer) -> float:
         """repeats alpha + share B / beta, where ``share`` is 1/n if it is not given: even for all workers. Where links
         differ, and it is known who is whose neighbour, the clock asks ``Rates.gossip`` instead."""
+        pace, workers, wire, repeats, _, share = transfer
         return repeats * pace.latency / 1e3 + wire * (share or 1 / workers) / pace.slower
 
     def wire(self, degrees: Sequence[int], sizes: Sequence[int]) -> int:

@@ -11,7 +11,7 @@ from commexp.comm.links import PendingTransfer
 from commexp.comm.transport import Transport, split_frames
 from commexp.compressors import Compressor, Message
 from commexp.compressors.aggregate import aggregate_size, pack_aggregate, unpack_aggregate
-from commexp.network.link import Pace
+from commexp.network.link import Transfer
 
 
 class ParameterServer(Aggregation):
@@ -30,20 +30,13 @@ class ParameterServer(Aggregation):
     def hops(self, workers: int) -> int:
         return 1
 
-    def seconds(
-        self,
-        pace: Pace,
-        workers: int,
-        wire: float,
-        repeats: int = 1,
-        direction: str = "peers",
-        share: float | None = None,
-    ) -> float:
+    def seconds(self, transfer: Transfer) -> float:
         """All transfers share worker 0's link; m = 1, 2, ... are the others:
 
         up      repeats alpha + max(B / down_0, max_m B / ((n-1) up_m))
         down    repeats alpha + max(B / up_0, max_m B / ((n-1) down_m))
         """
+        pace, workers, wire, repeats, direction, _ = transfer
         of_server, of_worker = (pace.server_up, pace.down) if direction == "down" else (pace.server_down, pace.up)
         each = wire / max(1, workers - 1)
         return repeats * pace.latency / 1e3 + max(wire / of_server, each / of_worker)
