@@ -6,6 +6,7 @@ import copy
 import gc
 import importlib
 import io
+import json
 import logging
 import os
 import subprocess
@@ -20,7 +21,7 @@ import torch
 import torch.distributed as dist
 import warm
 from conftest import environment
-from registry import bare, options
+from registry import bare, options, plan
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -37,6 +38,7 @@ from commexp.compressors import (
     Sign,
     TopK,
 )
+from commexp.config.components import around_codec, build, wrap
 from commexp.integrations.ddp import Hook, hook
 
 HERE, RANKS = Path(__file__), 2
@@ -396,7 +398,9 @@ def connect(rank: int, folder: Path, store: str) -> None:
 def member(rank: int, folder: Path) -> None:
     """One of the two processes: every check in turn."""
     torch.set_num_threads(1)
-    REGISTERED.update(torch.load(folder / "registered.pt", weights_only=False))
+    for name, node in json.loads((folder / "registered.json").read_text()).items():
+        around = around_codec(node)
+        REGISTERED[name] = wrap(build(node, "compress", Compressor), around)
     importlib.import_module("torch._dynamo")  # DDP does
     gc.freeze()  # for each model the hook looks through all objects
     connect(rank, folder, "first")
@@ -410,7 +414,9 @@ def member(rank: int, folder: Path) -> None:
 def test_two_processes(tmp_path: Path) -> None:
     env = {**environment(), "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE.parents[2]}", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, str(HERE)]
-    torch.save({name: bare(name) for name in options("compress")}, tmp_path / "registered.pt")
+    bare = "compress.error_feedback=false"
+    nodes = {name: plan(f"compress={name}", bare).resolved["compress"] for name in options("compress")}
+    (tmp_path / "registered.json").write_text(json.dumps(nodes))
     members = [
         warm.Popen([*command, str(rank), str(tmp_path)], env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
         for rank in range(RANKS)
