@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from commexp.problems.augment import Augment
+from commexp.problems.tokens import Tokens
 from commexp.problems.ratings.data import Ratings
 from commexp.problems.sparse_rows import SparseRows
 
@@ -20,14 +21,14 @@ class Data:
 
     ``train_x``, ``test_x``: floats [m, ...], already normalised; or uint8 images [m, C, H, W], which are normalised to
     (x / 255 - mean) / std by ``mean`` and ``std`` [C], on the 0..1 scale; or Photos, normalised in the same way; or
-    SparseRows [m, d] or Ratings, which are not normalised. For floats mean and std describe the normalisation, if
-    known. ``third_class``: the line of the user's file with the first sample of a third class, for error messages of
-    models with two classes. ``augment``: the augmentation of batches of image tensors [m, C, H, W]; Photos have their
-    own. Raises ValueError for uint8 images or Photos without mean and std, and for ``augment`` with anything but image
-    tensors.
+    SparseRows [m, d], Ratings or Tokens, which are not normalised. For floats mean and std describe the normalisation,
+    if known. ``third_class``: the line of the user's file with the first sample of a third class, for error messages of
+    models with two classes. ``source``: int64 [m], the number of the file, author, ... that each sample comes from, if
+    known. ``augment``: the augmentation of batches of image tensors [m, C, H, W]; Photos have their own. Raises
+    ValueError for uint8 images or Photos without mean and std, and for ``augment`` with anything but image tensors.
     """
 
-    train_x: Any  # Tensor, Photos, SparseRows or Ratings; models check its ndim and shape
+    train_x: Any  # Tensor, Photos, SparseRows, Ratings or Tokens; models check its ndim and shape
     train_y: Tensor
     test_x: Any = None
     test_y: Tensor | None = None
@@ -37,10 +38,11 @@ class Data:
     std: Tensor | None = None
     augment: Augment | None = None
     third_class: str = ""
+    source: Tensor | None = None
 
     def __post_init__(self) -> None:
         tensor = isinstance(self.train_x, Tensor)
-        raw = self.train_x.dtype == torch.uint8 if tensor else not isinstance(self.train_x, SparseRows | Ratings)
+        raw = self.train_x.dtype == torch.uint8 if tensor else not isinstance(self.train_x, SparseRows | Ratings | Tokens)
         if raw and (self.mean is None or self.std is None):
             raise ValueError("train_x: uint8 images or Photos without mean and std; give both, [C] each")
         if self.augment is not None and not (tensor and self.train_x.ndim == 4):
