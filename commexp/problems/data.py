@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from commexp.problems.augment import Augment
-from commexp.problems.tokens import Tokens
 from commexp.problems.ratings.data import Ratings
 from commexp.problems.sparse_rows import SparseRows
+from commexp.problems.tokens import Tokens
 
 
 @dataclass
@@ -42,7 +42,8 @@ class Data:
 
     def __post_init__(self) -> None:
         tensor = isinstance(self.train_x, Tensor)
-        raw = self.train_x.dtype == torch.uint8 if tensor else not isinstance(self.train_x, SparseRows | Ratings | Tokens)
+        others = SparseRows | Ratings | Tokens
+        raw = self.train_x.dtype == torch.uint8 if tensor else not isinstance(self.train_x, others)
         if raw and (self.mean is None or self.std is None):
             raise ValueError("train_x: uint8 images or Photos without mean and std; give both, [C] each")
         if self.augment is not None and not (tensor and self.train_x.ndim == 4):
