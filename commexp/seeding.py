@@ -7,6 +7,8 @@ of the workers over processes, every order of execution, and independently of ot
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -26,3 +28,15 @@ def generator(seed: int, *key: str | int) -> torch.Generator:
 def numpy_generator(seed: int, *key: str | int) -> np.random.Generator:
     """A NumPy generator for the stream, for distributions that torch cannot draw from a generator (Dirichlet, ...)."""
     return np.random.default_rng(derive(seed, *key))
+
+
+@contextmanager
+def global_draws(seed: int, device: torch.device) -> Iterator[None]:
+    """Within it, what draws from torch's global generators (dropout, a layer's initial values) draws the stream of
+    ``seed``; afterwards the generators are as they were."""
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds all GPUs
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        yield

@@ -17,7 +17,7 @@ from commexp.api import compose_config
 from commexp.config.plan import prepare
 from commexp.experiment.execute import folder_of
 from commexp.experiment.setup import ExperimentSetup
-from commexp.problems.classification import Classification
+from commexp.problems.module_problem import ModuleProblem
 from commexp.report.tables import markdown
 from commexp.seeding import generator
 
@@ -49,12 +49,12 @@ def gradients(total: int) -> None:
     calls: list[Callable[[], object]] = []
     for w in workers:
         problem = make(f"workers={w}", f"batch_size={total // w}").problem
-        assert isinstance(problem, Classification)
+        assert isinstance(problem, ModuleProblem)
         x = problem.init(generator(0)).expand(w, -1)
         batch, ways = problem.batch(0), problem.gradients
         calls.append(lambda p=problem, x=x, b=batch: p.loss_and_grad(x, b))  # type: ignore[misc]
-        calls.append(lambda f=ways.vmapped, x=x, b=batch: f(x, *b))  # type: ignore[misc]
-        calls.append(lambda f=ways.looped, x=x, b=batch: f(x, *b))  # type: ignore[misc]
+        calls.append(lambda f=ways, x=x, b=batch: f.by("vmap", x, b))  # type: ignore[misc]
+        calls.append(lambda f=ways, x=x, b=batch: f.by("loop", x, b))  # type: ignore[misc]
     times = alternately(calls, 60)
     rows = [[str(w), *(f"{t / times[0]:.2f}" for t in times[3 * i : 3 * i + 3])] for i, w in enumerate(workers)]
     print(f"Gradients of W workers, {total} samples in all, over W = 1 (plain autograd); aim: W = 32 at most 1.5\n")

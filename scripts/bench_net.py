@@ -34,7 +34,8 @@ from commexp.compressors import FP16, CodecContext, Compressor, ErrorFeedback, N
 from commexp.launch.single import keep_memory
 from commexp.problems import NonFiniteGuard, Problem
 from commexp.problems.base import Ready
-from commexp.problems.gradients import ModuleGradients
+from commexp.problems.gradients import Batch, ModuleGradients
+from commexp.problems.tasks import Classification
 
 HOSTS, WIDTH, BATCH, LR = 4, 1900, 4, 1e-3
 STEPS = {1000: 9, 100: 5, 10: 1}  # by rate; a dense step at 10 Mbit/s takes a minute
@@ -55,9 +56,9 @@ class Perceptron(Problem):
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.module = network()
         self.start = torch.cat([p.detach().flatten() for p in self.module.parameters()])
-        self.gradients = ModuleGradients(self.module)
+        self.gradients = ModuleGradients(self.module, Classification())
         self.dim, self.shapes = self.gradients.layout.dim, self.gradients.layout.shapes
-        self.samples, self.samples_per_step, self.data = len(x), len(x), (x[None], y[None])
+        self.samples, self.samples_per_step, self.data = len(x), len(x), Batch((x[None], y[None]))
 
     def init(self, generator: torch.Generator) -> Tensor:
         return self.start
@@ -66,7 +67,7 @@ class Perceptron(Problem):
         return None
 
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
-        return self.gradients(x, *self.data, ready)
+        return self.gradients(x, self.data, ready)
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
         return {}

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from bench_core import alternately, make
 
-from commexp.problems.classification import Classification
 from commexp.problems.gradients import CannotFoldError
+from commexp.problems.module_problem import ModuleProblem
 from commexp.report.tables import markdown
 from commexp.seeding import generator
 
@@ -34,12 +34,12 @@ def main() -> None:
         more = ("model.mlp=64",) if "vit" in model[0] else ()
         for workers, batch in SIZES:
             problem = make(f"workers={workers}", f"batch_size={batch}", *model, *more).problem
-            assert isinstance(problem, Classification)
+            assert isinstance(problem, ModuleProblem)
             x = problem.init(generator(0)).repeat(workers, 1)
             given, found = problem.batch(0), problem.gradients
             calls: dict[str, Callable[[], object]] = {}
             for way in ("fold", "vmap", "loop"):
-                call = lambda f=found._ways[way], x=x, b=given: f(x, *b)  # noqa: E731
+                call = lambda f=found, w=way, x=x, b=given: f.by(w, x, b)  # noqa: E731
                 try:
                     call()
                     calls[way] = call
@@ -48,11 +48,9 @@ def main() -> None:
             times = dict(zip(calls, alternately(list(calls.values()), 15), strict=True))
             least = min(times.values())
             ratios = [f"{times[way] / least:.2f}" if way in times else "-" for way in ("fold", "vmap", "loop")]
-            exact = found.looped(x, *given)[1]
-            apart = max(
-                float((found._ways[way](x, *given)[1] - exact).abs().max() / exact.abs().max()) for way in calls
-            )
-            taken = found.choose(workers, given[0].shape[2:])
+            exact = found.by("loop", x, given)[1]
+            apart = max(float((found.by(way, x, given)[1] - exact).abs().max() / exact.abs().max()) for way in calls)
+            taken = found.choose(workers, problem.feed.example())
             rows.append([name, str(workers), str(batch), *ratios, taken, f"{1e3 * least:.1f}", f"{apart:.0e}"])
     print("Gradients of W workers: time relative to the fastest way; '-': the model does not support it\n")
     print(

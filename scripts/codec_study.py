@@ -26,7 +26,7 @@ from commexp.compressors import CodecContext, Compressor, Message
 from commexp.config.components import around_codec, build
 from commexp.config.plan import prepare
 from commexp.config.schema import CONF
-from commexp.problems.classification import Classification
+from commexp.problems.module_problem import ModuleProblem
 from commexp.report.style import COLOURS, MARKERS, figure, save
 from commexp.report.tables import markdown
 from commexp.run_folder import read_json, write_atomic, write_json
@@ -117,7 +117,7 @@ def gradient(name: str) -> tuple[str, Path, dict[str, list[int]]]:
         for t in range(rounds):
             setup.algorithm.round(t)
         problem = setup.problem
-        assert isinstance(problem, Classification)
+        assert isinstance(problem, ModuleProblem)
         x = setup.algorithm.model().expand(setup.plan.config.workers, -1)
         _, found = problem.loss_and_grad(x, problem.batch(rounds))
         shapes = {layer: list(shape) for layer, shape in problem.layout.shapes.items()}

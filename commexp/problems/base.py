@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,12 +23,15 @@ WAYS = ("auto", "fold", "vmap", "loop")
 @dataclass(frozen=True)
 class GradientOptions:
     """How gradients are computed. ``workers``: the way to compute those of several workers, one of WAYS. ``amp``: with
-    torch.autocast in bfloat16. ``channels_last``: in channels-last memory format. ``compile``: with torch.compile."""
+    torch.autocast in bfloat16. ``channels_last``: in channels-last memory format. ``compile``: with torch.compile.
+    ``accumulate``: a batch's gradient is computed over so many pieces of the batch, one after the other, which saves
+    memory."""
 
     workers: str = "auto"
     amp: bool = False
     channels_last: bool = False
     compile: bool = False
+    accumulate: int = 1
 
 
 @dataclass
@@ -45,6 +49,8 @@ class ProblemContext:
     deterministic: bool = False
     speed: GradientOptions = field(default_factory=GradientOptions)
     weights: Sequence[float] | None = None
+    loss: Callable[..., Tensor] | None = None
+    metrics: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     @property
     def own(self) -> list[Tensor]:
@@ -92,12 +98,13 @@ class Problem(ABC):
     the size of a worker's batch, on average over the workers. ``local_sizes``: the number of samples of each of the W
     workers. ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h.
     ``penalised``: whether F contains more than the loss on the samples, such as an l2 term. ``way``: how the gradients
-    of the W workers are computed if there is a choice, see gradients.py.
+    of the W workers are computed if there is a choice, see gradients.py. ``tokens_per_sample``: of language models.
     """
 
     prox: Prox = NoProx()
     penalised = False
     way = ""
+    tokens_per_sample: int | None = None
     dim: int
     samples: int
     samples_per_step: float

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from commexp.problems.augment import Augment
+from commexp.problems.items import Items
 from commexp.problems.ratings.data import Ratings
 from commexp.problems.sparse_rows import SparseRows
 from commexp.problems.tokens import Tokens
@@ -21,14 +22,15 @@ class Data:
 
     ``train_x``, ``test_x``: floats [m, ...], already normalised; or uint8 images [m, C, H, W], which are normalised to
     (x / 255 - mean) / std by ``mean`` and ``std`` [C], on the 0..1 scale; or Photos, normalised in the same way; or
-    SparseRows [m, d], Ratings or Tokens, which are not normalised. For floats mean and std describe the normalisation,
-    if known. ``third_class``: the line of the user's file with the first sample of a third class, for error messages of
-    models with two classes. ``source``: int64 [m], the number of the file, author, ... that each sample comes from, if
-    known. ``augment``: the augmentation of batches of image tensors [m, C, H, W]; Photos have their own. Raises
-    ValueError for uint8 images or Photos without mean and std, and for ``augment`` with anything but image tensors.
+    SparseRows [m, d], Ratings, Tokens or Items, which are not normalised. For floats mean and std describe the
+    normalisation, if known. ``third_class``: the line of the user's file with the first sample of a third class, for
+    error messages of models with two classes. ``source``: int64 [m], the number of the file, author, ... that each
+    sample comes from, if known. ``augment``: the augmentation of batches of image tensors [m, C, H, W]; Photos have
+    their own. Raises ValueError for uint8 images or Photos without mean and std, and for ``augment`` with anything but
+    image tensors.
     """
 
-    train_x: Any  # Tensor, Photos, SparseRows, Ratings or Tokens; models check its ndim and shape
+    train_x: Any  # Tensor, Photos, SparseRows, Ratings, Tokens or Items; models check its ndim and shape
     train_y: Tensor
     test_x: Any = None
     test_y: Tensor | None = None
@@ -42,7 +44,7 @@ class Data:
 
     def __post_init__(self) -> None:
         tensor = isinstance(self.train_x, Tensor)
-        others = SparseRows | Ratings | Tokens
+        others = SparseRows | Ratings | Tokens | Items
         raw = self.train_x.dtype == torch.uint8 if tensor else not isinstance(self.train_x, others)
         if raw and (self.mean is None or self.std is None):
             raise ValueError("train_x: uint8 images or Photos without mean and std; give both, [C] each")
@@ -52,7 +54,7 @@ class Data:
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """(C, H, W) of one sample; None if samples are not images."""
-        if self.train_x.ndim != 4:
+        if self.train_x.ndim != 4 or isinstance(self.train_x, Items):
             return None
         c, h, w = self.train_x.shape[1:]
         return int(c), int(h), int(w)

@@ -1,44 +1,44 @@
-"""Losses and gradients of W workers for any torch module, in one of four ways.
+"""Losses and gradients of W workers for any torch module and any task, in one of four ways.
 
 one        W = 1: plain autograd; parameters and gradients are views of flat buffers, nothing is copied
-fold       the workers in the channel axis (``Folded``): convolution, linear, batch and group norm, pooling
+fold       the workers in the sample axis or the channel axis of one batch, see folding.py
 vmap       torch.func.vmap over workers: for operations with a batching rule and without running statistics
 loop       worker by worker: always possible, with the same bits as W = 1
 
 The ways sum in different orders, so their results differ in the last digits. ``auto`` therefore depends only on the
-model and W, not on speed measurements: a model of at most 2^20 parameters uses the first of fold, vmap and loop that
-its layers support, a larger one loop. A small model spends its time on calls, of which fold and vmap make W times
-fewer; a large one on arithmetic, to which they add copies. scripts/bench_ways.py compares them.
-
-To fold: the batches of W workers, b samples each, are concatenated along the channel axis, [b, W C, H, W']. A
-convolution becomes a convolution with W groups, a group norm one with W times as many groups, and a linear layer a
-batched product, each with the workers' own parameters [W, ...]; autograd then yields separate gradients. ``Folded``
-replaces the operations while a module runs. An operation that is not known to treat channels independently raises
-``CannotFoldError``. scripts/bench_core.py compares this, on a small residual network, with one worker on the whole
-batch and with torch.func.vmap.
+model, the task and W, not on speed measurements: a model of at most 2^20 parameters uses the first of fold, vmap and
+loop that its layers support, a larger one loop. A small model spends its time on calls, of which fold and vmap make W
+times fewer; a large one on arithmetic, to which they add copies. A module that draws random numbers, as dropout does,
+is called worker by worker, each with its own generator. scripts/bench_ways.py compares the ways.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
-from torch.overrides import TorchFunctionMode
 
 from commexp.problems.base import GradientOptions, Ready
+from commexp.problems.folding import CannotFoldError, ChannelFold, Fold, SampleFold, from_channels, to_channels
+from commexp.problems.tasks import Task
+from commexp.problems.trees import Tree, count_samples, tensors, tree_map
+from commexp.seeding import derive, global_draws
 
 
 class FlatLayout:
-    """The position of each parameter of a module in the flat vector x of length J = ``dim``."""
+    """The position of each trained parameter of a module in the flat vector x of length J = ``dim``. Parameters that
+    need no gradient have no part in x; one that several layers share has one."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.shapes = {name: p.shape for name, p in module.named_parameters()}
+        self.shapes = {name: p.shape for name, p in module.named_parameters() if p.requires_grad}
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.dim = sum(self.sizes)
 
@@ -50,219 +50,212 @@ class FlatLayout:
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
 
-    def flatten(self, tensors: list[Tensor], workers: int) -> Tensor:
-        """Tensors [W, *shape] in the module's order -> [W, J]."""
-        return torch.cat([t.reshape(workers, -1) for t in tensors], dim=1)
+
+@dataclass
+class Batch:
+    """``tree``: the workers' samples, [W, b, ...] each. ``seeds``: of what each worker draws in its forward pass, if it
+    draws anything."""
+
+    tree: Tree
+    seeds: Sequence[int] = ()
 
 
-class CannotFoldError(Exception):
-    """A module uses an operation that cannot be folded."""
+class Scored(nn.Module):
+    """A module together with ``score``, called with the module and a batch, so that functional_call reaches both."""
 
-
-def fold(x: Tensor) -> Tensor:
-    """[W, b, C, ...] -> [b, W C, ...]."""
-    return x.transpose(0, 1).flatten(1, 2)
-
-
-def unfold(x: Tensor, workers: int) -> Tensor:
-    """[b, W C] -> [W, b, C]."""
-    return x.view(len(x), workers, -1).transpose(0, 1)
-
-
-def _conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    """x [b, W C, H, W'], weight [W, O, C / groups, k, k], bias [W, O] -> [b, W O, H', W'']."""
-    flat = None if bias is None else bias.flatten()
-    return F.conv2d(x, weight.flatten(0, 1), flat, stride, padding, dilation, len(weight) * groups)
-
-
-def _group_norm(
-    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
-    """x [b, W C, ...], weight and bias [W, C]."""
-    if weight is None or bias is None:
-        raise CannotFoldError("group norm without weights")
-    return F.group_norm(x, len(weight) * num_groups, weight.flatten(), bias.flatten(), eps)
-
-
-def _batch_norm(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    """x [b, W C, ...], weight and bias [W, C]; every channel has its own statistics."""
-    if running_mean is not None or weight is None or bias is None:
-        raise CannotFoldError("batch norm with running statistics, or without weights")
-    return F.batch_norm(x, None, None, weight.flatten(), bias.flatten(), True, momentum, eps)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [b, W I], weight [W, O, I], bias [W, O] -> [b, W O]."""
-    if x.ndim != 2:
-        raise CannotFoldError("a linear layer on more than vectors")
-    rows, columns = unfold(x, len(weight)), weight.transpose(1, 2)
-    return fold(torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias[:, None], rows, columns))
-
-
-def _flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """The channel axis is the outermost in the flat vector, so the workers stay separate blocks."""
-    if start_dim != 1:
-        raise CannotFoldError("flattening of the batch axis, or within the image")
-    return x.flatten(start_dim, end_dim)
-
-
-class Folded(TorchFunctionMode):
-    """While active, layers take stacked parameters [W, ...] and activations with the workers as channels."""
-
-    RULES: dict[Any, Callable[..., Tensor]] = {  # noqa: RUF012  (a table, never written to)
-        F.conv2d: _conv2d,
-        F.group_norm: _group_norm,
-        F.batch_norm: _batch_norm,
-        F.linear: _linear,
-        torch.Tensor.flatten: _flatten,
-        torch.flatten: _flatten,
-    }
-    ABOUT = frozenset({torch.Tensor.dim, torch.Tensor.is_contiguous})
-    CHANNEL_BY_CHANNEL = frozenset(
-        {
-            *(F.relu, torch.relu, torch.tanh, torch.sigmoid, torch.Tensor.relu, torch.Tensor.tanh, F.gelu, F.silu),
-            *(F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d),
-            *(torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__iadd__, torch.Tensor.add_),
-        }
-    )
-
-    def __init__(self, stacked: Iterable[Tensor]) -> None:
+    def __init__(self, module: nn.Module, score: Callable[[nn.Module, Tree], Any]) -> None:
         super().__init__()
-        self.stacked = {id(p): len(p) for p in stacked}
+        self.module, self.score = module, score
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        rule = self.RULES.get(func)
-        if rule is not None:
-            return rule(*args, **kwargs)
-        if func is F.pad:
-            return self._pad(*args, **kwargs)
-        name = getattr(func, "__name__", str(func))
-        if name == "__get__" or func in self.ABOUT:  # a shape, a device, ...
-            return func(*args, **kwargs)
-        if func not in self.CHANNEL_BY_CHANNEL or any(id(a) in self.stacked for a in (*args, *kwargs.values())):
-            raise CannotFoldError(name)
-        return func(*args, **kwargs)
+    def forward(self, tree: Tree) -> Any:
+        return self.score(self.module, tree)
 
-    def _pad(self, x: Tensor, pad: list[int], mode: str = "constant", value: float | None = None) -> Tensor:
-        """Pads within the image, or each worker's channels separately."""
-        if len(pad) <= 4:
-            return F.pad(x, pad, mode, value)
-        if len(pad) > 6 or mode != "constant":
-            raise CannotFoldError("padding of the batch axis")
-        workers = next(iter(self.stacked.values()))
-        per_worker = x.view(len(x), workers, -1, *x.shape[2:])
-        return F.pad(per_worker, pad, mode, value).flatten(1, 2)
+    def at(self, parameters: dict[str, Tensor], tree: Tree) -> Any:
+        """The score with other values of the parameters."""
+        return functional_call(self, {f"module.{name}": value for name, value in parameters.items()}, (tree,))
 
 
 Gradients = tuple[Tensor, Tensor]  # losses [W], gradients [W, J]
-Way = Callable[[Tensor, Tensor, Tensor], Gradients]
+#: (x [W, J], samples [W, b, ...], seeds, share of the batch, gradient [W, J] to add to) -> losses [W]
+Way = Callable[[Tensor, Tree, Sequence[int], float, Tensor], Tensor]
 SMALL = 2**20  # parameters of the largest model for which ``auto`` tries fold and vmap
+TOLERANCE = 1e-3  # relative difference between the gradients of a fold and of the loop that rounding may explain
 
 
 class ModuleGradients:
-    """Cross entropy of a module's output, mean over each worker's batch, and its gradient in the flat vector.
+    """The task's mean loss over each worker's batch, and its gradient in the flat vector.
 
     ``speed.workers``: the way for several workers; ``auto`` follows the rule above. ``deterministic`` means ``loop``.
+    ``random``: whether the module draws random numbers. ``speed.accumulate``: a batch is computed in so many pieces.
     """
 
-    def __init__(self, module: nn.Module, deterministic: bool = False, speed: GradientOptions | None = None) -> None:
-        self.module, self.speed = module.requires_grad_(False), speed or GradientOptions()
+    def __init__(
+        self,
+        module: nn.Module,
+        task: Task,
+        deterministic: bool = False,
+        speed: GradientOptions | None = None,
+        random: bool = False,
+    ) -> None:
         self.layout = FlatLayout(module)
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.module, self.task, self.speed = module.requires_grad_(False), task, speed or GradientOptions()
         self._ways: dict[str, Way] = {"fold": self.folded, "vmap": self.vmapped, "loop": self.looped}
-        self._wanted = "loop" if deterministic or self.speed.compile else self.speed.workers
+        self.random = random
+        only_loop = deterministic or self.speed.compile or (random and self.speed.workers == "auto")
+        self._wanted = "loop" if only_loop else self.speed.workers
         self._way: Way | None = None
-        self._run: Callable[[Tensor], Tensor] = torch.compile(module) if self.speed.compile else module
+        self._fold: type[Fold] | None = None  # the fold that the module supports
+        self._run: nn.Module = torch.compile(module) if self.speed.compile else module  # type: ignore[assignment]
+        self._loss = Scored(module, task.losses)
         self._starts = list(accumulate(self.layout.sizes, initial=0))
-        self._bound: tuple[Tensor, Tensor] | None = None
-        self._grad: Tensor | None = None  # buffer for W = 1: allocating one would cost as much as filling it
+        self.bound: tuple[Tensor, Tensor] | None = None
+        self._grad: Tensor | None = None  # allocating one would cost as much as filling it
         self._ready: Ready | None = None
+        self._watched = False
         self._missing: set[int] = set()
 
-    def __call__(self, x: Tensor, inputs: Tensor, targets: Tensor, ready: Ready | None = None) -> Gradients:
-        """x [W, J], inputs [W, b, ...], targets [W, b]. ``ready``: see Problem.loss_and_grad."""
+    def __call__(self, x: Tensor, batch: Batch, ready: Ready | None = None) -> Gradients:
+        """x [W, J]. The next call may overwrite the gradients. ``ready``: see Problem.loss_and_grad."""
+        if self._grad is None or self._grad.shape != x.shape:
+            self._grad = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        grad, pieces = self._grad.zero_(), self.speed.accumulate
         if len(x) == 1:
-            if self._grad is None:
-                self._grad = torch.empty(x.shape[1], dtype=x.dtype, device=x.device)
-            return self.one(x[0], inputs[0], targets[0], self._grad, ready)[None], self._grad[None]
-        if self._way is None:
-            self.choose(len(x), inputs.shape[2:])
+            way: Way = partial(self.looped, ready=ready)
+        else:
+            if self._way is None:
+                self.choose(len(x), tree_map(lambda t: t[0, :2], batch.tree))
             assert self._way is not None
-        return self._way(x, inputs, targets)
+            way = self._way
+        if pieces == 1:
+            return way(x, batch.tree, batch.seeds, 1.0, grad), grad
+        losses, parts = x.new_zeros(len(x)), list(_split(batch.tree, pieces))
+        for i, (part, share) in enumerate(parts):
+            if len(x) == 1:
+                way = partial(self.looped, ready=ready if i == len(parts) - 1 else None)
+            losses += share * way(x, part, [derive(seed, i) for seed in batch.seeds], share, grad)
+        return losses, grad
 
-    def choose(self, workers: int, shape: Sequence[int]) -> str:
-        """Chooses the way for ``workers`` workers and returns its name; ``shape``: that of one input. Raises
-        CannotFoldError or RuntimeError if the module does not support the way that ``speed.workers`` names."""
+    def by(self, way: str, x: Tensor, batch: Batch) -> Gradients:
+        """The same by the way of this name: fold, vmap or loop. Raises CannotFoldError or RuntimeError where module and
+        task do not support it."""
+        grad = torch.zeros(x.shape, dtype=x.dtype, device=x.device)
+        if way == "fold" and self._fold is None:
+            self._try(way, tree_map(lambda t: t[0, :2], batch.tree))  # finds the axis of the workers
+        return self._ways[way](x, batch.tree, batch.seeds, 1.0, grad), grad
+
+    def choose(self, workers: int, example: Tree) -> str:
+        """Chooses the way for ``workers`` workers and returns its name; ``example``: a batch of two samples. Raises
+        CannotFoldError or RuntimeError if module and task do not support the way that ``speed.workers`` names."""
         if workers == 1:
             return "one"
         name = self._wanted
         if name == "auto":
-            name = next((w for w in ("fold", "vmap") if self.layout.dim <= SMALL and self._allows(w, shape)), "loop")
+            name = next((w for w in ("fold", "vmap") if self.layout.dim <= SMALL and self._allows(w, example)), "loop")
         elif name != "loop":
-            self._try(name, shape)
+            self._try(name, example)
         self._way = self._ways[name]
         return name
 
-    def _allows(self, name: str, shape: Sequence[int]) -> bool:
+    def _allows(self, name: str, example: Tree) -> bool:
         try:
-            self._try(name, shape)
-        except (CannotFoldError, RuntimeError):
+            self._try(name, example)
+        except Exception:  # whatever a module raises that is called in a way it was not written for
             return False
         return True
 
-    def _try(self, name: str, shape: Sequence[int]) -> None:
-        """Tries the way on two workers with two samples each, to save memory."""
-        like = next(self.module.parameters())
-        x, inputs = like.new_zeros(2, self.layout.dim), like.new_zeros(2, 2, *shape)
-        self._ways[name](x, inputs, torch.zeros(2, 2, dtype=torch.long, device=like.device))
+    def _try(self, name: str, example: Tree) -> None:
+        """Tries the way on two workers with the two samples, in either order, to save memory. Raises what the way
+        raises."""
+        if self.random:
+            raise CannotFoldError("it draws random numbers, each worker its own")
+        like = self.parameters[0]
+        start = torch.cat([p.detach().flatten() for p in self.parameters])
+        x = torch.stack([start, 0.9 * start])
+        tree = tree_map(lambda t: torch.stack([t, t.flip(0)]), example)
+        if name == "vmap":
+            self.vmapped(x, tree, (), 1.0, like.new_zeros(x.shape))
+            return
+        if not self.task.foldable:
+            raise CannotFoldError("a loss of one's own")
+        expected, found = like.new_zeros(x.shape), like.new_zeros(x.shape)
+        self.looped(x, tree, (), 1.0, expected)
+        failure: Exception | None = None
+        for self._fold in (SampleFold, ChannelFold):
+            try:
+                self.folded(x, tree, (), 1.0, found.zero_())
+            except (CannotFoldError, RuntimeError, ValueError, IndexError) as error:
+                failure = failure or error
+                continue
+            if float((found - expected).norm()) <= TOLERANCE * float(expected.norm()) or self.speed.amp:
+                return
+            failure = CannotFoldError("its gradients are others then")
+        assert failure is not None
+        raise failure
 
-    def output(self, inputs: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-        """``run`` on images, in the precision and the memory format of the options."""
-        if self.speed.channels_last and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+    # -- what all ways share
+
+    def _prepared(self, tree: Tree) -> Tree:
+        """Images in the memory format of the options."""
+        if not self.speed.channels_last:
+            return tree
+        last = torch.channels_last
+        return tree_map(lambda t: t.contiguous(memory_format=last) if t.ndim == 4 else t, tree)
+
+    def _precision(self) -> AbstractContextManager[None]:
         if not self.speed.amp:
-            return run(inputs)
-        with torch.autocast(inputs.device.type, torch.bfloat16):
-            return run(inputs).to(inputs.dtype)
+            return nullcontext()
+        return torch.autocast(self.parameters[0].device.type, torch.bfloat16)
 
-    def one(self, x: Tensor, inputs: Tensor, targets: Tensor, out: Tensor, ready: Ready | None = None) -> Tensor:
-        """x [J], inputs [b, ...] -> loss; writes the gradient to ``out`` [J]."""
+    def mean_loss(self, module: Callable[..., Any], tree: Tree, weights: Tensor | None = None) -> Tensor:
+        """The mean of the losses, or their sum with ``weights`` [b]; of a task whose loss is a scalar, all weights are
+        to be equal."""
+        with self._precision():
+            losses = self.task.losses(module, self._prepared(tree))
+        if losses.ndim == 0:
+            return losses if weights is None else losses * weights.sum()
+        return losses.mean() if weights is None else losses @ weights
+
+    # -- one worker at a time
+
+    @torch.enable_grad()
+    def one(
+        self,
+        x: Tensor,
+        tree: Tree,
+        out: Tensor,
+        ready: Ready | None = None,
+        seed: int | None = None,
+        share: float = 1.0,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """x [J], samples [b, ...] -> loss; adds ``share`` of the gradient to ``out`` [J]."""
         self._bind(x, out)
-        self._ready, self._missing = ready, set(range(len(self.layout.sizes)))
-        out.zero_()
-        loss = F.cross_entropy(self.output(inputs, self._run), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        if ready is not None:
+            self._watch()
+            self._missing = set(range(len(self.layout.sizes)))
+        self._ready = ready
+        with nullcontext() if seed is None else global_draws(seed, x.device):
+            loss = self.mean_loss(self._run, tree, weights)
+            (loss if share == 1.0 else loss * share).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _bind(self, x: Tensor, out: Tensor) -> None:
         """Makes the module's parameters views of x and their gradients views of ``out``, if they are not already."""
-        first = self._bound is None
-        if self._bound is not None and [t.data_ptr() for t in self._bound] == [x.data_ptr(), out.data_ptr()]:
-            return  # self._bound keeps both alive, so no other tensor can have these addresses
-        self._bound = x, out
+        if self.bound is not None and [t.data_ptr() for t in self.bound] == [x.data_ptr(), out.data_ptr()]:
+            return  # self.bound keeps both alive, so no other tensor can have these addresses
+        first, self.bound = self.bound is None, (x, out)
         views = zip(self.layout.views(x.detach()).values(), self.layout.views(out).values(), strict=True)
-        for i, (p, (value, grad)) in enumerate(zip(self.module.parameters(), views, strict=True)):
+        for p, (value, grad) in zip(self.parameters, views, strict=True):
             p.data, p.grad = value, grad
             if first:
-                watched = p.requires_grad_()
-                watched.register_post_accumulate_grad_hook(lambda _, i=i: self._written(i))  # type: ignore[no-untyped-call]
+                p.requires_grad_()
+
+    def _watch(self) -> None:
+        if not self._watched:
+            self._watched = True
+            for i, p in enumerate(self.parameters):
+                p.register_post_accumulate_grad_hook(lambda _, i=i: self._written(i))  # type: ignore[no-untyped-call]
 
     def _written(self, number: int) -> None:
         """Reports the index from which on all entries of the gradient are final."""
@@ -270,35 +263,68 @@ class ModuleGradients:
             return
         self._missing.discard(number)
         last = max(self._missing, default=-1)
-        if last < number and self._bound is not None:
-            self._ready(self._bound[1], self._starts[last + 1])
+        if last < number and self.bound is not None:
+            self._ready(self.bound[1], self._starts[last + 1])
 
-    def looped(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
-        grad = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        losses = [self.one(*each) for each in zip(x, inputs, targets, grad, strict=True)]
-        return torch.stack(losses), grad
+    def looped(
+        self,
+        x: Tensor,
+        tree: Tree,
+        seeds: Sequence[int],
+        share: float,
+        grad: Tensor,
+        ready: Ready | None = None,
+    ) -> Tensor:
+        losses = [
+            self.one(x[w], tree_map(lambda t, w=w: t[w], tree), grad[w], ready, seeds[w] if seeds else None, share)  # type: ignore[misc]
+            for w in range(len(x))
+        ]
+        return torch.stack(losses)
 
-    def vmapped(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
-        def loss(params: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-            logits = self.output(inputs, lambda images: functional_call(self.module, params, (images,)))
-            return F.cross_entropy(logits, targets)
+    # -- all workers at once
+
+    def vmapped(self, x: Tensor, tree: Tree, seeds: Sequence[int], share: float, grad: Tensor) -> Tensor:
+        def loss(params: dict[str, Tensor], tree: Tree) -> Tensor:
+            with self._precision():
+                losses = self._loss.at(params, self._prepared(tree))
+            mean: Tensor = losses.mean()
+            return mean
 
         shared = x.stride(0) == 0
         params = self.layout.views(x[0] if shared else x)
-        grads, losses = vmap(grad_and_value(loss), in_dims=(None if shared else 0, 0, 0))(params, inputs, targets)
-        return losses, self.layout.flatten(list(grads.values()), len(x))
+        grads, losses = vmap(grad_and_value(loss), in_dims=(None if shared else 0, 0))(params, tree)
+        for out, one in zip(self.layout.views(grad).values(), grads.values(), strict=True):
+            out.add_(one, alpha=share)
+        return losses
 
-    def folded(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Gradients:
-        workers = len(x)
+    @torch.enable_grad()
+    def folded(self, x: Tensor, tree: Tree, seeds: Sequence[int], share: float, grad: Tensor) -> Tensor:
+        workers, channels = len(x), self._fold is ChannelFold
         params = {name: p.requires_grad_() for name, p in self.layout.views(x.detach()).items()}
-        images = fold(inputs)
 
-        def run(rows: Tensor) -> Tensor:
-            with Folded(params.values()):
-                logits: Tensor = functional_call(self.module, params, (rows,))
-            return logits
+        def call(*inputs: Tensor) -> Tensor:
+            if channels:
+                inputs = tuple(self._prepared(to_channels(t.view(workers, -1, *t.shape[1:]))) for t in inputs)
+            assert self._fold is not None
+            with self._fold(params.values()):
+                output: Tensor = functional_call(self.module, params, inputs)
+            return from_channels(output, workers).flatten(0, 1) if channels else output
 
-        logits = unfold(self.output(images, run), workers)
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(workers, -1).mean(1)
+        with self._precision():
+            losses = self.task.losses(call, tree_map(lambda t: t.flatten(0, 1), tree)).view(workers, -1).mean(1)
         grads = torch.autograd.grad(losses.sum(), list(params.values()))
-        return losses.detach(), self.layout.flatten(list(grads), workers)
+        for out, one in zip(self.layout.views(grad).values(), grads, strict=True):
+            out.add_(one, alpha=share)
+        return losses.detach()
+
+
+def _split(tree: Tree, pieces: int) -> Iterator[tuple[Tree, float]]:
+    """[W, b, ...] in ``pieces`` pieces along the samples, and the share of the samples in each."""
+    size = next(tensors(tree)).shape[1]
+    ends = [size * i // pieces for i in range(pieces + 1)]
+    for first, end in pairwise(ends):
+        if end > first:
+            yield tree_map(lambda t: t[:, first:end], tree), (end - first) / size  # noqa: B023  (used at once)
+
+
+__all__ = ["Batch", "CannotFoldError", "FlatLayout", "ModuleGradients", "Scored", "count_samples"]

@@ -14,7 +14,7 @@ from commexp.algorithms import SGD, Algorithm
 from commexp.comm import AGGREGATIONS
 from commexp.comm.exchanges import Aggregation, Bytes
 from commexp.compressors import Message
-from commexp.problems.classification import Classification
+from commexp.problems.module_problem import ModuleProblem
 from commexp.run_folder import Run
 
 SHORT = ("rounds=12", "eval_every=4", "model.width=8", "batch_size=4", "algo.schedule.warmup=0")
@@ -200,18 +200,18 @@ def test_digits_diverges_at_an_absurd_rate(run: Callable[..., Run]) -> None:
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two entries of worker 3's gradient are not finite in round 3."""
-    batch, loss_and_grad = Classification.batch, Classification.loss_and_grad
+    batch, loss_and_grad = ModuleProblem.batch, ModuleProblem.loss_and_grad
 
     def poisons(
-        self: Classification, x: Tensor, numbered: tuple[int, object], ready: object = None
+        self: ModuleProblem, x: Tensor, numbered: tuple[int, object], ready: object = None
     ) -> tuple[Tensor, Tensor]:
         losses, grad = loss_and_grad(self, x, numbered[1])
         if numbered[0] == 2:
             grad[3, 1], grad[3, -1] = math.nan, math.inf
         return losses, grad
 
-    monkeypatch.setattr(Classification, "batch", lambda self, step: (step, batch(self, step)))
-    monkeypatch.setattr(Classification, "loss_and_grad", poisons)
+    monkeypatch.setattr(ModuleProblem, "batch", lambda self, step: (step, batch(self, step)))
+    monkeypatch.setattr(ModuleProblem, "loss_and_grad", poisons)
 
 
 @pytest.mark.usefixtures("poisoned")

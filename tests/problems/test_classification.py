@@ -15,19 +15,20 @@ from torch.func import functional_call
 
 from commexp.config.messages import UserError
 from commexp.problems import GradientOptions, ProblemContext, build_problem
-from commexp.problems.classification import Classification
+from commexp.problems.gradients import Batch
+from commexp.problems.module_problem import ModuleProblem
 from commexp.run_folder import Run
 
 W, B = 3, 4
 
 
-def made(*overrides: str, dtype: torch.dtype = torch.float64, deterministic: bool = False) -> Classification:
+def made(*overrides: str, dtype: torch.dtype = torch.float64, deterministic: bool = False) -> ModuleProblem:
     config = plan(*overrides)
     data, speed = config.dataset.load(W, 0, dtype), GradientOptions(**vars(config.config.speed))
     parts = config.partition.split(data, W, 0)
     context = ProblemContext(parts, range(W), B, 0, torch.device("cpu"), dtype, deterministic, speed)
     problem = build_problem(config.model, data, context)
-    assert isinstance(problem, Classification)
+    assert isinstance(problem, ModuleProblem)
     return problem
 
 
@@ -35,7 +36,7 @@ BATCH_NORM = ("model=cnn", "model.width=8", "model.norm=batch")
 GROUP_NORM = ("model=cnn", "model.width=8", "model.norm=group")
 
 
-def start(problem: Classification) -> torch.Tensor:
+def start(problem: ModuleProblem) -> torch.Tensor:
     return problem.init(torch.Generator().manual_seed(0))
 
 
@@ -131,7 +132,7 @@ def test_channels_last_changes_the_layout_alone(workers: str) -> None:
         lambda _, given, __: seen.append(given[0].is_contiguous(memory_format=torch.channels_last))
     )
     wide = torch.randn(W, B, 1, 8, 8, dtype=torch.float64)
-    other.loss_and_grad(x, (wide, torch.zeros(W, B, dtype=torch.long)))
+    other.loss_and_grad(x, Batch((wide, torch.zeros(W, B, dtype=torch.long))))
     assert all(seen)
     assert seen
 

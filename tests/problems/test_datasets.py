@@ -13,9 +13,9 @@ import torch
 from registry import options, plan
 
 from commexp.problems import Data, ProblemContext, build_problem
-from commexp.problems.classification import Classification
 from commexp.problems.datasets import ByClass, Digits, Dirichlet, FashionMNIST, Iid, Natural, RandomShares
 from commexp.problems.feeds.base import Sampler
+from commexp.problems.module_problem import ModuleProblem
 
 
 def labelled(m: int = 1000, classes: int = 10) -> Data:
@@ -149,7 +149,7 @@ def test_start_is_equal_for_equal_seeds_and_leaves_the_global_generator_alone() 
     data = made.dataset.load(8, 0, torch.float32)
     context = ProblemContext(made.partition.split(data, 8, 0), range(8), 4, 0, torch.device("cpu"), torch.float32)
     one, two = build_problem(made.model, data, context), build_problem(made.model, data, context)
-    assert isinstance(one, Classification)
+    assert isinstance(one, ModuleProblem)
     a, b = (p.init(torch.Generator().manual_seed(5)) for p in (one, two))
     assert torch.equal(a, b)
     assert float(a.std()) > 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from commexp.problems.gradients import CannotFoldError, ModuleGradients
+from commexp.problems.gradients import Batch, CannotFoldError, ModuleGradients
 from commexp.problems.models import ResNetCifar, ResNetSmall
+from commexp.problems.tasks import Classification
 from commexp.run_folder import Run
 
 W, B = 3, 5
@@ -36,7 +38,7 @@ def modules() -> dict[str, nn.Module]:
     }
 
 
-FOLDS = ("resnet_small", "padded channels", "bias and stride", "dilated", "grouped", "batch norm")
+FOLDS = ("resnet_small", "padded channels", "bias and stride", "dilated", "grouped", "batch norm", "layer norm")
 
 
 def reference(module: nn.Module, x: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,10 +56,10 @@ def reference(module: nn.Module, x: Tensor, inputs: Tensor, targets: Tensor) -> 
 
 @pytest.mark.parametrize("name", modules())
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("way", ["auto", "deterministic", "folded", "vmapped", "looped"])
+@pytest.mark.parametrize("way", ["auto", "deterministic", "fold", "vmap", "loop"])
 def test_every_way_gives_each_workers_own_gradient(name: str, shared: bool, way: str) -> None:
     module = modules()[name].double()
-    ways = ModuleGradients(module, deterministic=way == "deterministic")
+    ways = ModuleGradients(module, Classification(), deterministic=way == "deterministic")
     g = torch.Generator().manual_seed(1)
     inputs = torch.randn(W, B, 1, 8, 8, generator=g, dtype=torch.float64)
     targets = torch.randint(0, 10, (W, B), generator=g)
@@ -67,12 +69,12 @@ def test_every_way_gives_each_workers_own_gradient(name: str, shared: bool, way:
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d) and name != "running":
             norm.track_running_stats = False
-    if (way == "folded" and name not in FOLDS) or (way == "vmapped" and name == "running"):
+    batch = Batch((inputs, targets))
+    if (way == "fold" and name not in FOLDS) or (way == "vmap" and name == "running"):
         with pytest.raises((CannotFoldError, RuntimeError)):
-            getattr(ways, way)(x, inputs, targets)
+            ways.by(way, x, batch)
         return
-    compute = ways if way in ("auto", "deterministic") else getattr(ways, way)
-    losses, grads = compute(x, inputs, targets)
+    losses, grads = ways(x, batch) if way in ("auto", "deterministic") else ways.by(way, x, batch)
     expected_losses, expected = reference(module, x, inputs, targets)
     torch.testing.assert_close(losses, expected_losses, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(grads, expected, rtol=1e-8, atol=1e-9)
@@ -80,13 +82,13 @@ def test_every_way_gives_each_workers_own_gradient(name: str, shared: bool, way:
 
 def test_one_worker_gives_the_bits_of_the_loop() -> None:
     module = modules()["resnet_small"]
-    ways = ModuleGradients(module)
+    ways = ModuleGradients(module, Classification())
     g = torch.Generator().manual_seed(1)
     inputs, targets = torch.randn(W, B, 1, 8, 8, generator=g), torch.randint(0, 10, (W, B), generator=g)
     x = torch.randn(W, ways.layout.dim, generator=g)
-    together = ways.looped(x, inputs, targets)[1]
+    together = ways.by("loop", x, Batch((inputs, targets)))[1]
     for w in range(W):
-        assert torch.equal(ways(x[w : w + 1], inputs[w : w + 1], targets[w : w + 1])[1][0], together[w])
+        assert torch.equal(ways(x[w : w + 1], Batch((inputs[w : w + 1], targets[w : w + 1])))[1][0], together[w])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,9 @@ def test_one_worker_gives_the_bits_of_the_loop() -> None:
         (nn.Linear(10, 3), (10,), 2, "fold"),
         (nn.Linear(1023, 1024), (1023,), 4, "fold"),  # 2^20 parameters
         (nn.Linear(1024, 1024), (1024,), 4, "loop"),
-        (modules()["layer norm"], (1, 8, 8), 20, "vmap"),
+        (modules()["layer norm"], (1, 8, 8), 20, "fold"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Softmax(1)), (1, 8, 8), 20, "vmap"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5)), (1, 8, 8), 20, "loop"),
         (modules()["running"], (1, 8, 8), 20, "loop"),
         (modules()["batch norm"], (1, 8, 8), 20, "fold"),
     ],
@@ -104,14 +108,15 @@ def test_one_worker_gives_the_bits_of_the_loop() -> None:
 def test_which_way_is_a_rule_of_the_model_and_the_number_of_workers(
     module: nn.Module, shape: tuple[int, ...], workers: int, way: str
 ) -> None:
-    gradients = ModuleGradients(module)
-    assert gradients.choose(workers, shape) == way
-    x, inputs = torch.zeros(workers, gradients.layout.dim), torch.zeros(workers, 2, *shape)
-    targets = torch.zeros(workers, 2, dtype=torch.long)
-    expected = {"fold": gradients.folded, "vmap": gradients.vmapped, "loop": gradients.looped}.get(way)
-    if expected is not None:
-        found = ModuleGradients(module)(x, inputs, targets)  # without being asked before
-        assert all(torch.equal(a, b) for a, b in zip(found, expected(x, inputs, targets), strict=True))
+    g = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randn(workers, 2, *shape, generator=g), torch.zeros(workers, 2, dtype=torch.long)
+    start = module.requires_grad_(True)
+    x = 0.1 * torch.randn(workers, sum(p.numel() for p in start.parameters()), generator=g)
+    gradients = ModuleGradients(copy.deepcopy(start), Classification())
+    assert gradients.choose(workers, (inputs[0], targets[0])) == way
+    if way != "one":
+        found = ModuleGradients(module, Classification())(x, Batch((inputs, targets)))  # without being asked before
+        assert all(map(torch.equal, found, gradients.by(way, x, Batch((inputs, targets)))))
 
 
 @pytest.mark.parametrize("kept", ["[]", "{}", "loop", "vmap", None])

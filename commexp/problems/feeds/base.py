@@ -15,6 +15,7 @@ from commexp.problems.augment import Augment
 from commexp.problems.base import ProblemContext, spread
 from commexp.problems.data import Data
 from commexp.problems.sparse_rows import SparseRows
+from commexp.problems.trees import Tree, joined, tree_map
 from commexp.seeding import generator
 
 
@@ -76,8 +77,6 @@ CHUNK = 512  # the largest number of samples in a chunk of an evaluation
 VECTORS = 8192  # the same for feature vectors
 CHUNK_BYTES = 2**26  # the largest size of a chunk
 
-Chunk = tuple[Tensor, Tensor]
-
 
 class Feed(ABC):
     """Samples of ``data`` for the workers of ``context``, with its dtype and on its device.
@@ -93,6 +92,7 @@ class Feed(ABC):
         self.context, self.batch_size = context, context.batch_size
         self.sampler = Sampler(context.own, context.worker_ids, self.batch_size, context.seed)
         self.train_y, self.test_y = data.train_y, data.test_y
+        self.test_samples = 0 if data.test_x is None else len(data.test_x)
         self.scale = self.shift = None
         if data.mean is not None and data.std is not None:  # (x / 255 - mean) / std = scale x + shift
             mean, std = (t.to(torch.float64) for t in (data.mean, data.std))
@@ -107,42 +107,45 @@ class Feed(ABC):
         return one
 
     @abstractmethod
-    def batch(self, step: int) -> Chunk:
-        """Inputs [W, b, ...] and targets [W, b] of local step 0, 1, ..., augmented."""
+    def batch(self, step: int) -> Tree:
+        """The workers' samples of local step 0, 1, ..., [W, b, ...] each; of images inputs and targets, augmented."""
 
     @abstractmethod
-    def common(self, step: int) -> Chunk:
-        """Inputs [b, ...] and targets [b] of the common batch, see sampler.common_rows; not augmented."""
+    def common(self, step: int) -> Tree:
+        """The common batch, [b, ...], see common_rows; not augmented."""
 
-    def train(self, at_most: int | None) -> Iterator[Chunk]:
-        """Chunks of inputs [c, ...] and targets [c]: all training samples in order, or a fixed choice of ``at_most`` of
-        them, evenly spread; not augmented. c is at most CHUNK, and the inputs take at most about CHUNK_BYTES."""
+    def train(self, at_most: int | None) -> Iterator[Tree]:
+        """Chunks of c samples: all training samples in order, or a fixed choice of ``at_most`` of them, evenly spread;
+        not augmented. c is at most CHUNK, and the inputs take at most about CHUNK_BYTES."""
         m = self.samples
         few = at_most is not None and at_most < m
         return self._chunks(True, spread(m, at_most) if few else torch.arange(m))  # type: ignore[arg-type]
 
-    def chosen(self, rows: Tensor) -> Iterator[Chunk]:
+    def chosen(self, rows: Tensor) -> Iterator[Tree]:
         """The training samples ``rows`` in chunks; not augmented."""
         return self._chunks(True, rows)
 
-    def test(self) -> Iterator[Chunk]:
+    def test(self) -> Iterator[Tree]:
         """The test set in chunks; no chunks if there is none."""
-        return self._chunks(False, torch.arange(0 if self.test_y is None else len(self.test_y)))
+        return self._chunks(False, torch.arange(self.test_samples))
 
-    def own(self, worker: int) -> Iterator[Chunk]:
+    def own(self, worker: int) -> Iterator[Tree]:
         """All training samples of the ``worker``-th local worker in chunks; not augmented."""
         return self._chunks(True, self.context.own[worker])
 
-    def fresh(self, step: int, size: int) -> Chunk:
-        """Inputs [W, size, ...] and targets [W, size], drawn with replacement from each worker's samples; not
-        augmented."""
+    def fresh(self, step: int, size: int) -> Tree:
+        """The workers' samples [W, size, ...], drawn with replacement from their own; not augmented."""
         context = self.context
         rows = with_replacement(context.own, context.worker_ids, size, context.seed, step)
-        x, y = (torch.cat(each) for each in zip(*self._chunks(True, rows.flatten()), strict=True))
-        return x.view(*rows.shape, *x.shape[1:]), y.view(rows.shape)
+        flat = joined(list(self._chunks(True, rows.flatten())))
+        return tree_map(lambda t: t.view(*rows.shape, *t.shape[1:]), flat)
+
+    def example(self) -> Tree:
+        """Two training samples."""
+        return tree_map(lambda t: t[:2], next(iter(self._chunks(True, torch.tensor([0, self.samples - 1])))))
 
     @abstractmethod
-    def _chunks(self, train: bool, rows: Tensor) -> Iterator[Chunk]:
+    def _chunks(self, train: bool, rows: Tensor) -> Iterator[Tree]:
         """The samples ``rows`` of the training set or the test set in chunks."""
 
     def _split(self, rows: Tensor, one: torch.Size | tuple[int, ...]) -> Iterable[Tensor]:
@@ -184,7 +187,7 @@ class InMemory(Feed):
             x = x.dense(dtype)
         return x.to(self.context.device, x.dtype if x.dtype == torch.uint8 else dtype)
 
-    def batch(self, step: int) -> Chunk:
+    def batch(self, step: int) -> Tree:
         rows = self.sampler.batch(step)
         x, y = self._take(self.train_x, self.train_y, rows.flatten())
         if self.augment is not None:
@@ -194,18 +197,18 @@ class InMemory(Feed):
             x = self.augment.apply(x, draws, self.shift)
         return x.view(*rows.shape, *x.shape[1:]), y.view(rows.shape)
 
-    def common(self, step: int) -> Chunk:
+    def common(self, step: int) -> Tree:
         rows = common_rows(self.context.shards, self.batch_size, self.context.seed, step)
         return self._take(self.train_x, self.train_y, rows)
 
-    def _chunks(self, train: bool, rows: Tensor) -> Iterator[Chunk]:
+    def _chunks(self, train: bool, rows: Tensor) -> Iterator[Tree]:
         x, y = (self.train_x, self.train_y) if train else (self.test_x, self.test_y)
         if x is None or y is None:
             return
         for chunk in self._split(rows, x.shape[1:]):
             yield self._take(x, y, chunk)
 
-    def _take(self, x: Tensor | SparseRows, y: Tensor, rows: Tensor) -> Chunk:
+    def _take(self, x: Tensor | SparseRows, y: Tensor, rows: Tensor) -> Tree:
         """The samples ``rows`` [k], a tensor on the CPU."""
         device = self.context.device
         here = rows.to(device)

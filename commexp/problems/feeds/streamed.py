@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.datasets.photos import Photos
-from commexp.problems.feeds.base import Chunk, Feed, Sampler, common_rows
+from commexp.problems.feeds.base import Feed, Sampler, common_rows
 from commexp.problems.feeds.prefetch import Key, Prefetcher
+from commexp.problems.trees import Tree
 from commexp.seeding import derive
 
 
@@ -36,15 +38,20 @@ class Streamed(Feed):
         one._own = one._prefetcher()
         return one
 
-    def batch(self, step: int) -> Chunk:
+    def batch(self, step: int) -> Tree:
         x, y = self._chunk(self.train_x, *self._own(step))
         shape = len(self.context.worker_ids), self.batch_size
         return x.view(*shape, *x.shape[1:]), y.view(*shape)
 
-    def common(self, step: int) -> Chunk:
+    def common(self, step: int) -> Tree:
         return self._chunk(self.train_x, *self._common(step))
 
-    def _chunks(self, train: bool, rows: Tensor) -> Iterator[Chunk]:
+    def example(self) -> Tree:
+        """Two black photos of the first class: no file is decoded for them."""
+        x = torch.zeros(2, *self.train_x.shape[1:], dtype=self.context.dtype, device=self.context.device)
+        return x, torch.zeros(2, dtype=torch.long, device=self.context.device)
+
+    def _chunks(self, train: bool, rows: Tensor) -> Iterator[Tree]:
         photos = self.train_x if train else self.test_x
         if photos is None or not len(rows):
             return
@@ -55,7 +62,7 @@ class Streamed(Feed):
         for i in range(len(chunks)):
             yield self._chunk(photos, *prefetcher(i))
 
-    def _chunk(self, photos: Photos, pixels: Tensor, rows: Tensor) -> Chunk:
+    def _chunk(self, photos: Photos, pixels: Tensor, rows: Tensor) -> Tree:
         device = self.context.device
         x = self._normalise(pixels.to(device, non_blocking=True))
         return x, photos.labels[rows].to(device)

@@ -2,6 +2,7 @@
 
 from commexp.problems.models.base import ImageModel, Model
 from commexp.problems.models.cnn import CNN
+from commexp.problems.models.gpt import GPT
 from commexp.problems.models.linear import LinearRegression, LogisticRegression
 from commexp.problems.models.matrix_factorisation import MatrixFactorisation
 from commexp.problems.models.mlp import MLP
@@ -15,6 +16,7 @@ from commexp.problems.models.wide_resnet import WideResNet
 
 __all__ = [
     "CNN",
+    "GPT",
     "MLP",
     "ImageModel",
     "LinearRegression",

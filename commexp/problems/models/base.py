@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from commexp.problems.base import Problem, ProblemContext
-from commexp.problems.classification import Classification
 from commexp.problems.data import Data
+from commexp.problems.module_problem import ModuleProblem
 
 
 class Model(ABC):
@@ -41,7 +41,7 @@ class ImageModel(Model):
         shape, classes = data.image_shape, data.classes
         if classes is None or shape is None:
             raise ValueError(f"model={name}: needs labelled images; give dataset=digits, or the dataset's own model")
-        return Classification(lambda: self.module(shape, classes), data, context)
+        return ModuleProblem(lambda: self.module(shape, classes), data, context)
 
 
 def refuse_mini_batches(context: ProblemContext) -> None:

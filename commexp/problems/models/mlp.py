@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from commexp.problems.base import Problem, ProblemContext
-from commexp.problems.classification import Classification
 from commexp.problems.data import Data
 from commexp.problems.models.base import ImageModel
+from commexp.problems.module_problem import ModuleProblem
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -33,7 +33,7 @@ class MLP(ImageModel):
         shape, classes = tuple(data.train_x.shape[1:]), data.classes
         if classes is None:
             raise ValueError("model=MLP: needs labelled samples; give dataset=digits, or the dataset's own model")
-        return Classification(lambda: self.module(shape, classes), data, context)
+        return ModuleProblem(lambda: self.module(shape, classes), data, context)
 
     def module(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         layers, inputs = nn.Sequential(nn.Flatten()), math.prod(shape)

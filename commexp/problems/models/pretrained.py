@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from commexp.files import read_bytes, reason
 from commexp.problems.base import Problem, ProblemContext
-from commexp.problems.classification import Classification
 from commexp.problems.data import Data
 from commexp.problems.feeds import make_feed
 from commexp.problems.models.base import Model
+from commexp.problems.module_problem import ModuleProblem
 
 #: the attribute of torchvision's module that is the classifier, and its replacement, which outputs the pooled features
 HEADS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
@@ -66,7 +66,7 @@ class Pretrained(Model):
         backbone, feed = self.backbone().to(context.device, context.dtype), make_feed(data, context)
         train_x, test_x = features(backbone, feed.train(None)), features(backbone, feed.test())
         vectors = Data(train_x, data.train_y, test_x, data.test_y, classes, data.shards)
-        return Classification(lambda: nn.Linear(train_x.shape[1], classes), vectors, context)
+        return ModuleProblem(lambda: nn.Linear(train_x.shape[1], classes), vectors, context)
 
     def backbone(self) -> nn.Module:
         """Images [b, 3, H, W] -> features [b, d], frozen, in evaluation mode."""
