@@ -37,12 +37,14 @@ class Speed:
     """How gradients are computed. ``workers``: of several workers in one process: fold, vmap or loop; auto: of a
     model of at most 2^20 parameters the first of these that it allows, of a larger one loop. ``amp``: forward and
     backward pass in bfloat16 where torch's autocast does so. ``channels_last``: images with the channels innermost.
-    ``compile``: by torch.compile, worker by worker."""
+    ``compile``: by torch.compile, worker by worker. ``accumulate``: a batch's gradient is computed in so many pieces,
+    one after the other, which saves memory."""
 
     workers: str = "auto"
     amp: bool = False
     channels_last: bool = False
     compile: bool = False
+    accumulate: int = 1
 
 
 @dataclass
@@ -73,6 +75,8 @@ class Config:
     and conf/compress/* look there first. So an experiment may say k and still be run with a compressor without k.
     ``rounds``: the run's length in communications; ``steps``: in local steps of a worker instead, which makes methods
     with different numbers of local steps comparable. ``eval_every`` counts whichever of the two is given.
+    ``loss``, ``metrics``: full names of a user's own functions of a module and a batch, see problems/tasks.py.
+    ``name``: what the run's folder is called in place of the dataset.
     ``flatness``: what is measured of the valley in which the models lie at the end: none, valley (its width, and
     sharpness) or landscape (also the loss on a line and a plane through the workers).
     ``on_nonfinite``: what NaN or Inf in a worker's gradient does: stop ends the run, skip makes that gradient zero for
@@ -98,6 +102,9 @@ class Config:
     partition: Any = None
     allocation: Any = None
     model: Any = None
+    loss: Optional[str] = None  # noqa: UP045
+    metrics: dict[str, str] = field(default_factory=dict)
+    name: Optional[str] = None  # noqa: UP045
     prox: Any = None
     topology: Any = None
     gossip: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from commexp.config.schema import TRACKERS, Config
 from commexp.problems import POLICIES, WAYS
 
 DTYPES = ("float32", "float64")
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,39}", re.ASCII)
 LONGEST = 10**7  # rounds or local steps: what is planned for each takes memory, and a run's tables have a row for each
 
 
@@ -62,6 +64,10 @@ def check_bounds(c: Config) -> None:
         raise UserError(f"speed.workers={c.speed.workers}: unknown; give one of {', '.join(WAYS)}")
     if c.speed.compile and c.speed.workers not in ("auto", "loop"):
         raise UserError(f"speed.workers={c.speed.workers}: torch.compile goes worker by worker; give auto or loop")
+    if c.speed.accumulate < 1:
+        raise UserError(f"speed.accumulate={c.speed.accumulate}: must not be less than 1; 1 is the whole batch at once")
+    if c.name is not None and not NAME.fullmatch(c.name):
+        raise UserError(f"name={c.name}: no name of a folder; give up to 40 letters, digits and ._-")
     if c.save_every is not None and c.save_every < 1:
         raise UserError(f"save_every={c.save_every}: must not be less than 1; give rounds, or null for every 10 s")
     if c.batch_size is not None and c.batch_size < 1:

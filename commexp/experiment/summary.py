@@ -38,6 +38,7 @@ def metrics_row(setup: ExperimentSetup, model: torch.Tensor, diagnostics: dict[s
         "step": record.steps,
         "epoch": samples / problem.samples,
         "samples": samples,
+        **({} if problem.tokens_per_sample is None else {"tokens": samples * problem.tokens_per_sample}),
         "wall_seconds": record.wall,
         "sim_seconds": record.sim,
         **problem.evaluate(model),

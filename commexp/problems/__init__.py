@@ -6,6 +6,7 @@ from commexp.problems.base import WAYS, GradientOptions, Problem, ProblemContext
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.partition import Partition
 from commexp.problems.models.base import Model
+from commexp.problems.module_problem import ModuleProblem
 from commexp.problems.nonfinite import POLICIES, NonFiniteError, NonFiniteGuard
 from commexp.problems.per_worker import PerWorkerProblem
 from commexp.problems.prox import NoProx, Prox
@@ -28,6 +29,9 @@ def build_problem(model: Model, data: Data, context: ProblemContext, prox: Prox 
                 f"batch_size={batch_size}: none of {len(context.shards)} workers has more than {largest} samples; give "
                 f"{right}"
             )
+    if (context.loss or context.metrics) and not isinstance(problem, ModuleProblem):
+        key = "loss" if context.loss else "metrics"
+        raise ValueError(f"{key}: the {type(model).__name__} model has its own; leave it out, or give a torch module")
     problem.prox = prox or NoProx()
     return problem
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
 from commexp.problems.trees import Tree, tensors, tree_map
+
+SEEN = 64  # samples of a Dataset that its digest is of
 
 
 class Items:
@@ -63,6 +66,22 @@ class Items:
             return tree_map(lambda t: t[rows], self.tree)
         return self._collated(rows.tolist())
 
+    def part(self, rows: Tensor) -> Items:
+        """The samples ``rows`` alone."""
+        if self.tree is not None:
+            return Items(self.take(rows), "train")
+        return Items(Subset(self.dataset, rows.tolist()), "train")
+
+    def digest(self) -> str:
+        """16 hex digits of the samples' BLAKE2b; of a Dataset, of its length and SEEN samples, evenly spread."""
+        digest = hashlib.blake2b(str(self.length).encode(), digest_size=8)
+        if self.tree is not None:
+            _hash(digest, self.tree)
+        else:
+            for row in torch.linspace(0, self.length - 1, min(SEEN, self.length), dtype=torch.float64).long().tolist():
+                _hash(digest, self.dataset[row])
+        return digest.hexdigest()
+
     def _collated(self, rows: list[int]) -> Tree:
         return default_collate([self.dataset[i] for i in rows])
 
@@ -89,3 +108,20 @@ def _as_tensors(source: Any, part: str) -> Tree:
         return torch.as_tensor(source)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{part}: a {type(source).__name__}; give a torch Dataset, or tensors") from error
+
+
+def _hash(digest: Any, tree: Tree) -> None:
+    """Types, shapes and values; what is no tensor by its text."""
+    if isinstance(tree, Tensor):
+        content = tree.detach().cpu().contiguous()
+        digest.update(f"{content.dtype} {list(content.shape)}".encode())
+        digest.update(content.flatten().view(torch.uint8).numpy().tobytes() if content.numel() else b"")
+    elif isinstance(tree, Mapping):
+        for key in tree:
+            digest.update(str(key).encode())
+            _hash(digest, tree[key])
+    elif isinstance(tree, tuple | list):
+        for each in tree:
+            _hash(digest, each)
+    else:
+        digest.update(str(tree).encode())
