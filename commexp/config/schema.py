@@ -79,8 +79,8 @@ class Config:
     ``on_nonfinite``: what NaN or Inf in a worker's gradient does: stop ends the run, skip makes that gradient zero for
     the round, zero only its bad entries. ``clip``: the largest norm of a worker's gradient on a batch; a longer one is
     scaled down before anything uses it; null: any. ``prox``: the convex term h beside the loss. ``allocation``: which
-    subsets of the data the workers of coded methods hold. ``topology``, ``gossip``: who is whose neighbour, and how often
-    decentralised methods mix. ``debug``: assert in every round what must hold in theory, such as equal means.
+    subsets of the data the workers of coded methods hold. ``topology``, ``gossip``: who is whose neighbour, and how
+    often decentralised methods mix. ``debug``: assert in every round what must hold in theory, such as equal means.
     ``save_every``: rounds between checkpoints; null: one every ten seconds. ``track``: who else is told the rows:
     tensorboard, mlflow, wandb, see integrations/tracking.py.
     """

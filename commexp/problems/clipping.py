@@ -28,7 +28,8 @@ class ClippedGradients(NonFiniteGuard):
         SARAH, STORM          both gradients on the batch are clipped: v_n may exceed ``clip``
         gradient tracking     y_n tracks the mean of the clipped gradients
 
-    The ascent gradient of sharpness-aware minimisation is clipped too, which changes nothing: only its direction counts.
+    The ascent gradient of sharpness-aware minimisation is clipped too, which changes nothing: its direction alone
+    counts.
 
     Source: Pascanu, Mikolov and Bengio, arXiv 1211.5063, algorithm 1.
     """
