@@ -46,6 +46,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "eval_every": ("1", "2", "0"),
     "dtype": ("float64", "float32", "float16", "int8"),
     "on_nonfinite": ("stop", "skip", "zero", "maybe"),
+    "clip": ("0.5", "null", "0", "-1"),
     "flatness": ("valley", "landscape", "none", "yes"),
     "debug": ("true", "1"),
     "save_every": ("1", "null", "0"),
@@ -55,7 +56,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "algo.lr": ("0.01", "1e9", "0", "nan", "-1", "[1]"),
     "algo.tau": ("1", "2", "100", "0"),
     "algo.momentum": ("0.9", "1.0", "-1"),
-    "algo.optimizer": ("sgd", "adamw", "lion"),
+    "algo.optimizer": ("sgd", "adamw", "muon", "lion"),
+    "algo.weight_decay_on": ("all", "matrices", "x"),
+    "algo.schedule.final": ("0.1", "2"),
     "algo.sam": ("0.1", "-1"),
     "algo.solver": ("sgd", "svrg", "saga"),
     "algo.shares": ("equal", "samples"),
@@ -102,7 +105,17 @@ PROXIMAL = ("deepstorm", "dsgt", "proxgt_sa", "proxgt_sr_e", "proxgt_sr_o")
 GOSSIP = ("choco", "d2", "dpsgd", *PROXIMAL)
 WHOLE = ("d2", "dpsgd", "lsgd", "mgrawa")  # exchange whole models
 CODED = ("exact_coding", "gradient_coding", "ignore")
-GENERAL = ("seed", "eval_every", "dtype", "on_nonfinite", "flatness", "debug", "save_every", "comm.deterministic")
+GENERAL = (
+    "seed",
+    "eval_every",
+    "dtype",
+    "on_nonfinite",
+    "clip",
+    "flatness",
+    "debug",
+    "save_every",
+    "comm.deterministic",
+)
 
 
 class Hang(BaseException):

@@ -16,7 +16,7 @@ from typing import Any
 from hydra.utils import get_class
 
 from commexp.config.messages import UserError
-from commexp.config.schema import UNHASHED
+from commexp.config.schema import UNHASHED, Config
 from commexp.ranks import joins
 
 #: raised with every change of commexp that changes numbers beyond the last digits, or which of them are written
@@ -29,10 +29,12 @@ _read: dict[str, tuple[object, str]] = {}  # of each module in this process: wha
 def what_decides(resolved: dict[str, Any], parts: dict[str, Any], outside: dict[str, str]) -> dict[str, Any]:
     """Of a ``resolved`` config, whose components are ``parts``, all that changes the result: not launch, outputs, ...,
     nor a field that only says where a file lies (metadata ``location``), whose content the field ``digest`` beside it
-    stands for; but the source of components from ``outside``, and RESULTS. Where real processes decide whose message
-    comes first, that is another result."""
-    kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
-    kept.update({name: _without_locations(kept[name], part) for name, part in parts.items()})
+    stands for, nor a field that has its default and was added (metadata ``added``) when runs had names already, in
+    which that default counts for what they did without it; but the source of components from ``outside``, and RESULTS.
+    Where real processes decide whose message comes first, that is another result."""
+    top = {f.name: f for f in dataclasses.fields(Config)}
+    kept = {k: v for k, v in resolved.items() if k not in UNHASHED and not _says_nothing(top[k], v)}
+    kept.update({name: _decisive(kept[name], part) for name, part in parts.items()})
     if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
         kept["inject"] = resolved["launch"]["inject"]
     kept.update(results=RESULTS, outside=outside)
@@ -44,15 +46,24 @@ def digest(described: dict[str, Any], size: int) -> str:
     return hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=size).hexdigest()
 
 
-def _without_locations(described: Any, part: Any) -> Any:
+def _decisive(described: Any, part: Any) -> Any:
+    """What the fields of a component, and of the dataclasses within it, say that changes a result."""
     if not (dataclasses.is_dataclass(part) and isinstance(described, dict)):
         return described
     fields = {f.name: f for f in dataclasses.fields(part)}
     return {
-        name: _without_locations(value, getattr(part, name)) if name in fields else value
+        name: _decisive(value, getattr(part, name)) if name in fields else value
         for name, value in described.items()
-        if name not in fields or "location" not in fields[name].metadata
+        if name not in fields or not _says_nothing(fields[name], value)
     }
+
+
+def _says_nothing(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field with this value is not part of a run's name."""
+    if "added" in field.metadata:
+        made = field.default_factory
+        return bool(value == (field.default if made is dataclasses.MISSING else made()))
+    return "location" in field.metadata
 
 
 def sources(described: Any) -> dict[str, str]:

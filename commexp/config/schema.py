@@ -71,8 +71,9 @@ class Launch:
 class Config:
     """The whole config. What does not change a result (``UNHASHED``) is left out of the run folder's name.
 
-    ``preset``: values that a dataset or an experiment gives for fields of whichever component is chosen: conf/algo/*
-    and conf/compress/* look there first. So an experiment may say k and still be run with a compressor without k.
+    ``preset``: values that a dataset or an experiment gives for fields of whichever component is chosen, and for
+    ``clip``: conf/algo/* and conf/compress/* look there first. So an experiment may say k and still be run with a
+    compressor without k.
     ``rounds``: the run's length in communications; ``steps``: in local steps of a worker instead, which makes methods
     with different numbers of local steps comparable. ``eval_every`` counts whichever of the two is given.
     ``loss``, ``metrics``: full names of a user's own functions of a module and a batch, see problems/tasks.py.
@@ -80,9 +81,10 @@ class Config:
     ``flatness``: what is measured of the valley in which the models lie at the end: none, valley (its width, and
     sharpness) or landscape (also the loss on a line and a plane through the workers).
     ``on_nonfinite``: what NaN or Inf in a worker's gradient does: stop ends the run, skip makes that gradient zero for
-    the round, zero only its bad entries. ``prox``: the convex term h beside the loss. ``allocation``: which subsets of
-    the data the workers of coded methods hold. ``topology``, ``gossip``: who is whose neighbour, and how often
-    decentralised methods mix. ``debug``: assert in every round what must hold in theory, such as equal means.
+    the round, zero only its bad entries. ``clip``: the largest norm of a worker's gradient on a batch; a longer one is
+    scaled down before anything uses it; null: any. ``prox``: the convex term h beside the loss. ``allocation``: which
+    subsets of the data the workers of coded methods hold. ``topology``, ``gossip``: who is whose neighbour, and how
+    often decentralised methods mix. ``debug``: assert in every round what must hold in theory, such as equal means.
     ``save_every``: rounds between checkpoints; null: one every ten seconds. ``track``: who else is told the rows:
     tensorboard, mlflow, wandb, see integrations/tracking.py.
     """
@@ -96,6 +98,7 @@ class Config:
     save_every: Optional[int] = None  # noqa: UP045
     dtype: str = "float32"
     on_nonfinite: str = "stop"
+    clip: Optional[float] = field(default=None, metadata={"added": True})  # noqa: UP045
     flatness: str = "none"
     debug: bool = False
     dataset: Any = None

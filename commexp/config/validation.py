@@ -85,6 +85,8 @@ def check_bounds(c: Config) -> None:
         raise UserError(f"dtype={c.dtype}: unknown; give {' or '.join(DTYPES)}")
     if c.on_nonfinite not in POLICIES:
         raise UserError(f"on_nonfinite={c.on_nonfinite}: unknown; give stop, skip or zero")
+    if c.clip is not None and not c.clip > 0:
+        raise UserError(f"clip={c.clip}: must be positive; give the largest norm of a gradient, such as 1.0, or null")
     if c.target_accuracy is not None and not 0 < c.target_accuracy <= 1:
         raise UserError(f"target_accuracy={c.target_accuracy}: out of range; give a share in (0, 1] such as 0.95")
     if c.launch.kind not in ("single", "torchrun"):

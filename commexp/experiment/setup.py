@@ -20,6 +20,7 @@ from commexp.config.plan import Plan
 from commexp.experiment.record import Clock, RoundPlan, RunRecord
 from commexp.network import Closing, VirtualClock
 from commexp.problems import (
+    ClippedGradients,
     GradientOptions,
     NonFiniteError,
     NonFiniteGuard,
@@ -43,7 +44,8 @@ class ExperimentSetup:
 
     ``comm``: the exchange among the workers. ``assignment``: of coded methods, which worker holds which subset of the
     data. ``shard_count``: how many shards the data are split into, one a worker or one a subset. ``rows``: the
-    workers, or subsets, whose gradients this process computes. ``guard``: ``problem`` with every gradient checked.
+    workers, or subsets, whose gradients this process computes. ``guard``: ``problem`` with every gradient checked, and
+    clipped where config.clip says so.
     ``payload``, ``dense_payload``: bytes of a worker's message, and of one that is not compressed. ``choice``: the
     exchange that carries messages, and what each would cost. ``clock``: the one that gives ``sim_seconds``. ``world``:
     of asynchronous methods, where the workers are. ``record``: what the run has measured.
@@ -141,7 +143,10 @@ class ExperimentSetup:
     def _guard(self) -> NonFiniteGuard:
         whose = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else self.rows
         owner = "worker" if self.assignment is None else "subset"
-        return NonFiniteGuard(self.problem, whose, self.plan.config.on_nonfinite, owner)
+        policy, clip = self.plan.config.on_nonfinite, self.plan.config.clip
+        if clip is not None:
+            return ClippedGradients(self.problem, whose, policy, owner, clip=clip)
+        return NonFiniteGuard(self.problem, whose, policy, owner)
 
     def _set_up_algorithm(self, start: Tensor, steps: int, stops: Callable[[], bool]) -> None:
         """``steps``: local steps of a worker in the whole run. Raises ValueError where the algorithm cannot work."""
@@ -199,7 +204,8 @@ class ExperimentSetup:
     @property
     def bucket(self) -> int | None:
         """Entries of a gradient that go ahead of the rest together where there is one worker a process, or None."""
-        if not self.algorithm.overlaps_gradient or self.plan.config.on_nonfinite != "stop":
+        config = self.plan.config
+        if not self.algorithm.overlaps_gradient or config.on_nonfinite != "stop" or config.clip is not None:
             return None
         return bucket_size(self.plan.compressor, self.choice.exchange, self.comm.deterministic)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from commexp.problems.base import WAYS, GradientOptions, Problem, ProblemContext
+from commexp.problems.clipping import ClippedGradients
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.partition import Partition
 from commexp.problems.models.base import Model
@@ -39,6 +40,7 @@ def build_problem(model: Model, data: Data, context: ProblemContext, prox: Prox 
 __all__ = [
     "POLICIES",
     "WAYS",
+    "ClippedGradients",
     "Data",
     "Dataset",
     "GradientOptions",

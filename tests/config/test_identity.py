@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from problems.test_image_files import write_photos
 from registry import options, plan, target
 
 from commexp.config.components import short
+from commexp.config.identity import what_decides
 from commexp.config.messages import UserError
 from commexp.run_folder import Run
 
@@ -211,6 +213,33 @@ def switches() -> list[tuple[Callable[[], object], object, object]]:
     from commexp.environment import _switches
 
     return list(_switches())
+
+
+def test_a_field_that_was_added_later_is_in_the_name_only_where_it_changes_something() -> None:
+    """At any depth; a default that is a list, too. The default is what runs did before there was the field."""
+    before = plan()
+    new = {
+        "clip": "1.0",
+        "algo.weight_decay_on": "matrices",
+        "algo.adam_lr": "0.1",
+        "algo.muon_except": "[*head*]",
+        "algo.schedule.final": "0.1",
+    }
+    decisive = what_decides(before.resolved, {"algo": before.algorithm}, {})
+    for key, value in new.items():
+        group, _, field = key.rpartition(".")
+        assert field in select(before.resolved, group)
+        assert field not in select(decisive, group)
+        assert plan(f"{key}={value}").name != before.name, key
+    assert decisive["algo"]["schedule"] == {
+        name: before.resolved["algo"]["schedule"][name] for name in ("kind", "warmup", "milestones", "gamma")
+    }
+
+
+def select(node: dict[str, Any], path: str) -> dict[str, Any]:
+    for name in filter(None, path.split(".")):
+        node = node[name]
+    return node
 
 
 @pytest.mark.parametrize("group", ["algo", "compress", "dataset"])

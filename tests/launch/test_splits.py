@@ -36,6 +36,8 @@ LINEAR = [
 ]
 LINEAR += ["debug=true", "dtype=float64", "rounds=5", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
 DIGITS = ["rounds=4", "eval_every=2", "model.width=8", "batch_size=2", "dtype=float64"]
+MUON = ["model=mlp", "model.hidden=[8,7]", "algo.optimizer=muon", "algo.momentum=0.9", "algo.lr=0.01"]
+MUON += ["algo.weight_decay_on=matrices", "clip=0.5", *(word for word in DIGITS if "width" not in word)]
 FACTORS = ["dataset=ratings", "dataset.users=60", "dataset.items=40", "rounds=4", "eval_every=2"]
 
 
@@ -60,6 +62,7 @@ def usual() -> list[list[str]]:
     every = [[f"compress={codec}", *LINEAR] for codec in options("compress")]
     every.append(["compress=topk", "compress.scope=layer", "compress.whole_below=50", *DIGITS])
     every += [[f"compress={codec}", *DIGITS] for codec in ("none", "bf16", "powersgd")]
+    every += [[algo, *MUON] for algo in ("algo=localsgd", "algo=ignore")]
     every += [["model.travels=items", *FACTORS], ["model.travels=all", "partition=blocks", *FACTORS]]
     every += [[*case, *LINEAR] for case in methods()]
     return [[*case, EXACT] for case in every]
@@ -93,7 +96,7 @@ def unusual() -> list[list[str]]:
 
 
 def label(case: list[str]) -> str:
-    return " ".join(word for word in case if word not in LINEAR + DIGITS + FACTORS)
+    return " ".join(word for word in case if word not in LINEAR + DIGITS + FACTORS + MUON[3:])
 
 
 def tables(folder: Path, name: str, status: str) -> list[list[dict[str, str]]]:

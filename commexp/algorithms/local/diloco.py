@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.gradient.base import Optimizer
+from commexp.algorithms.gradient.optimizers import Optimizer
 from commexp.algorithms.local.base import LocalMethod
 
 
