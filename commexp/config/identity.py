@@ -8,12 +8,14 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
+from hydra.utils import get_class, get_object
 
 from commexp.config.messages import UserError
 from commexp.config.schema import UNHASHED, Config
@@ -66,26 +68,35 @@ def _says_nothing(field: dataclasses.Field[Any], value: Any) -> bool:
     return "location" in field.metadata
 
 
-def sources(described: Any) -> dict[str, str]:
-    """Of every module from outside that the components of a config (``described``, with ``_target_`` at any depth) come
-    from: 16 hex digits of BLAKE2b of its file, by its name.
+def sources(described: Any, functions: Iterable[str] = ()) -> dict[str, str]:
+    """Of every module from outside that the components of a config (``described``, with ``_target_`` at any depth) and
+    a user's own ``functions``, by full name, come from: 16 hex digits of BLAKE2b of its file, by its name. Of an
+    installed package that such a function comes from, its version.
 
-    These are the modules of the classes and of their base classes, and whatever of the user's own these import, in a
-    function or at the top: what lies neither in Python's library nor among installed packages, and of an installed
-    package that such a class comes from, that package. Raises UserError for a module without a file, or with one that
-    has changed since this process loaded it.
+    These are the modules of the functions, the classes and their base classes, and whatever of the user's own these
+    import, in a function or at the top: what lies neither in Python's library nor among installed packages, and of an
+    installed package that such a class comes from, that package. Raises UserError for a module without a file, or with
+    one that has changed since this process loaded it.
     """
     bases = {base for target in _targets(described) for base in get_class(target).__mro__}
     wanted = {base.__module__ for base in bases}
     roots = {_root(base.__module__) for base in bases if any(_root(b.__module__) == "commexp" for b in base.__mro__)}
-    waiting, digests = sorted(wanted), {}
+    named = {str(getattr(get_object(name), "__module__", None) or _root(name)) for name in functions}
+    return {**_versions(named), **source_digests(sorted(wanted | named), roots)}
+
+
+def source_digests(wanted: Sequence[str], roots: Iterable[str] = (), strict: bool = True) -> dict[str, str]:
+    """Of the modules ``wanted``, and of those of the user's own that they import. ``roots``: installed packages that
+    count as the user's own. ``strict``: whether a module without a file is a mistake of the user's, see ``sources``;
+    else it is passed over."""
+    waiting, digests = list(wanted), dict[str, str]()
     while waiting:
         name = waiting.pop()
         if name in digests or not _is_own(name, roots):
             continue
         spec = _spec(name)
         if spec is None or (spec.origin is None and spec.submodule_search_locations is None):
-            if name not in wanted:
+            if name not in wanted or not strict:
                 continue  # no module: a name in one, or one that is not there
             raise UserError(f"_target_={name}: lies in no file by which the run could be named; put it into a module")
         if spec.origin is None:
@@ -94,6 +105,16 @@ def sources(described: Any) -> dict[str, str]:
         digests[name] = hashlib.blake2b(content, digest_size=8).hexdigest()
         waiting.extend(_imports(name, spec, content))
     return {name: digests[name] for name in sorted(digests)}
+
+
+def _versions(modules: Iterable[str]) -> dict[str, str]:
+    """Of installed packages that modules belong to; the user's own have none."""
+    versions = {}
+    for root in sorted({_root(module) for module in modules}):
+        if root not in sys.stdlib_module_names and not _is_own(root, ()):
+            with suppress(PackageNotFoundError):
+                versions[root] = version(root)
+    return versions
 
 
 def _targets(described: Any) -> Iterator[str]:

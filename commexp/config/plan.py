@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -26,10 +26,12 @@ from commexp.config.validation import check_bounds, check_words
 from commexp.environment import quiet
 from commexp.network import Network, Straggler
 from commexp.problems import Dataset, Model, Partition, Prox
+from commexp.problems.own import imported
 from commexp.topologies import Gossip, Topology
 
 T = TypeVar("T")
 TOO_MANY = 2**31
+HANDED_OVER = "digest:"  # what stands in a config for a function that was handed over from Python begins with it
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Plan:
     ``config``: the typed config. ``resolved``: the same as plain values, components with all their fields. ``names``:
     of each component, by its group. ``sources``: of components from outside, see identity.py. ``name``: the run
     folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``. ``identity``: 64 hex of the same and
-    of commexp's version.
+    of commexp's version. ``loss``, ``metrics``: the user's own functions, if any.
     """
 
     config: Config
@@ -59,6 +61,8 @@ class Plan:
     algorithm: Algorithm
     network: Network
     straggler: Straggler
+    loss: Callable[..., Any] | None = None
+    metrics: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def tolerates_stragglers(self) -> bool:
@@ -110,6 +114,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     around = around_codec(nodes["compress"])
     gossip = typed("gossip", config.gossip, Gossip)
     parts: dict[str, Any] = {name: build(nodes[name], name, kind) for name, kind in KINDS.items()}
+    functions, loss, metrics = own_functions(config, parts)
     names = {name: short(node["_target_"]) for name, node in nodes.items()}
     resolved = dataclasses.asdict(config)
     resolved.update({name: _describe(nodes[name], part) for name, part in parts.items()})
@@ -117,14 +122,14 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     resolved["gossip"] = dataclasses.asdict(gossip)
     _check_finite("", resolved)
     check_pairs(parts, names, config, around, gossip)
-    outside = sources(resolved)
+    outside = sources(resolved, functions)
     decisive = what_decides(resolved, parts, outside)
     return Plan(
         config,
         resolved,
         names,
         outside,
-        name="-".join([names["algo"], names["compress"], names["dataset"], digest(decisive, 4)]),
+        name="-".join([names["algo"], names["compress"], config.name or names["dataset"], digest(decisive, 4)]),
         identity=digest({**decisive, "commexp": __version__}, 32),
         dataset=parts["dataset"],
         partition=parts["partition"],
@@ -137,7 +142,28 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
         algorithm=parts["algo"],
         network=parts["network"],
         straggler=parts["straggler"],
+        loss=loss,
+        metrics=metrics,
     )
+
+
+def own_functions(
+    config: Config, parts: dict[str, Any]
+) -> tuple[list[str], Callable[..., Any] | None, dict[str, Callable[..., Any]]]:
+    """Imports the user's own functions that a config names: the full names of all, the loss, and the metrics. Raises
+    UserError for one that is not there, or fails."""
+    factories = [part.factory for part in (parts["model"], parts["dataset"]) if getattr(part, "factory", "")]
+    try:
+        for part in (parts["model"], parts["dataset"]):
+            part.resolve()
+        handed_over = (config.loss or "").startswith(HANDED_OVER)
+        loss = None if config.loss is None or handed_over else imported("loss", config.loss)
+        named = {key: name for key, name in config.metrics.items() if not name.startswith(HANDED_OVER)}
+        metrics = {key: imported(f"metrics.{key}", name) for key, name in named.items()}
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    losses = [] if loss is None else [str(config.loss)]
+    return [*factories, *losses, *named.values()], loss, metrics
 
 
 def _check_finite(key: str, value: Any) -> None:

@@ -44,7 +44,7 @@ class Speed:
     amp: bool = False
     channels_last: bool = False
     compile: bool = False
-    accumulate: int = 1
+    accumulate: int = field(default=1, metadata={"added": True})
 
 
 @dataclass
@@ -105,9 +105,9 @@ class Config:
     partition: Any = None
     allocation: Any = None
     model: Any = None
-    loss: Optional[str] = None  # noqa: UP045
-    metrics: dict[str, str] = field(default_factory=dict)
-    name: Optional[str] = None  # noqa: UP045
+    loss: Optional[str] = field(default=None, metadata={"added": True})  # noqa: UP045
+    metrics: dict[str, str] = field(default_factory=dict, metadata={"added": True})
+    name: Optional[str] = field(default=None, metadata={"added": True})  # noqa: UP045
     prox: Any = None
     topology: Any = None
     gossip: dict[str, Any] = field(default_factory=dict)

@@ -122,6 +122,8 @@ class ExperimentSetup:
             dtype=dtype,
             deterministic=config.comm.deterministic,
             speed=GradientOptions(**options),
+            loss=plan.loss,
+            metrics=plan.metrics,
         )
         if getattr(self.algorithm, "shares", "equal") == "samples":
             total = sum(map(len, shards))

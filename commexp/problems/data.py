@@ -63,6 +63,11 @@ class Data:
 class Dataset(ABC):
     """A dataclass whose fields describe the data; ``load`` reads or generates them."""
 
+    def resolve(self) -> None:
+        """Imports what the fields name; called before ``load`` where the config is the user's own. Raises ValueError
+        for what is not there."""
+        return
+
     @abstractmethod
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
         """Raises FileNotFoundError, with the expected path and where to get the file, and ValueError for a damaged

@@ -292,6 +292,7 @@ class ModuleGradients:
 
         shared = x.stride(0) == 0
         params = self.layout.views(x[0] if shared else x)
+        losses: Tensor
         grads, losses = vmap(grad_and_value(loss), in_dims=(None if shared else 0, 0))(params, tree)
         for out, one in zip(self.layout.views(grad).values(), grads.values(), strict=True):
             out.add_(one, alpha=share)

@@ -24,8 +24,8 @@ class OwnDataset(Dataset):
     Samples in memory that are pairs of inputs and classes can be split by class and go with any model. ``validation``:
     a number of training samples, the same for every seed, that are not trained on and replace the test set, so that
     tuning does not use it. ``digest``: of the samples, which are part of the run's name; of a Dataset that reads each
-    sample when it is asked for, of its length and 64 samples. Raises ValueError for a factory that cannot be imported or
-    fails, and for samples that are missing or of no use.
+    sample when it is asked for, of its length and 64 samples. Raises ValueError for a factory that cannot be imported
+    or fails, and for samples that are missing or of no use.
     """
 
     factory: str = ""
@@ -36,7 +36,7 @@ class OwnDataset(Dataset):
     def __post_init__(self) -> None:
         if not (self.factory or self.digest):
             raise ValueError("factory=: empty; give the full name of a function that returns train and test samples")
-        self._parts: tuple[Items, Items] | None = None
+        self.parts: tuple[Items, Items] | None = None
 
     def resolve(self) -> None:
         """Imports and calls the factory. Called where the config is the user's own."""
@@ -54,13 +54,13 @@ class OwnDataset(Dataset):
         for name, part in (("train", train), ("test", test)):
             if part is None:
                 raise ValueError(f"{name}: missing; give {name} samples" + " to judge models by" * (name == "test"))
-        self._parts = Items(train), Items(test, "test")
-        self.digest = "-".join(part.digest() for part in self._parts)
+        self.parts = Items(train), Items(test, "test")
+        self.digest = "-".join(part.digest() for part in self.parts)
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
-        if self._parts is None:
+        if self.parts is None:
             raise ValueError("dataset.digest: this run's samples were handed over from Python; run it from there")
-        train, test = self._parts
+        train, test = self.parts
         if self.validation is not None:
             if not 1 <= self.validation < len(train):
                 raise ValueError(
@@ -71,7 +71,7 @@ class OwnDataset(Dataset):
         pairs = [pair_of(items) for items in (train, test)]
         if pairs[0] is None or pairs[1] is None:
             return Data(train, torch.empty(0), test)
-        (train_x, train_y), (test_x, test_y) = pairs
+        (train_x, train_y), (test_x, test_y) = pairs[0], pairs[1]
         if train_y.is_floating_point():
             return Data(train_x.to(dtype), train_y.to(dtype), test_x.to(dtype), test_y.to(dtype))
         least = min(int(y.min()) for y in (train_y, test_y))

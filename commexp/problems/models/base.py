@@ -19,6 +19,10 @@ class Model(ABC):
 
     full_batch: ClassVar[bool] = False
 
+    def resolve(self) -> None:
+        """As Dataset.resolve."""
+        return
+
     def pools(self, data: Data, shards: Sequence[Tensor]) -> list[int]:
         """The number of samples from which each worker draws its batches; ``shards``: its training samples."""
         return [len(rows) for rows in shards]
