@@ -12,9 +12,10 @@ from commexp.problems.datasets.images import ImageSet
 from commexp.problems.datasets.libsvm import LibSVM
 from commexp.problems.datasets.linreg import LinReg
 from commexp.problems.datasets.mnist import MNIST
-from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Partition, RandomShares
+from commexp.problems.datasets.partition import ByClass, BySource, Dirichlet, Iid, Partition, RandomShares
 from commexp.problems.datasets.partition import NaturalPartition as Natural
 from commexp.problems.datasets.photos import Photos
+from commexp.problems.datasets.text import Text
 from commexp.problems.datasets.toy import Toy
 from commexp.problems.ratings.movielens import MovieLens
 from commexp.problems.ratings.netflix import Netflix
@@ -29,6 +30,7 @@ __all__ = [
     "Blocks",
     "BreastCancer",
     "ByClass",
+    "BySource",
     "ByUser",
     "Digits",
     "Dirichlet",
@@ -46,5 +48,6 @@ __all__ = [
     "Partition",
     "Photos",
     "RandomShares",
+    "Text",
     "Toy",
 ]
