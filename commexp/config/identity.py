@@ -29,8 +29,9 @@ _read: dict[str, tuple[object, str]] = {}  # of each module in this process: wha
 def what_decides(resolved: dict[str, Any], parts: dict[str, Any], outside: dict[str, str]) -> dict[str, Any]:
     """Of a ``resolved`` config, whose components are ``parts``, all that changes the result: not launch, outputs, ...,
     nor a field that only says where a file lies (metadata ``location``), whose content the field ``digest`` beside it
-    stands for; but the source of components from ``outside``, and RESULTS. Where real processes decide whose message
-    comes first, that is another result."""
+    stands for, nor a field that was added later (metadata ``later``) while it has its default, as it had in older runs;
+    but the source of components from ``outside``, and RESULTS. Where real processes decide whose message comes first,
+    that is another result."""
     kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
     kept.update({name: _without_locations(kept[name], part) for name, part in parts.items()})
     if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
@@ -51,8 +52,12 @@ def _without_locations(described: Any, part: Any) -> Any:
     return {
         name: _without_locations(value, getattr(part, name)) if name in fields else value
         for name, value in described.items()
-        if name not in fields or "location" not in fields[name].metadata
+        if name not in fields or _decides(fields[name], value)
     }
+
+
+def _decides(field: dataclasses.Field[Any], value: Any) -> bool:
+    return "location" not in field.metadata and not ("later" in field.metadata and value == field.default)
 
 
 def sources(described: Any) -> dict[str, str]:

@@ -32,7 +32,8 @@ from commexp.problems.datasets import (
     ImageSet,
 )
 from commexp.problems.datasets.imagenette import ARCHIVES
-from commexp.problems.datasets.images import pick, statistics
+from commexp.problems.datasets.images import statistics
+from commexp.problems.datasets.stratified import pick
 
 Patch = pytest.MonkeyPatch
 CPU32 = (4, 0, torch.float32)

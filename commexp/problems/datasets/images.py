@@ -11,6 +11,7 @@ from torch import Tensor
 
 from commexp.problems.augment import Augment
 from commexp.problems.data import Data, Dataset
+from commexp.problems.datasets.stratified import pick, without
 
 
 @dataclass
@@ -51,7 +52,7 @@ class ImageSet(Dataset):
         if self.validation is None:
             test = pick("test_samples", self.test_samples, test_y)
         else:
-            rest = torch.ones(len(train_y), dtype=torch.bool).index_fill(0, train, False).nonzero()[:, 0]
+            rest = without(train, len(train_y))
             rest = rest[pick("validation", self.validation, train_y[rest])]
             test_x, test_y, test = train_x, train_y, rest
         return Data(
@@ -74,22 +75,3 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     shares = counts.double() / counts.sum(1, keepdim=True)
     mean = shares @ values
     return mean, (shares * (values - mean.unsqueeze(1)) ** 2).sum(1).sqrt()
-
-
-def pick(name: str, n: int | None, labels: Tensor) -> Tensor:
-    """Ascending indices of ``n`` samples, stratified by ``labels``; n = None means all.
-
-    Raises ValueError if there are fewer than n samples, or if some class would be missing on one side of the split.
-    """
-    from sklearn.model_selection import train_test_split
-
-    m, rows = len(labels), torch.arange(len(labels))
-    if n is None or n == m:
-        return rows
-    if m == 0:
-        raise ValueError(f"dataset.{name}={n}: no training images are left for it; give dataset.samples a number")
-    least = int((torch.bincount(labels) > 0).sum())
-    if not least <= n <= m - least:
-        raise ValueError(f"dataset.{name}={n}: out of range; give {least} to {m - least} of the {m}, or null for all")
-    chosen, _ = train_test_split(rows.numpy(), train_size=n, random_state=0, stratify=labels.numpy())
-    return torch.from_numpy(chosen).sort().values

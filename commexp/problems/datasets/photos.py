@@ -16,6 +16,7 @@ from torch import Tensor
 
 from commexp.files import open_regular, reason
 from commexp.problems.data import Data
+from commexp.problems.datasets.stratified import validation_split
 
 if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder
@@ -139,9 +140,18 @@ def _sum(folder: Path, paths: Sequence[str]) -> str:
 
 
 def from_folders(
-    key: str, root: str, folder: Path, image_size: int, augment: bool, loaders: int, remedy: str, digest: str
+    key: str,
+    root: str,
+    folder: Path,
+    image_size: int,
+    augment: bool,
+    loaders: int,
+    remedy: str,
+    digest: str,
+    validation: int | None = None,
 ) -> Data:
     """The photos in ``folder``/{train,val}/<class>/*; classes are numbered in the order of the folder names in train.
+    ``validation``: a number of photos in train that are not trained on and replace those in val.
 
     Raises FileNotFoundError ('``key``: ...; ``remedy``') if a folder is missing or has no images. Raises ValueError for
     a class in val that train lacks, for cyclic links, and if ``digest`` is given and differs from ``identity``.
@@ -172,6 +182,10 @@ def from_folders(
     number = torch.tensor([train.class_to_idx[name] for name in val.classes])
     train_y, val_y = torch.tensor(train.targets), number[torch.tensor(val.targets)]
     paths = [[path for path, _ in part.samples] for part in read]
+    if validation is not None:
+        rows, held_out = validation_split(validation, train_y.numpy())
+        paths = [[paths[0][i] for i in part] for part in (rows, held_out)]
+        train_y, val_y = train_y[rows], train_y[held_out]
     train_x = Photos(paths[0], train_y, image_size, augment, loaders)
     test_x = Photos(paths[1], val_y, image_size, False, loaders)
     return Data(train_x, train_y, test_x, val_y, classes=len(train.classes), mean=MEAN, std=STD)
