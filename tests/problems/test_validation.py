@@ -142,7 +142,7 @@ def test_every_dataset_with_a_test_set_has_it() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(options("dataset")) - WITHOUT_A_TEST_SET))
 def test_a_number_below_one_is_refused(name: str, tmp_path: Path) -> None:
-    place = [f"dataset.path={samples(tmp_path)}"] if name in ("libsvm", "text") else []
+    place = {"libsvm": [f"dataset.path={samples(tmp_path)}"], "folder": [f"dataset.root={tmp_path}"]}.get(name, [])
     with pytest.raises(UserError, match=r"^dataset\.validation=0: .*; give a (number|share)"):
         plan(f"dataset={name}", *place, "dataset.validation=0")
 
@@ -152,8 +152,8 @@ def test_numbers_that_leave_a_class_out() -> None:
     for n in (1, 5):
         with pytest.raises(ValueError, match=rf"^dataset.validation={n}: out of range; give 2 to 4 of the 6 training "):
             validation_split(n, labels)
-    with pytest.raises(ValueError, match=r"^dataset.validation=2: a class has one training sample, .*; give null$"):
-        validation_split(2, np.array([0, 1, 1]))
+    with pytest.raises(ValueError, match=r"^dataset.validation=2: a class has one sample alone, .*; give null for"):
+        validation_split(2, np.array([0, 1, 1, 1]))
     train, held_out = validation_split(2, labels)
     assert sorted(labels[held_out]) == [-1, 1]
     assert sorted([*train, *held_out]) == list(range(6))

@@ -6,6 +6,7 @@ from commexp.problems.datasets.cifar10 import CIFAR10
 from commexp.problems.datasets.cifar100 import CIFAR100
 from commexp.problems.datasets.digits import Digits
 from commexp.problems.datasets.fashion_mnist import FashionMNIST
+from commexp.problems.datasets.folder import Folder
 from commexp.problems.datasets.imagenet import ImageNet
 from commexp.problems.datasets.imagenette import Imagenette
 from commexp.problems.datasets.images import ImageSet
@@ -35,6 +36,7 @@ __all__ = [
     "Digits",
     "Dirichlet",
     "FashionMNIST",
+    "Folder",
     "Iid",
     "ImageNet",
     "ImageSet",

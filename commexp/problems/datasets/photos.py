@@ -103,6 +103,11 @@ def check_fields(image_size: int, loaders: int) -> None:
     """Raises ValueError for an image size below 1 or a negative number of processes."""
     if image_size < 1:
         raise ValueError(f"image_size={image_size}: must not be less than 1; 224 is usual")
+    check_loaders(loaders)
+
+
+def check_loaders(loaders: int) -> None:
+    """Raises ValueError for a negative number of processes."""
     if loaders < 0:
         raise ValueError(f"loaders={loaders}: must not be negative; give processes such as 4, or 0 for none")
 
@@ -113,7 +118,7 @@ def identity(folder: Path) -> str:
     if any(_loop(folder / name) for name in PARTS):
         return ""  # from_folders raises the error
     try:
-        return _sum(folder, [part for name in PARTS for part, _ in _opened(folder / name).samples])
+        return names_sum(folder, [part for name in PARTS for part, _ in _opened(folder / name).samples])
     except OSError:
         return ""
 
@@ -124,8 +129,9 @@ def _opened(folder: Path) -> ImageFolder:
     return ImageFolder(str(folder))
 
 
-def _sum(folder: Path, paths: Sequence[str]) -> str:
-    """Raises OSError for a file whose size cannot be read."""
+def names_sum(folder: Path, paths: Sequence[str]) -> str:
+    """16 hex digits of BLAKE2b of the names, from ``folder`` on, and sizes of the files. Raises OSError for a file
+    whose size cannot be read."""
     pieces = [paths[i : i + GROUP] for i in range(0, len(paths), GROUP)]
     start = len(os.path.join(folder, ""))
 
@@ -169,7 +175,7 @@ def from_folders(
         except OSError as error:
             raise ValueError(f"{key}: {folder / part} cannot be read ({reason(error)}); {remedy}") from error
     train, val = read
-    if digest and digest != _sum(folder, [path for part in read for path, _ in part.samples]):
+    if digest and digest != names_sum(folder, [path for part in read for path, _ in part.samples]):
         raise ValueError(
             f"dataset.digest={digest}: the photos in {folder} have changed since; leave it out to take them as they are"
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 def pick(name: str, n: int | None, labels: Tensor) -> Tensor:
     """Ascending indices of ``n`` samples, stratified by ``labels``; n = None means all.
 
-    Raises ValueError if there are fewer than n samples, or if some class would be missing on one side of the split.
+    Raises ValueError if there are fewer than n samples, or too few of some class for both sides of the split.
     """
     from sklearn.model_selection import train_test_split
 
@@ -19,9 +19,7 @@ def pick(name: str, n: int | None, labels: Tensor) -> Tensor:
         return rows
     if m == 0:
         raise ValueError(f"dataset.{name}={n}: no training images are left for it; give dataset.samples a number")
-    least = int((torch.bincount(labels) > 0).sum())
-    if not least <= n <= m - least:
-        raise ValueError(f"dataset.{name}={n}: out of range; give {least} to {m - least} of the {m}, or null for all")
+    _check_range(f"dataset.{name}={n}", n, labels.numpy(), "", "null for all")
     chosen, _ = train_test_split(rows.numpy(), train_size=n, random_state=0, stratify=labels.numpy())
     return torch.from_numpy(chosen).sort().values
 
@@ -43,16 +41,20 @@ def validation_split(n: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Ascending indices of the training samples that are trained on, and of the ``n`` others that replace the test set,
     stratified by their ``labels`` [m], which are any numbers.
 
-    Raises ValueError if some class would be missing on one side.
+    Raises ValueError if there are too few samples of some class for both sides.
     """
     from sklearn.model_selection import train_test_split
 
-    m, counts = len(labels), np.unique(labels, return_counts=True)[1]
-    least, key = len(counts), f"dataset.validation={n}"
-    if counts.min() < 2:
-        raise ValueError(f"{key}: a class has one training sample, which cannot be in both sets; give null")
-    if not least <= n <= m - least:
-        right = f"{least} to {m - least} of the {m} training samples, or null for the test set"
-        raise ValueError(f"{key}: out of range; give {right}")
-    train, held_out = train_test_split(np.arange(m), test_size=n, random_state=0, stratify=labels)
+    _check_range(f"dataset.validation={n}", n, labels, " training samples", "null for the test set")
+    train, held_out = train_test_split(np.arange(len(labels)), test_size=n, random_state=0, stratify=labels)
     return np.sort(train), np.sort(held_out)
+
+
+def _check_range(key: str, n: int, labels: np.ndarray, what: str, other: str) -> None:
+    """Raises ValueError ('``key``: ...; give ... of the m``what``, or ``other``')."""
+    m, counts = len(labels), np.unique(labels, return_counts=True)[1]
+    least = len(counts)
+    if not least <= n <= m - least:
+        raise ValueError(f"{key}: out of range; give {least} to {m - least} of the {m}{what}, or {other}")
+    if counts.min() < 2:
+        raise ValueError(f"{key}: a class has one sample alone, which cannot be on both sides; give {other}")
