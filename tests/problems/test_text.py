@@ -343,16 +343,16 @@ REFUSED: dict[str, tuple[dict[str, str | bytes], dict[str, object], str]] = {
     "latin-1": ({"": TEXT + b"caf\xe9 "}, {}, f"dataset.path=PATH: PATH is not UTF-8 text (byte {len(TEXT) + 3}); "),
     "cut": ({"": TEXT + "\u20ac".encode()[:2]}, {}, f"dataset.path=PATH: PATH is not UTF-8 text (byte {len(TEXT)}); "),
     "damaged": ({"": gzip.compress(TEXT)[:-9]}, {}, "dataset.path=PATH: PATH cannot be read (Compressed file ended "),
-    "a long block": ({"": TEXT}, {"block": 39}, "dataset.block=39: longer than the test text, which has 39 tokens; "),
+    "a long block": ({"": TEXT}, {"block": 39}, "dataset.block=39: the test text has 39 tokens, too few for "),
     "a short share": ({"": TEXT}, {"block": 200, "test": 0.5, "workers": 2},
-        "dataset.block=200: 2 workers need a window each of 193 training tokens; give 96 or less, or fewer "),
+        "dataset.block=200: the training text has 193 tokens, too few for a window for each of 2 workers; give 96 or "),
     "validation": ({"": TEXT}, {"validation": 348}, "dataset.validation=348: the training text has 348 tokens; give f"),
     "no val.bin": ({"/train.bin": b"12"}, {}, "dataset.path=PATH: PATH/val.bin is missing; give a folder with nanoGPT"),
     "no train.bin": ({"/val.bin": b"12"}, {}, "dataset.path=PATH: PATH/train.bin is missing; give a folder with nano"),
     "odd": ({"/train.bin": b"123", "/val.bin": b"12"}, {},
         "dataset.path=PATH: PATH/train.bin cannot be read (3 bytes are no uint16 tokens); give a folder with "),
     "short": ({"/train.bin": b"1234" * 50, "/val.bin": b"12" * 4}, {},
-        "dataset.block=4: longer than the test text, which has 4 tokens; give 3 or less, or more in "),
+        "dataset.block=4: the test text has 4 tokens, too few for a window; give 3 or less"),
 }  # fmt: skip
 
 

@@ -128,7 +128,7 @@ class Text(Dataset):
 
     def _token_files(self) -> tuple[list[Source], list[Source]]:
         train, test = token_files(f"dataset.path={self.path}", self._folder)
-        if tokens_sum(self._folder) not in (self.digest, ""):
+        if self.digest not in ("", tokens_sum(self._folder)):
             raise ValueError(f"dataset.{self._changed()}")
         return [Source(0, b"", train)], [Source(0, b"", test)]
 
@@ -158,17 +158,12 @@ class Text(Dataset):
 
     def _check_lengths(self, train: int, test: int, workers: int) -> None:
         """Raises ValueError where there are fewer training windows than workers, or no test window."""
-        share = "test" if self.validation is None else "validation"
-        for most, wrong, right in (
-            (
-                (train - 1) // workers,
-                f"{workers} workers need a window each of {train} training tokens",
-                "fewer workers",
-            ),
-            (test - 1, f"longer than the test text, which has {test} tokens", f"more in dataset.{share}"),
-        ):
+        needed = f"a window for each of {workers} workers"
+        for part, length, windows, need in (("training", train, workers, needed), ("test", test, 1, "a window")):
+            most = (length - 1) // windows
             if most < self.block:
-                right = f"{most} or less, or {right}" if most > 0 else "a longer text"
+                wrong = f"the {part} text has {length} tokens, too few for {need}"
+                right = f"{most} or less" if most > 0 else "a longer text"
                 raise ValueError(f"dataset.block={self.block}: {wrong}; give {right}")
 
 
