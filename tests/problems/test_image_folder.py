@@ -203,7 +203,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "one image": (
         lambda root: write(root, {"": {"a": 3, "b": 1}}),
-        "dataset.root=ROOT: ROOT/b has one image, which cannot be in both sets; give two or more",
+        "dataset.root=ROOT: class b has one image, which cannot be in both sets; give two or more",
     ),
     "a class of the test set": (
         add_strange,

@@ -70,9 +70,10 @@ class Folder(LabelledImages):
         self.digest = self.digest or found
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
-        names, (train, train_y), (test, test_y) = self._listed()
+        names, listed, apart = self._listed()
         if self.digest not in ("", self._sum()):
             raise ValueError(f"dataset.{self._changed()}")
+        (train, train_y), (test, test_y) = (listed, apart) if apart else self._divided(names, *listed)
         rows, test_rows = self.chosen(train_y, test_y)
         if self.validation is not None:
             test, test_y = train, train_y
@@ -102,15 +103,15 @@ class Folder(LabelledImages):
     def _sum(self) -> str:
         try:
             _, train, test = self._listed()
-            return contents_sum(place(self.root), sorted({*train[0], *test[0]}))
+            return contents_sum(place(self.root), [*train[0], *(test[0] if test else ())])
         except (OSError, ValueError):
             return ""  # load raises the error
 
     def _changed(self) -> str:
         return f"digest={self.digest}: the images have changed since; leave it out to take them as they are now"
 
-    def _listed(self) -> tuple[list[str], Listed, Listed]:
-        """The names of the classes, and the training images and test images."""
+    def _listed(self) -> tuple[list[str], Listed, Listed | None]:
+        """The names of the classes, the training images, and the test images if there is a folder of them."""
         root = place(self.root)
         if not os.path.isdir(root):
             raise FileNotFoundError(f"{self._key}: {root} is missing; give {WANTED}")
@@ -120,18 +121,20 @@ class Folder(LabelledImages):
         if len(names) < 2:
             raise ValueError(f"{self._key}: {whole} has {len(names)} classes, and needs two; give {WANTED}")
         train = self._images(whole, names, names)
-        if parts:
-            return names, train, self._images(parts[0], names, subfolders(parts[0]))
-        paths, labels = train
+        return names, train, self._images(parts[0], names, subfolders(parts[0])) if parts else None
+
+    def _divided(self, names: Sequence[str], paths: Sequence[str], labels: Tensor) -> tuple[Listed, Listed]:
+        """The training images and test images where there is no folder of these."""
         counts = torch.bincount(labels)
         if int(counts.min()) < 2:
-            lacking = whole / names[int(counts.argmin())]
-            raise ValueError(f"{self._key}: {lacking} has one image, which cannot be in both sets; give two or more")
+            name = names[int(counts.argmin())]
+            raise ValueError(f"{self._key}: class {name} has one image, which cannot be in both sets; give two or more")
         share = min(max(round(self.test * len(paths)), len(names)), len(paths) - len(names))
         rows = torch.from_numpy(validation_split(share, labels.numpy())[1])
-        kept = without(rows, len(paths))
-        divided = [([paths[i] for i in some.tolist()], labels[some]) for some in (kept, rows)]
-        return names, divided[0], divided[1]
+        kept, held_out = (
+            ([paths[i] for i in some.tolist()], labels[some]) for some in (without(rows, len(paths)), rows)
+        )
+        return kept, held_out
 
     def _images(self, folder: Path, names: Sequence[str], present: Sequence[str]) -> Listed:
         """The images of the classes ``present``; their numbers are their places in ``names``."""
