@@ -43,7 +43,12 @@ class Tokens:
 
     def windows(self, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the windows that begin at the tokens ``starts`` [...]: int64 [..., block] each, on the
-        CPU."""
+        CPU. Raises ValueError for a token that is not in the vocabulary."""
         places = starts.unsqueeze(-1).numpy() + np.arange(self.block + 1)
         tokens = torch.from_numpy(self.stream[places].astype(np.int64))
+        if tokens.numel() and int(tokens.max()) >= self.vocabulary:
+            raise ValueError(
+                f"dataset.vocabulary={self.vocabulary}: the text has the token {int(tokens.max())}; give at least "
+                f"{int(tokens.max()) + 1}, or null"
+            )
         return tokens[..., :-1], tokens[..., 1:]

@@ -16,7 +16,7 @@ from problems.test_image_files import write_photos
 from registry import options, plan, target
 
 from commexp.config.components import short
-from commexp.config.identity import what_decides
+from commexp.config.identity import digest, what_decides
 from commexp.config.messages import UserError
 from commexp.run_folder import Run
 
@@ -185,6 +185,22 @@ def test_photos_count_by_their_names_and_sizes(dataset: str, inside: str, tmp_pa
     first.write_bytes(first.read_bytes() + b"0")
     with pytest.raises(ValueError, match=r"^dataset.digest=\w{16}: the photos in .* have changed since; leave it out"):
         made.dataset.load(1, 0, torch.float32)
+
+
+def test_a_field_that_was_added_later_leaves_older_names_as_they_were() -> None:
+    """Those that hold no such field."""
+    made = plan("dataset=digits")
+    older = {**made.resolved, "dataset": {k: v for k, v in made.resolved["dataset"].items() if k != "validation"}}
+    parts = {
+        "dataset": made.dataset, "partition": made.partition, "allocation": made.allocation, "model": made.model,
+        "prox": made.prox, "topology": made.topology, "compress": made.compressor, "algo": made.algorithm,
+        "network": made.network, "straggler": made.straggler,
+    }  # fmt: skip
+    decisive, before = (what_decides(resolved, parts, {}) for resolved in (made.resolved, older))
+    assert decisive == before
+    assert made.name.endswith(digest(before, 4))
+    assert plan("dataset=digits", "dataset.validation=null").name == made.name
+    assert plan("dataset=digits", "dataset.validation=100").name != made.name
 
 
 def test_the_program_around_a_run_does_not_decide_its_numbers(run: Callable[..., Run]) -> None:

@@ -19,7 +19,7 @@ from commexp.problems.module_problem import ModuleProblem
 
 
 def labelled(m: int = 1000, classes: int = 10) -> Data:
-    return Data(torch.zeros(m, 1), torch.arange(m) % classes, classes=classes)
+    return Data(torch.zeros(m, 1), torch.arange(m) % classes, classes=classes, source=torch.arange(m) % 125)
 
 
 OF_RATINGS = {"by_user", "blocks"}  # see test_ratings.py

@@ -32,7 +32,8 @@ from commexp.problems.datasets import (
     ImageSet,
 )
 from commexp.problems.datasets.imagenette import ARCHIVES
-from commexp.problems.datasets.images import pick, statistics
+from commexp.problems.datasets.images import statistics
+from commexp.problems.datasets.stratified import pick
 
 Patch = pytest.MonkeyPatch
 CPU32 = (4, 0, torch.float32)
@@ -368,5 +369,9 @@ def test_validation_images_are_other_training_images(tmp_path: Path, monkeypatch
     assert not trained & held_out
     again = FashionMNIST(root=str(tmp_path), samples=100, validation=150).load(1, 5, torch.float32)
     assert torch.equal(again.test_x, part.test_x)
+    others = FashionMNIST(root=str(tmp_path), validation=150).load(1, 0, torch.float32)
+    trained, held_out = ({row.numpy().tobytes() for row in x} for x in (others.train_x, others.test_x))
+    assert (len(others.train_x), len(others.test_x)) == (250, 150)
+    assert trained | held_out == images
     with pytest.raises(ValueError, match=r"dataset.validation=150: no training images are left"):
-        FashionMNIST(root=str(tmp_path), validation=150).load(1, 0, torch.float32)
+        FashionMNIST(root=str(tmp_path), samples=400, validation=150).load(1, 0, torch.float32)

@@ -6,6 +6,7 @@ from commexp.problems.datasets.cifar10 import CIFAR10
 from commexp.problems.datasets.cifar100 import CIFAR100
 from commexp.problems.datasets.digits import Digits
 from commexp.problems.datasets.fashion_mnist import FashionMNIST
+from commexp.problems.datasets.folder import Folder
 from commexp.problems.datasets.imagenet import ImageNet
 from commexp.problems.datasets.imagenette import Imagenette
 from commexp.problems.datasets.images import ImageSet
@@ -13,9 +14,10 @@ from commexp.problems.datasets.libsvm import LibSVM
 from commexp.problems.datasets.linreg import LinReg
 from commexp.problems.datasets.mnist import MNIST
 from commexp.problems.datasets.own import OwnDataset
-from commexp.problems.datasets.partition import ByClass, Dirichlet, Iid, Partition, RandomShares
+from commexp.problems.datasets.partition import ByClass, BySource, Dirichlet, Iid, Partition, RandomShares
 from commexp.problems.datasets.partition import NaturalPartition as Natural
 from commexp.problems.datasets.photos import Photos
+from commexp.problems.datasets.text import Text
 from commexp.problems.datasets.toy import Toy
 from commexp.problems.ratings.movielens import MovieLens
 from commexp.problems.ratings.netflix import Netflix
@@ -30,10 +32,12 @@ __all__ = [
     "Blocks",
     "BreastCancer",
     "ByClass",
+    "BySource",
     "ByUser",
     "Digits",
     "Dirichlet",
     "FashionMNIST",
+    "Folder",
     "Iid",
     "ImageNet",
     "ImageSet",
@@ -48,5 +52,6 @@ __all__ = [
     "Partition",
     "Photos",
     "RandomShares",
+    "Text",
     "Toy",
 ]

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from commexp.problems.data import Data, Dataset
+from commexp.problems.datasets.stratified import check_validation, validation_split
 
 
 @dataclass
 class BreastCancer(Dataset):
     """569 samples of 30 features of cell nuclei, each feature scaled to mean 0 and variance 1 over the training set;
     class 0 is malignant, 1 benign. A share ``test``, stratified by class and the same for every seed, is held out.
-    Raises ValueError for a share out of range. Source: UCI, Breast Cancer Wisconsin (Diagnostic).
+    ``validation``: a number of training samples that are not trained on and replace the test set, so that tuning does
+    not use it. Raises ValueError for a number out of range. Source: UCI, Breast Cancer Wisconsin (Diagnostic).
     """
 
     test: float = 0.2
+    validation: int | None = field(default=None, metadata={"added": True})
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.test <= 0.99:
             raise ValueError(f"test={self.test}: out of range; give the share of the test set, such as 0.2")
+        check_validation(self.validation)
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
         from sklearn.datasets import load_breast_cancer
@@ -30,6 +34,9 @@ class BreastCancer(Dataset):
         train_x, test_x, train_y, test_y = train_test_split(
             features, labels, test_size=self.test, random_state=0, stratify=labels
         )
+        if self.validation is not None:
+            train, held_out = validation_split(self.validation, train_y)
+            train_x, train_y, test_x, test_y = train_x[train], train_y[train], train_x[held_out], train_y[held_out]
         mean, std = train_x.mean(0), train_x.std(0)
         x = [torch.tensor((a - mean) / std, dtype=dtype) for a in (train_x, test_x)]
         y = [torch.tensor(a, dtype=torch.long) for a in (train_y, test_y)]

@@ -11,6 +11,7 @@ import torch
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.files import from_archive, place
 from commexp.problems.datasets.photos import check_fields, from_folders, identity
+from commexp.problems.datasets.stratified import check_validation
 
 #: for each size the archive's name without .tgz, which is also its top folder, and its MD5 sum
 ARCHIVES = {
@@ -29,8 +30,10 @@ class Imagenette(Dataset):
     ``root``: the folder in which imagenette2-320 lies (or imagenette2-160, imagenette2), or that folder's .tgz archive.
     ``size``: of the shorter side in the files: 320px, 160px or full. ``download``: whether to download a missing
     archive. ``image_size``, ``augment``, ``loaders``: see Photos. ``digest``: identifies the photos by their names and
-    sizes; filled in if they exist, empty if the archive is still packed, whose checksum is verified. Raises ValueError
-    for an unknown size or a damaged archive, FileNotFoundError if a folder is missing. Source: Howard,
+    sizes; filled in if they exist, empty if the archive is still packed, whose checksum is verified. ``validation``: a
+    number of training photos that are not trained on and replace the validation photos as test set, so that tuning does
+    not use it. Raises ValueError for an unknown size or a damaged archive, FileNotFoundError if a folder is missing.
+    Source: Howard,
     github.com/fastai/imagenette; sums as torchvision lists them.
     """
 
@@ -41,11 +44,13 @@ class Imagenette(Dataset):
     download: bool = field(default=False, metadata={"location": True})
     loaders: int = field(default=4, metadata={"location": True})  # changes nothing but the time
     digest: str = ""
+    validation: int | None = field(default=None, metadata={"added": True})
 
     def __post_init__(self) -> None:
         if self.size not in ARCHIVES:
             raise ValueError(f"size={self.size}: unknown; give 320px, 160px or full")
         check_fields(self.image_size, self.loaders)
+        check_validation(self.validation)
         self.digest = self.digest or identity(self.folder)
 
     @property
@@ -62,4 +67,5 @@ class Imagenette(Dataset):
         key, url = "dataset=imagenette", f"{ADDRESS}{name}.tgz"
         from_archive(key, self.root, url, md5, PAGE, self.download, missing)
         remedy = f"remove {folder} and unpack {name}.tgz anew"
-        return from_folders(key, self.root, folder, self.image_size, self.augment, self.loaders, remedy, self.digest)
+        parts = self.image_size, self.augment, self.loaders
+        return from_folders(key, self.root, folder, *parts, remedy, self.digest, self.validation)

@@ -11,34 +11,57 @@ from torch import Tensor
 
 from commexp.problems.augment import Augment
 from commexp.problems.data import Data, Dataset
+from commexp.problems.datasets.stratified import pick, validation_split, without
 
 
 @dataclass
-class ImageSet(Dataset):
-    """Each channel is scaled to mean 0 and variance 1 over all training images.
-
-    ``root``: the folder of the files. ``download``: whether to download missing files. ``samples``, ``test_samples``:
-    the numbers of training and test images to use, stratified by class and the same for every seed; null for all.
-    ``validation``: a number of training images, disjoint from ``samples``, that replace the test set, so that tuning
-    does not use it. ``augment``: augmentation of training batches. Raises ValueError for numbers of samples below 1.
+class LabelledImages(Dataset):
+    """``samples``, ``test_samples``: the numbers of training and test images to use, stratified by class and the same
+    for every seed; null for all. ``validation``: a number of training images that are not trained on and replace the
+    test set, so that tuning does not use it: others than ``samples``, or, if that is null, all others are trained on.
+    ``augment``: augmentation of training batches. Raises ValueError for numbers of samples below 1.
     """
 
-    root: str = field(default="data", metadata={"location": True})
-    download: bool = field(default=False, metadata={"location": True})
     samples: int | None = None
     test_samples: int | None = None
     validation: int | None = None
     augment: Augment = field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "test_samples", "validation"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must not be less than 1; give a number of images, or null for all")
+
+    def chosen(self, train_y: Tensor, test_y: Tensor) -> tuple[Tensor, Tensor]:
+        """Ascending indices of the training images that are trained on, and of the test set: of test images, or, with
+        ``validation``, of training images."""
+        if self.validation is not None and self.samples is None:
+            kept, held_out = validation_split(self.validation, train_y.numpy())
+            return torch.from_numpy(kept), torch.from_numpy(held_out)
+        train = pick("samples", self.samples, train_y)
+        if self.validation is None:
+            return train, pick("test_samples", self.test_samples, test_y)
+        rest = without(train, len(train_y))
+        return train, rest[pick("validation", self.validation, train_y[rest])]
+
+
+@dataclass
+class ImageSet(LabelledImages):
+    """Each channel is scaled to mean 0 and variance 1 over all training images.
+
+    ``root``: the folder of the files. ``download``: whether to download missing files.
+    """
+
+    root: str = field(default="data", metadata={"location": True})
+    download: bool = field(default=False, metadata={"location": True})
 
     classes: ClassVar[int] = 10
 
     def __post_init__(self) -> None:
         if not self.root:
             raise ValueError("root=: empty; give a folder such as data")
-        for name in ("samples", "test_samples", "validation"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: must not be less than 1; give a number of images, or null for all")
+        super().__post_init__()
 
     @abstractmethod
     def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -47,13 +70,9 @@ class ImageSet(Dataset):
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
         train_x, train_y, test_x, test_y = self.read()
         mean, std = statistics(train_x)
-        train = pick("samples", self.samples, train_y)
-        if self.validation is None:
-            test = pick("test_samples", self.test_samples, test_y)
-        else:
-            rest = torch.ones(len(train_y), dtype=torch.bool).index_fill(0, train, False).nonzero()[:, 0]
-            rest = rest[pick("validation", self.validation, train_y[rest])]
-            test_x, test_y, test = train_x, train_y, rest
+        train, test = self.chosen(train_y, test_y)
+        if self.validation is not None:
+            test_x, test_y = train_x, train_y
         return Data(
             train_x[train],
             train_y[train],
@@ -74,22 +93,3 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     shares = counts.double() / counts.sum(1, keepdim=True)
     mean = shares @ values
     return mean, (shares * (values - mean.unsqueeze(1)) ** 2).sum(1).sqrt()
-
-
-def pick(name: str, n: int | None, labels: Tensor) -> Tensor:
-    """Ascending indices of ``n`` samples, stratified by ``labels``; n = None means all.
-
-    Raises ValueError if there are fewer than n samples, or if some class would be missing on one side of the split.
-    """
-    from sklearn.model_selection import train_test_split
-
-    m, rows = len(labels), torch.arange(len(labels))
-    if n is None or n == m:
-        return rows
-    if m == 0:
-        raise ValueError(f"dataset.{name}={n}: no training images are left for it; give dataset.samples a number")
-    least = int((torch.bincount(labels) > 0).sum())
-    if not least <= n <= m - least:
-        raise ValueError(f"dataset.{name}={n}: out of range; give {least} to {m - least} of the {m}, or null for all")
-    chosen, _ = train_test_split(rows.numpy(), train_size=n, random_state=0, stratify=labels.numpy())
-    return torch.from_numpy(chosen).sort().values

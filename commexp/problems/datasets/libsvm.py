@@ -10,6 +10,7 @@ import torch
 
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.files import check_there, content_sum, place
+from commexp.problems.datasets.stratified import check_validation
 from commexp.problems.datasets.svmlight import LARGEST, LONGEST, PAGE, Rules, Samples, labelled, line_of, read
 
 CLASSES = 1000  # at most
@@ -22,8 +23,9 @@ class LibSVM(Dataset):
     ``path``, ``test_path``: the files; without a test file, a share ``test`` of the first is held out, stratified by
     class and the same for every seed. ``root``: the folder to which the paths are relative; null for the working
     directory. ``features``: J, the number of features; null for the largest index in the files. ``zero_based``: whether
-    indices start at 0. ``digest``: the first 16 hex digits of blake2b over the blake2b sums of the files, which
-    identifies their content; filled in if they can be read.
+    indices start at 0. ``validation``: a number of training samples that are not trained on and replace the test set,
+    so that tuning does not use it. ``digest``: the first 16 hex digits of blake2b over the blake2b sums of the files,
+    which identifies their content; filled in if they can be read.
 
     Two labels may be any numbers; more than two must be integers, at most 1,000. In ascending order they become 0, 1,
     .... Raises ValueError for other labels, for malformed lines, and for a wrong digest; FileNotFoundError for a
@@ -37,12 +39,14 @@ class LibSVM(Dataset):
     zero_based: bool = False
     root: str | None = field(default=None, metadata={"location": True})
     digest: str = ""
+    validation: int | None = field(default=None, metadata={"added": True})
 
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("path=: empty; give a file in LIBSVM format, plain, .gz, .xz, .zip or .bz2")
         if not 0.01 <= self.test <= 0.99:
             raise ValueError(f"test={self.test}: out of range; give the share of the test set, such as 0.2")
+        check_validation(self.validation)
         if self.features is not None and not 1 <= self.features <= LARGEST:
             wrong = "must not be less than 1" if self.features < 1 else f"must not be more than {LARGEST}"
             right = "the number of features, or null for the largest index in the files"
@@ -68,6 +72,8 @@ class LibSVM(Dataset):
             test = read(*more[0], replace(rules, known=labels.values))
         else:
             train, test = self._split(train, labels)
+        if self.validation is not None:
+            train, test = train.validation(self.validation)
         return labelled(train, test, self.features, labels.values, third)
 
     def _files(self) -> dict[str, Path]:
@@ -98,8 +104,8 @@ class LibSVM(Dataset):
                 f"dataset.test={self.test}: too few samples of a class to be in both sets; give dataset.test_path, or "
                 "a share that leaves one of each on both sides"
             ) from error
-        train, test = (Samples(samples.x[part], samples.labels[part]) for part in map(np.sort, parts))
-        return train, test
+        train, test = map(np.sort, parts)
+        return samples.rows(train), samples.rows(test)
 
 
 @dataclass

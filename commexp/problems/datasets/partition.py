@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -96,6 +97,23 @@ class Dirichlet(Partition):
 
 
 @dataclass
+class BySource(Partition):
+    """Assigns whole sources, such as files or authors: in descending order of their samples, each to the worker with
+    the fewest samples so far. Raises ValueError for data without sources, or with fewer sources than workers.
+    """
+
+    def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
+        if data.source is None:
+            raise ValueError("partition=by_source: the data have no sources; give partition=iid or natural")
+        names, source = np.unique(data.source.numpy(), return_inverse=True)
+        if workers > len(names):
+            wrong = f"more workers than the {len(names)} sources"
+            raise ValueError(f"workers={workers}: {wrong}; give at most {len(names)}, or partition=natural")
+        owner = balanced(np.bincount(source), workers, rng)[source]
+        return [np.flatnonzero(owner == n) for n in range(workers)]
+
+
+@dataclass
 class RandomShares(Partition):
     """Shards of random size, the largest ``ratio`` times the smallest: sizes are proportional to ratio^v, with v drawn
     uniformly and rescaled to [0, 1]. Samples are assigned at random.
@@ -112,6 +130,19 @@ class RandomShares(Partition):
         size = self.ratio ** ((v - v.min()) / max(float(np.ptp(v)), 1e-12))
         ends = np.round(np.cumsum(size / size.sum()) * len(data.train_x)).astype(int)
         return np.split(rng.permutation(len(data.train_x)), ends[:-1])
+
+
+def balanced(counts: np.ndarray, groups: int, rng: np.random.Generator) -> np.ndarray:
+    """A group for each source, user or item, given their numbers of samples: in descending order, ties in random order,
+    each goes to the group with the fewest samples so far."""
+    present = rng.permutation(np.flatnonzero(counts))
+    group = np.zeros(len(counts), dtype=np.int64)
+    loads = [(0, n) for n in range(groups)]
+    for k in present[np.argsort(-counts[present], kind="stable")].tolist():
+        load, n = loads[0]
+        group[k] = n
+        heapq.heapreplace(loads, (load + int(counts[k]), n))
+    return group
 
 
 def _labels(data: Data, name: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from commexp.files import open_regular, reason
 from commexp.problems.data import Data
+from commexp.problems.datasets.stratified import validation_split
 
 if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder
@@ -102,6 +103,11 @@ def check_fields(image_size: int, loaders: int) -> None:
     """Raises ValueError for an image size below 1 or a negative number of processes."""
     if image_size < 1:
         raise ValueError(f"image_size={image_size}: must not be less than 1; 224 is usual")
+    check_loaders(loaders)
+
+
+def check_loaders(loaders: int) -> None:
+    """Raises ValueError for a negative number of processes."""
     if loaders < 0:
         raise ValueError(f"loaders={loaders}: must not be negative; give processes such as 4, or 0 for none")
 
@@ -112,7 +118,7 @@ def identity(folder: Path) -> str:
     if any(_loop(folder / name) for name in PARTS):
         return ""  # from_folders raises the error
     try:
-        return _sum(folder, [part for name in PARTS for part, _ in _opened(folder / name).samples])
+        return names_sum(folder, [part for name in PARTS for part, _ in _opened(folder / name).samples])
     except OSError:
         return ""
 
@@ -123,8 +129,9 @@ def _opened(folder: Path) -> ImageFolder:
     return ImageFolder(str(folder))
 
 
-def _sum(folder: Path, paths: Sequence[str]) -> str:
-    """Raises OSError for a file whose size cannot be read."""
+def names_sum(folder: Path, paths: Sequence[str]) -> str:
+    """16 hex digits of BLAKE2b of the names, from ``folder`` on, and sizes of the files. Raises OSError for a file
+    whose size cannot be read."""
     pieces = [paths[i : i + GROUP] for i in range(0, len(paths), GROUP)]
     start = len(os.path.join(folder, ""))
 
@@ -139,9 +146,18 @@ def _sum(folder: Path, paths: Sequence[str]) -> str:
 
 
 def from_folders(
-    key: str, root: str, folder: Path, image_size: int, augment: bool, loaders: int, remedy: str, digest: str
+    key: str,
+    root: str,
+    folder: Path,
+    image_size: int,
+    augment: bool,
+    loaders: int,
+    remedy: str,
+    digest: str,
+    validation: int | None = None,
 ) -> Data:
     """The photos in ``folder``/{train,val}/<class>/*; classes are numbered in the order of the folder names in train.
+    ``validation``: a number of photos in train that are not trained on and replace those in val.
 
     Raises FileNotFoundError ('``key``: ...; ``remedy``') if a folder is missing or has no images. Raises ValueError for
     a class in val that train lacks, for cyclic links, and if ``digest`` is given and differs from ``identity``.
@@ -159,7 +175,7 @@ def from_folders(
         except OSError as error:
             raise ValueError(f"{key}: {folder / part} cannot be read ({reason(error)}); {remedy}") from error
     train, val = read
-    if digest and digest != _sum(folder, [path for part in read for path, _ in part.samples]):
+    if digest and digest != names_sum(folder, [path for part in read for path, _ in part.samples]):
         raise ValueError(
             f"dataset.digest={digest}: the photos in {folder} have changed since; leave it out to take them as they are"
         )
@@ -172,6 +188,10 @@ def from_folders(
     number = torch.tensor([train.class_to_idx[name] for name in val.classes])
     train_y, val_y = torch.tensor(train.targets), number[torch.tensor(val.targets)]
     paths = [[path for path, _ in part.samples] for part in read]
+    if validation is not None:
+        rows, held_out = validation_split(validation, train_y.numpy())
+        paths = [[paths[0][i] for i in part] for part in (rows, held_out)]
+        train_y, val_y = train_y[rows], train_y[held_out]
     train_x = Photos(paths[0], train_y, image_size, augment, loaders)
     test_x = Photos(paths[1], val_y, image_size, False, loaders)
     return Data(train_x, train_y, test_x, val_y, classes=len(train.classes), mean=MEAN, std=STD)

@@ -21,6 +21,7 @@ import torch
 
 from commexp.files import reading, text_lines
 from commexp.problems.data import Data
+from commexp.problems.datasets.stratified import validation_split
 from commexp.problems.sparse_rows import SparseRows
 
 PAGE = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/"
@@ -37,6 +38,15 @@ class Samples:
 
     x: Any
     labels: np.ndarray
+
+    def rows(self, rows: np.ndarray) -> Samples:
+        """The samples ``rows``."""
+        return Samples(self.x[rows], self.labels[rows])
+
+    def validation(self, n: int) -> tuple[Samples, Samples]:
+        """The samples that are trained on, and ``n`` others that replace the test set, see validation_split."""
+        train, held_out = validation_split(n, self.labels)
+        return self.rows(train), self.rows(held_out)
 
 
 @dataclass

@@ -19,6 +19,7 @@ import torch
 from commexp.files import reading, text_blocks, text_lines
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.files import check_there, content_sum, place
+from commexp.problems.datasets.stratified import check_validation
 from commexp.problems.ratings.limits import RatingLimits
 from commexp.problems.ratings.triples import SPLITS, Triples, divided
 
@@ -32,10 +33,11 @@ CODES: dict[str, type[np.generic]] = {"user": np.int64, "item": np.int64, "ratin
 class RatingFiles(Dataset):
     """``path``: a file, plain or compressed (see files.unpacked), or a folder of such files. ``root``: the folder to
     which it is relative; null for the working directory. ``test``: the share that is held out. ``split``: random, drawn
-    from all ratings with the seed, or time, the latest ratings of each user. ``digest``: the first 16 hex digits of
-    blake2b over the blake2b sums of the files, which identifies their content; filled in if the files can be read.
-    ``scale``: the lowest and the highest rating; null for any. Ids are integers from 1 on; in ascending order they
-    become 0, 1, ....
+    from all ratings with the seed, or time, the latest ratings of each user. ``validation``: a number of training
+    ratings, chosen in the same way (by time at most so many), that are not trained on and replace the test set, so that
+    tuning does not use it. ``digest``: the first 16 hex digits of blake2b over the blake2b sums of the files,
+    which identifies their content; filled in if the files can be read. ``scale``: the lowest and the highest rating;
+    null for any. Ids are integers from 1 on; in ascending order they become 0, 1, ....
 
     Raises FileNotFoundError for a missing file. Raises ValueError, with the line number, for lines of another format or
     of more than LONGEST bytes, ids or ratings that are not numbers or out of range, and pairs that occur twice; also
@@ -47,12 +49,14 @@ class RatingFiles(Dataset):
     root: Optional[str] = field(default=None, metadata={"location": True})  # noqa: UP045
     digest: str = ""
     scale: Optional[list[float]] = None  # noqa: UP045
+    validation: Optional[int] = field(default=None, metadata={"added": True})  # noqa: UP045
 
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError(f"path=: empty; give {self.wanted()}")
         if not 0.01 <= self.test <= 0.99:
             raise ValueError(f"test={self.test}: out of range; give the share of the test set, such as 0.2")
+        check_validation(self.validation)
         if self.split not in SPLITS:
             raise ValueError(f"split={self.split}: unknown; give {' or '.join(SPLITS)}")
         if self.scale is not None and not (len(self.scale) == 2 and self.scale[0] < self.scale[1]):
@@ -124,7 +128,7 @@ class RatingFiles(Dataset):
             raise ValueError(f"{key}: {where}: {pair}; give each pair once")
         if self.split == "time" and not triples.timed:
             raise ValueError("dataset.split=time: the ratings have no times; give random")
-        return divided(triples, self.test, self.split, seed, dtype)
+        return divided(triples, self.test, self.split, seed, dtype, self.validation)
 
     def _check(self) -> None:
         if content_sum(self.files(), LONGEST) not in (self.digest, ""):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from dataclasses import dataclass
 from typing import Optional
@@ -10,7 +9,7 @@ from typing import Optional
 import numpy as np
 
 from commexp.problems.data import Data
-from commexp.problems.datasets.partition import Partition, Shares
+from commexp.problems.datasets.partition import Partition, Shares, balanced
 from commexp.problems.ratings.data import Ratings
 
 
@@ -51,19 +50,6 @@ class Blocks(Partition):
         column = balanced(np.bincount(i), workers // groups, rng)[i]
         owner = row * (workers // groups) + column
         return [np.flatnonzero(owner == n) for n in range(workers)]
-
-
-def balanced(counts: np.ndarray, groups: int, rng: np.random.Generator) -> np.ndarray:
-    """A group for each user or item, given their numbers of ratings: in descending order, ties in random order, each
-    goes to the group with the fewest ratings so far."""
-    present = rng.permutation(np.flatnonzero(counts))
-    group = np.zeros(len(counts), dtype=np.int64)
-    loads = [(0, n) for n in range(groups)]
-    for k in present[np.argsort(-counts[present], kind="stable")].tolist():
-        load, n = loads[0]
-        group[k] = n
-        heapq.heapreplace(loads, (load + int(counts[k]), n))
-    return group
 
 
 def _ratings(data: Data, name: str) -> Ratings:

@@ -48,13 +48,14 @@ class Triples:
         return int(np.setdiff1d(np.arange(len(pairs)), first)[0])
 
 
-def held_out(triples: Triples, share: float, split: str, seed: int) -> np.ndarray:
-    """Whether each rating belongs to the test set, bool [m]. ``random``: round(share m) ratings, drawn with the seed.
+def held_out(triples: Triples, share: float, split: str, seed: int, purpose: str = "split") -> np.ndarray:
+    """Whether each rating belongs to the test set, bool [m]. ``random``: round(share m) ratings, drawn with the seed
+    and for the ``purpose``.
     ``time``: the last floor(share m_u) of the m_u ratings of each user, so every user has training ratings."""
     m = len(triples)
     test = np.zeros(m, dtype=bool)
     if split == "random":
-        test[numpy_generator(seed, "split").permutation(m)[: round(share * m)]] = True
+        test[numpy_generator(seed, purpose).permutation(m)[: round(share * m)]] = True
         return test
     order = np.lexsort((triples.items, triples.times, triples.users))
     starts = np.flatnonzero(np.diff(triples.users[order], prepend=np.nan))
@@ -64,17 +65,40 @@ def held_out(triples: Triples, share: float, split: str, seed: int) -> np.ndarra
     return test
 
 
-def divided(triples: Triples, share: float, split: str, seed: int, dtype: torch.dtype) -> Data:
-    """Training and test data; users and items are numbered in ascending order of their ids. Raises ValueError if one of
-    the two sets is empty."""
+def divided(
+    triples: Triples, share: float, split: str, seed: int, dtype: torch.dtype, validation: int | None = None
+) -> Data:
+    """Training and test data; users and items are numbered in ascending order of their ids. ``validation``: a number of
+    training ratings, chosen by the same ``split`` (by time at most so many), that are not trained on and replace the
+    test data. Raises ValueError if one of the sets is empty."""
     test = held_out(triples, share, split, seed)
     if test.all() or not test.any():
         raise ValueError(
             f"dataset.test={share}: one of the two sets of {len(triples)} ratings would be empty; give another share, "
             "or more ratings"
         )
+    train = ~test
+    if validation is not None:
+        train, test = _with_validation(triples, train, validation, split, seed)
     (users, all_users), (items, all_items) = triples.numbers
     pairs = Ratings(torch.from_numpy(users), torch.from_numpy(items), all_users, all_items)
     ratings = torch.tensor(triples.ratings, dtype=dtype)
-    rows = [torch.from_numpy(np.flatnonzero(side)) for side in (~test, test)]
+    rows = [torch.from_numpy(np.flatnonzero(side)) for side in (train, test)]
     return Data(pairs[rows[0]], ratings[rows[0]], pairs[rows[1]], ratings[rows[1]])
+
+
+def _with_validation(
+    triples: Triples, train: np.ndarray, n: int, split: str, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the ratings ``train``, bool [m], those that are trained on and those that are held out, bool [m] each."""
+    rows = np.flatnonzero(train)
+    some = Triples(triples.users[rows], triples.items[rows], triples.ratings[rows], triples.times[rows], triples.timed)
+    chosen = held_out(some, min(1.0, n / len(rows)), split, seed, "validation")
+    if chosen.all() or not chosen.any():
+        raise ValueError(
+            f"dataset.validation={n}: one of the two sets of {len(rows)} training ratings would be empty; give another "
+            "number, or null for the test set"
+        )
+    test = np.zeros_like(train)
+    test[rows[chosen]] = True
+    return train & ~test, test
