@@ -15,6 +15,7 @@ is called worker by worker, each with its own generator. scripts/bench_ways.py c
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -109,7 +110,8 @@ class ModuleGradients:
         self._run: nn.Module = torch.compile(module) if self.speed.compile else module  # type: ignore[assignment]
         self._loss = Scored(module, task.losses)
         self._starts = list(accumulate(self.layout.sizes, initial=0))
-        self.bound: tuple[Tensor, Tensor] | None = None
+        self.bound: tuple[Tensor, Tensor] | None = None  # x and the gradient, of which the parameters are views
+        self._place: object = None  # their addresses, and the layout of x
         self._grad: Tensor | None = None  # allocating one would cost as much as filling it
         self._ready: Ready | None = None
         self._watched = False
@@ -170,7 +172,10 @@ class ModuleGradients:
         if self.random:
             raise CannotFoldError("it draws random numbers, each worker its own")
         like = self.parameters[0]
-        start = torch.cat([p.detach().flatten() for p in self.parameters])
+        if self.bound is None:
+            start = torch.cat([p.detach().flatten() for p in self.parameters])
+        else:
+            start = self.bound[0].detach().view(-1, self.layout.dim)[0]
         x = torch.stack([start, 0.9 * start])
         tree = tree_map(lambda t: torch.stack([t, t.flip(0)]), example)
         if name == "vmap":
@@ -183,7 +188,9 @@ class ModuleGradients:
         failure: Exception | None = None
         for self._fold in (SampleFold, ChannelFold):
             try:
-                self.folded(x, tree, (), 1.0, found.zero_())
+                with warnings.catch_warnings():  # torch says once that stacked parameters are not dense
+                    warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout contract")
+                    self.folded(x, tree, (), 1.0, found.zero_())
             except (CannotFoldError, RuntimeError, ValueError, IndexError) as error:
                 failure = failure or error
                 continue
@@ -241,10 +248,12 @@ class ModuleGradients:
         return loss.detach()
 
     def _bind(self, x: Tensor, out: Tensor) -> None:
-        """Makes the module's parameters views of x and their gradients views of ``out``, if they are not already."""
-        if self.bound is not None and [t.data_ptr() for t in self.bound] == [x.data_ptr(), out.data_ptr()]:
+        """Makes the module's parameters views of x, [J] or stacked [W, J], and their gradients views of ``out``, if
+        they are not already."""
+        place = x.data_ptr(), x.shape, x.stride(), out.data_ptr()
+        if place == self._place:
             return  # self.bound keeps both alive, so no other tensor can have these addresses
-        first, self.bound = self.bound is None, (x, out)
+        first, self.bound, self._place = self.bound is None, (x, out), place
         views = zip(self.layout.views(x.detach()).values(), self.layout.views(out).values(), strict=True)
         for p, (value, grad) in zip(self.parameters, views, strict=True):
             p.data, p.grad = value, grad
@@ -300,22 +309,24 @@ class ModuleGradients:
 
     @torch.enable_grad()
     def folded(self, x: Tensor, tree: Tree, seeds: Sequence[int], share: float, grad: Tensor) -> Tensor:
+        """The module's parameters are the stacked ones, [W, ...], while it is called and until they are bound anew."""
         workers, channels = len(x), self._fold is ChannelFold
-        params = {name: p.requires_grad_() for name, p in self.layout.views(x.detach()).items()}
+        out = grad if share == 1.0 else torch.zeros_like(grad)
+        self._bind(x, out)
 
         def call(*inputs: Tensor) -> Tensor:
             if channels:
                 inputs = tuple(self._prepared(to_channels(t.view(workers, -1, *t.shape[1:]))) for t in inputs)
             assert self._fold is not None
-            with self._fold(params.values()):
-                output: Tensor = functional_call(self.module, params, inputs)
+            with self._fold(self.parameters):
+                output: Tensor = self.module(*inputs)
             return from_channels(output, workers).flatten(0, 1) if channels else output
 
         with self._precision():
             losses = self.task.losses(call, tree_map(lambda t: t.flatten(0, 1), tree)).view(workers, -1).mean(1)
-        grads = torch.autograd.grad(losses.sum(), list(params.values()))
-        for out, one in zip(self.layout.views(grad).values(), grads, strict=True):
-            out.add_(one, alpha=share)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        if out is not grad:
+            grad.add_(out, alpha=share)
         return losses.detach()
 
 
