@@ -107,6 +107,7 @@ class ModuleGradients:
         self._wanted = "loop" if only_loop else self.speed.workers
         self._way: Way | None = None
         self._fold: type[Fold] | None = None  # the fold that the module supports
+        self._folding: Fold | None = None
         self._run: nn.Module = torch.compile(module) if self.speed.compile else module  # type: ignore[assignment]
         self._loss = Scored(module, task.losses)
         self._starts = list(accumulate(self.layout.sizes, initial=0))
@@ -122,7 +123,7 @@ class ModuleGradients:
         if self._grad is None or self._grad.shape != x.shape:
             self._grad = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         grad, pieces = self._grad.zero_(), self.speed.accumulate
-        if len(x) == 1:
+        if x.shape[0] == 1:
             way: Way = partial(self.looped, ready=ready)
         else:
             if self._way is None:
@@ -286,7 +287,7 @@ class ModuleGradients:
     ) -> Tensor:
         losses = [
             self.one(x[w], tree_map(lambda t, w=w: t[w], tree), grad[w], ready, seeds[w] if seeds else None, share)  # type: ignore[misc]
-            for w in range(len(x))
+            for w in range(x.shape[0])
         ]
         return torch.stack(losses)
 
@@ -310,21 +311,24 @@ class ModuleGradients:
     @torch.enable_grad()
     def folded(self, x: Tensor, tree: Tree, seeds: Sequence[int], share: float, grad: Tensor) -> Tensor:
         """The module's parameters are the stacked ones, [W, ...], while it is called and until they are bound anew."""
-        workers, channels = len(x), self._fold is ChannelFold
+        assert self._fold is not None
+        workers, channels = x.shape[0], self._fold is ChannelFold
         out = grad if share == 1.0 else torch.zeros_like(grad)
         self._bind(x, out)
+        fold = self._folding
+        if type(fold) is not self._fold or fold.workers != workers:
+            fold = self._folding = self._fold(self.parameters)
 
         def call(*inputs: Tensor) -> Tensor:
             if channels:
                 inputs = tuple(self._prepared(to_channels(t.view(workers, -1, *t.shape[1:]))) for t in inputs)
-            assert self._fold is not None
-            with self._fold(self.parameters):
+            with fold:
                 output: Tensor = self.module(*inputs)
             return from_channels(output, workers).flatten(0, 1) if channels else output
 
         with self._precision():
             losses = self.task.losses(call, tree_map(lambda t: t.flatten(0, 1), tree)).view(workers, -1).mean(1)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
         if out is not grad:
             grad.add_(out, alpha=share)
         return losses.detach()

@@ -18,7 +18,7 @@ DECAYED = ("all", "matrices")
 NOT_HIDDEN = ("*embed*", "*token*", "*position*", "*wte*", "*wpe*", "*head.weight", "*classifier*", "fc.weight")
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 EPSILON = 1e-8  # of AdamW
-PIECE = 2**15  # entries that the cache of a core holds, with their gradient and state
+PIECE = 2**18  # entries of which the cache of a CPU holds a part for each core, with their gradient and state
 
 Shape = Sequence[int]
 
