@@ -163,22 +163,24 @@ def overhead(turns: int) -> None:
 
 
 MEMORY = {
-    "localsgd, AdamW": ("algo=localsgd", "algo.tau=2", *ADAMW),
-    "localsgd, SGD with momentum": ("algo=localsgd", "algo.tau=2", "algo.momentum=0.9"),
-    "diloco, AdamW": ("algo=diloco", "algo.tau=2", "algo.lr=0.003"),
-    "sgd, AdamW": ("algo=sgd", *ADAMW),
+    "localsgd, AdamW, W = 8": ("algo=localsgd", "algo.tau=2", *ADAMW, "workers=8"),
+    "localsgd, SGD with momentum, W = 8": ("algo=localsgd", "algo.tau=2", "algo.momentum=0.9", "workers=8"),
+    "diloco, AdamW, W = 8": ("algo=diloco", "algo.tau=2", "algo.lr=0.003", "workers=8"),
+    "sgd, AdamW, W = 8": ("algo=sgd", *ADAMW, "workers=8"),
+    "sgd, AdamW, W = 1": ("algo=sgd", *ADAMW, "workers=1"),
 }
-BIG = ("dataset=digits", "model=mlp", "model.hidden=[2048,2048]", "batch_size=4", "workers=8")
+BIG = ("dataset=digits", "model=mlp", "batch_size=4")
+LARGE = "model.hidden=[1024,1024,1024,1024,1024,1024,1024]"
 
 
 def memory() -> None:
-    """Peak memory of rounds over the sum of parameters, gradients and the optimiser's state of 8 workers."""
+    """Peak memory of rounds over the sum of parameters, gradients and states of optimisers of all workers."""
     rows = []
     for name in MEMORY:
         found = subprocess.run([sys.executable, __file__, "memory", name], check=True, capture_output=True, text=True)
         dim, needed, peak = json.loads(found.stdout)
         rows.append([name, f"{dim / 1e6:.1f} M", f"{needed / 1e6:.0f}", f"{peak / needed:.2f}"])
-    print("Peak memory of 8 workers over parameters, gradients and states of optimisers (aim: 1.3)\n")
+    print("Peak memory of all workers together over parameters, gradients and states of optimisers (aim: 1.3)\n")
     print(markdown(["method", "J", "these, MB", "peak over these"], rows), "\n")
 
 
@@ -189,17 +191,16 @@ def peak_of(name: str) -> None:
     for _ in range(2):
         next(endless)  # what is loaded at first use
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    setup = make(*BIG, *MEMORY[name], "rounds=3")
+    setup = make(*BIG, *MEMORY[name], LARGE, "rounds=3")
     endless = rounds(setup)
     for _ in range(3):
         next(endless)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    models = 1 if name.startswith("sgd") else 8
-    states = sum(b.numel() for b in setup.algorithm.update.buffers.values())  # type: ignore[attr-defined]
-    if hasattr(setup.algorithm, "outer"):
-        states += sum(b.numel() for b in setup.algorithm.outer.buffers.values())
-    dim = setup.problem.dim
-    print(json.dumps([dim, 4 * ((models + 8) * dim + states), peak]))
+    algorithm: Any = setup.algorithm
+    dim, gradients = setup.problem.dim, len(setup.comm.worker_ids) * setup.problem.dim
+    optimizers = [algorithm.update, *([algorithm.outer] if hasattr(algorithm, "outer") else [])]
+    states = sum(buffer.numel() for optimizer in optimizers for buffer in optimizer.buffers.values())
+    print(json.dumps([dim, 4 * (algorithm.x.numel() + gradients + states), peak]))
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ class LocalMethod(GradientMethod):
         workers = len(comm.worker_ids)
         self.ends = [0, *accumulate(self.lengths(context.steps))]
         self.x = context.start.repeat(workers, 1)
-        self.average = context.start.clone()  # x_A
+        self.average = context.start  # x_A
         self.pulled = context.start.expand(workers, -1)  # s_n
         self.pulled_average = self.average  # s_A
         self.losses = self.x.new_zeros(workers)  # mean over the last round's local steps
