@@ -9,9 +9,11 @@ only adds time, does not decide. Memory is the largest resident set of a child p
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -99,7 +101,9 @@ def decoder(options: GPT) -> nn.Module:
 
 def language_models(turns: int) -> None:
     """W workers' local steps with AdamW, all with the same number of tokens together."""
-    print(f"Local SGD with AdamW, a step of {WINDOWS * BLOCK} tokens of all workers together, over a bare torch loop of")
+    print(
+        f"Local SGD with AdamW, a step of {WINDOWS * BLOCK} tokens of all workers together, over a bare torch loop of"
+    )
     print("one model on all of them; aims: 1.3 at W = 4, 1.5 at W = 8\n")
     rows = []
     for name, options in (("gpt", GPT()), ("gpt_800k", GPT(layers=4, width=128))):
@@ -155,9 +159,7 @@ def overhead(turns: int) -> None:
     ]
     base, *_ = times = least(calls, turns)
     aims = ["", "", "1.2", "1.6", "1.9"]
-    rows = [
-        [n, f"{t / base:.2f}", aim, f"{1e3 * t:.2f}"] for n, t, aim in zip(names, times, aims, strict=True)
-    ]
+    rows = [[n, f"{t / base:.2f}", aim, f"{1e3 * t:.2f}"] for n, t, aim in zip(names, times, aims, strict=True)]
     print("A step of a 64-128-128-10 perceptron, 16 samples of each of 8 workers\n")
     print(markdown(["step", "over bare torch", "aim", "ms"], rows), "\n")
 
@@ -185,7 +187,7 @@ def memory() -> None:
 
 
 def peak_of(name: str) -> None:
-    """In a process of its own: prints J, the bytes of parameters, gradients and states, and the peak beyond start-up."""
+    """In a process of its own: prints J, the bytes of parameters, gradients and states, and the peak after start-up."""
     small = make(*BIG, *MEMORY[name], "model.hidden=[8]", "rounds=3")
     endless = rounds(small)
     for _ in range(2):
@@ -203,12 +205,37 @@ def peak_of(name: str) -> None:
     print(json.dumps([dim, 4 * (algorithm.x.numel() + gradients + states), peak]))
 
 
+def commands(turns: int) -> None:
+    """Whole commands, beside an interpreter that only imports torch; seconds of the processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = [sys.executable, "-m", "commexp", "rounds=2", f"outputs={folder}", "rerun=true"]
+        words = {
+            "import torch": [sys.executable, "-c", "import torch"],
+            "commexp dataset=toy rounds=2 (aim: 1.4)": [*run, "dataset=toy"],
+            "commexp dataset=digits model=mlp rounds=2 (aim: 2.0)": [*run, "dataset=digits", "model=mlp"],
+        }
+        times = dict.fromkeys(words, float("inf"))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for turn in range(turns + 1):  # in the first one Python compiles
+            for name, command in words.items():
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                subprocess.run(command, check=True, capture_output=True, env=environment)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                times[name] = min(times[name], spent) if turn else times[name]
+    base = times["import torch"]
+    rows = [[name, f"{seconds / base:.2f}", f"{seconds:.2f}"] for name, seconds in times.items()]
+    print(markdown(["whole command", "over import torch", "seconds"], rows), "\n")
+
+
 def main() -> None:
     torch.set_num_threads(1)
     if sys.argv[1:2] == ["memory"]:
         peak_of(sys.argv[2])
         return
     print(f"torch {torch.__version__}, one thread\n")
+    commands(5)
     memory()
     overhead(300)
     generic_module(40)
