@@ -108,11 +108,20 @@ class ModuleGradients:
         self._way: Way | None = None
         self._fold: type[Fold] | None = None  # the fold that the module supports
         self._folding: Fold | None = None
+        self._stacked: list[Tensor] = []
+        self._stacked_of: object = None  # the addresses of x and the gradient, and the layout of x
+        numbers = {id(p): i for i, p in enumerate(self.parameters)}
+        #: where the module's layers keep each parameter: the layer's table, the name in it, the parameter's number
+        self._places: list[tuple[dict[str, Any], str, int]] = [
+            (layer._parameters, name, numbers[id(p)])
+            for layer in module.modules()
+            for name, p in layer._parameters.items()
+            if id(p) in numbers
+        ]
         self._run: nn.Module = torch.compile(module) if self.speed.compile else module  # type: ignore[assignment]
         self._loss = Scored(module, task.losses)
         self._starts = list(accumulate(self.layout.sizes, initial=0))
         self.bound: tuple[Tensor, Tensor] | None = None  # x and the gradient, of which the parameters are views
-        self._place: object = None  # their addresses, and the layout of x
         self._grad: Tensor | None = None  # allocating one would cost as much as filling it
         self._ready: Ready | None = None
         self._watched = False
@@ -173,10 +182,7 @@ class ModuleGradients:
         if self.random:
             raise CannotFoldError("it draws random numbers, each worker its own")
         like = self.parameters[0]
-        if self.bound is None:
-            start = torch.cat([p.detach().flatten() for p in self.parameters])
-        else:
-            start = self.bound[0].detach().view(-1, self.layout.dim)[0]
+        start = torch.cat([p.detach().flatten() for p in self.parameters])
         x = torch.stack([start, 0.9 * start])
         tree = tree_map(lambda t: torch.stack([t, t.flip(0)]), example)
         if name == "vmap":
@@ -249,12 +255,10 @@ class ModuleGradients:
         return loss.detach()
 
     def _bind(self, x: Tensor, out: Tensor) -> None:
-        """Makes the module's parameters views of x, [J] or stacked [W, J], and their gradients views of ``out``, if
-        they are not already."""
-        place = x.data_ptr(), x.shape, x.stride(), out.data_ptr()
-        if place == self._place:
+        """Makes the module's parameters views of x and their gradients views of ``out``, if they are not already."""
+        if self.bound is not None and [t.data_ptr() for t in self.bound] == [x.data_ptr(), out.data_ptr()]:
             return  # self.bound keeps both alive, so no other tensor can have these addresses
-        first, self.bound, self._place = self.bound is None, (x, out), place
+        first, self.bound = self.bound is None, (x, out)
         views = zip(self.layout.views(x.detach()).values(), self.layout.views(out).values(), strict=True)
         for p, (value, grad) in zip(self.parameters, views, strict=True):
             p.data, p.grad = value, grad
@@ -308,22 +312,36 @@ class ModuleGradients:
             out.add_(one, alpha=share)
         return losses
 
+    def _stack(self, x: Tensor, out: Tensor) -> Fold:
+        """Makes ``_stacked`` parameters [W, ...] in the memory of x [W, J], with gradients in that of ``out``, if they
+        are not already; the fold for them."""
+        assert self._fold is not None
+        of = x.data_ptr(), x.shape, x.stride(), out.data_ptr(), self._fold
+        if self._folding is None or of != self._stacked_of:
+            self._stacked_of = of
+            self._stacked = [p.requires_grad_() for p in self.layout.views(x.detach()).values()]
+            for p, gradient in zip(self._stacked, self.layout.views(out).values(), strict=True):
+                p.grad = gradient
+            self._folding = self._fold(self._stacked)
+        return self._folding
+
     @torch.enable_grad()
     def folded(self, x: Tensor, tree: Tree, seeds: Sequence[int], share: float, grad: Tensor) -> Tensor:
-        """The module's parameters are the stacked ones, [W, ...], while it is called and until they are bound anew."""
-        assert self._fold is not None
         workers, channels = x.shape[0], self._fold is ChannelFold
         out = grad if share == 1.0 else torch.zeros_like(grad)
-        self._bind(x, out)
-        fold = self._folding
-        if type(fold) is not self._fold or fold.workers != workers:
-            fold = self._folding = self._fold(self.parameters)
+        fold = self._stack(x, out)
 
         def call(*inputs: Tensor) -> Tensor:
             if channels:
                 inputs = tuple(self._prepared(to_channels(t.view(workers, -1, *t.shape[1:]))) for t in inputs)
-            with fold:
-                output: Tensor = self.module(*inputs)
+            for place, name, number in self._places:
+                place[name] = self._stacked[number]
+            try:
+                with fold:
+                    output: Tensor = self.module(*inputs)
+            finally:
+                for place, name, number in self._places:
+                    place[name] = self.parameters[number]
             return from_channels(output, workers).flatten(0, 1) if channels else output
 
         with self._precision():
