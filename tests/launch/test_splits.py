@@ -62,9 +62,9 @@ def usual() -> list[list[str]]:
     every = [[f"compress={codec}", *LINEAR] for codec in options("compress")]
     every.append(["compress=topk", "compress.scope=layer", "compress.whole_below=50", *DIGITS])
     every += [[f"compress={codec}", *DIGITS] for codec in ("none", "bf16", "powersgd")]
-    every += [[algo, *MUON] for algo in ("algo=localsgd", "algo=ignore")]
     every += [["model.travels=items", *FACTORS], ["model.travels=all", "partition=blocks", *FACTORS]]
     every += [[*case, *LINEAR] for case in methods()]
+    every += [[algo, *MUON] for algo in ("algo=localsgd", "algo=ignore")]
     return [[*case, EXACT] for case in every]
 
 
