@@ -17,6 +17,7 @@ from commexp.config.schema import CONF
 from commexp.environment import hydra_of_our_own, undisturbed
 from commexp.launch.launch import launch
 from commexp.launch.sweep import register_resolvers
+from commexp.metrics import NAME
 from commexp.run_folder import Run
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def plan_of(overrides: Sequence[str], handed: Mapping[str, Any]) -> Plan:
         if "loss" in handed:
             words.append(f"loss='{HANDED_OVER}{fingerprint(handed['loss'])}'")
         for key, function in handed.get("metrics", {}).items():
+            if not NAME.fullmatch(f"test_{key}"):
+                raise ValueError(f"metrics.{key}: no name of a column; give letters, digits and _")
             words.append(f"+metrics.{key}='{HANDED_OVER}{fingerprint(function)}'")
         plan = prepare(compose_config(words), words)
         if plan.config.launch.kind == "torchrun":

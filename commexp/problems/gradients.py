@@ -28,7 +28,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from commexp.problems.base import GradientOptions, Ready
 from commexp.problems.folding import CannotFoldError, ChannelFold, Fold, SampleFold, from_channels, to_channels
-from commexp.problems.tasks import Task
+from commexp.problems.tasks import Task, TaskError
 from commexp.problems.trees import Tree, count_samples, tensors, tree_map
 from commexp.seeding import derive, global_draws
 
@@ -237,6 +237,8 @@ class ModuleGradients:
         self._ready = ready
         with nullcontext() if seed is None else global_draws(seed, x.device):
             loss = self.mean_loss(self._run, tree, weights)
+            if not loss.requires_grad:
+                raise TaskError("loss: does not depend on the module's parameters; return one that torch can derive")
             (loss if share == 1.0 else loss * share).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

@@ -87,7 +87,7 @@ class Items:
 
 
 def _is_map(source: Any) -> bool:
-    return hasattr(source, "__getitem__") and not hasattr(source, "__array__")
+    return hasattr(source, "__getitem__") and not isinstance(source, str | bytes) and not hasattr(source, "__array__")
 
 
 def _check_length(source: Any, part: str) -> None:

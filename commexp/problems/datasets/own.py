@@ -43,7 +43,7 @@ class OwnDataset(Dataset):
         if not self.factory:
             return
         function = imported("dataset.factory", self.factory)
-        found = called("dataset.factory", self.factory, function, self.arguments)
+        found = called(f"dataset.factory={self.factory}", function, self.arguments)
         pair = (found.get("train"), found.get("test")) if isinstance(found, Mapping) else found
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise ValueError(f"dataset.factory={self.factory}: returns no pair (train, test); return one")
