@@ -15,6 +15,7 @@ is called worker by worker, each with its own generator. scripts/bench_ways.py c
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -295,7 +296,9 @@ class ModuleGradients:
         shared = x.stride(0) == 0
         params = self.layout.views(x[0] if shared else x)
         losses: Tensor
-        grads, losses = vmap(grad_and_value(loss), in_dims=(None if shared else 0, 0))(params, tree)
+        with warnings.catch_warnings():  # that an operation has no batching rule, and torch loops over the workers
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            grads, losses = vmap(grad_and_value(loss), in_dims=(None if shared else 0, 0))(params, tree)
         for out, one in zip(self.layout.views(grad).values(), grads.values(), strict=True):
             out.add_(one, alpha=share)
         return losses
