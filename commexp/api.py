@@ -46,10 +46,11 @@ def run(*overrides: str) -> Run:
 def run_experiment(overrides: Sequence[str], figures: bool = True) -> Run:
     """As ``run``; ``figures=False`` leaves the run's own picture undrawn."""
     from commexp.report.finish import finish  # pandas, which composing a config does not need
+    from commexp.report.target import Target
 
     with _one_at_a_time, undisturbed():
         plan = prepare(compose_config(overrides), overrides)
         with ExitStack() as hold:  # until it has been shown
             run = launch(plan, hold)
-            finish(run, plan.config.target_accuracy, figures)
+            finish(run, Target.of(vars(plan.config)), figures)
         return run

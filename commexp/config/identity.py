@@ -29,9 +29,12 @@ _read: dict[str, tuple[object, str]] = {}  # of each module in this process: wha
 def what_decides(resolved: dict[str, Any], parts: dict[str, Any], outside: dict[str, str]) -> dict[str, Any]:
     """Of a ``resolved`` config, whose components are ``parts``, all that changes the result: not launch, outputs, ...,
     nor a field that only says where a file lies (metadata ``location``), whose content the field ``digest`` beside it
-    stands for; but the source of components from ``outside``, and RESULTS. Where real processes decide whose message
-    comes first, that is another result."""
+    stands for; but the source of components from ``outside``, and RESULTS. Of ``stop``, the criteria that are given:
+    without one, a run has the name that it had before there were any. Where real processes decide whose message comes
+    first, that is another result."""
     kept = {k: v for k, v in resolved.items() if k not in UNHASHED}
+    if stop := {name: value for name, value in kept.pop("stop").items() if value is not None}:
+        kept["stop"] = stop
     kept.update({name: _without_locations(kept[name], part) for name, part in parts.items()})
     if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
         kept["inject"] = resolved["launch"]["inject"]

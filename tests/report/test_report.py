@@ -15,15 +15,15 @@ from commexp.metrics import human_bytes, metric, number
 from commexp.report.curves import draw_curves
 from commexp.report.phases import draw_phases
 from commexp.report.style import compact
-from commexp.report.sweep import latex
+from commexp.report.sweep import latex, short
 from commexp.report.tables import (
     compare_markdown,
     labels,
     markdown,
     phase_seconds,
     summary_markdown,
-    to_target,
 )
+from commexp.report.target import Target, common
 from commexp.run_folder import Run
 
 
@@ -61,6 +61,20 @@ def test_compact_numbers(value: float, text: str) -> None:
     assert compact(value) == text
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (["0.027182818", "0.000314159", "0.5"], ["0.0272", "0.000314", "0.5"]),
+        (["0.27182818", "0.27184"], ["0.27183", "0.27184"]),
+        (["12345678", "0.1", "1e-4", "1000.0"], ["12345678", "0.1", "1e-4", "1000.0"]),
+        (["topk", "-1.23456e-05", "123456789.1"], ["topk", "-1.23e-05", "1.23e+08"]),
+        (["0.123456", "0.123456"], ["0.123", "0.123"]),
+    ],
+)
+def test_settings_have_three_digits_or_as_many_as_tell_them_apart(values: list[str], shown: list[str]) -> None:
+    assert short(values) == shown
+
+
 def test_markdown_is_aligned() -> None:
     assert markdown(["a", "bb"], [["xyz", "1"]]).splitlines() == ["| a   | bb |", "| --- | -- |", "| xyz | 1  |"]
 
@@ -78,19 +92,37 @@ def test_missing_numbers_are_dashes() -> None:
     assert metric("test_accuracy").show(0.975) == "97.50%"
 
 
-def test_to_target_is_the_first_row_that_reaches_it() -> None:
+def test_a_target_is_reached_in_the_first_row_that_is_as_good() -> None:
     table = pd.DataFrame({"test_accuracy": [0.1, 0.96, 0.9, 0.97], "bytes_sent": [1, 2, 3, 4]})
-    row = to_target(table, 0.95)
+    row = Target(0.95).first(table)
     assert row is not None
     assert row["bytes_sent"] == 2
-    assert to_target(table, 0.99) is None
-    assert to_target(table, None) is None
-    assert to_target(table.drop(columns="test_accuracy"), 0.5) is None
+    assert Target(0.99).first(table) is None
+    assert Target(0.5).first(table.drop(columns="test_accuracy")) is None
+
+
+def test_a_target_loss_is_one_of_the_test_or_else_of_the_training() -> None:
+    table = pd.DataFrame({"train_loss": [3.0, 1.4, 1.6], "test_loss": [3.0, 1.6, 1.5], "bytes_sent": [1, 2, 3]})
+    target = Target(1.5, is_loss=True)
+    both, train = target.first(table), target.first(table.drop(columns="test_loss"))
+    assert both is not None
+    assert both["bytes_sent"] == 3
+    assert train is not None
+    assert train["bytes_sent"] == 2
+    assert Target(1.3, is_loss=True).first(table) is None
+
+
+def test_the_target_of_a_table_is_the_one_that_all_rows_have() -> None:
+    table = pd.DataFrame({"target": [1.5, math.nan, 1.5], "target_is_loss": [True, math.nan, True]})
+    assert common(table) == Target(1.5, is_loss=True)
+    table.loc[1] = 0.9, False
+    assert common(table) is None
+    assert common(table.loc[[1]]) == Target(0.9)
 
 
 def test_a_runs_summary_says_what_it_cost(run: Callable[..., Run]) -> None:
     result = run(*SHORT, "compress=topk")
-    text = summary_markdown(result, target=0.999)
+    text = summary_markdown(result, Target(0.999))
     payload = result.summary["payload_bytes"]
     assert human_bytes(10 * 8 * payload) in text
     assert f"1/{result.summary['parameters'] * 4 / payload:.3g} of dense" in text
