@@ -114,8 +114,8 @@ def aggregate(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
             row["target"], row["target_is_loss"] = group["target"].max(), group["target_is_loss"].max()
             row["reached_target"] = int(done["bytes_to_target"].notna().sum())
         if "stopped_by" in runs:
-            criteria = done["stopped_by"].dropna().str.partition(" (")[0]
-            row["stopped_by"] = ", ".join(f"{n} {criterion}" for criterion, n in Counter(criteria).items())
+            criteria = Counter(text.partition(" (")[0] for text in done["stopped_by"].dropna())
+            row["stopped_by"] = ", ".join(f"{n} {criterion}" for criterion, n in criteria.items())
         rows.append(row)
     return pd.DataFrame(rows)
 

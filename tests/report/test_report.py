@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from commexp.cli.report import compare
 from commexp.metrics import human_bytes, metric, number
+from commexp.report.checked import ReadRun
 from commexp.report.curves import draw_curves
 from commexp.report.phases import draw_phases
 from commexp.report.style import compact
@@ -128,6 +130,46 @@ def test_a_runs_summary_says_what_it_cost(run: Callable[..., Run]) -> None:
     assert f"1/{result.summary['parameters'] * 4 / payload:.3g} of dense" in text
     assert "not reached" in text
     assert "all_gather" in text
+
+
+def test_a_target_loss_in_tables_pages_and_replays(
+    run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("dataset=linreg", "dataset.dim=10", "dataset.samples=20", "workers=2", "rounds=30", "eval_every=1")
+    results = [run(*small, f"compress={c}") for c in ("none", "topk")]
+    target = Target(float(results[0].metrics["train_loss"].iloc[12]), is_loss=True)
+    named, rows = f"loss {target.value:.4g}", [target.first(result.metrics) for result in results]
+    assert rows[0] is not None
+    assert rows[0]["round"] == 12
+    text = summary_markdown(results[0], target)
+    assert f"| to {named} " in text
+    assert f"| {human_bytes(rows[0]['bytes_sent'])} sent, {rows[0]['sim_seconds']:.4g} s, round 12 " in text
+    folders = [result.folder for result in results]
+    compare(folders, tmp_path / "report", [], target)
+    (head, _, dense, _) = (tmp_path / "report" / "comparison.md").read_text().split("\n\n")[2].splitlines()
+    cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (head, dense)), strict=True))
+    assert cells[f"sent to {named}"] == human_bytes(rows[0]["bytes_sent"])
+    assert cells[f"virtual s to {named}"] == f"{rows[0]['sim_seconds']:.4g}"
+    assert f"bytes to {named}" in (tmp_path / "report" / "index.html").read_text()
+    capsys.readouterr()
+    compare(folders, tmp_path / "replay", ["network=ethernet_1g"], target)
+    (head, _, dense, _) = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (head, dense)), strict=True))
+    assert cells[f"to {named}"] == f"{rows[0]['sim_seconds']:.4g} s", "on its own network"
+    assert cells["sent until then"] == human_bytes(rows[0]["bytes_sent"])
+
+
+def test_the_page_says_what_has_stopped_a_run(run: Callable[..., Run], tmp_path: Path) -> None:
+    stopped = run(*SHORT, "stop.bytes=1")
+    compare([stopped.folder], tmp_path / "report", [], None)
+    assert f"stopped by {stopped.summary['stopped_by']}" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_a_target_that_is_no_number_is_a_problem_of_the_folder(run: Callable[..., Run]) -> None:
+    made = run(*SHORT, "target_loss=1.5")
+    assert ReadRun(made.folder).problem == ""
+    made.write_config({**made.config, "target_loss": "low"})
+    assert ReadRun(made.folder).problem.startswith("config.yaml cannot be read: could not convert string to float")
 
 
 def test_comparison_has_a_row_per_run_and_readable_pictures(run: Callable[..., Run], tmp_path: Path) -> None:
