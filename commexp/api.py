@@ -72,12 +72,13 @@ def run(
 def run_experiment(overrides: Sequence[str], figures: bool = True, handed: Mapping[str, Any] | None = None) -> Run:
     """As ``run``; ``figures=False`` leaves the run's own picture undrawn. ``handed``: what is handed over."""
     from commexp.report.finish import finish  # pandas, which composing a config does not need
+    from commexp.report.target import Target
 
     with _one_at_a_time, undisturbed():
         plan = plan_of(overrides, handed or {})
         with ExitStack() as hold:  # until it has been shown
             run = launch(plan, hold)
-            finish(run, plan.config.target_accuracy, figures)
+            finish(run, Target.of(vars(plan.config)), figures)
         return run
 
 

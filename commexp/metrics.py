@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,8 +33,8 @@ PLACES = {
 SCALES = ("number", "percent", "bytes", "count")
 NAME = re.compile(r"(?!best_)[A-Za-z]\w{0,63}(?<!_std)", re.ASCII)
 TAKEN = {  # columns of a sweep's tables that are no metrics
-    "method", "seed", "status", "run", "count", "target", "reached_target", "bytes_to_target", "seconds_to_target",
-    "compression", "abscissa",
+    "method", "seed", "status", "run", "count", "target", "target_is_loss", "reached_target", "bytes_to_target",
+    "seconds_to_target", "compression", "abscissa", "stopped_by",
 }  # fmt: skip
 MOST = 100  # metrics that a run's folder may describe
 
@@ -182,6 +182,12 @@ def shown(place: str) -> list[Metric]:
 def foremost(place: str) -> list[Metric]:
     """The same, those first that say most about a run."""
     return sorted(shown(place), key=lambda m: -m.headline)
+
+
+def tuned(names: Container[str]) -> Metric | None:
+    """What a search improves: the best value of the foremost metric that is tuned for, of those in ``names`` (test
+    error, RMSE, objective, training loss); None where there is none."""
+    return next((m for m in foremost("tuned") if m.best in names), None)
 
 
 def described(columns: Iterable[str]) -> list[dict[str, Any]]:

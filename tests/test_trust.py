@@ -418,6 +418,8 @@ def test_a_run_that_has_not_evaluated_has_its_row(
     [
         (["--target", "98"], "--target=98: out of range; give a share in (0, 1] such as 0.95"),
         (["--target", "nan"], "--target=nan: out of range; give a share in (0, 1] such as 0.95"),
+        (["--target-loss", "0"], "--target-loss=0: must be positive; give a loss such as 1.5"),
+        (["--target", "0.9", "--target-loss", "1"], "argument --target-loss: not allowed with argument --target; see"),
         (["--target", "high"], "argument --target: invalid float value: 'high'; see commexp-report --help"),
         (["--out", "file"], "--out=file: cannot be written (File exists); give a folder that can"),
         (["--out", "file/in"], "--out=file/in: cannot be written (Not a directory); give a folder that can"),

@@ -16,7 +16,7 @@ from commexp.config.messages import LaunchError, UserError, check_environment
 from commexp.config.overrides import arranged, explain
 from commexp.config.schema import CONF
 from commexp.launch.streams import complain, leave, lenient_streams
-from commexp.launch.sweep import begin_job, minimised, record_job, register_resolvers
+from commexp.launch.sweep import begin_job, ended, minimised, record_job, register_resolvers
 from commexp.ranks import joins, rank
 
 EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted": 130}
@@ -28,6 +28,7 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
     from commexp.launch.launch import launch
     from commexp.launch.single import keep_memory
     from commexp.report.finish import finish, where_to_look
+    from commexp.report.target import Target
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     os.chdir(HydraConfig.get().runtime.cwd)  # paths count from where the command was typed, also in hydra.job.chdir
@@ -43,8 +44,8 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
                 record_job(HydraConfig.get(), plan, error=str(error))
             raise
         if rank() == 0:  # of several processes the first one shows the results
-            text = finish(run, plan.config.target_accuracy, figures=not sweep)
-            print(f"{run.name}: {run.status}" if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
+            text = finish(run, Target.of(vars(plan.config)), figures=not sweep)
+            print(ended(HydraConfig.get(), run) if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
         return str(run.status), minimised(run)
 
 

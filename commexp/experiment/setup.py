@@ -112,6 +112,8 @@ class ExperimentSetup:
         if self.algorithm.asynchronous:
             options["workers"] = "loop"
         data = plan.dataset.load(self.shard_count, config.seed, dtype)
+        if config.stop.accuracy is not None and (data.classes is None or data.test_x is None):
+            raise ValueError(no_accuracy(config.stop.accuracy))
         shards = plan.partition.split(data, self.shard_count, config.seed)
         context = ProblemContext(
             shards=shards,
@@ -231,6 +233,11 @@ class ExperimentSetup:
         self.guard.count += bad
         if fault:
             self.guard.fault = NonFiniteError.read(fault)
+
+
+def no_accuracy(value: float) -> str:
+    """What a run is told that is to stop at an accuracy which its problem does not have."""
+    return f"stop.accuracy={value}: nothing here has a test accuracy; give stop.loss, stop.bytes or stop.seconds"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from commexp.metrics import Metric, foremost, human_bytes, metric, number, shown
 from commexp.report.checked import ReadRun
 from commexp.report.comparison import Comparison
 from commexp.report.sweep import reached
+from commexp.report.target import common
 
 STATUSES = ("completed", "running", "interrupted", "diverged", "failed")
 
@@ -45,7 +46,8 @@ def methods_table(compared: Comparison) -> SortableTable:
     columns = [(name, m) for m in metrics for name in _final_and_best(methods, m)]
     heads = ["method", "runs", *[m.label if name == m.name else f"best {m.label}" for name, m in columns], "sent"]
     if "reached_target" in methods:
-        to = f"{methods['target'].max():.4g} acc." if methods["target"].nunique() == 1 else "target"
+        target = common(methods)
+        to = target.short if target else "target"
         heads += [f"bytes to {to}", f"virtual time to {to}"]
     rows = []
     for _, row in methods.iterrows():
@@ -90,7 +92,8 @@ def runs_table(compared: Comparison) -> SortableTable:
             cells += [Cell(m.show(s.get(name)), number(s.get(name))) for name in (m.name, m.best)]
         cells += [_count(s.get(m.name)) for m in sizes]
         cells += [Cell(seconds(t), t) for t in (number(s.get(m.name)) for m in times)]
-        rows.append([*cells, Cell(run.reason, kind="note")])
+        stopped = f"stopped by {s['stopped_by']}" if "stopped_by" in s else ""
+        rows.append([*cells, Cell(run.reason or stopped, kind="note")])
     for one in compared.left:
         empty = [Cell("-")] * (len(heads) - 5)
         rows.append([Cell(one.name), Cell("-"), Cell("-"), _status("no run"), *empty, Cell(one.why, kind="note")])
