@@ -112,8 +112,6 @@ class ExperimentSetup:
         if self.algorithm.asynchronous:
             options["workers"] = "loop"
         data = plan.dataset.load(self.shard_count, config.seed, dtype)
-        if config.stop.accuracy is not None and (data.classes is None or data.test_x is None):
-            raise ValueError(no_accuracy(config.stop.accuracy))
         shards = plan.partition.split(data, self.shard_count, config.seed)
         context = ProblemContext(
             shards=shards,
@@ -131,6 +129,8 @@ class ExperimentSetup:
             total = sum(map(len, shards))
             context.weights = [len(rows) / total for rows in shards]
         problem = build_problem(plan.model, data, context, plan.prox)
+        if config.stop.accuracy is not None and not problem.has_accuracy:
+            raise ValueError(no_accuracy(config.stop.accuracy))
         return PerWorkerProblem.of(problem) if self.algorithm.asynchronous else problem
 
     def _set_up_codec(self, start: Tensor) -> None:

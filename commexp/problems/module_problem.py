@@ -62,6 +62,7 @@ class ModuleProblem(Problem):
         self.norms = [m for m in self.module.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
         self._train()
         self.task = task_of(self.module, data, context)
+        self.has_accuracy = self.task.has_accuracy
         self.feed = make_feed(data, context)
         self.samples, self.samples_per_step = len(data.train_x), context.batch_size
         self.local_sizes = [len(rows) for rows in context.own]

@@ -439,7 +439,7 @@ def test_a_run_folder_chooses_no_code(own: Own, tmp_path: Path) -> None:
     from commexp.config.components import build
     from commexp.problems import Dataset, Model
 
-    node = {"_target_": "commexp.problems.models.own.OwnModule", "factory": "problems.trap.make"}
+    node = {"_target_": "commexp.problems.models.module.OwnModule", "factory": "problems.trap.make"}
     assert build(node, "model", Model, foreign=True).factory == "problems.trap.make"  # type: ignore[attr-defined]
-    node = {"_target_": "commexp.problems.datasets.own.OwnDataset", "factory": "problems.trap.make"}
+    node = {"_target_": "commexp.problems.datasets.module.OwnDataset", "factory": "problems.trap.make"}
     build(node, "dataset", Dataset, foreign=True)
