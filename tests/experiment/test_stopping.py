@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commexp.problems.classification import Classification
+from commexp.problems.module_problem import ModuleProblem
 from launch.processes import ranks, wait_for
 from registry import interrupted, plan, untimed
 
@@ -230,11 +230,11 @@ def test_an_accuracy_that_a_problem_does_not_have_is_refused(run: Callable[..., 
 def test_an_accuracy_that_is_never_evaluated_is_refused_before_the_first_round(
     run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = Classification.evaluate
+    honest = ModuleProblem.evaluate
 
-    def without(self: Classification, x: torch.Tensor) -> dict[str, float]:
+    def without(self: ModuleProblem, x: torch.Tensor) -> dict[str, float]:
         return {name: value for name, value in honest(self, x).items() if not name.endswith("accuracy")}
 
-    monkeypatch.setattr(Classification, "evaluate", without)
+    monkeypatch.setattr(ModuleProblem, "evaluate", without)
     with pytest.raises(UserError, match=r"^stop.accuracy=0.9: nothing here has a test accuracy"):
         run(*SMALL, "stop.accuracy=0.9")
