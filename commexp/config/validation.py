@@ -61,6 +61,13 @@ def one_target(given: Sequence[str], config: Config) -> tuple[float | None, floa
     return (accuracy, None) if typed == {"target_accuracy"} else (None, loss)
 
 
+def steps_of(given: Sequence[str], config: Config) -> int | None:
+    """``steps``; None where a user has typed ``rounds`` alone, which stands in place of the steps that the dataset has
+    by default. An experiment's steps stay: ``check_words`` refuses rounds beside them."""
+    typed = {word.key for word in map(Word.read, given)}
+    return None if "rounds" in typed and not typed & {"steps", "experiment"} else config.steps
+
+
 def check_stop(stop: Stop) -> None:
     """Raises UserError for the first value out of range."""
     if stop.accuracy is not None and not 0 < stop.accuracy <= 1:

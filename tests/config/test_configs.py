@@ -379,3 +379,10 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
         with pytest.raises(UserError, match="outputs="):
             run_experiment([f"outputs={place}", "rounds=1"])
+
+
+def test_rounds_that_are_typed_stand_in_place_of_a_datasets_steps() -> None:
+    assert plan("dataset=text").config.steps == 500
+    assert plan("dataset=text", "rounds=7").config.steps is None
+    assert plan("dataset=text", "steps=7").config.steps == 7
+    assert plan("dataset=text", "rounds=7").name != plan("dataset=text").name
