@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import quick
 import torch
 import warm
 from hydra.utils import get_class
@@ -29,6 +30,7 @@ from commexp.run_folder import Run
 from commexp.topologies import Ring, Topology
 
 torch.set_num_threads(1)
+quick.begin()
 composer = cache(Composer)  # as Hydra composes, but the options that one test has chosen are merged once for all
 api.compose = lambda name, overrides: composer().compose(overrides)  # type: ignore[assignment]
 

@@ -139,11 +139,13 @@ def main(handle: int) -> None:
 
     for name in IMPORTED:
         importlib.import_module(name)
+    import quick
     from hydra.core.plugins import Plugins
     from PIL import Image
 
     from commexp.api import compose_config
 
+    quick.begin()
     Plugins.instance()  # looks for them
     Image.init()
     compose_config(["dataset=linreg", "algo.lr=0.1"])  # parsers remember what they have learnt
