@@ -49,6 +49,7 @@ IMPORTED = (
     "fontTools.subset",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_pdf",
+    "networkx",
     "sklearn.datasets",
     "sklearn.model_selection",
 )
