@@ -6,7 +6,7 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ api.compose = lambda name, overrides: composer().compose(overrides)  # type: ign
 
 Graphs = dict[str, Callable[..., Topology]]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "drawn: pictures are really drawn, also by what is started warm")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -93,10 +97,14 @@ def status_of(program: Callable[[], object], words: list[str], monkeypatch: pyte
     return 0
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs in this process leave no pictures: for tests that do not look at them."""
-    monkeypatch.setattr("commexp.report.finish.FIGURES", {})
+@pytest.fixture(autouse=True)
+def _drawing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Pictures are made, but drawn only in tests that are marked so: that takes most of a short run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("drawn") is None:
+            patch.setenv(warm.UNDRAWN, "1")
+            warm.draw_nothing(patch.setattr)
+        yield
 
 
 @pytest.fixture

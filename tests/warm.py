@@ -27,6 +27,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -34,6 +35,7 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36  # of prctl(2)
+UNDRAWN = "WARM_UNDRAWN"  # environment variable: a process makes pictures, but draws nothing
 NAME = "warm"  # in /proc/PID/comm, of what was forked
 COLD = subprocess.Popen
 IMPORTED = (
@@ -194,6 +196,14 @@ def serve(line: socket.socket) -> dict[str, Any]:
         return job
 
 
+def draw_nothing(put: Callable[[Any, str, Any], object] = setattr) -> None:
+    """What is drawn is an empty page, and its layout is not settled. ``put``: how an attribute is set."""
+    from matplotlib.figure import Figure
+
+    put(Figure, "draw_without_rendering", lambda self: None)
+    put(Figure, "savefig", lambda self, file, **_: file.write(b"undrawn"))
+
+
 def forking() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # threads of libraries, which wait
@@ -233,6 +243,8 @@ def carry_out(job: dict[str, Any]) -> None:
     os.environ.update(job["env"])
     os.chdir(job["cwd"])
     tempfile.tempdir = None  # TMPDIR may be another
+    if UNDRAWN in os.environ:
+        draw_nothing()
     here, there = socket.socketpair()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     if not forking():

@@ -20,6 +20,7 @@ from commexp.run_folder import Run
 SHORT = ("rounds=12", "eval_every=4", "model.width=8", "batch_size=4", "algo.schedule.warmup=0")
 
 
+@pytest.mark.drawn
 def test_what_a_run_leaves(run: Callable[..., Run]) -> None:
     result = run(*SHORT, "algo=regtopk", figures=True)
     names = {str(p.relative_to(result.folder)) for p in result.folder.rglob("*") if p.is_file()} - {".lock"}

@@ -26,6 +26,8 @@ from commexp.report.tables import (
 )
 from commexp.run_folder import Run
 
+pytestmark = pytest.mark.drawn
+
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
