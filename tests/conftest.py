@@ -31,6 +31,7 @@ from commexp.topologies import Ring, Topology
 
 torch.set_num_threads(1)
 quick.begin()
+warm.write_without_waiting()
 composer = cache(Composer)  # as Hydra composes, but the options that one test has chosen are merged once for all
 api.compose = lambda name, overrides: composer().compose(overrides)  # type: ignore[assignment]
 

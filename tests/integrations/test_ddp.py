@@ -42,6 +42,7 @@ from commexp.config.components import around_codec, build, wrap
 from commexp.integrations.ddp import Hook, hook
 
 HERE, RANKS = Path(__file__), 2
+DDP = {**environment(), warm.ALSO: "torch._dynamo"}  # which DDP imports
 SMALL, LARGE = 0.0003, 25.0  # MiB in a bucket: 78 numbers and what goes beyond, or the whole model
 NARROW = {"fp16": 2.0**-10, "bf16": 2.0**-7}  # sums travel rounded, too
 
@@ -412,7 +413,7 @@ def member(rank: int, folder: Path) -> None:
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    env = {**environment(), "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE.parents[2]}", "GLOO_SOCKET_IFNAME": "lo"}
+    env = {**DDP, "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE.parents[2]}", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, str(HERE)]
     bare = "compress.error_feedback=false"
     nodes = {name: plan(f"compress={name}", bare).resolved["compress"] for name in options("compress")}
@@ -546,7 +547,7 @@ def test_the_example_reaches_95_percent_and_saves_its_state(tmp_path: Path) -> N
     root = HERE.parents[2]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(root / "scripts" / "ddp_example.py"), str(tmp_path)]
-    done = warm.run(command, cwd=root, env=environment(), capture_output=True, text=True, timeout=120)
+    done = warm.run(command, cwd=root, env=DDP, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split("accuracy")[1]) > 0.95
     assert {p.name for p in tmp_path.iterdir()} == {f"{n}.safetensors" for n in ("model", "hook-0", "hook-1")}
