@@ -34,6 +34,7 @@ def stamps(tmp_path: Path) -> dict[str, int]:
     return {p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "outputs" / "runs").glob("*/metrics.csv")}
 
 
+@pytest.mark.drawn
 def test_one_table_two_plots_and_nothing_runs_again(cli: Cli, entry: Cli, tmp_path: Path) -> None:
     done = cli(*SWEEP)
     assert done.returncode == 0, done.stderr
@@ -146,6 +147,7 @@ def test_runs_with_different_metrics_share_a_table(entry: Cli, tmp_path: Path) -
     assert (folder_of(tmp_path) / "figures" / "curves.png").is_file()
 
 
+@pytest.mark.drawn
 def test_a_sweep_over_another_number_is_drawn_against_it(entry: Cli, tmp_path: Path) -> None:
     assert entry("-m", "algo.lr=0.001,0.01", "+experiment=regtopk_linreg", "rounds=20").returncode == 0
     assert {p.stem for p in (folder_of(tmp_path) / "figures").iterdir()} == {"curves", "final"}

@@ -20,6 +20,7 @@ from commexp.run_folder import Run
 SHORT = ("rounds=12", "eval_every=4", "model.width=8", "batch_size=4", "algo.schedule.warmup=0")
 
 
+@pytest.mark.drawn
 def test_what_a_run_leaves(run: Callable[..., Run]) -> None:
     result = run(*SHORT, "algo=regtopk", figures=True)
     names = {str(p.relative_to(result.folder)) for p in result.folder.rglob("*") if p.is_file()} - {".lock"}
@@ -62,7 +63,7 @@ def by_hand(j: int) -> dict[str, tuple[int, float]]:
 @pytest.mark.parametrize("codec", options("compress"))
 def test_bytes_by_hand(codec: str, run: Callable[..., Run]) -> None:
     """12 rounds of 8 workers; what the messages said they were is what the ledger says."""
-    result = run(*SHORT, f"compress={codec}")
+    result = run(*SHORT, "eval_every=12", f"compress={codec}")
     j, last = result.summary["parameters"], result.metrics.iloc[-1]
     if codec in by_hand(j):
         payload, bits = by_hand(j)[codec]
@@ -99,7 +100,7 @@ def test_the_ledger_is_the_sum_of_the_messages(
 
     for kind in {type(exchange) for exchange in AGGREGATIONS.values()}:
         monkeypatch.setattr(kind, "load", weighing(kind.load))
-    result = run(*SHORT, f"compress={codec}", "compress.scope=model")
+    result = run(*SHORT, "eval_every=12", f"compress={codec}", "compress.scope=model")
     assert result.metrics["bytes_sent"].iloc[-1] == weighed > 0
 
 

@@ -28,6 +28,8 @@ from commexp.report.tables import (
 from commexp.report.target import Target, common
 from commexp.run_folder import Run
 
+pytestmark = pytest.mark.drawn
+
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
