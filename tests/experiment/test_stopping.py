@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from commexp.problems.module_problem import ModuleProblem
 from launch.processes import ranks, wait_for
 from registry import interrupted, plan, untimed
 
@@ -19,6 +18,7 @@ from commexp.config.messages import UserError
 from commexp.config.schema import Stop
 from commexp.experiment.execute import execute
 from commexp.experiment.stopping import reached
+from commexp.problems.module_problem import ModuleProblem
 from commexp.run_folder import Run
 
 SMALL = ("dataset=breast_cancer", "model.hidden=[4]", "workers=4", "rounds=12", "batch_size=4", "debug=true")

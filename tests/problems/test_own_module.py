@@ -35,7 +35,7 @@ Own = Callable[..., Run]
 
 
 @pytest.fixture
-def own(tmp_path: Path, undrawn: None) -> Own:
+def own(tmp_path: Path) -> Own:
     """``commexp.run`` with objects, into the test's own folder."""
 
     def call(*words: str, **handed: Any) -> Run:
