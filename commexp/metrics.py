@@ -92,6 +92,8 @@ class Metric:
         v = number(value)
         if math.isnan(v):
             return "-"
+        if self.scale == "count":
+            return human_count(v)
         return f"{v:.2%}" if self.scale == "percent" else human_bytes(v) if self.scale == "bytes" else f"{v:.4g}"
 
     def plus_minus(self, mean: float, std: float) -> str:
@@ -110,7 +112,7 @@ OWN = (
     Metric("step", "local steps", shown=("axis", "work")),
     Metric("epoch", "epochs", shown=("axis",)),
     Metric("samples", "samples, all workers", shown=("axis",)),
-    Metric("tokens", "tokens, all workers", scale="count", shown=("axis", "work")),
+    Metric("tokens", "tokens, all workers", "tokens", scale="count", shown=("axis", "work", "cost")),
     Metric("samples_per_node", "sample gradients of a node", scale="count", shown=("axis", "work")),
     Metric("calls", "messages to the server", scale="count", shown=("axis", "work")),
     Metric("gossip_rounds", "mixings", shown=("axis",)),
@@ -213,6 +215,15 @@ def adopt(descriptions: Any) -> None:
 def number(value: Any) -> float:
     """A value of summary.json, where NaN and infinity are strings, as a float; NaN for None."""
     return math.nan if value is None else float(value)
+
+
+def human_count(count: float) -> str:
+    """1234567 -> '1.23 M'."""
+    for unit in ("", " k", " M", " G"):
+        if abs(count) < 1000 or unit == " G":
+            return f"{count:.0f}" if not unit else f"{count:.3g}{unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
 
 
 def human_bytes(count: float, spread: float = 0.0) -> str:

@@ -92,7 +92,7 @@ def readable(table: pd.DataFrame, settings: Sequence[str]) -> tuple[list[str], l
     values = {m.name: (m.label, m) for m in shown("table")}
     values |= {m.best: (f"best {m.short}", m) for m in shown("best in sweeps")}
     values = {column: entry for column, entry in values.items() if column in table}
-    counts = [m for m in shown("cost") if m.scale == "bytes" and m.name in table]
+    counts = [m for m in shown("cost") if m.scale in ("bytes", "count") and m.name in table]
     heads = [*settings, "runs", *[head for head, _ in values.values()], *[m.short for m in counts]]
     heads += ["sent / dense", "wall s"] if counts else []
     if "reached_target" in table:

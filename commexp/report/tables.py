@@ -190,7 +190,8 @@ def summary_markdown(run: Run, target: Target | None = None) -> str:
 def compare_markdown(runs: Sequence[Run]) -> str:
     """A row per run, unfinished ones included."""
     metrics = [m for m in shown("table") if any(m.name in run.summary for run in runs)]
-    sizes = [m for m in shown("cost") if m.scale == "bytes"]
+    counted = [m for m in shown("cost") if m.scale in ("bytes", "count")]
+    sizes = [m for m in counted if m.scale == "bytes" or any(m.name in run.summary for run in runs)]
     rows = []
     for run, name in zip(runs, labels(runs), strict=True):
         s = run.summary

@@ -78,9 +78,11 @@ def runs_table(compared: Comparison) -> SortableTable:
     method = {run.name: name for name, runs in compared.groups.items() for run in runs}
     metrics = _headline([m for run in compared.runs if not run.problem for m in run.summary])
     sizes, times = [m for m in shown("cost") if m.scale == "bytes"], [metric("sim_seconds"), metric("wall_seconds")]
+    summaries = [run.summary for run in compared.runs if not run.problem]
+    counts = [m for m in shown("cost") if m.scale == "count" and any(m.name in s for s in summaries)]
     heads = ["run", "method", "seed", "status", "rounds"]
     heads += [head for m in metrics for head in (m.label, f"best {m.label}")]
-    heads += [*[m.short for m in (*sizes, *times)], "note"]
+    heads += [*[m.short for m in (*counts, *sizes, *times)], "note"]
     rows = []
     for run in compared.runs:
         s = {} if run.problem else run.summary
@@ -90,6 +92,7 @@ def runs_table(compared: Comparison) -> SortableTable:
         cells.append(Cell("-" if math.isnan(done) else f"{done:,.0f}", done))
         for m in metrics:
             cells += [Cell(m.show(s.get(name)), number(s.get(name))) for name in (m.name, m.best)]
+        cells += [Cell(m.show(s.get(m.name)), number(s.get(m.name))) for m in counts]
         cells += [_count(s.get(m.name)) for m in sizes]
         cells += [Cell(seconds(t), t) for t in (number(s.get(m.name)) for m in times)]
         stopped = f"stopped by {s['stopped_by']}" if "stopped_by" in s else ""
