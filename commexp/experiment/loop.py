@@ -13,13 +13,12 @@ from typing import Any
 import torch
 
 from commexp.comm import Links
-from commexp.config.messages import UserError
 from commexp.config.plan import Plan
 from commexp.experiment.flatness import valley_summary
 from commexp.experiment.interrupts import Interrupts
 from commexp.experiment.progress import Progress
 from commexp.experiment.record import State
-from commexp.experiment.setup import ExperimentSetup, no_accuracy
+from commexp.experiment.setup import ExperimentSetup
 from commexp.experiment.stopping import has_budget, reached
 from commexp.experiment.summary import announce_costs, final_summary, metrics_row, now, provenance, write_tables
 from commexp.integrations.tracking import Trackers
@@ -122,7 +121,6 @@ class TrainingLoop:
         with self.interrupts, Progress(rounds, record.done, self.first) as progress:
             if not resumed:
                 self._evaluate(progress)
-                self._check_accuracy()
                 if self._is_good_enough():
                     return "completed"
             begin = time.perf_counter()
@@ -203,13 +201,6 @@ class TrainingLoop:
         """What the first process finds in its ``row`` counts for all."""
         self._stopped_by = reached(self.plan.config.stop, row) if self.first else ""
         return self.links.first_says(bool(self._stopped_by))
-
-    def _check_accuracy(self) -> None:
-        """Raises UserError in all processes where the run is to stop at an accuracy and evaluates none."""
-        stop = self.plan.config.stop
-        lacks = stop.accuracy is not None and self.first and "test_accuracy" not in self.record.rows[-1]
-        if stop.accuracy is not None and self.links.first_says(lacks):
-            raise UserError(no_accuracy(stop.accuracy))
 
     def _save(self) -> None:
         begin = time.monotonic()

@@ -130,7 +130,10 @@ class ExperimentSetup:
             context.weights = [len(rows) / total for rows in shards]
         problem = build_problem(plan.model, data, context, plan.prox)
         if config.stop.accuracy is not None and not problem.has_accuracy:
-            raise ValueError(no_accuracy(config.stop.accuracy))
+            raise ValueError(
+                f"stop.accuracy={config.stop.accuracy}: nothing here has a test accuracy; give stop.loss, stop.bytes or "
+                "stop.seconds"
+            )
         return PerWorkerProblem.of(problem) if self.algorithm.asynchronous else problem
 
     def _set_up_codec(self, start: Tensor) -> None:
@@ -233,11 +236,6 @@ class ExperimentSetup:
         self.guard.count += bad
         if fault:
             self.guard.fault = NonFiniteError.read(fault)
-
-
-def no_accuracy(value: float) -> str:
-    """What a run is told that is to stop at an accuracy which its problem does not have."""
-    return f"stop.accuracy={value}: nothing here has a test accuracy; give stop.loss, stop.bytes or stop.seconds"
 
 
 @contextmanager

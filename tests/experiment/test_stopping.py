@@ -18,7 +18,6 @@ from commexp.config.messages import UserError
 from commexp.config.schema import Stop
 from commexp.experiment.execute import execute
 from commexp.experiment.stopping import reached
-from commexp.problems.module_problem import ModuleProblem
 from commexp.run_folder import Run
 
 SMALL = ("dataset=breast_cancer", "model.hidden=[4]", "workers=4", "rounds=12", "batch_size=4", "debug=true")
@@ -225,16 +224,3 @@ def test_an_accuracy_that_a_problem_does_not_have_is_refused(run: Callable[..., 
         with pytest.raises(UserError, match=r"^stop.accuracy=0.9: nothing here has a test accuracy; give stop.loss"):
             run(*words, "workers=2", "stop.accuracy=0.9")
     assert not (tmp_path / "outputs").exists()
-
-
-def test_an_accuracy_that_is_never_evaluated_is_refused_before_the_first_round(
-    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    honest = ModuleProblem.evaluate
-
-    def without(self: ModuleProblem, x: torch.Tensor) -> dict[str, float]:
-        return {name: value for name, value in honest(self, x).items() if not name.endswith("accuracy")}
-
-    monkeypatch.setattr(ModuleProblem, "evaluate", without)
-    with pytest.raises(UserError, match=r"^stop.accuracy=0.9: nothing here has a test accuracy"):
-        run(*SMALL, "stop.accuracy=0.9")
