@@ -131,8 +131,8 @@ class ExperimentSetup:
         problem = build_problem(plan.model, data, context, plan.prox)
         if config.stop.accuracy is not None and not problem.has_accuracy:
             raise ValueError(
-                f"stop.accuracy={config.stop.accuracy}: nothing here has a test accuracy; give stop.loss, stop.bytes or "
-                "stop.seconds"
+                f"stop.accuracy={config.stop.accuracy}: nothing here has a test accuracy; give stop.loss, stop.bytes "
+                "or stop.seconds"
             )
         return PerWorkerProblem.of(problem) if self.algorithm.asynchronous else problem
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -30,11 +31,11 @@ class Items:
             source = source.tensors if len(source.tensors) > 1 else source.tensors[0]
         if isinstance(source, IterableDataset):
             _check_length(source, part)
-            source = default_collate(list(source))
+            source = default_collate(list(islice(source, len(source))))  # type: ignore[arg-type]
         if isinstance(source, Dataset) or (not isinstance(source, Tensor | tuple | list | Mapping) and _is_map(source)):
             _check_length(source, part)
             self.dataset, self.length = source, len(source)  # type: ignore[arg-type]
-            self.first = self._collated([0]) if self.length else None
+            self.first = self._tried(part) if self.length else None
         else:
             self.tree = tree_map(lambda t: t.detach().cpu(), _as_tensors(source, part))
             lengths = {len(t) if t.ndim else 0 for t in tensors(self.tree)}
@@ -81,6 +82,16 @@ class Items:
             for row in torch.linspace(0, self.length - 1, min(SEEN, self.length), dtype=torch.float64).long().tolist():
                 _hash(digest, self.dataset[row])
         return digest.hexdigest()
+
+    def _tried(self, part: str) -> Tree:
+        """The first sample. Raises ValueError where it cannot be read, or holds what is not collated."""
+        try:
+            return self._collated([0])
+        except Exception as error:
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise ValueError(
+                f"{part}: the first sample cannot be taken ({why}); give tensors, numbers or arrays"
+            ) from error
 
     def _collated(self, rows: list[int]) -> Tree:
         return default_collate([self.dataset[i] for i in rows])

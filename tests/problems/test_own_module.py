@@ -381,6 +381,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no training set": ({"train": None}, r"train: missing; give train samples"),
     "lengths": ({"train": (X, Y[:5])}, r"train: tensors of \[5, 60\] samples; give all the same number"),
     "empty": ({"train": (X[:0], Y[:0])}, r"train: no samples; give one or more"),
+    "unreadable": (
+        {"train": own_parts.Broken()},
+        r"train: the first sample cannot be taken \(OSError: the disk is gone\); give tensors, numbers or arrays",
+    ),
     "no samples": ({"train": "folder"}, r"train: a str; give a torch Dataset, or tensors"),
     "dict without loss": (
         {"model": make_masked, **{k: {n: t for n, t in v.items() if n != "labels"} for k, v in make_dicts().items()}},
