@@ -303,11 +303,10 @@ def test_deterministic_mode_gives_nearly_the_same_curve(run: Callable[..., Run])
 
 @pytest.mark.slow
 def test_digits_dense_and_sparse_reach_the_accuracy(run: Callable[..., Run]) -> None:
-    """In half the rounds of the default."""
-    short = ("rounds=250", "eval_every=125")
-    dense = run(*short).summary
+    """Dense in half the rounds of the default, the others in a quarter of them."""
+    dense = run("rounds=250", "eval_every=250").summary
     assert dense["test_accuracy"] >= 0.97
     for algo in ("topk", "regtopk"):
-        sparse = run(*short, f"algo={algo}", "compress.k=0.01").summary
+        sparse = run("rounds=130", "eval_every=130", f"algo={algo}", "compress.k=0.01").summary
         assert sparse["test_accuracy"] >= dense["test_accuracy"] - 0.03
-        assert sparse["bytes_sent"] * 40 <= dense["bytes_sent"]
+        assert sparse["bytes_sent"] / 130 * 40 <= dense["bytes_sent"] / 250
