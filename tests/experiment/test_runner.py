@@ -17,7 +17,9 @@ from commexp.compressors import Message
 from commexp.problems.classification import Classification
 from commexp.run_folder import Run
 
-SHORT = ("rounds=12", "eval_every=4", "model.width=8", "batch_size=4", "algo.schedule.warmup=0")
+FEW = ("rounds=12", "eval_every=4", "batch_size=4", "algo.schedule.warmup=0")
+SHORT = (*FEW, "model.width=8")
+SMALL = ("model=mlp", "model.hidden=[16]", "algo.lr=0.01")
 
 
 @pytest.mark.drawn
@@ -131,11 +133,15 @@ def test_a_finished_run_is_shown_not_run_again(run: Callable[..., Run]) -> None:
     assert (first.folder / "metrics.csv").stat().st_mtime_ns != stamp
 
 
-@pytest.mark.parametrize(("codec", "momentum"), [("none", 0.0), *((codec, 0.9) for codec in options("compress"))])
+@pytest.mark.parametrize(
+    ("problem", "codec", "momentum"),
+    [(SHORT, "none", 0.0), (SHORT, "topk", 0.9)] + [((*FEW, *SMALL), c, 0.9) for c in options("compress")],
+    ids=lambda value: ("mlp" if "model=mlp" in value else "resnet") if isinstance(value, tuple) else None,
+)
 def test_an_interrupted_run_goes_on_bit_for_bit(
-    codec: str, momentum: float, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    problem: tuple[str, ...], codec: str, momentum: float, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    overrides = (*SHORT, f"compress={codec}", f"algo.momentum={momentum}")
+    overrides = (*problem, f"compress={codec}", f"algo.momentum={momentum}")
     whole = run(*overrides)
     tables = [untimed(whole.folder / f"{name}.csv") for name in ("metrics", "traffic")]
     traffic = whole.traffic.copy()
