@@ -1,9 +1,9 @@
 """Hydra composes the same configs in less than half the time: the tests compose a thousand.
 
-``begin`` changes four things in Hydra and OmegaConf, for this process and its forks. None changes a result, see
-test_quick.py: files that belong to commexp or Hydra are read once, an interpolation is parsed once, copies of metadata
-and of Hydra's lists of sources do without copy.deepcopy's ways around, and a map that only interpolated defaults need
-is made only for them.
+``begin`` changes a few things in Hydra and OmegaConf, for this process and its forks. None changes a result, see
+test_quick.py: files that belong to commexp or Hydra are read once, and Hydra's own are merged once; an interpolation is
+parsed once; copies of metadata and of Hydra's lists of sources do without copy.deepcopy's ways around; and a map that
+only interpolated defaults need is made only for them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import copy
 import dataclasses
 from collections import defaultdict
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 import omegaconf._utils
 import omegaconf.base
 from hydra._internal import defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf.base import Metadata
@@ -24,14 +26,18 @@ from omegaconf.base import Metadata
 from commexp.config.schema import CONF
 
 LOAD, INTERPOLATION_MAP = ConfigRepository.load_config, defaults_list._create_interpolation_map
+MERGE, LOAD_ONE = ConfigLoaderImpl._compose_config_from_defaults_list, ConfigLoaderImpl._load_single_config
 CHANGED: list[tuple[Any, str, Any]] = []  # whose attribute, its name, what it was before (None: it had none)
 _read: dict[tuple[str, ...], ConfigResult] = {}
+_merged: dict[str, Any] = {}
 
 
 def begin() -> None:
     parse = cache(omegaconf.base.parse)
     for owner, name, made in (
         (ConfigRepository, "load_config", load_config),
+        (ConfigLoaderImpl, "_compose_config_from_defaults_list", merge),
+        (ConfigLoaderImpl, "_load_single_config", load_one),
         (ConfigRepository, "__deepcopy__", lambda self, memo: copy.copy(self)),  # its list is replaced, never changed
         (Metadata, "__deepcopy__", copy_of_metadata),
         (defaults_list, "_create_interpolation_map", interpolation_map),
@@ -46,13 +52,40 @@ def load_config(self: ConfigRepository, config_path: str) -> ConfigResult | None
     """A copy of what has been read, where no file can have changed or come since."""
     if not all(map(lasting, self.sources)):
         return LOAD(self, config_path)
-    key = (config_path, *(f"{source.provider} {source.scheme()}://{source.path}" for source in self.sources))
+    key = (config_path, *map(described, self.sources))
     if key not in _read:
         result = LOAD(self, config_path)
         if result is None or result.path.startswith("structured:"):  # what lies there may be another tomorrow
             return result
         _read[key] = result
     return dataclasses.replace(_read[key], config=copy.deepcopy(_read[key].config))
+
+
+@dataclasses.dataclass
+class Merged:
+    """In a list of defaults, what stands for those of Hydra at its beginning: ``config``, all of them merged."""
+
+    config: Any
+    config_path: str = "hydra"
+
+
+def merge(self: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> Any:
+    sources = repo.get_sources()
+    count = len([*takewhile(lambda default: (default.config_path or "").startswith("hydra/"), defaults)])
+    if not count or not all(map(lasting, sources)):
+        return MERGE(self, defaults, repo)
+    key = repr([*map(dataclasses.astuple, defaults[:count]), *map(described, sources)])
+    if key not in _merged:
+        _merged[key] = MERGE(self, defaults[:count], repo)
+    return MERGE(self, [Merged(copy.deepcopy(_merged[key])), *defaults[count:]], repo)
+
+
+def load_one(self: ConfigLoaderImpl, default: Any, repo: Any) -> Any:
+    return default if isinstance(default, Merged) else LOAD_ONE(self, default, repo)
+
+
+def described(source: ConfigSource) -> str:
+    return f"{source.provider} {source.scheme()}://{source.path}"
 
 
 def lasting(source: ConfigSource) -> bool:
