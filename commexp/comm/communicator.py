@@ -382,6 +382,8 @@ class Agreement:
         asked."""
         if not self._asked:
             return None, None
+        if self.links.processes == 1 and self._sums is None:
+            return list(self.ask()), None
         self.begin()
         assert self._sums is not None
         self._handle.wait()
@@ -422,11 +424,12 @@ class BucketedSum:
 
     def __init__(self, comm: Communicator, compressor: Compressor, weights: Tensor, dim: int) -> None:
         self.comm, self.compressor, self.weights = comm, compressor, weights
-        self.exchange = comm.choose(compressor, dim, weights.element_size()).exchange
-        ahead = comm.links.collective and len(weights) == 1 and dim > BUCKET
-        ahead = ahead and bucket_size(compressor, self.exchange, comm.deterministic) is not None
         #: for ``loss_and_grad``; None where nothing can go ahead
-        self.ready: Ready | None = self._send if ahead else None
+        self.ready: Ready | None = None
+        if comm.links.collective and len(weights) == 1 and dim > BUCKET:
+            self.exchange = comm.choose(compressor, dim, weights.element_size()).exchange
+            if bucket_size(compressor, self.exchange, comm.deterministic) is not None:
+                self.ready = self._send
         self._begun: list[tuple[Handle, PendingTransfer[Tensor]]] = []
         self._bits = 0.0
         self._left: int | None = None  # entries that have not been sent

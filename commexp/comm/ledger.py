@@ -56,18 +56,20 @@ class Ledger:
     def __init__(self) -> None:
         self.round = 0
         self._pending: list[Entry] = []
+        self._first = 0  # the place in it of the first entry of the last round
         self.restore([])
 
     def count(self, exchange: Exchange, direction: str, workers: int, load: Bytes, repeats: int = 1) -> None:
         """``load``: of this process's workers, in ``repeats`` exchanges one after the other among ``workers``."""
+        if not self._pending or self._pending[-1].round != self.round:
+            self._first = len(self._pending)
         self._pending.append(Entry(self.round, exchange.name, direction, workers, repeats, *load))
 
     def close_round(self, seconds: Mapping[str, float]) -> None:
         """Stores where the round's time went."""
-        for i, entry in enumerate(self._pending):
-            if entry.round == self.round:
-                self._pending[i] = Entry._make([*entry[:BYTES_END], *(seconds.get(phase, 0.0) for phase in PHASES)])
-                return
+        if self._pending and self._pending[-1].round == self.round:
+            counted = self._pending[self._first][:BYTES_END]
+            self._pending[self._first] = Entry(*counted, *[seconds.get(phase, 0.0) for phase in PHASES])
 
     def drop_from(self, number: int) -> None:
         """Forgets this round and what came after; none of it may have been settled."""

@@ -46,14 +46,16 @@ class Message:
     @property
     def workers(self) -> int:
         for buffer in self.buffers.values():
-            return len(buffer) if buffer.ndim else 0
+            return buffer.shape[0] if buffer.ndim else 0
         raise CorruptMessageError("has no buffers")
 
     @property
     def sizes(self) -> list[int]:
         """Payload of each worker in bytes, [W]."""
-        whole = sum(b[0].numel() * b.element_size() for name, b in self.buffers.items() if name not in self.lengths)
+        whole = sum(b.shape[1:].numel() * b.element_size() for n, b in self.buffers.items() if n not in self.lengths)
         ragged = [(self.buffers[name].element_size(), lengths) for name, lengths in self.lengths.items()]
+        if not ragged:
+            return [whole] * self.workers
         return [whole + sum(size * lengths[w] for size, lengths in ragged) for w in range(self.workers)]
 
     @property
@@ -261,7 +263,7 @@ class Compressor(Stateful, ABC):
 
 def weighted_sum(x: Tensor, weights: Tensor, in_order: bool = False) -> Tensor:
     """sum_n w_n x_n over the leading axis; ``in_order``: one row after the other, whatever the machine."""
-    if len(x) == 1:
+    if x.shape[0] == 1:
         return x[0] * weights[0]
     if not in_order:
         return (weights @ x.flatten(1)).view(x.shape[1:])

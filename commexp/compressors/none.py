@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.compressors.base import Compressor, Message
+from commexp.compressors.base import Compressor, Message, weighted_sum
 
 
 @dataclass
@@ -22,6 +22,9 @@ class NoCompression(Compressor):
 
     def decode(self, message: Message) -> Tensor:
         return message.buffer("values", message.dtype, message.dim)
+
+    def total(self, message: Message, weights: Tensor, in_order: bool = False) -> Tensor:
+        return weighted_sum(self.decode(message), weights, in_order)
 
     def payload(self, dim: int, itemsize: int) -> int:
         return dim * itemsize

@@ -36,7 +36,7 @@ class Fold(TorchFunctionMode):
 
     def __init__(self, stacked: Iterable[Tensor]) -> None:
         super().__init__()
-        self.stacked = {id(p): len(p) for p in stacked}
+        self.stacked = {id(p): p.shape[0] for p in stacked}
         self.workers = next(iter(self.stacked.values()))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -72,8 +72,8 @@ ELEMENTWISE = frozenset(
 
 def _stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [W b, ..., I], weight [W, O, I], bias [W, O] -> [W b, ..., O]."""
-    rows, columns = x.reshape(len(weight), -1, x.shape[-1]), weight.transpose(1, 2)
-    y = torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias[:, None], rows, columns)
+    rows, columns = x.reshape(weight.shape[0], -1, x.shape[-1]), weight.transpose(1, 2)
+    y = torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, columns)
     return y.view(*x.shape[:-1], weight.shape[1])
 
 
@@ -120,8 +120,8 @@ def _stacked_rms_norm(
 def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     if weight is None:
         return x
-    rows = x.view(len(weight), -1, x.shape[-1])
-    rows = rows * weight[:, None] if bias is None else torch.addcmul(bias[:, None], rows, weight[:, None])
+    rows = x.view(weight.shape[0], -1, x.shape[-1])
+    rows = rows * weight.unsqueeze(1) if bias is None else torch.addcmul(bias.unsqueeze(1), rows, weight.unsqueeze(1))
     return rows.view(x.shape)
 
 
@@ -211,7 +211,7 @@ def _conv2d(
 ) -> Tensor:
     """x [b, W C, H, W'], weight [W, O, C / groups, k, k], bias [W, O] -> [b, W O, H', W'']."""
     flat = None if bias is None else bias.flatten()
-    return F.conv2d(x, weight.flatten(0, 1), flat, stride, padding, dilation, len(weight) * groups)
+    return F.conv2d(x, weight.flatten(0, 1), flat, stride, padding, dilation, weight.shape[0] * groups)
 
 
 def _group_norm(
@@ -220,7 +220,7 @@ def _group_norm(
     """x [b, W C, ...], weight and bias [W, C]."""
     if weight is None or bias is None:
         raise CannotFoldError("group norm without weights")
-    return F.group_norm(x, len(weight) * num_groups, weight.flatten(), bias.flatten(), eps)
+    return F.group_norm(x, weight.shape[0] * num_groups, weight.flatten(), bias.flatten(), eps)
 
 
 def _batch_norm(
@@ -243,8 +243,8 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [b, W I], weight [W, O, I], bias [W, O] -> [b, W O]."""
     if x.ndim != 2:
         raise CannotFoldError("a linear layer on more than vectors")
-    rows, columns = from_channels(x, len(weight)), weight.transpose(1, 2)
-    return to_channels(torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias[:, None], rows, columns))
+    rows, columns = from_channels(x, weight.shape[0]), weight.transpose(1, 2)
+    return to_channels(torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, columns))
 
 
 def _flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:

@@ -107,10 +107,12 @@ class ModuleGradients:
         self._wanted = "loop" if only_loop else self.speed.workers
         self._way: Way | None = None
         self._fold: type[Fold] | None = None  # the fold that the module supports
+        self._folding: Fold | None = None
         self._run: nn.Module = torch.compile(module) if self.speed.compile else module  # type: ignore[assignment]
         self._loss = Scored(module, task.losses)
         self._starts = list(accumulate(self.layout.sizes, initial=0))
-        self.bound: tuple[Tensor, Tensor] | None = None
+        self.bound: tuple[Tensor, Tensor] | None = None  # x and the gradient, of which the parameters are views
+        self._place: object = None  # their addresses, and the layout of x
         self._grad: Tensor | None = None  # allocating one would cost as much as filling it
         self._ready: Ready | None = None
         self._watched = False
@@ -121,7 +123,7 @@ class ModuleGradients:
         if self._grad is None or self._grad.shape != x.shape:
             self._grad = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         grad, pieces = self._grad.zero_(), self.speed.accumulate
-        if len(x) == 1:
+        if x.shape[0] == 1:
             way: Way = partial(self.looped, ready=ready)
         else:
             if self._way is None:
@@ -171,7 +173,10 @@ class ModuleGradients:
         if self.random:
             raise CannotFoldError("it draws random numbers, each worker its own")
         like = self.parameters[0]
-        start = torch.cat([p.detach().flatten() for p in self.parameters])
+        if self.bound is None:
+            start = torch.cat([p.detach().flatten() for p in self.parameters])
+        else:
+            start = self.bound[0].detach().view(-1, self.layout.dim)[0]
         x = torch.stack([start, 0.9 * start])
         tree = tree_map(lambda t: torch.stack([t, t.flip(0)]), example)
         if name == "vmap":
@@ -184,7 +189,9 @@ class ModuleGradients:
         failure: Exception | None = None
         for self._fold in (SampleFold, ChannelFold):
             try:
-                self.folded(x, tree, (), 1.0, found.zero_())
+                with warnings.catch_warnings():  # torch says once that stacked parameters are not dense
+                    warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout contract")
+                    self.folded(x, tree, (), 1.0, found.zero_())
             except (CannotFoldError, RuntimeError, ValueError, IndexError) as error:
                 failure = failure or error
                 continue
@@ -244,10 +251,12 @@ class ModuleGradients:
         return loss.detach()
 
     def _bind(self, x: Tensor, out: Tensor) -> None:
-        """Makes the module's parameters views of x and their gradients views of ``out``, if they are not already."""
-        if self.bound is not None and [t.data_ptr() for t in self.bound] == [x.data_ptr(), out.data_ptr()]:
+        """Makes the module's parameters views of x, [J] or stacked [W, J], and their gradients views of ``out``, if
+        they are not already."""
+        place = x.data_ptr(), x.shape, x.stride(), out.data_ptr()
+        if place == self._place:
             return  # self.bound keeps both alive, so no other tensor can have these addresses
-        first, self.bound = self.bound is None, (x, out)
+        first, self.bound, self._place = self.bound is None, (x, out), place
         views = zip(self.layout.views(x.detach()).values(), self.layout.views(out).values(), strict=True)
         for p, (value, grad) in zip(self.parameters, views, strict=True):
             p.data, p.grad = value, grad
@@ -280,7 +289,7 @@ class ModuleGradients:
     ) -> Tensor:
         losses = [
             self.one(x[w], tree_map(lambda t, w=w: t[w], tree), grad[w], ready, seeds[w] if seeds else None, share)  # type: ignore[misc]
-            for w in range(len(x))
+            for w in range(x.shape[0])
         ]
         return torch.stack(losses)
 
@@ -305,22 +314,27 @@ class ModuleGradients:
 
     @torch.enable_grad()
     def folded(self, x: Tensor, tree: Tree, seeds: Sequence[int], share: float, grad: Tensor) -> Tensor:
-        workers, channels = len(x), self._fold is ChannelFold
-        params = {name: p.requires_grad_() for name, p in self.layout.views(x.detach()).items()}
+        """The module's parameters are the stacked ones, [W, ...], while it is called and until they are bound anew."""
+        assert self._fold is not None
+        workers, channels = x.shape[0], self._fold is ChannelFold
+        out = grad if share == 1.0 else torch.zeros_like(grad)
+        self._bind(x, out)
+        fold = self._folding
+        if type(fold) is not self._fold or fold.workers != workers:
+            fold = self._folding = self._fold(self.parameters)
 
         def call(*inputs: Tensor) -> Tensor:
             if channels:
                 inputs = tuple(self._prepared(to_channels(t.view(workers, -1, *t.shape[1:]))) for t in inputs)
-            assert self._fold is not None
-            with self._fold(params.values()):
-                output: Tensor = functional_call(self.module, params, inputs)
+            with fold:
+                output: Tensor = self.module(*inputs)
             return from_channels(output, workers).flatten(0, 1) if channels else output
 
         with self._precision():
             losses = self.task.losses(call, tree_map(lambda t: t.flatten(0, 1), tree)).view(workers, -1).mean(1)
-        grads = torch.autograd.grad(losses.sum(), list(params.values()))
-        for out, one in zip(self.layout.views(grad).values(), grads, strict=True):
-            out.add_(one, alpha=share)
+        losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
+        if out is not grad:
+            grad.add_(out, alpha=share)
         return losses.detach()
 
 

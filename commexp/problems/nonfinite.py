@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 
 import torch
@@ -91,8 +92,8 @@ class NonFiniteGuard(Problem):
         return self.problem.optimum()
 
     def _watched(self, losses: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Costs one sum per worker and one synchronisation with the device if all gradients are finite."""
-        return losses, grad if bool(grad.sum(1).isfinite().all()) else self._treated(grad)
+        """Costs one sum and one synchronisation with the device if all gradients are finite."""
+        return losses, grad if math.isfinite(grad.sum().item()) else self._treated(grad)
 
     def _treated(self, grad: Tensor) -> Tensor:
         """Applies the policy to ``grad`` [W, J]; returns it unchanged if only the sum overflowed."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
-from torch.optim.sgd import sgd
 
 from commexp.state import Stateful
 
@@ -19,6 +17,8 @@ DECAYED = ("all", "matrices")
 #: tensors with two dimensions that are no hidden matrices: embeddings, positions, the output layer
 NOT_HIDDEN = ("*embed*", "*token*", "*position*", "*wte*", "*wpe*", "*head.weight", "*classifier*", "fc.weight")
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+EPSILON = 1e-8  # of AdamW
+PIECE = 2**18  # entries of which the cache of a CPU holds a part for each core, with their gradient and state
 
 Shape = Sequence[int]
 
@@ -35,13 +35,16 @@ class Optimizer(Stateful):
 
                 of all other tensors adamw, with lr ``adam_ratio`` as their learning rate
 
+    The operations are those of torch.optim.SGD and torch.optim.AdamW in the same order, so the bits are theirs. They are
+    applied to a piece of the vectors after the other, which takes no memory for results in between and leaves the piece
+    in the cache.
+
     ``shapes``: names and shapes, in order, of the tensors that make up x. Hidden matrices are the tensors with exactly
     two dimensions whose names match none of the patterns ``muon_except`` (``*`` stands for any text). The matrices of
     each worker are orthogonalised on their own, so that the bits do not depend on W. ``weight_decay_on``: all, or
     matrices: only the tensors with two or more dimensions, embeddings among them, have weight decay.
 
-    It calls the functional forms of torch.optim, because the classes import torch's compiler, which takes more than a
-    second. ``buffers``: the optimiser's state by name, each of the shape of x; empty before the first step. Muon keeps
+    ``buffers``: the optimiser's state by name, each of the shape of x; empty before the first step. Muon keeps
     M in ``mean``, in the place of AdamW's. Source of Muon: Jordan et al., https://kellerjordan.github.io/posts/muon;
     torch.optim.Muon has the same rule in bfloat16. Raises ValueError if Muon finds no hidden matrix, or a pattern that
     is not among the default ones no tensor.
@@ -74,11 +77,11 @@ class Optimizer(Stateful):
             self.hidden.setdefault(tuple(shapes[name]), []).append(places[name])
         others = [name for name in shapes if name not in hidden]
         #: what sgd and adamw step on: x as one, or all but the hidden matrices
-        self.others = [places[name] for name in others] if hidden else [slice(None)]
+        self.others = joined(places[name] for name in others) if hidden else [slice(None)]
         #: the parts of it that alone have weight decay; None: all
         self.decayed: list[slice] | None = None
         if weight_decay_on == "matrices":
-            self.decayed = [places[name] for name in others if len(shapes[name]) >= 2]
+            self.decayed = joined(places[name] for name in others if len(shapes[name]) >= 2)
 
     def step(self, x: Tensor, gradient: Tensor, lr: float, step: int) -> None:
         """Update number ``step`` = 0, 1, ... with learning rate ``lr``; AdamW uses the number for its bias
@@ -92,48 +95,38 @@ class Optimizer(Stateful):
                 self._muon(row[0], row[1], row[2], lr)
 
     def _sgd(self, x: Tensor, gradient: Tensor, lr: float) -> None:
-        kept = [self.buffers.get("velocity")]
+        decay, momentum, first = self.weight_decay, self.momentum, not self.buffers
         if self.decayed is not None:
-            gradient = gradient.clone()
+            gradient, decay = gradient.clone(), 0.0
             for place in self.decayed:
                 gradient[..., place].add_(x[..., place], alpha=self.weight_decay)
-        sgd(
-            [x],
-            [gradient],
-            kept,
-            foreach=False,
-            lr=lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay if self.decayed is None else 0.0,
-            nesterov=self.nesterov,
-            dampening=0.0,
-            maximize=False,
-        )
-        if kept[0] is not None:
-            self.buffers["velocity"] = kept[0]
+        if momentum and first:
+            self.buffers = {"velocity": torch.empty_like(x)}
+        for part, g, *velocity in pieces(x, gradient, *self.buffers.values()):
+            if decay:
+                g = g.add(part, alpha=decay)
+            if momentum:
+                (u,) = velocity
+                u = u.copy_(g) if first else u.mul_(momentum).add_(g)
+                g = g.add(u, alpha=momentum) if self.nesterov else u
+            part.add_(g, alpha=-lr)
 
     def _adamw(self, x: Tensor, gradient: Tensor, lr: float, step: int) -> None:
         if not self.buffers:
             self.buffers = {"mean": torch.zeros_like(x), "square": torch.zeros_like(x)}
+        decay = 1 - lr * self.weight_decay
         for place in self.decayed or ():
-            x[..., place].mul_(1 - lr * self.weight_decay)
-        mean, square = self.buffers["mean"], self.buffers["square"]
-        adamw(
-            [x[..., place] for place in self.others],
-            [gradient[..., place] for place in self.others],
-            [mean[..., place] for place in self.others],
-            [square[..., place] for place in self.others],
-            [],
-            [torch.tensor(float(step)) for _ in self.others],  # adamw increments it
-            foreach=False,
-            amsgrad=False,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            lr=lr,
-            weight_decay=self.weight_decay if self.decayed is None else 0.0,
-            eps=1e-8,
-            maximize=False,
-        )
+            x[..., place].mul_(decay)
+        vectors = x, gradient, self.buffers["mean"], self.buffers["square"]
+        first, second = self.betas
+        corrected, root = lr / (1 - first ** (step + 1)), (1 - second ** (step + 1)) ** 0.5
+        for place in self.others:
+            for part, g, mean, square in pieces(*(v[..., place] for v in vectors)):
+                if self.decayed is None and self.weight_decay:
+                    part.mul_(decay)
+                mean.lerp_(g, 1 - first)
+                square.mul_(second).addcmul_(g, g, value=1 - second)
+                part.addcdiv_(mean, square.sqrt().div_(root).add_(EPSILON), value=-corrected)
 
     def _muon(self, x: Tensor, gradient: Tensor, momentum: Tensor, lr: float) -> None:
         """The step of one worker's hidden matrices; x, gradient, momentum [J]. Equal shapes go together."""
@@ -145,6 +138,15 @@ class Optimizer(Stateful):
             scale = math.sqrt(max(1.0, rows / columns))
             for place, direction in zip(places, orthogonal(torch.stack(ahead)), strict=True):
                 x[place].mul_(1 - lr * self.weight_decay).sub_(direction.flatten(), alpha=lr * scale)
+
+
+def pieces(*vectors: Tensor) -> Iterable[Sequence[Tensor]]:
+    """The same entries of all vectors, PIECE for each thread at a time; all of them where the vectors are on a GPU or
+    are not contiguous."""
+    size = PIECE * torch.get_num_threads()
+    if vectors[0].numel() <= size or vectors[0].is_cuda or not all(v.is_contiguous() for v in vectors):
+        return [vectors]
+    return zip(*(v.view(-1).split(size) for v in vectors), strict=True)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
@@ -168,6 +170,15 @@ def _places(shapes: Mapping[str, Shape]) -> dict[str, slice]:
     """Where in the flat vector each tensor is."""
     ends = pairwise(accumulate(map(math.prod, shapes.values()), initial=0))
     return {name: slice(start, end) for name, (start, end) in zip(shapes, ends, strict=True)}
+
+
+def joined(places: Iterable[slice]) -> list[slice]:
+    """The same entries in as few places as possible."""
+    found: list[slice] = []
+    for place in places:
+        follows = found and found[-1].stop == place.start
+        found.append(slice(found.pop().start, place.stop) if follows else place)
+    return found
 
 
 def _hidden(shapes: Mapping[str, Shape], patterns: Sequence[str]) -> list[str]:

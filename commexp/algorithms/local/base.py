@@ -27,7 +27,8 @@ class LocalMethod(GradientMethod):
     are pulled towards x_A. Optimiser states are not exchanged.
 
     x_A, the average at the last exchange, before workers are pulled or pushed, is the model that is evaluated, unless
-    the method names another one. Diagnostics relative to this x_A: ``consensus``, sum_n ||x_n - x_A||^2 for the x_n
+    the method names another one. No vector of all workers is kept twice: the gradient's memory takes the differences,
+    and that of x_n before the exchange, which diagnostics look at, takes x_n in the next round. Diagnostics relative to this x_A: ``consensus``, sum_n ||x_n - x_A||^2 for the x_n
     before the exchange; ``valley_width``, mean_n ||x_n - x_A|| for the x_n after it. Both are 0 before the first round.
     """
 
@@ -50,19 +51,24 @@ class LocalMethod(GradientMethod):
         self.pulled = context.start.expand(workers, -1)  # s_n
         self.pulled_average = self.average  # s_A
         self.losses = self.x.new_zeros(workers)  # mean over the last round's local steps
-        self.before_exchange: Tensor | None = None  # x_n before the last exchange
+        self.before_exchange: Tensor | None = None  # x_n before the last exchange, until the next round
+        self.spent: Tensor | None = None  # the last gradient, whose memory may be used
         self.update = self.make_optimizer()
         self.weights = self.x.new_full((workers,), 1.0 / comm.size)
 
     def round(self, t: int) -> None:
         steps = range(self.ends[t], self.ends[t + 1])
+        if self.x is self.pulled:
+            memory, self.before_exchange = self.before_exchange, None
+            self.x = self.pulled.clone() if memory is None else memory.copy_(self.pulled)
         self.losses = torch.zeros_like(self.losses)
         for step in steps:
-            losses, gradient = self.gradient(self.x, step)
-            self.update.step(self.x, gradient, self.rate(step), step)
+            losses, self.spent = self.gradient(self.x, step)
+            self.update.step(self.x, self.spent, self.rate(step), step)
             self.losses += losses / len(steps)
         self.before_exchange = self.x
         self.exchange(t)
+        self.spent = None
 
     @abstractmethod
     def exchange(self, t: int) -> None:
@@ -71,14 +77,15 @@ class LocalMethod(GradientMethod):
     def averaged(self) -> Tensor:
         """x_A, [J], by one exchange of the differences x_n - s_n."""
         comm = self.context.comm
-        moved = comm.begin(self.context.compressor, self.weights, self.x.shape[1]).finish(self.x - self.pulled)
+        memory, self.spent = self.spent, None
+        difference = torch.sub(self.x, self.pulled, out=memory)
+        moved = comm.begin(self.context.compressor, self.weights, self.x.shape[1]).finish(difference)
         return self.pulled_average + moved
 
     def go_on_from(self, x: Tensor) -> None:
-        """Sets every worker to x, [J]."""
+        """Sets every worker to x, [J]; it is copied for each of them when the next round begins."""
         self.pulled_average = x
-        self.pulled = x.expand(len(self.x), -1)
-        self.x = self.pulled.clone()
+        self.x = self.pulled = x.expand(self.x.shape[0], -1)
 
     def centre_of_workers(self) -> Tensor:
         """x_A of the last exchange, [J]. All processes call it together."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from torch import Tensor
@@ -83,8 +84,8 @@ class Aggregation(Exchange):
 
     def load(self, message: Message, worker_ids: Sequence[int], workers: int) -> Bytes:
         """Of the messages of the workers ``worker_ids`` among N, aggregate aside."""
-        wire = sum(self.wire(n, size, workers) for n, size in zip(worker_ids, message.sizes, strict=True))
-        return Bytes(message.info_bits / 8, message.nbytes, wire)
+        sizes = tuple(message.sizes)
+        return Bytes(message.info_bits / 8, sum(sizes), on_links(self, tuple(worker_ids), sizes, workers))
 
     def down(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
         """Of the aggregate that comes down to all N workers."""
@@ -98,3 +99,10 @@ class Aggregation(Exchange):
     def carry(self, over: Transport, message: Message, weights: Tensor) -> PendingTransfer[Tensor]:
         """Begins the exchange among processes: the messages and weights [W] of this process's workers -> the sum
         sum_n w_n summands(message_n) [M] over all workers, or the aggregate, see ``finalizes``."""
+
+
+@lru_cache(maxsize=64)
+def on_links(exchange: Aggregation, worker_ids: Sequence[int], sizes: Sequence[int], workers: int) -> int:
+    """Bytes on all links for messages of these sizes of the workers ``worker_ids`` among N; mostly the same in every
+    round."""
+    return sum(exchange.wire(n, size, workers) for n, size in zip(worker_ids, sizes, strict=True))

@@ -14,6 +14,7 @@ from torch import Tensor
 from commexp.problems.augment import Augment
 from commexp.problems.base import ProblemContext, spread
 from commexp.problems.data import Data
+from commexp.problems.feeds.ahead import Ahead
 from commexp.problems.sparse_rows import SparseRows
 from commexp.problems.trees import Tree, joined, tree_map
 from commexp.seeding import generator
@@ -36,11 +37,17 @@ class Sampler:
 
     def batch(self, step: int) -> Tensor:
         """Sample indices [W, b] of local step 0, 1, ..."""
-        return torch.stack([self._rows(w, step) for w in range(len(self.shards))])
+        return self.batches(range(step, step + 1))[0]
 
-    def _rows(self, w: int, step: int) -> Tensor:
-        start, size = step * self.batch_size, len(self.shards[w])
-        end = start + self.batch_size
+    def batches(self, steps: range) -> Tensor:
+        """Sample indices [s, W, b] of s steps, one after the other."""
+        size = self.batch_size
+        rows = [self._rows(w, size * steps.start, size * steps.stop) for w in range(len(self.shards))]
+        return torch.stack([r.view(len(steps), size) for r in rows], dim=1)
+
+    def _rows(self, w: int, start: int, end: int) -> Tensor:
+        """Of all that a worker draws in the run, numbers ``start`` to ``end``."""
+        size = len(self.shards[w])
         first, last = start // size, (end - 1) // size
         if first == last:
             return self._order(w, first)[start - first * size : end - first * size]
@@ -82,7 +89,8 @@ class Feed(ABC):
     """Samples of ``data`` for the workers of ``context``, with its dtype and on its device.
 
     ``samples``: m, the training samples of all workers together. Draws depend only on the seed, the worker and the
-    step: not on W or P, on earlier calls, or on the number of decoding processes.
+    step: not on W or P, on earlier calls, or on the number of decoding processes. ``ahead``: batches that are drawn
+    several at a time, of a feed that implements ``batches``.
     """
 
     def __init__(self, data: Data, context: ProblemContext) -> None:
@@ -91,6 +99,7 @@ class Feed(ABC):
         self.samples = len(data.train_x)
         self.context, self.batch_size = context, context.batch_size
         self.sampler = Sampler(context.own, context.worker_ids, self.batch_size, context.seed)
+        self.ahead = Ahead(self.batches)
         self.train_y, self.test_y = data.train_y, data.test_y
         self.test_samples = 0 if data.test_x is None else len(data.test_x)
         self.scale = self.shift = None
@@ -104,11 +113,16 @@ class Feed(ABC):
         one = copy.copy(self)
         one.context = replace(self.context, worker_ids=self.context.worker_ids[w : w + 1])
         one.sampler = self.sampler.for_worker(w)
+        one.ahead = Ahead(one.batches, self.ahead.most // len(self.context.worker_ids))
         return one
 
-    @abstractmethod
     def batch(self, step: int) -> Tree:
         """The workers' samples of local step 0, 1, ..., [W, b, ...] each; of images inputs and targets, augmented."""
+        return self.ahead.batch(step)
+
+    def batches(self, steps: range) -> Tree:
+        """The same of s steps, one after the other, [s, W, b, ...] each."""
+        raise NotImplementedError(f"{type(self).__name__} draws a batch at a time")
 
     @abstractmethod
     def common(self, step: int) -> Tree:
@@ -187,12 +201,12 @@ class InMemory(Feed):
             x = x.dense(dtype)
         return x.to(self.context.device, x.dtype if x.dtype == torch.uint8 else dtype)
 
-    def batch(self, step: int) -> Tree:
-        rows = self.sampler.batch(step)
+    def batches(self, steps: range) -> Tree:
+        rows = self.sampler.batches(steps)
         x, y = self._take(self.train_x, self.train_y, rows.flatten())
         if self.augment is not None:
             seed, (height, width) = self.context.seed, x.shape[-2:]
-            streams = [generator(seed, "augment", n, step) for n in self.context.worker_ids]
+            streams = [generator(seed, "augment", n, step) for step in steps for n in self.context.worker_ids]
             draws = torch.cat([self.augment.draw(g, self.batch_size, height, width) for g in streams])
             x = self.augment.apply(x, draws, self.shift)
         return x.view(*rows.shape, *x.shape[1:]), y.view(rows.shape)

@@ -38,7 +38,12 @@ class Own(Feed):
         return t.to(self.context.device, self.context.dtype if t.is_floating_point() else t.dtype)
 
     def batch(self, step: int) -> Tree:
+        if self.train_x.tree is not None:
+            return super().batch(step)
         return self._of_workers(self.sampler.batch(step), "samples", step)
+
+    def batches(self, steps: range) -> Tree:
+        return self._in_memory(self.sampler.batches(steps))
 
     def fresh(self, step: int, size: int) -> Tree:
         context = self.context
@@ -49,13 +54,17 @@ class Own(Feed):
         """The samples ``rows`` [W, b]."""
         ids = self.context.worker_ids
         if self.train_x.tree is not None:
-            flat = self._take(self.train_x, rows.flatten(), 0)
-            return tree_map(lambda t: t.view(*rows.shape, *t.shape[1:]), flat)
+            return self._in_memory(rows)
         each = [
             self._take(self.train_x, own, derive(self.context.seed, purpose, n, step))
             for n, own in zip(ids, rows, strict=True)
         ]
         return joined([tree_map(lambda t: t[None], one) for one in each])
+
+    def _in_memory(self, rows: Tensor) -> Tree:
+        """The samples ``rows`` [...] of those in memory."""
+        flat = self._take(self.train_x, rows.flatten(), 0)
+        return tree_map(lambda t: t.view(*rows.shape, *t.shape[1:]), flat)
 
     def common(self, step: int) -> Tree:
         seed = self.context.seed

@@ -11,7 +11,7 @@ from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
 from commexp.problems.feeds.base import Feed, common_rows, with_replacement
 from commexp.problems.tokens import Tokens
-from commexp.problems.trees import Tree
+from commexp.problems.trees import Tree, tree_map
 from commexp.seeding import generator
 
 
@@ -32,22 +32,24 @@ class Windows(Feed):
             owner[rows] = n
         self._may_shift = owner[1:] == owner[:-1]
 
-    def batch(self, step: int) -> Tree:
-        return self._shifted(self.sampler.batch(step), "window", step)
+    def batches(self, steps: range) -> Tree:
+        return self._shifted(self.sampler.batches(steps), "window", steps)
 
     def fresh(self, step: int, size: int) -> Tree:
         context = self.context
         rows = with_replacement(context.own, context.worker_ids, size, context.seed, step)
-        return self._shifted(rows, "fresh window", step)
+        return tree_map(lambda t: t[0], self._shifted(rows[None], "fresh window", range(step, step + 1)))
 
-    def _shifted(self, rows: Tensor, purpose: str, step: int) -> Tree:
-        """The samples ``rows`` [W, b], each begun at a random token."""
+    def _shifted(self, rows: Tensor, purpose: str, steps: range) -> Tree:
+        """The samples ``rows`` [s, W, b], each begun at a random token."""
         block, seed = self.train_x.block, self.context.seed
         shifts = [
-            torch.randint(block, (rows.shape[1],), generator=generator(seed, purpose, n, step))
+            torch.randint(block, (rows.shape[2],), generator=generator(seed, purpose, n, step))
+            for step in steps
             for n in self.context.worker_ids
         ]
-        return self._placed(self.train_x, rows * block + torch.stack(shifts) * self._may_shift[rows])
+        shift = torch.stack(shifts).view(rows.shape) * self._may_shift[rows]
+        return self._placed(self.train_x, rows * block + shift)
 
     def common(self, step: int) -> Tree:
         rows = common_rows(self.context.shards, self.batch_size, self.context.seed, step)
