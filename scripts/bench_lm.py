@@ -99,7 +99,9 @@ def decoder(options: GPT) -> nn.Module:
 
 def language_models(turns: int) -> None:
     """W workers' local steps with AdamW, all with the same number of tokens together."""
-    print(f"Local SGD with AdamW, a step of {WINDOWS * BLOCK} tokens of all workers together, over a bare torch loop of")
+    print(
+        f"Local SGD with AdamW, a step of {WINDOWS * BLOCK} tokens of all workers together, over a bare torch loop of"
+    )
     print("one model on all of them; aims: 1.3 at W = 4, 1.5 at W = 8\n")
     rows = []
     for name, options in (("gpt", GPT()), ("gpt_800k", GPT(layers=4, width=128))):
@@ -155,9 +157,7 @@ def overhead(turns: int) -> None:
     ]
     base, *_ = times = least(calls, turns)
     aims = ["", "", "1.2", "1.6", "1.9"]
-    rows = [
-        [n, f"{t / base:.2f}", aim, f"{1e3 * t:.2f}"] for n, t, aim in zip(names, times, aims, strict=True)
-    ]
+    rows = [[n, f"{t / base:.2f}", aim, f"{1e3 * t:.2f}"] for n, t, aim in zip(names, times, aims, strict=True)]
     print("A step of a 64-128-128-10 perceptron, 16 samples of each of 8 workers\n")
     print(markdown(["step", "over bare torch", "aim", "ms"], rows), "\n")
 
@@ -183,7 +183,7 @@ def memory() -> None:
 
 
 def peak_of(name: str) -> None:
-    """In a process of its own: prints J, the bytes of parameters, gradients and states, and the peak beyond start-up."""
+    """In a process of its own: prints J, the bytes of parameters, gradients and states, and the peak after start-up."""
     small = make(*BIG, *MEMORY[name], "model.hidden=[8]", "rounds=3")
     endless = rounds(small)
     for _ in range(2):

@@ -340,7 +340,7 @@ def unknown_key(key: str, overrides: Sequence[str]) -> str:
     others = holders(group, leaf)
     if others:
         values = [word.value for word in map(Word.read, overrides) if not word.sign and word.key == group]
-        chosen = values[0] if values and values[0] else default_option(group)
+        chosen = values[-1] if values and values[-1] else default_option(group)
         return f"{given}: {group}={chosen} has no '{leaf}'; choose {group}={either(others)}, or leave it out"
     if key.startswith("hydra."):
         return f"{given}: no such key of Hydra's; see commexp --cfg hydra"

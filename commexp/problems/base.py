@@ -131,8 +131,8 @@ class Problem(ABC):
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         """x [W, J] -> losses [W] and gradients [W, J] on the batch. ``x`` may be an expanded [J].
 
-        The next call may overwrite the gradients, and so may the caller. With a single worker, ``ready`` may be called during the backward
-        pass, as entries become final from the end of the vector backwards.
+        The next call may overwrite the gradients, and so may the caller. With a single worker, ``ready`` may be called
+        during the backward pass, as entries become final from the end of the vector backwards.
         """
 
     @abstractmethod

@@ -179,12 +179,16 @@ class ModuleGradients:
             start = self.bound[0].detach().view(-1, self.layout.dim)[0]
         x = torch.stack([start, 0.9 * start])
         tree = tree_map(lambda t: torch.stack([t, t.flip(0)]), example)
+        expected, found = like.new_zeros(x.shape), like.new_zeros(x.shape)
         if name == "vmap":
-            self.vmapped(x, tree, (), 1.0, like.new_zeros(x.shape))
+            for models in (x, start.expand(2, -1)):  # one model for all workers is a case of its own
+                self.looped(models, tree, (), 1.0, expected.zero_())
+                self.vmapped(models, tree, (), 1.0, found.zero_())
+                if not self._alike(found, expected):
+                    raise CannotFoldError("its gradients are others then")
             return
         if not self.task.foldable:
             raise CannotFoldError("a loss of one's own")
-        expected, found = like.new_zeros(x.shape), like.new_zeros(x.shape)
         self.looped(x, tree, (), 1.0, expected)
         failure: Exception | None = None
         for self._fold in (SampleFold, ChannelFold):
@@ -195,11 +199,14 @@ class ModuleGradients:
             except (CannotFoldError, RuntimeError, ValueError, IndexError) as error:
                 failure = failure or error
                 continue
-            if float((found - expected).norm()) <= TOLERANCE * float(expected.norm()) or self.speed.amp:
+            if self._alike(found, expected):
                 return
             failure = CannotFoldError("its gradients are others then")
         assert failure is not None
         raise failure
+
+    def _alike(self, found: Tensor, expected: Tensor) -> bool:
+        return self.speed.amp or float((found - expected).norm()) <= TOLERANCE * float(expected.norm())
 
     # -- what all ways share
 

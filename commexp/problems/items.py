@@ -17,8 +17,9 @@ SEEN = 64  # samples of a Dataset that its digest is of
 
 
 class Items:
-    """``source``: a tree of tensors [m, ...] or arrays; a TensorDataset; any torch Dataset with a length, whose samples
-    are collated as DataLoader does; or an IterableDataset with a length, which is read once, whole, into memory.
+    """``source``: a tree of tensors [m, ...] or arrays; a TensorDataset; a list of samples, each a tuple or dict, or
+    any torch Dataset with a length, whose samples are collated as DataLoader does; or an IterableDataset with a length,
+    which is read once, whole, into memory.
     ``tree``: the tensors where the samples lie in memory; None where they are read one by one from ``dataset``.
     Raises ValueError for no samples, tensors of different lengths, and a Dataset without a length; ``part`` is what the
     message calls it, train or test.
@@ -32,9 +33,9 @@ class Items:
         if isinstance(source, IterableDataset):
             _check_length(source, part)
             source = default_collate(list(islice(source, len(source))))  # type: ignore[arg-type]
-        if isinstance(source, Dataset) or (not isinstance(source, Tensor | tuple | list | Mapping) and _is_map(source)):
+        if isinstance(source, Dataset) or _is_map(source):
             _check_length(source, part)
-            self.dataset, self.length = source, len(source)  # type: ignore[arg-type]
+            self.dataset, self.length = source, len(source)
             self.first = self._tried(part) if self.length else None
         else:
             self.tree = tree_map(lambda t: t.detach().cpu(), _as_tensors(source, part))
@@ -98,7 +99,11 @@ class Items:
 
 
 def _is_map(source: Any) -> bool:
-    return hasattr(source, "__getitem__") and not isinstance(source, str | bytes) and not hasattr(source, "__array__")
+    """Whether it is asked for samples one by one, as a list of samples is."""
+    if isinstance(source, list):
+        return all(isinstance(each, tuple | Mapping) for each in source)
+    alike = isinstance(source, Tensor | tuple | Mapping | str | bytes) or hasattr(source, "__array__")
+    return hasattr(source, "__getitem__") and not alike
 
 
 def _check_length(source: Any, part: str) -> None:

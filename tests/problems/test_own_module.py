@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 from commexp.api import plan_of, run_experiment
+from commexp.config.fingerprint import fingerprint
 from commexp.config.messages import UserError
 from commexp.experiment.setup import ExperimentSetup
 from commexp.problems import ProblemContext, build_problem
@@ -447,3 +449,56 @@ def test_a_run_folder_chooses_no_code(own: Own, tmp_path: Path) -> None:
     assert build(node, "model", Model, foreign=True).factory == "problems.trap.make"  # type: ignore[attr-defined]
     node = {"_target_": "commexp.problems.datasets.module.OwnDataset", "factory": "problems.trap.make"}
     build(node, "dataset", Dataset, foreign=True)
+
+
+def typed(factor: str) -> Any:
+    """What a cell of a notebook makes: a class without a file."""
+    code = f"""
+from torch import nn
+class Typed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 3)
+    def forward(self, x):
+        return {factor} * self.linear(x)
+def make():
+    return Typed()
+"""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(code, space)
+    return space
+
+
+def test_a_class_that_was_typed_in_is_in_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import types
+
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    one, other, again = typed("1"), typed("2"), typed("1")
+    for key in ("make", "Typed"):
+        assert fingerprint(one[key]) == fingerprint(again[key]) != fingerprint(other[key])
+    torch.manual_seed(0)
+    first = one["make"]()
+    torch.manual_seed(0)
+    assert fingerprint(first) != fingerprint(other["make"]())
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(4, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.gru(x.view(len(x), 2, 4))[0][:, -1])
+        return out
+
+
+def test_a_module_that_vmap_cannot_take_goes_worker_by_worker(own: Own) -> None:
+    found = own(model=Recurrent)
+    assert found.meta["gradients"] == "loop"
+    assert found.status == "completed"
+
+
+def test_a_list_of_samples_is_a_dataset(own: Own) -> None:
+    train, _ = make_data()
+    plain, listed = own(model=make_plain), own(model=make_plain, train=list(zip(*train, strict=True)))
+    assert listed.metrics.drop(columns="wall_seconds").equals(plain.metrics.drop(columns="wall_seconds"))

@@ -35,9 +35,9 @@ class Optimizer(Stateful):
 
                 of all other tensors adamw, with lr ``adam_ratio`` as their learning rate
 
-    The operations are those of torch.optim.SGD and torch.optim.AdamW in the same order, so the bits are theirs. They are
-    applied to a piece of the vectors after the other, which takes no memory for results in between and leaves the piece
-    in the cache.
+    The operations are those of torch.optim.SGD and torch.optim.AdamW in the same order, so the bits are theirs. They
+    are applied to one piece of the vectors after the other, which needs no memory for intermediate results and keeps
+    the piece in the cache.
 
     ``shapes``: names and shapes, in order, of the tensors that make up x. Hidden matrices are the tensors with exactly
     two dimensions whose names match none of the patterns ``muon_except`` (``*`` stands for any text). The matrices of
@@ -146,7 +146,7 @@ def pieces(*vectors: Tensor) -> Iterable[Sequence[Tensor]]:
     size = PIECE * torch.get_num_threads()
     if vectors[0].numel() <= size or vectors[0].is_cuda or not all(v.is_contiguous() for v in vectors):
         return [vectors]
-    return zip(*(v.view(-1).split(size) for v in vectors), strict=True)
+    return zip(*(torch.split(v.view(-1), size) for v in vectors), strict=True)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

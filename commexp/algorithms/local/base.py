@@ -27,9 +27,11 @@ class LocalMethod(GradientMethod):
     are pulled towards x_A. Optimiser states are not exchanged.
 
     x_A, the average at the last exchange, before workers are pulled or pushed, is the model that is evaluated, unless
-    the method names another one. No vector of all workers is kept twice: the gradient's memory takes the differences,
-    and that of x_n before the exchange, which diagnostics look at, takes x_n in the next round. Diagnostics relative to this x_A: ``consensus``, sum_n ||x_n - x_A||^2 for the x_n
+    the method names another one. Diagnostics relative to this x_A: ``consensus``, sum_n ||x_n - x_A||^2 for the x_n
     before the exchange; ``valley_width``, mean_n ||x_n - x_A|| for the x_n after it. Both are 0 before the first round.
+
+    No vector of all workers is kept twice: the differences are written into the gradient's memory, and the x_n of the
+    next round into that of the x_n before the exchange, which diagnostics use until then.
     """
 
     state = "average pulled_average compressor=context.compressor"
