@@ -39,6 +39,20 @@ run = commexp.run(
 print(run.status, run.meta["processes"], len(run.metrics))
 """
 
+SEVERAL = """
+import own_model
+
+import commexp
+
+train, test = own_model.make_data()
+for words in (["algo=diloco"], ["algo=sgd"], ["algo=gradient_coding", "straggler=bernoulli"]):
+    run = commexp.run(
+        *words, "workers=2", "rounds=2", "eval_every=2", "launch.device=cpu", model=own_model.make_model, train=train,
+        test=test,
+    )
+    print(run.status)
+"""
+
 GPT2 = """
 import sys
 
@@ -140,6 +154,13 @@ def test_objects_in_a_torchrun_of_ones_own_give_the_same_bits(words: tuple[str, 
     for file in ("metrics.csv", "traffic.csv"):
         assert untimed(two.folder / file) == untimed(one.folder / file)
     assert one.metrics["test_accuracy"].nunique() > 1
+
+
+def test_a_script_in_a_torchrun_of_ones_own_carries_out_several_runs(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(SEVERAL, encoding="utf-8")
+    done = wait_for(ranks(2, ["train.py"], tmp_path, **path()), 120)
+    assert [status for status, _, _ in done] == [0, 0], done
+    assert done[0][1].split() == ["completed"] * 3
 
 
 @pytest.mark.parametrize(
