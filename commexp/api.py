@@ -17,6 +17,7 @@ from commexp.config.schema import CONF
 from commexp.environment import hydra_of_our_own, undisturbed
 from commexp.launch.launch import launch
 from commexp.launch.sweep import register_resolvers
+from commexp.ranks import rank
 from commexp.run_folder import Run
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def run_experiment(overrides: Sequence[str], figures: bool = True, handed: Mappi
         plan = plan_of(overrides, handed or {})
         with ExitStack() as hold:  # until it has been shown
             run = launch(plan, hold)
-            finish(run, Target.of(vars(plan.config)), figures)
+            if rank() == 0:
+                finish(run, Target.of(vars(plan.config)), figures)
         return run
 
 
