@@ -33,7 +33,7 @@ DENSE = "dense"
 RATES = (0.003, 0.006, 0.012)
 SPACE = {
     DENSE: [{"lr": lr} for lr in RATES],
-    "diloco": [{"lr": lr, "outer_lr": outer} for lr, outer in itertools.product(RATES, (0.7, 1.0))],
+    "diloco": [{"lr": lr, "outer_lr": outer} for lr, outer in itertools.product(RATES, (0.35, 0.7))],
 }
 Cell = tuple[str, int]  # method, workers
 CELLS: list[Cell] = [(DENSE, 8), *(("diloco", n) for n in WORKERS)]
