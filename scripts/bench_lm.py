@@ -9,9 +9,11 @@ only adds time, does not decide. Memory is the largest resident set of a child p
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -163,22 +165,24 @@ def overhead(turns: int) -> None:
 
 
 MEMORY = {
-    "localsgd, AdamW": ("algo=localsgd", "algo.tau=2", *ADAMW),
-    "localsgd, SGD with momentum": ("algo=localsgd", "algo.tau=2", "algo.momentum=0.9"),
-    "diloco, AdamW": ("algo=diloco", "algo.tau=2", "algo.lr=0.003"),
-    "sgd, AdamW": ("algo=sgd", *ADAMW),
+    "localsgd, AdamW, W = 8": ("algo=localsgd", "algo.tau=2", *ADAMW, "workers=8"),
+    "localsgd, SGD with momentum, W = 8": ("algo=localsgd", "algo.tau=2", "algo.momentum=0.9", "workers=8"),
+    "diloco, AdamW, W = 8": ("algo=diloco", "algo.tau=2", "algo.lr=0.003", "workers=8"),
+    "sgd, AdamW, W = 8": ("algo=sgd", *ADAMW, "workers=8"),
+    "sgd, AdamW, W = 1": ("algo=sgd", *ADAMW, "workers=1"),
 }
-BIG = ("dataset=digits", "model=mlp", "model.hidden=[2048,2048]", "batch_size=4", "workers=8")
+BIG = ("dataset=digits", "model=mlp", "batch_size=4")
+LARGE = "model.hidden=[1024,1024,1024,1024,1024,1024,1024]"
 
 
 def memory() -> None:
-    """Peak memory of rounds over the sum of parameters, gradients and the optimiser's state of 8 workers."""
+    """Peak memory of rounds over the sum of parameters, gradients and states of optimisers of all workers."""
     rows = []
     for name in MEMORY:
         found = subprocess.run([sys.executable, __file__, "memory", name], check=True, capture_output=True, text=True)
         dim, needed, peak = json.loads(found.stdout)
         rows.append([name, f"{dim / 1e6:.1f} M", f"{needed / 1e6:.0f}", f"{peak / needed:.2f}"])
-    print("Peak memory of 8 workers over parameters, gradients and states of optimisers (aim: 1.3)\n")
+    print("Peak memory of all workers together over parameters, gradients and states of optimisers (aim: 1.3)\n")
     print(markdown(["method", "J", "these, MB", "peak over these"], rows), "\n")
 
 
@@ -189,17 +193,40 @@ def peak_of(name: str) -> None:
     for _ in range(2):
         next(endless)  # what is loaded at first use
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    setup = make(*BIG, *MEMORY[name], "rounds=3")
+    setup = make(*BIG, *MEMORY[name], LARGE, "rounds=3")
     endless = rounds(setup)
     for _ in range(3):
         next(endless)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    models = 1 if name.startswith("sgd") else 8
-    states = sum(b.numel() for b in setup.algorithm.update.buffers.values())  # type: ignore[attr-defined]
-    if hasattr(setup.algorithm, "outer"):
-        states += sum(b.numel() for b in setup.algorithm.outer.buffers.values())
-    dim = setup.problem.dim
-    print(json.dumps([dim, 4 * ((models + 8) * dim + states), peak]))
+    algorithm: Any = setup.algorithm
+    dim, gradients = setup.problem.dim, len(setup.comm.worker_ids) * setup.problem.dim
+    optimizers = [algorithm.update, *([algorithm.outer] if hasattr(algorithm, "outer") else [])]
+    states = sum(buffer.numel() for optimizer in optimizers for buffer in optimizer.buffers.values())
+    print(json.dumps([dim, 4 * (algorithm.x.numel() + gradients + states), peak]))
+
+
+def commands(turns: int) -> None:
+    """Whole commands, beside an interpreter that only imports torch; seconds of the processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = [sys.executable, "-m", "commexp", "rounds=2", f"outputs={folder}", "rerun=true"]
+        words = {
+            "import torch": [sys.executable, "-c", "import torch"],
+            "commexp dataset=toy rounds=2 (aim: 1.4)": [*run, "dataset=toy"],
+            "commexp dataset=digits model=mlp rounds=2 (aim: 2.0)": [*run, "dataset=digits", "model=mlp"],
+        }
+        times = dict.fromkeys(words, float("inf"))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for turn in range(turns + 1):  # in the first one Python compiles
+            for name, command in words.items():
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                subprocess.run(command, check=True, capture_output=True, env=environment)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                times[name] = min(times[name], spent) if turn else times[name]
+    base = times["import torch"]
+    rows = [[name, f"{seconds / base:.2f}", f"{seconds:.2f}"] for name, seconds in times.items()]
+    print(markdown(["whole command", "over import torch", "seconds"], rows), "\n")
 
 
 def main() -> None:
@@ -208,6 +235,7 @@ def main() -> None:
         peak_of(sys.argv[2])
         return
     print(f"torch {torch.__version__}, one thread\n")
+    commands(5)
     memory()
     overhead(300)
     generic_module(40)

@@ -105,8 +105,8 @@ class AsyncWorkers(Protocol):
 @dataclass
 class AlgorithmContext:
     """What an algorithm works with: the problem, the communicator, the compressor. ``steps``: local steps of one worker
-    in the whole run. ``start``: x_0 [J]. ``debug``: whether to assert the method's invariants in every round.
-    ``redundancy``: for coded methods. ``async_workers``: for asynchronous methods."""
+    in the whole run. ``start``: x_0 [J], which the algorithm may overwrite. ``debug``: whether to assert the method's
+    invariants in every round. ``redundancy``: for coded methods. ``async_workers``: for asynchronous methods."""
 
     problem: Problem
     comm: Communicator

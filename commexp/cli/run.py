@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -44,6 +46,8 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
                 record_job(HydraConfig.get(), plan, error=str(error))
             raise
         if rank() == 0:  # of several processes the first one shows the results
+            if not sweep:
+                gc.disable()  # until the process ends: drawing imports many objects, too
             text = finish(run, Target.of(vars(plan.config)), figures=not sweep)
             print(ended(HydraConfig.get(), run) if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
         return str(run.status), minimised(run)
@@ -70,6 +74,19 @@ def guarded(composed: DictConfig) -> float:
     return small
 
 
+@contextmanager
+def composing_once(words: Sequence[str]) -> Iterator[None]:
+    """Hydra composes the config a first time to see whether ``hydra.mode`` asks for a sweep. Nothing in our conf/ does,
+    so that takes a word that names Hydra's keys, or a folder or file of the user's own; otherwise -m decides."""
+    asks = Hydra.get_mode
+    if not any("hydra." in word or word.startswith(("-c", "--config")) for word in words):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = asks  # type: ignore[method-assign]
+
+
 def full_error() -> bool:
     return os.environ.get("COMMEXP_FULL_ERROR") == "1"
 
@@ -87,7 +104,8 @@ def main() -> None:
     try:
         sys.argv[1:] = arranged(typed)
         check_environment()
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(guarded)()
+        with composing_once(typed):
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(guarded)()
     except Exception as error:  # what a run raises has been dealt with: this is Hydra, composing
         if full_error():
             raise

@@ -69,7 +69,7 @@ class Ledger:
         """Stores where the round's time went."""
         if self._pending and self._pending[-1].round == self.round:
             counted = self._pending[self._first][:BYTES_END]
-            self._pending[self._first] = Entry._make((*counted, *[seconds.get(phase, 0.0) for phase in PHASES]))
+            self._pending[self._first] = Entry._make([*counted, *(seconds.get(phase, 0.0) for phase in PHASES)])
 
     def drop_from(self, number: int) -> None:
         """Forgets this round and what came after; none of it may have been settled."""

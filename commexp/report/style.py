@@ -58,7 +58,9 @@ def figure(rows: int, columns: int, width: float, height: float) -> Iterator[tup
 
 def save(made: Figure, path: Path) -> list[Path]:
     """Writes ``path``.png and .pdf, each in one step."""
-    made.draw_without_rendering()
+    layout = made.get_layout_engine()
+    if layout is not None:
+        layout.execute(made)
     made.set_layout_engine(None)  # the layout is settled; any engine, even "none", has each format drawn twice
     written = []
     for kind in FORMATS:

@@ -36,8 +36,8 @@ class Optimizer(Stateful):
                 of all other tensors adamw, with lr ``adam_ratio`` as their learning rate
 
     The operations are those of torch.optim.SGD and torch.optim.AdamW in the same order, so the bits are theirs. They
-    are applied to one piece of the vectors after the other, which needs no memory for intermediate results and keeps
-    the piece in the cache.
+    are applied to one piece of the vectors after the other: intermediate results take little memory, and a piece stays
+    in the cache.
 
     ``shapes``: names and shapes, in order, of the tensors that make up x. Hidden matrices are the tensors with exactly
     two dimensions whose names match none of the patterns ``muon_except`` (``*`` stands for any text). The matrices of

@@ -29,7 +29,7 @@ class SGD(GradientMethod):
 
     def setup(self, context: AlgorithmContext) -> None:
         self.context = context
-        self.x = context.start.clone()
+        self.x = context.start
         self.update = self.make_optimizer()
         comm = context.comm
         self.weights = self.x.new_full((len(comm.worker_ids),), 1.0 / comm.size)

@@ -30,8 +30,8 @@ class LocalMethod(GradientMethod):
     the method names another one. Diagnostics relative to this x_A: ``consensus``, sum_n ||x_n - x_A||^2 for the x_n
     before the exchange; ``valley_width``, mean_n ||x_n - x_A|| for the x_n after it. Both are 0 before the first round.
 
-    No vector of all workers is kept twice: the differences are written into the gradient's memory, and the x_n of the
-    next round into that of the x_n before the exchange, which diagnostics use until then.
+    Memory of the size of all workers' models is used again: that of the last gradient for the differences, and that of
+    the x_n before the exchange, which diagnostics need, for the x_n of the next round.
     """
 
     state = "average pulled_average compressor=context.compressor"
@@ -49,7 +49,7 @@ class LocalMethod(GradientMethod):
         workers = len(comm.worker_ids)
         self.ends = [0, *accumulate(self.lengths(context.steps))]
         self.x = context.start.repeat(workers, 1)
-        self.average = context.start.clone()  # x_A
+        self.average = context.start  # x_A
         self.pulled = context.start.expand(workers, -1)  # s_n
         self.pulled_average = self.average  # s_A
         self.losses = self.x.new_zeros(workers)  # mean over the last round's local steps

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 
 from commexp.problems.data import Data, Dataset
-from commexp.problems.datasets.stratified import check_validation, validation_split
+from commexp.problems.datasets.sklearn_files import read_table
+from commexp.problems.datasets.stratified import check_validation, split, validation_split
 
 
 @dataclass
@@ -27,13 +28,10 @@ class BreastCancer(Dataset):
         check_validation(self.validation)
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
-        from sklearn.datasets import load_breast_cancer
-        from sklearn.model_selection import train_test_split
-
-        features, labels = load_breast_cancer(return_X_y=True)
-        train_x, test_x, train_y, test_y = train_test_split(
-            features, labels, test_size=self.test, random_state=0, stratify=labels
-        )
+        table = read_table("breast_cancer.csv", header=1)
+        features, labels = table[:, :-1], table[:, -1].astype(int)
+        kept, held_out = split(labels, self.test)
+        train_x, test_x, train_y, test_y = features[kept], features[held_out], labels[kept], labels[held_out]
         if self.validation is not None:
             train, held_out = validation_split(self.validation, train_y)
             train_x, train_y, test_x, test_y = train_x[train], train_y[train], train_x[held_out], train_y[held_out]

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from commexp.problems.data import Data, Dataset
-from commexp.problems.datasets.stratified import check_validation, validation_split
+from commexp.problems.datasets.sklearn_files import read_table
+from commexp.problems.datasets.stratified import check_validation, split, validation_split
 
 
 @dataclass
@@ -29,12 +30,9 @@ class Digits(Dataset):
         check_validation(self.validation)
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
-        from sklearn.model_selection import train_test_split
-
         images, labels = _read()
-        train_x, test_x, train_y, test_y = train_test_split(
-            images, labels, test_size=self.test, random_state=0, stratify=labels
-        )
+        kept, held_out = split(labels, self.test)
+        train_x, test_x, train_y, test_y = images[kept], images[held_out], labels[kept], labels[held_out]
         if self.validation is not None:
             train, held_out = validation_split(self.validation, train_y)
             train_x, train_y, test_x, test_y = train_x[train], train_y[train], train_x[held_out], train_y[held_out]
@@ -47,7 +45,5 @@ class Digits(Dataset):
 @cache
 def _read() -> tuple[np.ndarray, np.ndarray]:
     """Images and labels; once in a process, as reading the numbers from text takes longer than a short run."""
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    return images, labels
+    table = read_table("digits.csv.gz")
+    return table[:, :-1], table[:, -1].astype(int)

@@ -10,7 +10,7 @@ import torch
 
 from commexp.problems.data import Data, Dataset
 from commexp.problems.datasets.files import check_there, content_sum, place
-from commexp.problems.datasets.stratified import check_validation
+from commexp.problems.datasets.stratified import check_validation, split
 from commexp.problems.datasets.svmlight import LARGEST, LONGEST, PAGE, Rules, Samples, labelled, line_of, read
 
 CLASSES = 1000  # at most
@@ -91,11 +91,8 @@ class LibSVM(Dataset):
             )
 
     def _split(self, samples: Samples, labels: Labels) -> tuple[Samples, Samples]:
-        from sklearn.model_selection import train_test_split
-
-        rows = np.arange(len(samples.labels))
         try:
-            parts = train_test_split(rows, test_size=self.test, random_state=0, stratify=samples.labels)
+            parts = split(samples.labels, self.test)
         except ValueError as error:
             if single := labels.single():
                 wrong = f"{single} is the only one of its class, which cannot be in both sets"
