@@ -72,6 +72,15 @@ def test_configs_are_the_same(plain: Any) -> None:
     assert [words for words, one in zip(cases, expected, strict=True) if isinstance(one, str)] == MISTAKES
 
 
+@pytest.mark.parametrize("words", [*CASES, *MISTAKES, ("hydra.mode=MULTIRUN",)])
+def test_only_who_says_so_starts_a_sweep(words: tuple[str, ...]) -> None:
+    with hydra_of_our_own():
+        register_resolvers()
+        with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+            hydra: Any = GlobalHydra.instance().hydra
+            assert hydra.get_mode("config", [*words]) == quick.GET_MODE(hydra, "config", [*words])
+
+
 def test_nothing_is_shared() -> None:
     """What one does to a config, another does not see."""
     first = whole((), CONF.resolve())

@@ -36,7 +36,7 @@ LINEAR = [
     "model=linear_regression",
     "batch_size=null",
 ]
-LINEAR += ["debug=true", "dtype=float64", "rounds=5", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
+LINEAR += ["debug=true", "dtype=float64", "rounds=4", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
 DIGITS = ["rounds=4", "eval_every=2", "model.width=8", "batch_size=2", "dtype=float64"]
 MUON = ["model=mlp", "model.hidden=[8,7]", "algo.optimizer=muon", "algo.momentum=0.9", "algo.lr=0.01"]
 MUON += ["algo.weight_decay_on=matrices", "clip=0.5", *(word for word in DIGITS if "width" not in word)]
