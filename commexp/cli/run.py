@@ -5,15 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import hydra
-from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from commexp.config.composing import composing_once
 from commexp.config.messages import LaunchError, UserError, check_environment
 from commexp.config.overrides import arranged, explain
 from commexp.config.schema import CONF
@@ -72,19 +71,6 @@ def guarded(composed: DictConfig) -> float:
     if EXIT[status] and (not sweep or status == "interrupted"):
         sys.exit(EXIT[status])
     return small
-
-
-@contextmanager
-def composing_once(words: Sequence[str]) -> Iterator[None]:
-    """Hydra composes the config a first time to see whether ``hydra.mode`` asks for a sweep. Nothing in our conf/ does,
-    so that takes a word that names Hydra's keys, or a folder or file of the user's own; otherwise -m decides."""
-    asks = Hydra.get_mode
-    if not any("hydra." in word or word.startswith(("-c", "--config")) for word in words):
-        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Hydra.get_mode = asks  # type: ignore[method-assign]
 
 
 def full_error() -> bool:
