@@ -12,9 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from commexp.config.composing import composing_once
 from commexp.config.messages import LaunchError, UserError, check_environment
-from commexp.config.overrides import arranged, explain
+from commexp.config.overrides import arranged, composing_once, explain
 from commexp.config.schema import CONF
 from commexp.launch.streams import complain, leave, lenient_streams
 from commexp.launch.sweep import begin_job, ended, minimised, record_job, register_resolvers
@@ -45,8 +44,6 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
                 record_job(HydraConfig.get(), plan, error=str(error))
             raise
         if rank() == 0:  # of several processes the first one shows the results
-            if not sweep:
-                gc.disable()  # until the process ends: drawing imports many objects, too
             text = finish(run, Target.of(vars(plan.config)), figures=not sweep)
             print(ended(HydraConfig.get(), run) if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
         return str(run.status), minimised(run)
