@@ -58,10 +58,12 @@ study: $(SETUP)  ## compare local, decentralised, coded and asynchronous methods
 	$(BIN)/python scripts/async_study.py
 	$(BIN)/python scripts/async_ratings.py
 	$(BIN)/python scripts/async_processes.py
+	$(BIN)/python scripts/lm_study.py --tune
 
 bench: $(SETUP)  ## measure speed and memory, as ratios, side by side
 	$(BIN)/python scripts/bench_core.py
 	$(BIN)/python scripts/bench_ways.py
+	$(BIN)/python scripts/bench_lm.py
 	$(BIN)/python scripts/bench_codecs.py
 	$(BIN)/python scripts/bench_launch.py
 	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python scripts/bench_bytes.py && $(BIN)/python scripts/bench_clock.py \

@@ -12,11 +12,12 @@ from omegaconf import DictConfig
 
 from commexp.config.messages import UserError, check_environment
 from commexp.config.overrides import explain, legible
-from commexp.config.plan import HANDED_OVER, Plan, prepare
+from commexp.config.plan import Plan, prepare
 from commexp.config.schema import CONF
 from commexp.environment import hydra_of_our_own, undisturbed
 from commexp.launch.launch import launch
 from commexp.launch.sweep import register_resolvers
+from commexp.ranks import rank
 from commexp.run_folder import Run
 
 if TYPE_CHECKING:
@@ -71,50 +72,25 @@ def run(
 def run_experiment(overrides: Sequence[str], figures: bool = True, handed: Mapping[str, Any] | None = None) -> Run:
     """As ``run``; ``figures=False`` leaves the run's own picture undrawn. ``handed``: what is handed over."""
     from commexp.report.finish import finish  # pandas, which composing a config does not need
+    from commexp.report.target import Target
 
     with _one_at_a_time, undisturbed():
         plan = plan_of(overrides, handed or {})
         with ExitStack() as hold:  # until it has been shown
             run = launch(plan, hold)
-            finish(run, plan.config.target_accuracy, figures)
+            if rank() == 0:
+                finish(run, Target.of(vars(plan.config)), figures)
         return run
 
 
 def plan_of(overrides: Sequence[str], handed: Mapping[str, Any]) -> Plan:
-    """The plan, with what is handed over from Python in place: its digests stand in the config. Raises UserError."""
+    """The plan, with what is handed over in place. Raises UserError."""
     if not handed:
         return prepare(compose_config(overrides), overrides)
-    from commexp.config.fingerprint import fingerprint
-    from commexp.problems.datasets import OwnDataset
+    from commexp.config.handed import Handed
 
-    words = list(overrides)
-    try:
-        if "model" in handed:
-            if not callable(handed["model"]):
-                raise ValueError(f"model: a {type(handed['model']).__name__}; give a torch module or a function")
-            words += ["model=module", f"+model.digest='{fingerprint(handed['model'])}'"]
-        samples: list[Any] = [handed.get("train"), handed.get("test")]
-        if any(part is not None for part in samples):
-            data = OwnDataset(digest="to come")
-            data.hand_over(*samples)
-            words += ["dataset=module", f"+dataset.digest='{data.digest}'"]
-        if "loss" in handed:
-            words.append(f"loss='{HANDED_OVER}{fingerprint(handed['loss'])}'")
-        for key, function in handed.get("metrics", {}).items():
-            words.append(f"+metrics.{key}='{HANDED_OVER}{fingerprint(function)}'")
-        plan = prepare(compose_config(words), words)
-        if plan.config.launch.kind == "torchrun":
-            raise ValueError(
-                "launch=torchrun: other processes cannot have what is handed over from Python; give full names: "
-                "model=module model.factory=my_module.make_model, dataset=module dataset.factory=..., loss=..."
-            )
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    if "model" in handed:
-        plan.model.hand_over(handed["model"])  # type: ignore[attr-defined]
-    if any(part is not None for part in samples):
-        assert isinstance(plan.dataset, OwnDataset)
-        plan.dataset.parts = data.parts
-    plan.loss = handed.get("loss", plan.loss)
-    plan.metrics = {**plan.metrics, **handed.get("metrics", {})}
+    objects = Handed(handed)
+    words = [*overrides, *objects.words]
+    plan = prepare(compose_config(words), words)
+    objects.put_into(plan)
     return plan

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,8 +33,8 @@ PLACES = {
 SCALES = ("number", "percent", "bytes", "count")
 NAME = re.compile(r"(?!best_)[A-Za-z]\w{0,63}(?<!_std)", re.ASCII)
 TAKEN = {  # columns of a sweep's tables that are no metrics
-    "method", "seed", "status", "run", "count", "target", "reached_target", "bytes_to_target", "seconds_to_target",
-    "compression", "abscissa",
+    "method", "seed", "status", "run", "count", "target", "target_is_loss", "reached_target", "bytes_to_target",
+    "seconds_to_target", "compression", "abscissa", "stopped_by",
 }  # fmt: skip
 MOST = 100  # metrics that a run's folder may describe
 
@@ -92,6 +92,8 @@ class Metric:
         v = number(value)
         if math.isnan(v):
             return "-"
+        if self.scale == "count":
+            return human_count(v)
         return f"{v:.2%}" if self.scale == "percent" else human_bytes(v) if self.scale == "bytes" else f"{v:.4g}"
 
     def plus_minus(self, mean: float, std: float) -> str:
@@ -110,7 +112,7 @@ OWN = (
     Metric("step", "local steps", shown=("axis", "work")),
     Metric("epoch", "epochs", shown=("axis",)),
     Metric("samples", "samples, all workers", shown=("axis",)),
-    Metric("tokens", "tokens, all workers", scale="count", shown=("axis", "work")),
+    Metric("tokens", "tokens, all workers", "tokens", scale="count", shown=("axis", "work", "cost")),
     Metric("samples_per_node", "sample gradients of a node", scale="count", shown=("axis", "work")),
     Metric("calls", "messages to the server", scale="count", shown=("axis", "work")),
     Metric("gossip_rounds", "mixings", shown=("axis",)),
@@ -127,9 +129,9 @@ OWN = (
     Metric("objective", better="lower", headline=2, replaces="train_loss",
            shown=(*ERROR, "curves", "page", "final", "replay", "tuned")),
     Metric("test_loss", better="lower", shown=ERROR),
-    Metric("test_accuracy", short="accuracy", better="higher", scale="percent", headline=6, progress=".1%",
+    Metric("test_accuracy", short="accuracy", better="higher", scale="percent", headline=7, progress=".1%",
            shown=(*ERROR, "best in sweeps", "curves", "page", "final", "replay", "tuned")),
-    Metric("test_perplexity", "test perplexity", short="perplexity", better="lower", headline=5, progress=".4g",
+    Metric("test_perplexity", "test perplexity", short="perplexity", better="lower", headline=6, progress=".4g",
            shown=(*ERROR, "best in sweeps", "curves", "page", "final", "tuned")),
     Metric("test_bits_per_byte", "test bits per byte", short="bits per byte", better="lower", shown=ERROR),
     Metric("train_rmse", "train RMSE", better="lower", shown=ERROR),
@@ -184,6 +186,12 @@ def foremost(place: str) -> list[Metric]:
     return sorted(shown(place), key=lambda m: -m.headline)
 
 
+def tuned(names: Container[str]) -> Metric | None:
+    """What a search improves: the best value of the foremost metric that is tuned for, of those in ``names`` (test
+    error, RMSE, objective, training loss); None where there is none."""
+    return next((m for m in foremost("tuned") if m.best in names), None)
+
+
 def described(columns: Iterable[str]) -> list[dict[str, Any]]:
     """What meta.json keeps of the columns from outside, so that a report need not import what has registered them."""
     return [asdict(METRICS[name]) for name in columns if name in METRICS and METRICS[name] not in OWN]
@@ -207,6 +215,15 @@ def adopt(descriptions: Any) -> None:
 def number(value: Any) -> float:
     """A value of summary.json, where NaN and infinity are strings, as a float; NaN for None."""
     return math.nan if value is None else float(value)
+
+
+def human_count(count: float) -> str:
+    """1234567 -> '1.23 M'."""
+    for unit in ("", " k", " M", " G"):
+        if abs(count) < 1000 or unit == " G":
+            return f"{count:.0f}" if not unit else f"{count:.3g}{unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
 
 
 def human_bytes(count: float, spread: float = 0.0) -> str:

@@ -11,6 +11,21 @@ MEETING = "COMMEXP_MEETING"  # the folder in which processes meet that are start
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
+_runs = 0  # that this process has begun as one of several
+
+
+def begin_run() -> None:
+    """Counts a run; all processes begin the same runs in the same order."""
+    global _runs
+    _runs += 1
+
+
+def run_number() -> int:
+    """1 for the first run that this process takes part in, ...: under it the processes of a run find each other, where
+    a script carries out several one after the other."""
+    return _runs
+
+
 def joins() -> bool:
     """Whether this process has been started as one of several: by torchrun, srun, or by hand."""
     return all(name in os.environ for name in NEEDED)

@@ -3,7 +3,7 @@
 The same from the command line, where each of several processes makes its own model and data:
 
     PYTHONPATH=scripts commexp model=module model.factory=own_model.make_model dataset=module \
-        dataset.factory=own_model.make_data loss=own_model.loss algo=diloco algo.tau=5 workers=4 steps=60 name=my-net
+        dataset.factory=own_model.make_data loss=own_model.loss algo=diloco algo.tau=5 workers=4 steps=300 name=my-net
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def accuracy(module: nn.Module, batch: Part) -> Tensor:
 def main(overrides: list[str]) -> None:
     train, test = make_data()
     run = commexp.run(
-        "algo=diloco", "algo.tau=5", "workers=4", "steps=60", *overrides,
+        "algo=diloco", "algo.tau=5", "workers=4", "steps=300", "eval_every=50", *overrides,
         model=make_model,
         train=train, test=test,
         loss=loss,

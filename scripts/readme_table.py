@@ -16,10 +16,11 @@ from figures import KEPT, OUT, digits, runs
 
 from commexp.check.batch import run_all
 from commexp.metrics import human_bytes
-from commexp.report.tables import markdown, to_target
+from commexp.report.tables import markdown
+from commexp.report.target import Target
 from commexp.run_folder import Run, write_atomic
 
-SEEDS, TARGET = 3, 0.95
+SEEDS, TARGET = 3, Target(0.95)
 README = Path(__file__).parent.parent / "README.md"
 HEADS = ["method", "k/J", "test accuracy", "information", "sent", "on the wire", "sent to reach 95 %"]
 Words = tuple[str, ...]
@@ -51,7 +52,7 @@ def spread(found: list[Run], cost: Callable[[Run], float]) -> str:
 
 
 def reached(run: Run) -> float:
-    row = to_target(run.metrics, TARGET)
+    row = TARGET.first(run.metrics)
     return float("nan") if row is None else float(row["bytes_sent"])
 
 

@@ -18,7 +18,7 @@ from hydra.utils import get_class
 
 from commexp.compressors import Feedback
 from commexp.config.components import CodecWrapping
-from commexp.config.schema import CONF, UNHASHED, Comm, Config, Launch, Speed, node_of
+from commexp.config.schema import CONF, UNHASHED, Comm, Config, Launch, Speed, Stop, node_of
 from commexp.topologies import Gossip
 
 TITLES = {
@@ -27,7 +27,8 @@ TITLES = {
     "partition": "Partitions", "prox": "Proximal terms", "straggler": "Stragglers", "topology": "Topologies",
 }  # fmt: skip
 SECTIONS: dict[str, tuple[type, ...]] = {
-    "comm": (Comm,), "speed": (Speed,), "launch": (Launch,), "gossip": (Gossip,), "compress": (CodecWrapping, Feedback),
+    "stop": (Stop,), "comm": (Comm,), "speed": (Speed,), "launch": (Launch,), "gossip": (Gossip,),
+    "compress": (CodecWrapping, Feedback),
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import quick
 import torch
 import warm
 from hydra.utils import get_class
@@ -29,11 +30,17 @@ from commexp.run_folder import Run
 from commexp.topologies import Ring, Topology
 
 torch.set_num_threads(1)
+quick.begin()
+warm.write_without_waiting()
 composer = cache(Composer)  # as Hydra composes, but the options that one test has chosen are merged once for all
 api.compose = lambda name, overrides: composer().compose(overrides)  # type: ignore[assignment]
 
 Graphs = dict[str, Callable[..., Topology]]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "drawn: pictures are really drawn, also by what is started warm")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -91,10 +98,14 @@ def status_of(program: Callable[[], object], words: list[str], monkeypatch: pyte
     return 0
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs in this process leave no pictures: for tests that do not look at them."""
-    monkeypatch.setattr("commexp.report.finish.FIGURES", {})
+@pytest.fixture(autouse=True)
+def _drawing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Pictures are made, but drawn only in tests that are marked so: that takes most of a short run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("drawn") is None:
+            patch.setenv(warm.UNDRAWN, "1")
+            warm.draw_nothing(patch.setattr)
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,12 @@ def plan(*overrides: str) -> Plan:
 
 def compressor(name: str, *overrides: str) -> Compressor:
     """A fresh compressor as conf/compress/<name>.yaml describes it, error feedback as given there."""
+    return copy.deepcopy(_compressor(name, *overrides))
+
+
+@cache
+def _compressor(name: str, *overrides: str) -> Compressor:
+    """Never used itself, so that each copy is as new."""
     return plan(f"compress={name}", *overrides).compressor
 
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
+import torch
 from conftest import status_of
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 SMALLER = {f"rounds={n}": "rounds=10" for n in (20, 50, 100, 200, 1000)} | {"steps=80": "steps=16"}
 SMALLER |= {"compress.k=0.2,0.4,0.6,0.8": "compress.k=0.2,0.6", "compress.k=0.1,0.01": "compress.k=0.1"}
-SMALLER |= {"seed=0,1": "seed=0"}
+SMALLER |= {"seed=0,1": "seed=0", "steps=60": "steps=10"}
 GIVEN = (
     "make demo",
     "source .venv/bin/activate",
@@ -106,6 +108,54 @@ def test_extensions_work_as_they_stand(shell: Shell, tmp_path: Path) -> None:
     assert "norm of the slow momentum" in (measured / "summary.md").read_text(encoding="utf-8")
     assert json.loads((measured / "meta.json").read_text(encoding="utf-8"))["metrics"][0]["name"] == "momentum_norm"
     assert ran >= 6
+
+
+def test_the_readers_own_parts_work_as_they_stand(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "my_parts", raising=False)
+    for kind, text in blocks("own"):
+        file = re.match(r"# (\S+\.py)$", text, flags=re.MULTILINE)
+        if file:
+            (tmp_path / file[1]).write_text(text)
+        elif kind == "python":
+            monkeypatch.syspath_prepend(str(tmp_path))
+            needed = {"transformers", "timm"} & {*re.findall(r"^(?:from|import) (\w+)", text, flags=re.MULTILINE)}
+            if all(map(importlib.util.find_spec, needed)):
+                exec(compile(text.replace('"steps=60"', '"steps=10"'), str(tmp_path / "script"), "exec"), {})
+        else:
+            for line in lines(text):
+                if line.startswith("commexp") and "launch=torchrun" in line:
+                    plan(*shlex.split(line)[1:]).check_processes(2, line)
+                elif not line.startswith("torchrun"):  # see test_own_model.py
+                    shell(line)
+    runs = {p.parent.name.rsplit("-", 1)[0] for p in tmp_path.glob("outputs/runs/*/summary.json")}
+    assert {"sgd-none-my-net", "sgd-topk-my-net", "diloco-none-my-net", "sgd-topk-module"} <= runs
+    named, given = (Run(p) for p in tmp_path.glob("outputs/runs/diloco-none-my-net-*"))
+    for column in ("train_loss", "test_loss", "test_accuracy"):
+        assert named.metrics[column].tolist() == given.metrics[column].tolist()
+
+
+def test_every_command_for_language_models_composes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("input.txt", "books/one.txt", "books/two.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{name}: " + "to be or not to be, " * 200)
+    (tmp_path / "shakespeare_bpe").mkdir()
+    for name in ("train", "val"):
+        np.arange(2000, dtype=np.uint16).tofile(tmp_path / "shakespeare_bpe" / f"{name}.bin")
+    commands = [line for kind, text in blocks("language_models") if kind == "sh" for line in lines(text)]
+    assert len(commands) >= 15
+    for line in commands:
+        program, *words = shlex.split(line)
+        assert program == "commexp"
+        words = [word for word in words if word != "-m"]
+        for batch in BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words), max_batch_size=None):
+            for overrides in batch:
+                made = plan(*overrides)
+                if "dataset.path" in line:
+                    seen = made.partition.split(made.dataset.load(2, 0, torch.float32), 2, 0)
+                    assert all(len(rows) for rows in seen)
 
 
 def test_every_command_for_a_cluster_composes() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -19,6 +21,17 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEXTS = [README, (ROOT / "Makefile").read_text(encoding="utf-8"), (CONF / "config.yaml").read_text(encoding="utf-8")]
 HEADS = [p.read_text(encoding="utf-8").split("\ndefaults", 1)[0] for p in sorted(CONF.glob("*/*.yaml"))]
+MY_MODULE = """
+import torch
+
+
+def make_model():
+    return torch.nn.Linear(4, 2)
+
+
+def make_data():
+    return (torch.randn(20, 4), torch.arange(20) % 2), (torch.randn(10, 4), torch.arange(10) % 2)
+"""
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -58,13 +71,19 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     for name in ("graph.txt", "weights.txt", "held.txt"):  # a reader's own files
         (tmp_path / name).write_text("0 1")
+    (tmp_path / "my_module.py").write_text(MY_MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)
     for overrides in jobs(command):
         assert plan(*overrides).name.count("-") == 3
 
 
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run, tensors, codec = BLOCKS
+    own, run, tensors, codec = BLOCKS
+    made: dict[str, Any] = {}
+    exec(own.replace('"steps=60"', '"steps=10"'), made)
+    assert {"test_loss", "test_accuracy"} <= {*made["run"].metrics}
     exec(run.replace('"compress.k=0.01")', '"compress.k=0.01", "rounds=2", "model.width=8")'), {})
     exec(tensors, {})
     (tmp_path / "my_codecs.py").write_text(codec)

@@ -245,6 +245,7 @@ def test_a_run_is_held_until_it_has_been_shown(
     assert held == [True] * 4
 
 
+@pytest.mark.drawn
 def test_litter_goes_with_the_next_start_and_what_is_held_stays(run: Callable[..., Run]) -> None:
     done = run(*SMALL, "rounds=4", figures=True)
     figures, checkpoints = done.folder / "figures", done.folder / "checkpoints"

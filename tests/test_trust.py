@@ -321,6 +321,7 @@ def test_tables_that_no_run_leaves_are_not_priced(
         Replay(Run(bad)).seconds(prepare_network("network=mobile"))
 
 
+@pytest.mark.drawn
 def test_texts_of_a_run_are_shown_as_they_are(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nasty = f"{ESCAPE}\n| <script>alert(1)</script> [x](javascript:y) \\ $\\frac$ `"
     folder = shutil.copytree(made, tmp_path / "runs" / f"a{ESCAPE}b\udcff\n")  # and a byte that is no letter
@@ -381,6 +382,7 @@ def test_jobs_name_runs_beside_them_alone(pair: tuple[Path, Path], tmp_path: Pat
     assert "1 completed, 1 completed, unreadable" in table
 
 
+@pytest.mark.drawn
 def test_pictures_of_a_finished_run_wait_for_nothing(
     pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -418,6 +420,8 @@ def test_a_run_that_has_not_evaluated_has_its_row(
     [
         (["--target", "98"], "--target=98: out of range; give a share in (0, 1] such as 0.95"),
         (["--target", "nan"], "--target=nan: out of range; give a share in (0, 1] such as 0.95"),
+        (["--target-loss", "0"], "--target-loss=0: must be positive; give a loss such as 1.5"),
+        (["--target", "0.9", "--target-loss", "1"], "argument --target-loss: not allowed with argument --target; see"),
         (["--target", "high"], "argument --target: invalid float value: 'high'; see commexp-report --help"),
         (["--out", "file"], "--out=file: cannot be written (File exists); give a folder that can"),
         (["--out", "file/in"], "--out=file/in: cannot be written (Not a directory); give a folder that can"),

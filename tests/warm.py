@@ -27,6 +27,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -34,6 +35,8 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36  # of prctl(2)
+ALSO = "WARM_ALSO"  # environment variable: modules to be imported before the fork, by the first that needs them
+UNDRAWN = "WARM_UNDRAWN"  # environment variable: a process makes pictures, but draws nothing
 NAME = "warm"  # in /proc/PID/comm, of what was forked
 COLD = subprocess.Popen
 IMPORTED = (
@@ -49,6 +52,7 @@ IMPORTED = (
     "fontTools.subset",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_pdf",
+    "networkx",
     "sklearn.datasets",
     "sklearn.model_selection",
 )
@@ -139,11 +143,14 @@ def main(handle: int) -> None:
 
     for name in IMPORTED:
         importlib.import_module(name)
+    import quick
     from hydra.core.plugins import Plugins
     from PIL import Image
 
     from commexp.api import compose_config
 
+    quick.begin()
+    write_without_waiting()
     Plugins.instance()  # looks for them
     Image.init()
     compose_config(["dataset=linreg", "algo.lr=0.1"])  # parsers remember what they have learnt
@@ -164,6 +171,8 @@ def serve(line: socket.socket) -> dict[str, Any]:
             job = json.loads(received(line, int.from_bytes(size, "little")))
         except (EOFError, OSError):
             os._exit(0)
+        for name in job["env"].get(ALSO, "").split():
+            importlib.import_module(name)
         streams, (told, tell) = array.array("i", ancillary[0][2]), os.pipe()
         between = forking()
         if between:
@@ -189,6 +198,19 @@ def serve(line: socket.socket) -> dict[str, Any]:
         while os.getppid() == between:
             time.sleep(0.0005)
         return job
+
+
+def write_without_waiting() -> None:
+    """No test pulls the plug: what was written outlives its process even if it has not reached the disk."""
+    os.fsync = lambda handle: None  # type: ignore[assignment]
+
+
+def draw_nothing(put: Callable[[Any, str, Any], object] = setattr) -> None:
+    """What is drawn is an empty page, and its layout is not settled. ``put``: how an attribute is set."""
+    from matplotlib.figure import Figure
+
+    put(Figure, "draw_without_rendering", lambda self: None)
+    put(Figure, "savefig", lambda self, file, **_: file.write(b"undrawn"))
 
 
 def forking() -> int:
@@ -230,6 +252,8 @@ def carry_out(job: dict[str, Any]) -> None:
     os.environ.update(job["env"])
     os.chdir(job["cwd"])
     tempfile.tempdir = None  # TMPDIR may be another
+    if UNDRAWN in os.environ:
+        draw_nothing()
     here, there = socket.socketpair()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     if not forking():

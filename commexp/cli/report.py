@@ -14,6 +14,7 @@ from commexp import __version__
 from commexp.config.messages import UserError
 from commexp.files import printable
 from commexp.launch.streams import complain, lenient_streams
+from commexp.report.target import Target
 from commexp.run_folder import Run, write_atomic
 
 if TYPE_CHECKING:
@@ -46,13 +47,18 @@ def main() -> None:
         metavar="network=NAME",
         help="price the runs anew on this network; also network.latency=5 and the like, each with its own --replay",
     )
-    parser.add_argument("--target", type=float, help="accuracy to reach; that of the runs' config if not given")
+    goal = parser.add_mutually_exclusive_group()
+    goal.add_argument("--target", type=float, help="accuracy to reach; the target of the runs' config if not given")
+    goal.add_argument("--target-loss", type=float, help="loss to reach: test loss, or train loss of runs without one")
     parser.add_argument("--version", action="version", version=f"commexp {__version__}")
     try:
         given = parser.parse_args()
         if given.target is not None and not 0 < given.target <= 1:
             raise UserError(f"--target={given.target:g}: out of range; give a share in (0, 1] such as 0.95")
-        compare(given.runs, given.out, given.replay, given.target)
+        if given.target_loss is not None and not 0 < given.target_loss < math.inf:
+            raise UserError(f"--target-loss={given.target_loss:g}: must be positive; give a loss such as 1.5")
+        target = Target.of({"target_accuracy": given.target, "target_loss": given.target_loss})
+        compare(given.runs, given.out, given.replay, target)
     except UserError as error:
         complain(printable(str(error)))
         sys.exit(2)
@@ -60,7 +66,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def compare(folders: Sequence[Path], out: Path, words: Sequence[str], target: float | None) -> None:
+def compare(folders: Sequence[Path], out: Path, words: Sequence[str], target: Target | None) -> None:
     """Raises UserError, before anything is written, where no folder holds a run; for a network, where none holds one
     that can be priced on it; and for a folder ``out`` that cannot be written."""
     from commexp.report.reading import read_runs
@@ -153,7 +159,7 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
             dense = dense or (name if words_of(run) == ("sgd", "none") else "")
     if first is None:
         raise UserError(f"RUN={left[0].folder}: {left[0].why}")
-    target = comparison.target or first.config.get("target_accuracy")
+    target = comparison.target or Target.of(first.config)
     baseline = dense or max(priced, key=lambda name: float(priced[name][0].metrics["bytes_sent"].iloc[-1]))
     blocks = [" ".join(words), replay_markdown(priced, network.bandwidth, target, baseline).rstrip()]
     text = "\n\n".join([*blocks, *left_out(Comparison([], left))]) + "\n"

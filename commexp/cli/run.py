@@ -5,20 +5,18 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import hydra
-from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from commexp.config.messages import LaunchError, UserError, check_environment
-from commexp.config.overrides import arranged, explain
+from commexp.config.overrides import arranged, composing_once, explain
 from commexp.config.schema import CONF
 from commexp.launch.streams import complain, leave, lenient_streams
-from commexp.launch.sweep import begin_job, minimised, record_job, register_resolvers
+from commexp.launch.sweep import begin_job, ended, minimised, record_job, register_resolvers
 from commexp.ranks import joins, rank
 
 EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted": 130}
@@ -30,6 +28,7 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
     from commexp.launch.launch import launch
     from commexp.launch.single import keep_memory
     from commexp.report.finish import finish, where_to_look
+    from commexp.report.target import Target
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     os.chdir(HydraConfig.get().runtime.cwd)  # paths count from where the command was typed, also in hydra.job.chdir
@@ -45,10 +44,8 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
                 record_job(HydraConfig.get(), plan, error=str(error))
             raise
         if rank() == 0:  # of several processes the first one shows the results
-            if not sweep:
-                gc.disable()  # until the process ends: drawing imports many objects, too
-            text = finish(run, plan.config.target_accuracy, figures=not sweep)
-            print(f"{run.name}: {run.status}" if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
+            text = finish(run, Target.of(vars(plan.config)), figures=not sweep)
+            print(ended(HydraConfig.get(), run) if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
         return str(run.status), minimised(run)
 
 
@@ -71,19 +68,6 @@ def guarded(composed: DictConfig) -> float:
     if EXIT[status] and (not sweep or status == "interrupted"):
         sys.exit(EXIT[status])
     return small
-
-
-@contextmanager
-def composing_once(words: Sequence[str]) -> Iterator[None]:
-    """Hydra composes the config a first time to see whether ``hydra.mode`` asks for a sweep. Nothing in our conf/ does,
-    so that takes a word that names Hydra's keys, or a folder or file of the user's own; otherwise -m decides."""
-    asks = Hydra.get_mode
-    if not any("hydra." in word or word.startswith(("-c", "--config")) for word in words):
-        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Hydra.get_mode = asks  # type: ignore[method-assign]
 
 
 def full_error() -> bool:

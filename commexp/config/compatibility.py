@@ -57,6 +57,13 @@ def check_pairs(
             f"launch.inject=true: with comm.exchange={exchange} processes wait for each other, late or not; give "
             f"{SERVER.name}"
         )
+    central = algo.asynchronous or algo.coded or exchange == SERVER.name
+    alone = config.workers == 1 and not (central or algo.decentralised)
+    if config.stop.seconds is not None and alone and parts["network"].compute.is_instant:
+        raise UserError(
+            f"stop.seconds={config.stop.seconds}: one worker sends nothing and computes in no time, so that its clock "
+            "does not move; give network.compute.seconds=0.01 or the like"
+        )
     if algo.asynchronous and named is not None and not named.central:
         raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with a server; give auto")
     if not algo.coded and parts["allocation"] != Single():

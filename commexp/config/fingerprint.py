@@ -97,7 +97,10 @@ class _Walk:
             self.take(cell.cell_contents)
         for name in names_of(value.__code__):
             found = value.__globals__.get(name)
-            if isinstance(found, (*PLAIN, FunctionType)) and getattr(found, "__module__", "") in ("", value.__module__):
+            if isinstance(found, (*PLAIN, FunctionType, type)) and getattr(found, "__module__", "") in (
+                "",
+                value.__module__,
+            ):
                 self.add(name)
                 self.take(found)
 
@@ -117,10 +120,20 @@ class _Walk:
             self.array(tensor)
 
     def source(self, value: Any) -> None:
-        """The name of a class or function, and its module with the user's own modules that this imports."""
+        """The name of a class or function, and its module with the user's own modules that this imports; of a class
+        that was typed into an interpreter, and so is in no file, its methods and base classes."""
         self.add(f"{value.__module__}.{value.__qualname__}")
-        for name, content in source_digests([str(value.__module__)], strict=False).items():
+        digests = source_digests([str(value.__module__)], strict=False)
+        for name, content in digests.items():
             self.add(f"{name} {content}")
+        if isinstance(value, type) and value.__module__ == "__main__" and "__main__" not in digests:
+            for name, part in vars(value).items():
+                method = part.fget if isinstance(part, property) else getattr(part, "__func__", part)
+                if isinstance(method, (*PLAIN, FunctionType)) and name != "__firstlineno__":
+                    self.add(name)
+                    self.take(method)
+            for base in value.__bases__:
+                self.take(base)
 
 
 def names_of(code: CodeType) -> list[str]:

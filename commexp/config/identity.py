@@ -18,7 +18,7 @@ from typing import Any
 from hydra.utils import get_class, get_object
 
 from commexp.config.messages import UserError
-from commexp.config.schema import UNHASHED, Config, Speed
+from commexp.config.schema import UNHASHED, Config, Speed, Stop
 from commexp.ranks import joins
 
 #: raised with every change of commexp that changes numbers beyond the last digits, or which of them are written
@@ -37,6 +37,8 @@ def what_decides(resolved: dict[str, Any], parts: dict[str, Any], outside: dict[
     top = {f.name: f for f in dataclasses.fields(Config)}
     kept = {k: v for k, v in resolved.items() if k not in UNHASHED and not _says_nothing(top[k], v)}
     kept["speed"] = _decisive(kept["speed"], Speed())
+    if stop := _decisive(kept.pop("stop"), Stop()):  # the criteria that are given
+        kept["stop"] = stop
     kept.update({name: _decisive(kept[name], part) for name, part in parts.items()})
     if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
         kept["inject"] = resolved["launch"]["inject"]

@@ -7,11 +7,13 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, NoReturn
 
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -340,7 +342,7 @@ def unknown_key(key: str, overrides: Sequence[str]) -> str:
     others = holders(group, leaf)
     if others:
         values = [word.value for word in map(Word.read, overrides) if not word.sign and word.key == group]
-        chosen = values[0] if values and values[0] else default_option(group)
+        chosen = values[-1] if values and values[-1] else default_option(group)
         return f"{given}: {group}={chosen} has no '{leaf}'; choose {group}={either(others)}, or leave it out"
     if key.startswith("hydra."):
         return f"{given}: no such key of Hydra's; see commexp --cfg hydra"
@@ -353,3 +355,16 @@ def unknown_key(key: str, overrides: Sequence[str]) -> str:
 def as_typed(key: str, overrides: Sequence[str]) -> str:
     """The override that names ``key``; the key itself where none does."""
     return next((text for text in overrides if Word.read(text).key == key), key)
+
+
+@contextmanager
+def composing_once(words: Sequence[str]) -> Iterator[None]:
+    """Hydra composes the config a first time to see whether ``hydra.mode`` asks for a sweep. Nothing in our conf/ does,
+    so that takes a word that names Hydra's keys, or a folder or file of the user's own; otherwise -m decides."""
+    asks = Hydra.get_mode
+    if not any("hydra." in word or word.startswith(("-c", "--config")) for word in words):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = asks  # type: ignore[method-assign]

@@ -22,7 +22,7 @@ from commexp.config.identity import digest, sources, what_decides
 from commexp.config.messages import UserError, misfit
 from commexp.config.overrides import unknown_key
 from commexp.config.schema import COMPONENTS, Config, shown, typed_fields
-from commexp.config.validation import check_bounds, check_words
+from commexp.config.validation import check_bounds, check_words, one_target, steps_of
 from commexp.environment import quiet
 from commexp.network import Network, Straggler
 from commexp.problems import Dataset, Model, Partition, Prox
@@ -108,6 +108,8 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     for key in map(str, composed):
         if key not in Config.__dataclass_fields__:
             raise UserError(unknown_key(key, [f"{key}={shown(composed[key])}"]))
+    config.target_accuracy, config.target_loss = one_target(given, config)
+    config.steps = steps_of(given, config)
     check_bounds(config)
     nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
     check_words(given, config, nodes)

@@ -68,6 +68,19 @@ class Launch:
 
 
 @dataclass
+class Stop:
+    """What ends a run before its full length; whichever comes first. ``accuracy``: a test accuracy of so much or more,
+    and ``loss``: a test loss of so much or less, or a train loss where there is no test loss; at an evaluation.
+    ``bytes``: bytes sent by all workers, and ``seconds``: on the virtual clock (of asynchronous methods over processes:
+    real ones), so many or more after a round. The schedules of a method refer to the full length all the same."""
+
+    accuracy: Optional[float] = field(default=None, metadata={"added": True})  # noqa: UP045
+    loss: Optional[float] = field(default=None, metadata={"added": True})  # noqa: UP045
+    bytes: Optional[float] = field(default=None, metadata={"added": True})  # noqa: UP045
+    seconds: Optional[float] = field(default=None, metadata={"added": True})  # noqa: UP045
+
+
+@dataclass
 class Config:
     """The whole config. What does not change a result (``UNHASHED``) is left out of the run folder's name.
 
@@ -75,7 +88,8 @@ class Config:
     ``clip``: conf/algo/* and conf/compress/* look there first. So an experiment may say k and still be run with a
     compressor without k.
     ``rounds``: the run's length in communications; ``steps``: in local steps of a worker instead, which makes methods
-    with different numbers of local steps comparable. ``eval_every`` counts whichever of the two is given.
+    with different numbers of local steps comparable. ``eval_every`` counts whichever of the two is given. ``stop``:
+    what ends the run before that.
     ``loss``, ``metrics``: full names of a user's own functions of a module and a batch, see problems/tasks.py.
     ``name``: what the run's folder is called in place of the dataset.
     ``flatness``: what is measured of the valley in which the models lie at the end: none, valley (its width, and
@@ -85,8 +99,9 @@ class Config:
     scaled down before anything uses it; null: any. ``prox``: the convex term h beside the loss. ``allocation``: which
     subsets of the data the workers of coded methods hold. ``topology``, ``gossip``: who is whose neighbour, and how
     often decentralised methods mix. ``debug``: assert in every round what must hold in theory, such as equal means.
-    ``save_every``: rounds between checkpoints; null: one every ten seconds. ``track``: who else is told the rows:
-    tensorboard, mlflow, wandb, see integrations/tracking.py.
+    ``save_every``: rounds between checkpoints; null: one every ten seconds. ``target_accuracy``, ``target_loss``: the
+    test accuracy or, instead, the test loss for which tables say what reaching it cost. ``track``: who else is told the
+    rows: tensorboard, mlflow, wandb, see integrations/tracking.py.
     """
 
     workers: int = 8
@@ -99,6 +114,7 @@ class Config:
     dtype: str = "float32"
     on_nonfinite: str = "stop"
     clip: Optional[float] = field(default=None, metadata={"added": True})  # noqa: UP045
+    stop: Stop = field(default_factory=Stop)
     flatness: str = "none"
     debug: bool = False
     dataset: Any = None
@@ -120,12 +136,13 @@ class Config:
     launch: Launch = field(default_factory=Launch)
     preset: dict[str, Any] = field(default_factory=dict)
     target_accuracy: Optional[float] = None  # noqa: UP045
+    target_loss: Optional[float] = None  # noqa: UP045
     track: list[str] = field(default_factory=list)
     outputs: str = "outputs"
     rerun: bool = False
 
 
-UNHASHED = ("preset", "save_every", "debug", "launch", "target_accuracy", "track", "outputs", "rerun")
+UNHASHED = ("preset", "save_every", "debug", "launch", "target_accuracy", "target_loss", "track", "outputs", "rerun")
 TRACKERS = ("tensorboard", "mlflow", "wandb")  # modules of commexp.integrations, and extras of the package
 
 

@@ -12,7 +12,7 @@ import torch
 from commexp.config.components import CodecWrapping, any_class
 from commexp.config.messages import UserError
 from commexp.config.overrides import Word
-from commexp.config.schema import TRACKERS, Config
+from commexp.config.schema import TRACKERS, Config, Stop
 from commexp.problems import POLICIES, WAYS
 
 DTYPES = ("float32", "float64")
@@ -46,6 +46,36 @@ def check_words(given: Sequence[str], config: Config, nodes: Mapping[str, Mappin
         fields = [*dataclasses.fields(cls), *(dataclasses.fields(CodecWrapping) if group == "compress" else ())]
         if field.partition(".")[0] not in {f.name for f in fields}:
             raise UserError(f"{word.unsigned}: no such key of {cls.__name__}; leave it out, or see commexp --cfg job")
+
+
+def one_target(given: Sequence[str], config: Config) -> tuple[float | None, float | None]:
+    """``target_accuracy`` and ``target_loss``, of which one at most has a value: one that a user has typed stands in
+    place of the other, which the dataset has by default. Raises UserError where both are typed, or neither is and both
+    have a value."""
+    accuracy, loss = config.target_accuracy, config.target_loss
+    if accuracy is None or loss is None:
+        return accuracy, loss
+    typed = {word.key for word in map(Word.read, given)} & {"target_accuracy", "target_loss"}
+    if len(typed) != 1:
+        raise UserError(f"target_accuracy={accuracy} target_loss={loss}: two targets; give one of the two")
+    return (accuracy, None) if typed == {"target_accuracy"} else (None, loss)
+
+
+def steps_of(given: Sequence[str], config: Config) -> int | None:
+    """``steps``; None where a user has typed ``rounds`` alone, which stands in place of the steps that the dataset has
+    by default. An experiment's steps stay: ``check_words`` refuses rounds beside them."""
+    typed = {word.key for word in map(Word.read, given)}
+    return None if "rounds" in typed and not typed & {"steps", "experiment"} else config.steps
+
+
+def check_stop(stop: Stop) -> None:
+    """Raises UserError for the first value out of range."""
+    if stop.accuracy is not None and not 0 < stop.accuracy <= 1:
+        raise UserError(f"stop.accuracy={stop.accuracy}: out of range; give a share in (0, 1] such as 0.95")
+    for name, right in (("loss", "a loss such as 1.5"), ("bytes", "bytes such as 1e9"), ("seconds", "seconds")):
+        value = getattr(stop, name)
+        if value is not None and not value > 0:
+            raise UserError(f"stop.{name}={value}: must be positive; give {right}")
 
 
 def check_bounds(c: Config) -> None:
@@ -89,6 +119,9 @@ def check_bounds(c: Config) -> None:
         raise UserError(f"clip={c.clip}: must be positive; give the largest norm of a gradient, such as 1.0, or null")
     if c.target_accuracy is not None and not 0 < c.target_accuracy <= 1:
         raise UserError(f"target_accuracy={c.target_accuracy}: out of range; give a share in (0, 1] such as 0.95")
+    if c.target_loss is not None and not c.target_loss > 0:
+        raise UserError(f"target_loss={c.target_loss}: must be positive; give a loss such as 1.5")
+    check_stop(c.stop)
     if c.launch.kind not in ("single", "torchrun"):
         raise UserError(f"launch.kind={c.launch.kind}: unknown; give single or torchrun")
     if c.launch.device != "auto":

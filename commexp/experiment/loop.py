@@ -6,7 +6,9 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import torch
 
@@ -17,6 +19,7 @@ from commexp.experiment.interrupts import Interrupts
 from commexp.experiment.progress import Progress
 from commexp.experiment.record import State
 from commexp.experiment.setup import ExperimentSetup
+from commexp.experiment.stopping import has_budget, reached
 from commexp.experiment.summary import announce_costs, final_summary, metrics_row, now, provenance, write_tables
 from commexp.integrations.tracking import Trackers
 from commexp.metrics import described
@@ -45,6 +48,7 @@ class TrainingLoop:
         self._saved, self._save_seconds = time.monotonic(), 0.0
         self._losses = 0  # of processes, that meta.json tells
         self._loaded = False  # whether the algorithm has a checkpoint's state
+        self._stopped_by = ""  # what has ended the run before its full length; in the first process
 
     def run_to_end(self) -> None:
         """Runs from the newest checkpoint, or from the start, and leaves the run's folder complete. Raises what ends
@@ -110,12 +114,15 @@ class TrainingLoop:
         setup, record, comm, config = self.setup, self.record, self.setup.comm, self.plan.config
         ends, every, save_every = record.planned.ends, config.eval_every, config.save_every
         rounds = len(ends) - 1
+        budget = has_budget(config.stop)  # then every round may be the last one
         counted = ends if config.steps else range(rounds + 1)  # what eval_every counts
         if resumed:
             log.info("resumed after round %d", record.done)
         with self.interrupts, Progress(rounds, record.done, self.first) as progress:
             if not resumed:
                 self._evaluate(progress)
+                if self._is_good_enough():
+                    return "completed"
             begin = time.perf_counter()
             for t in range(record.done, rounds):
                 if self.links.workers_wait:
@@ -123,7 +130,7 @@ class TrainingLoop:
                 evaluates = counted[t] // every < counted[t + 1] // every or t + 1 == rounds
                 saves = (t + 1) % (save_every or rounds) == 0
                 pause = setup.pause(t + 1) if config.launch.inject else 0.0
-                comm.begin_round(t + 1, evaluates or saves, pause)
+                comm.begin_round(t + 1, evaluates or saves or budget, pause)
                 self.guard.round = t + 1
                 self.algorithm.round(t)
                 stop, save, faults = comm.end_round() or (0, 0, 0)
@@ -135,8 +142,11 @@ class TrainingLoop:
                 begin = end
                 if len(self.links.losses) > self._losses:
                     self._note_losses()
-                if evaluates and self._evaluate(progress):
+                spent = budget and self._has_spent()
+                if (evaluates or spent) and self._evaluate(progress):
                     return "diverged"
+                if spent or (evaluates and self._is_good_enough()):
+                    return "completed"
                 if (stop or save or saves) and record.done < rounds:
                     self._save()
                     if stop:
@@ -171,6 +181,26 @@ class TrainingLoop:
             start, loss = record.rows[0]["train_loss"], row["train_loss"]
             diverged = not math.isfinite(loss) or loss > BLOW_UP * max(1.0, start)
         return self.links.first_says(diverged)
+
+    def _has_spent(self) -> bool:
+        """Whether a budget of bytes or seconds is spent. All processes call this together."""
+        record = self.record
+        record.settle()
+        costs = {"round": record.done, "sim_seconds": record.sim, **record.ledger.totals()}
+        return self._stops_at(costs)
+
+    def _is_good_enough(self) -> bool:
+        """Whether the last evaluation has reached the accuracy or the loss that ends the run. All processes call this
+        together."""
+        stop = self.plan.config.stop
+        if stop.accuracy is None and stop.loss is None:
+            return False
+        return self._stops_at(self.record.rows[-1] if self.first else {})
+
+    def _stops_at(self, row: Mapping[str, Any]) -> bool:
+        """What the first process finds in its ``row`` counts for all."""
+        self._stopped_by = reached(self.plan.config.stop, row) if self.first else ""
+        return self.links.first_says(bool(self._stopped_by))
 
     def _save(self) -> None:
         begin = time.monotonic()
@@ -214,13 +244,14 @@ class TrainingLoop:
         count = self._count_nonfinite()
         measures_valley = status == "completed" and self.plan.config.flatness != "none"
         valley = valley_summary(self.setup) if measures_valley else {}
+        stopped = {"stopped_by": self._stopped_by} if status == "completed" and self._stopped_by else {}
         if self.first:
             if reason:
                 print(f"commexp: {reason}", file=sys.stderr, flush=True)
             record.flush()
             for name, rows in self.algorithm.tables().items():
                 run.write_rows(name, rows)
-            summary = {"status": status, **final_summary(self.setup, count), **valley}
+            summary = {"status": status, **stopped, **final_summary(self.setup, count), **valley}
             run.write_summary(summary)
             more = {"error": reason, "metrics": described(record.rows[-1])}
             run.set_meta(status=status, ended=now(), **{key: value for key, value in more.items() if value})
@@ -228,7 +259,7 @@ class TrainingLoop:
             if status != "interrupted":
                 record.drop_checkpoint()
             self.tracking.end(summary, status)
-        log.info("%s after round %d", status, record.done)
+        log.info("%s after round %d%s", status, record.done, "".join(f", by {text}" for text in stopped.values()))
         self.links.tell("")  # no process leaves before the folder is complete
 
     def _write_failure(self, error: Exception) -> None:

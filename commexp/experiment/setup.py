@@ -129,6 +129,11 @@ class ExperimentSetup:
             total = sum(map(len, shards))
             context.weights = [len(rows) / total for rows in shards]
         problem = build_problem(plan.model, data, context, plan.prox)
+        if config.stop.accuracy is not None and not problem.has_accuracy:
+            raise ValueError(
+                f"stop.accuracy={config.stop.accuracy}: nothing here has a test accuracy; give stop.loss, stop.bytes "
+                "or stop.seconds"
+            )
         return PerWorkerProblem.of(problem) if self.algorithm.asynchronous else problem
 
     def _set_up_codec(self, start: Tensor) -> None:

@@ -9,16 +9,18 @@ import socket
 import sys
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import cache
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from commexp.comm import SECRET, Links, LostProcessError, Processes, is_given
 from commexp.config.messages import LaunchError
 from commexp.config.plan import Plan
 from commexp.experiment.execute import execute
 from commexp.launch.single import threads, usable
-from commexp.ranks import LAUNCHER, MEETING, REVIVED, local, one_host, rank
+from commexp.ranks import LAUNCHER, MEETING, REVIVED, begin_run, local, one_host, rank
 from commexp.run_folder import Run
 from commexp.server.channel import rendezvous_store
 from commexp.server.endpoints import WorkerEndpoint
@@ -35,6 +37,7 @@ def run_as_member(plan: Plan, hold: ExitStack) -> Run:
     device, backend = _place(plan.config.launch.device, here)
     timeout = plan.config.launch.timeout
     _stay_here()
+    begin_run()
     pids: list[int] = []
     # what a process needs that takes the place of one that has died: the others are in the middle of the run
     links: Links = WorkerEndpoint(rank(), world, timedelta(seconds=timeout), plan.algorithm.asynchronous)
@@ -76,11 +79,10 @@ def _join(backend: str, timeout: float) -> None:
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     patience, world = timedelta(seconds=timeout), int(os.environ["WORLD_SIZE"])
     try:
-        if MEETING in os.environ:
-            store = rendezvous_store(patience, "torch")
-            dist.init_process_group(backend, store=store, rank=rank(), world_size=world, timeout=patience)
-        else:
-            dist.init_process_group(backend, timeout=patience)
+        if MEETING not in os.environ:
+            _host_store(patience)
+        store = rendezvous_store(patience, "torch")
+        dist.init_process_group(backend, store=store, rank=rank(), world_size=world, timeout=patience)
     except (RuntimeError, ValueError, OSError) as error:
         if "address already in use" in str(error).lower() or "EADDRINUSE" in str(error):
             raise LaunchError(f"{_me()}: port {port} of {address} is in use; give another MASTER_PORT") from error
@@ -88,6 +90,14 @@ def _join(backend: str, timeout: float) -> None:
             f"{_me()}: did not meet the {os.environ['WORLD_SIZE']} processes at {address}:{port} within "
             f"launch.timeout={timeout:g} s; see that all are started and can reach that address"
         ) from error
+
+
+@cache
+def _host_store(patience: timedelta) -> object:
+    """The store at MASTER_ADDR and MASTER_PORT, which rank 0 keeps as long as it lives; torchrun has one of its own."""
+    address, port, world = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["WORLD_SIZE"])
+    hosts = rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    return TCPStore(address, port, world, is_master=hosts, timeout=patience, multi_tenant=True)
 
 
 def _stay_here() -> None:

@@ -28,8 +28,9 @@ from omegaconf.errors import OmegaConfBaseException
 from commexp.config.messages import UserError
 from commexp.config.overrides import Word, explain, parsed
 from commexp.config.schema import UNHASHED, choices, register
+from commexp.files import read_yaml
 from commexp.launch.streams import complain
-from commexp.metrics import foremost
+from commexp.metrics import Metric, tuned
 from commexp.ranks import joins
 from commexp.run_folder import Run, write_json
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from hydra.conf import HydraConf
 
     from commexp.config.plan import Plan
+    from commexp.report.aggregate import Job
 
 NOT_SWEPT = (set(UNHASHED) | {"cluster"}) - {"preset"}  # overrides that do not tell one sweep from another
 GOSSIP_FITS = ("algo", "prox", "topology", "gossip", "seed")  # and, of decentralised methods, these ...
@@ -92,6 +94,18 @@ def begin_job(hydra: HydraConf, plan: Plan) -> None:
     record_job(hydra, plan)
 
 
+def ended(hydra: HydraConf, run: Run) -> str:
+    """How a job has ended. After the first one of a search that tunes on the test set, the user is told so."""
+    metric, dataset = tuned(run.summary), run.config["dataset"]
+    on_test = metric is not None and metric.name.startswith("test_") and dataset.get("validation") is None
+    if on_test and searches(hydra) and hydra.job.num == 0:
+        held = "give dataset.validation=..., a number of training samples that take its place"
+        right = held if "validation" in dataset else "report results on other data"
+        print(f"commexp: note: the search tunes on the test set; {right}", file=sys.stderr, flush=True)
+    stopped = run.summary.get("stopped_by")
+    return f"{run.name}: {run.status}" + (f", stopped by {stopped}" if stopped else "")
+
+
 def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:
     """Leaves in the sweep's folder which overrides stand for which run, and where that lies."""
     folder = Path(hydra.sweep.dir).absolute()
@@ -100,6 +114,7 @@ def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:
         "run": plan.name,
         "outputs": os.path.relpath(Path(plan.config.outputs).expanduser(), folder),
         "target": plan.config.target_accuracy,
+        "target_loss": plan.config.target_loss,
         "error": error,
     }
     write_json(folder / "jobs" / f"{hydra.job.num}.json", job)
@@ -113,16 +128,34 @@ def _settings(hydra: HydraConf) -> dict[str, str]:
 
 
 def minimised(run: Run) -> float:
-    """What hydra/sweeper=optuna makes small: the best value of the foremost metric that is tuned for (test error, RMSE,
-    objective, training loss); infinity for a run that did not complete."""
+    """What hydra/sweeper=optuna makes small: the best value of the metric that is tuned for; infinity for a run that
+    did not complete."""
     summary = run.summary
-    tuned = next((m for m in foremost("tuned") if m.best in summary), None)
-    if run.status != "completed" or tuned is None:
+    metric = tuned(summary)
+    if run.status != "completed" or metric is None:
         return math.inf
-    best = float(summary[tuned.best])
-    if tuned.better == "lower":
-        return best
-    return 1.0 - best if tuned.scale == "percent" else -best
+    return float(_turned(metric, float(summary[metric.best])))
+
+
+def _turned(metric: Metric, value: float) -> float:
+    """From a metric's value to what is made small, and back."""
+    return value if metric.better == "lower" else 1.0 - value if metric.scale == "percent" else -value
+
+
+def best_setting(folder: Path, jobs: Sequence[Job]) -> str:
+    """A line with what a search has found, with three digits of each number, and its value; empty where no trial has
+    completed. Optuna leaves all digits in optimization_results.yaml."""
+    from commexp.report.aggregate import varied
+
+    path = folder / "optimization_results.yaml"
+    found = read_yaml(path) if path.is_file() else {}
+    params, value = found.get("best_params"), found.get("best_value")
+    metric = next((m for job in jobs if (m := tuned(job.run.summary))), None)
+    if not isinstance(params, dict) or not isinstance(value, float) or metric is None or not math.isfinite(value):
+        return ""
+    told = {key: f"{v:.3g}" if isinstance(v, float) else str(v) for key, v in params.items() if key in varied(jobs)}
+    setting = " ".join(f"{key}={text}" for key, text in told.items())
+    return f"best setting: {setting} (best {metric.label} {metric.show(_turned(metric, value))}); see {path.name}"
 
 
 class SweepCallback(Callback):
@@ -137,7 +170,9 @@ class SweepCallback(Callback):
             os.environ.pop(SWEEP, None)  # of a sweep whose job has started this one
             jobs = jobs_of(config)
             self.folder, self.jobs = Path(config.hydra.sweep.dir).absolute(), len(jobs)
-            if by_hydra(config):
+            if searches(config.hydra):
+                forget_jobs(self.folder)
+            else:
                 check(jobs)
                 Sweeper.validate_batch_is_legal = is_checked  # type: ignore[method-assign]
         except Exception as error:
@@ -149,7 +184,7 @@ class SweepCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         Sweeper.validate_batch_is_legal = VALIDATE  # type: ignore[method-assign]
         try:
-            code = gather(self.folder, self.jobs)
+            code = gather(self.folder, self.jobs, searches(config.hydra))
         except Exception as error:
             traceback.print_exc()
             raise SystemExit(1) from error
@@ -178,7 +213,7 @@ def check(jobs: Sequence[Sequence[str]]) -> None:
             plan = prepare(composer.compose(overrides), overrides)
             run, method = folder_of(plan), plan.algorithm
             keys = DECIDE_FIT + GOSSIP_FITS * method.decentralised + CODED_FITS * method.coded
-            parts = str([plan.resolved[key] for key in keys])
+            parts = str([plan.config.stop.accuracy is None, *(plan.resolved[key] for key in keys)])
             if parts not in seen and not run.finished:
                 ExperimentSetup(plan, torch.device("cpu"), run)
             seen.add(parts)
@@ -216,18 +251,27 @@ class Composer:
         return "/" in key or key in self.groups or override.package is not None
 
 
-def gather(folder: Path, count: int) -> int:
-    """Writes and shows the table of the sweep's ``count`` jobs; returns the exit status of its worst run."""
+def forget_jobs(folder: Path) -> None:
+    """What an earlier search has left in its folder: nobody knows beforehand how many trials this one has."""
+    for path in (folder / "jobs").glob("*.json"):
+        path.unlink(missing_ok=True)
+
+
+def gather(folder: Path, count: int, search: bool = False) -> int:
+    """Writes and shows the table of the sweep's ``count`` jobs, and of a ``search`` the best setting; returns the exit
+    status of its worst run."""
     from commexp.report.sweep import write_sweep
 
     if not any((folder / "jobs").glob("*.json")):
         complain(f"{folder}: none of the sweep's jobs has begun, so that it has no row")
         return 1
-    table, jobs, left = write_sweep(folder, count)
+    table, jobs, left = write_sweep(folder, count, search)
     for one in left:
         print(f"commexp: note: {one.name}: {one.why}", file=sys.stderr)
     near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     print(f"\n{table}\nfolder: {near}")
+    if search and (best := best_setting(folder, jobs)):
+        print(best)
     if all(job.error or job.run.problem or job.run.metrics.empty for job in jobs):
         complain(f"{near}: no row of results; none of the sweep's {len(jobs)} jobs has got that far")
     if any(job.error for job in jobs):
@@ -236,13 +280,14 @@ def gather(folder: Path, count: int) -> int:
     return 0 if statuses <= {"completed"} else 3 if statuses <= {"completed", "diverged"} else 1
 
 
-def by_hydra(config: DictConfig) -> bool:
-    return str(config.hydra.sweeper._target_).endswith("BasicSweeper")
+def searches(hydra: HydraConf) -> bool:
+    """Whether a sweeper other than Hydra's own chooses the values, by what came of earlier ones."""
+    return not str(hydra.sweeper._target_).endswith("BasicSweeper")
 
 
 def jobs_of(config: DictConfig) -> Sequence[Sequence[str]]:
     """The overrides of every job, where Hydra's own sweeper will expand them; none where another one decides."""
-    if not by_hydra(config):
+    if searches(config.hydra):
         return []
     loader = GlobalHydra.instance().config_loader()
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task))

@@ -61,6 +61,11 @@ class Compute:
             )
         self.digest = digest
 
+    @property
+    def is_instant(self) -> bool:
+        """Whether every gradient takes 0 seconds."""
+        return not (self.recorded.any() if self.kind == "trace" else self.kind == "measured" or self.seconds)
+
     def factors(self, workers: int) -> np.ndarray:
         """[N]. Raises ValueError for more factors than workers."""
         if len(self.slow) > workers:

@@ -99,12 +99,14 @@ class Problem(ABC):
     workers. ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h.
     ``penalised``: whether F contains more than the loss on the samples, such as an l2 term. ``way``: how the gradients
     of the W workers are computed if there is a choice, see gradients.py. ``tokens_per_sample``: of language models.
+    ``has_accuracy``: whether ``evaluate`` gives a test accuracy.
     """
 
     prox: Prox = NoProx()
     penalised = False
     way = ""
     tokens_per_sample: int | None = None
+    has_accuracy = False
     dim: int
     samples: int
     samples_per_step: float

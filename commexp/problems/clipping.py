@@ -43,8 +43,9 @@ class ClippedGradients(NonFiniteGuard):
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         """No entry is final before the norm is known, so ``ready`` is not passed on."""
         losses, grad = super().loss_and_grad(x, batch)
-        norms = torch.stack(
-            [torch.linalg.vector_norm(g, dtype=torch.float64) for g in grad]
-        )  # row by row: bits as W = 1
-        scale = (self.clip / norms).clamp(max=1.0)
-        return losses, grad * scale.to(grad.dtype)[:, None] if bool((scale < 1).any()) else grad
+        norms = torch.stack([torch.linalg.vector_norm(row) for row in grad]).double()  # row by row: bits as with W = 1
+        if not bool((norms > self.clip).any()):
+            return losses, grad
+        for n in norms.isinf().nonzero()[:, 0].tolist():  # float32 cannot hold the sum of its squares
+            norms[n] = torch.linalg.vector_norm(grad[n], dtype=torch.float64)
+        return losses, grad * (self.clip / norms).clamp(max=1.0).to(grad.dtype)[:, None]

@@ -52,6 +52,11 @@ class Data:
             raise ValueError("augment: acts on image tensors [m, C, H, W] alone; leave it out")
 
     @property
+    def vectors(self) -> bool:
+        """Whether samples are feature vectors, dense or sparse."""
+        return self.train_x.ndim == 2 and not isinstance(self.train_x, Tokens | Items)
+
+    @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """(C, H, W) of one sample; None if samples are not images."""
         if self.train_x.ndim != 4 or isinstance(self.train_x, Items):

@@ -29,7 +29,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from commexp.problems.base import GradientOptions, Ready
 from commexp.problems.folding import CannotFoldError, ChannelFold, Fold, SampleFold, from_channels, to_channels
-from commexp.problems.tasks import Task
+from commexp.problems.tasks import Task, TaskError
 from commexp.problems.trees import Tree, count_samples, tensors, tree_map
 from commexp.seeding import derive, global_draws
 
@@ -185,12 +185,16 @@ class ModuleGradients:
         start = torch.cat([p.detach().flatten() for p in self.parameters])
         x = torch.stack([start, 0.9 * start])
         tree = tree_map(lambda t: torch.stack([t, t.flip(0)]), example)
+        expected, found = like.new_zeros(x.shape), like.new_zeros(x.shape)
         if name == "vmap":
-            self.vmapped(x, tree, (), 1.0, like.new_zeros(x.shape))
+            for models in (x, start.expand(2, -1)):  # one model for all workers is a case of its own
+                self.looped(models, tree, (), 1.0, expected.zero_())
+                self.vmapped(models, tree, (), 1.0, found.zero_())
+                if not self._alike(found, expected):
+                    raise CannotFoldError("its gradients are others then")
             return
         if not self.task.foldable:
             raise CannotFoldError("a loss of one's own")
-        expected, found = like.new_zeros(x.shape), like.new_zeros(x.shape)
         self.looped(x, tree, (), 1.0, expected)
         failure: Exception | None = None
         for self._fold in (SampleFold, ChannelFold):
@@ -201,11 +205,14 @@ class ModuleGradients:
             except (CannotFoldError, RuntimeError, ValueError, IndexError) as error:
                 failure = failure or error
                 continue
-            if float((found - expected).norm()) <= TOLERANCE * float(expected.norm()) or self.speed.amp:
+            if self._alike(found, expected):
                 return
             failure = CannotFoldError("its gradients are others then")
         assert failure is not None
         raise failure
+
+    def _alike(self, found: Tensor, expected: Tensor) -> bool:
+        return self.speed.amp or float((found - expected).norm()) <= TOLERANCE * float(expected.norm())
 
     # -- what all ways share
 
@@ -251,6 +258,8 @@ class ModuleGradients:
         self._ready = ready
         with nullcontext() if seed is None else global_draws(seed, x.device):
             loss = self.mean_loss(self._run, tree, weights)
+            if not loss.requires_grad:
+                raise TaskError("loss: does not depend on the module's parameters; return one that torch can derive")
             (loss if share == 1.0 else loss * share).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -307,7 +316,9 @@ class ModuleGradients:
         shared = x.stride(0) == 0
         params = self.layout.views(x[0] if shared else x)
         losses: Tensor
-        grads, losses = vmap(grad_and_value(loss), in_dims=(None if shared else 0, 0))(params, tree)
+        with warnings.catch_warnings():  # that an operation has no batching rule, and torch loops over the workers
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            grads, losses = vmap(grad_and_value(loss), in_dims=(None if shared else 0, 0))(params, tree)
         for out, one in zip(self.layout.views(grad).values(), grads.values(), strict=True):
             out.add_(one, alpha=share)
         return losses

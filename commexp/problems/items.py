@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ SEEN = 64  # samples of a Dataset that its digest is of
 
 
 class Items:
-    """``source``: a tree of tensors [m, ...] or arrays; a TensorDataset; any torch Dataset with a length, whose samples
-    are collated as DataLoader does; or an IterableDataset with a length, which is read once, whole, into memory.
+    """``source``: a tree of tensors [m, ...] or arrays; a TensorDataset; a list of samples, each a tuple or dict, or
+    any torch Dataset with a length, whose samples are collated as DataLoader does; or an IterableDataset with a length,
+    which is read once, whole, into memory.
     ``tree``: the tensors where the samples lie in memory; None where they are read one by one from ``dataset``.
     Raises ValueError for no samples, tensors of different lengths, and a Dataset without a length; ``part`` is what the
     message calls it, train or test.
@@ -30,11 +32,11 @@ class Items:
             source = source.tensors if len(source.tensors) > 1 else source.tensors[0]
         if isinstance(source, IterableDataset):
             _check_length(source, part)
-            source = default_collate(list(source))
-        if isinstance(source, Dataset) or (not isinstance(source, Tensor | tuple | list | Mapping) and _is_map(source)):
+            source = default_collate(list(islice(source, len(source))))  # type: ignore[arg-type]
+        if isinstance(source, Dataset) or _is_map(source):
             _check_length(source, part)
-            self.dataset, self.length = source, len(source)  # type: ignore[arg-type]
-            self.first = self._collated([0]) if self.length else None
+            self.dataset, self.length = source, len(source)
+            self.first = self._tried(part) if self.length else None
         else:
             self.tree = tree_map(lambda t: t.detach().cpu(), _as_tensors(source, part))
             lengths = {len(t) if t.ndim else 0 for t in tensors(self.tree)}
@@ -82,12 +84,26 @@ class Items:
                 _hash(digest, self.dataset[row])
         return digest.hexdigest()
 
+    def _tried(self, part: str) -> Tree:
+        """The first sample. Raises ValueError where it cannot be read, or holds what is not collated."""
+        try:
+            return self._collated([0])
+        except Exception as error:
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise ValueError(
+                f"{part}: the first sample cannot be taken ({why}); give tensors, numbers or arrays"
+            ) from error
+
     def _collated(self, rows: list[int]) -> Tree:
         return default_collate([self.dataset[i] for i in rows])
 
 
 def _is_map(source: Any) -> bool:
-    return hasattr(source, "__getitem__") and not hasattr(source, "__array__")
+    """Whether it is asked for samples one by one, as a list of samples is."""
+    if isinstance(source, list):
+        return all(isinstance(each, tuple | Mapping) for each in source)
+    alike = isinstance(source, Tensor | tuple | Mapping | str | bytes) or hasattr(source, "__array__")
+    return hasattr(source, "__getitem__") and not alike
 
 
 def _check_length(source: Any, part: str) -> None:

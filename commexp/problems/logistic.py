@@ -42,6 +42,7 @@ class Logistic(Problem):
         self.test: Margins | None = None
         if data.test_x is not None and data.test_y is not None:
             self.test = make_margins(data.test_x, signs(data.test_y, data.classes), context)
+        self.has_accuracy = self.test is not None
         self.dim = data.train_x.shape[1]
         self.shapes = {"x": (self.dim,)}
         self.samples = sum(len(rows) for rows in context.shards)

@@ -62,6 +62,7 @@ class ModuleProblem(Problem):
         self.norms = [m for m in self.module.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
         self._train()
         self.task = task_of(self.module, data, context)
+        self.has_accuracy = self.task.has_accuracy
         self.feed = make_feed(data, context)
         self.samples, self.samples_per_step = len(data.train_x), context.batch_size
         self.local_sizes = [len(rows) for rows in context.own]
@@ -110,6 +111,9 @@ class ModuleProblem(Problem):
             before = torch.get_rng_state(), device_state(self.device)
             try:
                 trial.one(x, tree_map(lambda t: t.contiguous(), example), torch.zeros_like(x))
+                after = torch.get_rng_state(), device_state(self.device)
+                with torch.no_grad():
+                    self.task.scores(trial.module.eval(), example)
             except TaskError:
                 raise
             except Exception as error:
@@ -117,7 +121,6 @@ class ModuleProblem(Problem):
                     f"model: a step of training fails on a batch of {described(example)} ({type(error).__name__}: "
                     f"{' '.join(str(error).split())[:200]}); give a module, a loss and data that fit together"
                 ) from error
-            after = torch.get_rng_state(), device_state(self.device)
         changed = {n for n, b in trial.module.named_buffers() if not torch.equal(b, kept[n])}
         if changed:
             raise ValueError(

@@ -24,10 +24,11 @@ def imported(key: str, name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def called(key: str, name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """What the function returns. Raises ValueError, with the function's own error in one line, where it fails."""
+def called(what: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """What the function returns. ``what``: key and name of the function. Raises ValueError, with the function's own
+    error in one line, where it fails."""
     try:
         return function(**arguments)
     except Exception as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ValueError(f"{key}={name}: fails ({why}); give a function that works with these arguments") from error
+        raise ValueError(f"{what}: fails ({why}); give a function that works with these arguments") from error

@@ -20,6 +20,7 @@ class PerWorkerProblem(Problem):
         first = self.own = problems[0]
         self.dim, self.shapes, self.penalised = first.dim, first.shapes, first.penalised
         self.samples, self.samples_per_step, self.way = first.samples, first.samples_per_step, first.way
+        self.tokens_per_sample = first.tokens_per_sample
 
     @classmethod
     def of(cls, problem: Problem) -> PerWorkerProblem:

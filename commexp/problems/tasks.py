@@ -27,10 +27,11 @@ class Task(ABC):
 
     ``losses`` and ``scores`` return one value for each sample, [b], or a scalar, the mean over the batch. ``foldable``:
     whether the module is only called, with tensors that have samples on their first axis, and the losses are [b]; the
-    samples of several workers may then stand in one batch.
+    samples of several workers may then stand in one batch. ``has_accuracy``: whether ``accuracy`` is among the scores.
     """
 
     foldable: bool = True
+    has_accuracy: bool = False
 
     @abstractmethod
     def losses(self, module: Call, batch: Tree) -> Tensor:
@@ -49,6 +50,8 @@ class Task(ABC):
 class Classification(Task):
     """Cross entropy. Batches are inputs [b, ...] and classes [b]; the module maps inputs to logits [b, classes].
     Metrics: train_loss, train_accuracy, test_loss, test_accuracy."""
+
+    has_accuracy = True
 
     def losses(self, module: Call, batch: Tree) -> Tensor:
         inputs, targets = batch
@@ -121,6 +124,7 @@ class WithMetrics(Task):
     def __init__(self, task: Task, metrics: Mapping[str, Call]) -> None:
         self.task, self.metrics = task, dict(metrics)
         self.foldable = task.foldable
+        self.has_accuracy = task.has_accuracy or "accuracy" in self.metrics
         for name in self.metrics:
             column = f"test_{name}"
             if column not in METRICS:

@@ -16,17 +16,17 @@ import pandas as pd
 from commexp.files import printable, read_json
 from commexp.metrics import number, shown
 from commexp.report.checked import LeftOut, ReadRun
-from commexp.report.tables import TARGETED, to_target
+from commexp.report.target import Target
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep: its overrides as key -> value, its folder, the accuracy to report the cost of reaching, its
-    error where it was refused, and the file that says so."""
+    """One run of a sweep: its overrides as key -> value, its folder, the accuracy or loss to report the cost of
+    reaching, its error where it was refused, and the file that says so."""
 
     overrides: dict[str, str]
     run: ReadRun
-    target: float | None = None
+    target: Target | None = None
     error: str | None = None
     path: Path = Path()
 
@@ -41,7 +41,7 @@ def _read_job(path: Path, folder: Path) -> Job | LeftOut:
     """Its run lies beside the sweeps, or in the outputs that the file names: a sweep may have a folder of its own."""
     try:
         job = read_json(path)
-        overrides, name, target, error = (job[key] for key in ("overrides", "run", "target", "error"))
+        overrides, name, accuracy, error = (job[key] for key in ("overrides", "run", "target", "error"))
         outputs = job.get("outputs", "../..")
         if not _is_count(path.stem):
             raise ValueError("its name is no number")
@@ -52,7 +52,7 @@ def _read_job(path: Path, folder: Path) -> Job | LeftOut:
         if not isinstance(overrides, dict) or not isinstance(error, str | None):
             raise ValueError("no job")
         words = {printable(key): printable(str(value)) for key, value in overrides.items()}
-        goal = None if target is None else number(target)
+        goal = Target.of({"target_accuracy": accuracy, "target_loss": job.get("target_loss")})
         run = ReadRun(Path(os.path.normpath(folder / outputs)) / "runs" / name)
         return Job(words, run, goal, None if error is None else printable(error), path)
     except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
@@ -70,7 +70,8 @@ def varied(jobs: Sequence[Job]) -> list[str]:
 
 
 def per_run(jobs: Sequence[Job], keys: Sequence[str]) -> pd.DataFrame:
-    """A row per job: its ``keys``, status, final and best metrics, bytes, seconds, bytes and time to target."""
+    """A row per job: its ``keys``, status, final and best metrics, bytes, seconds, bytes and time to target, and what
+    ended it before its full length."""
     rows = []
     for job in jobs:
         s = {} if job.error or job.run.problem else job.run.summary
@@ -81,22 +82,24 @@ def per_run(jobs: Sequence[Job], keys: Sequence[str]) -> pd.DataFrame:
                 row[metric.name] = number(s[metric.name])
                 row[metric.best] = number(s.get(metric.best))
         row.update({cost.name: number(s[cost.name]) for cost in shown("cost") if cost.name in s})
-        if job.target is not None and TARGETED in s:
-            at = to_target(job.run.metrics, job.target)
-            row["target"] = job.target
+        if job.target is not None and job.target.column(s):
+            at = job.target.first(job.run.metrics)
+            row["target"], row["target_is_loss"] = job.target.value, job.target.is_loss
             row["bytes_to_target"] = math.nan if at is None else at["bytes_sent"]
             row["seconds_to_target"] = math.nan if at is None else at["sim_seconds"]
         row["compression"] = _compression(job.run) if s else math.nan
+        if "stopped_by" in s:
+            row["stopped_by"] = str(s["stopped_by"])
         row["run"] = job.run.name
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def aggregate(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """A row per setting of ``keys`` other than the seed: statuses, the count of completed runs, and each value's mean
-    and standard deviation (n - 1) over them."""
+    """A row per setting of ``keys`` other than the seed: statuses, the count of completed runs, each value's mean and
+    standard deviation (n - 1) over them, and what ended how many of them before their full length."""
     by = [k for k in keys if k != "seed"]
-    values = [c for c in runs.columns if c not in (*keys, "status", "run", "target")]
+    values = [c for c in runs.columns if c not in (*keys, "status", "run", "target", "target_is_loss", "stopped_by")]
     rows = []
     for setting, group in runs.groupby(by, sort=False, dropna=False) if by else [((), runs)]:
         done = group[group["status"] == "completed"]
@@ -108,8 +111,11 @@ def aggregate(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
                 row[column] = done[column].mean()
                 row[f"{column}_std"] = done[column].std(ddof=1) if len(done) > 1 else math.nan
         if "bytes_to_target" in runs:
-            row["target"] = group["target"].max()
+            row["target"], row["target_is_loss"] = group["target"].max(), group["target_is_loss"].max()
             row["reached_target"] = int(done["bytes_to_target"].notna().sum())
+        if "stopped_by" in runs:
+            criteria = Counter(text.partition(" (")[0] for text in done["stopped_by"].dropna())
+            row["stopped_by"] = ", ".join(f"{n} {criterion}" for criterion, n in criteria.items())
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -124,8 +124,9 @@ class ReadRun(Run):
             node = self.config[key]
             if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
                 return f"{key}={node}: no component"
-        k, target = self.config["compress"].get("k"), self.config.get("target_accuracy")
-        for key, value in {"compress.k": k, "target_accuracy": target}.items():
+        values = {key: self.config.get(key) for key in ("target_accuracy", "target_loss")}
+        values["compress.k"] = self.config["compress"].get("k")
+        for key, value in values.items():
             if value is not None:
                 number(value)
             if isinstance(value, str):

@@ -13,6 +13,7 @@ from commexp.report.aggregate import Job, aggregate, per_run
 from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.sweep import latex, readable
 from commexp.report.tables import PHASES, compare_markdown, flatten, labels, markdown
+from commexp.report.target import Target
 
 MOST = 1000  # keys in which configs differ
 Table = tuple[list[str], list[list[str]]]  # headers, rows
@@ -20,12 +21,12 @@ Table = tuple[list[str], list[list[str]]]  # headers, rows
 
 @dataclass(frozen=True)
 class Comparison:
-    """``runs``: all, also those with a ``problem``, which have a row and nothing else. ``target``: the accuracy to
-    report the cost of reaching; that of each run's config if None."""
+    """``runs``: all, also those with a ``problem``, which have a row and nothing else. ``target``: the accuracy
+    or loss to report the cost of reaching; that of each run's config if None."""
 
     runs: Sequence[ReadRun]
     left: Sequence[LeftOut] = ()
-    target: float | None = None
+    target: Target | None = None
 
     @cached_property
     def groups(self) -> dict[str, list[ReadRun]]:
@@ -40,9 +41,7 @@ class Comparison:
     def per_run(self) -> pd.DataFrame:
         """A row per readable run, in the order of ``groups``."""
         jobs = [
-            Job(
-                {"method": name, "seed": str(run.config["seed"])}, run, self.target or run.config.get("target_accuracy")
-            )
+            Job({"method": name, "seed": str(run.config["seed"])}, run, self.target or Target.of(run.config))
             for name, runs in self.groups.items()
             for run in runs
         ]

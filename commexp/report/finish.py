@@ -9,6 +9,7 @@ from pathlib import Path
 from commexp.files import printable
 from commexp.report.checked import ReadRun
 from commexp.report.tables import summary_markdown
+from commexp.report.target import Target
 from commexp.run_folder import FORMATS, Run, write_atomic
 
 #: a run's figures, and the files that each is drawn from
@@ -31,7 +32,7 @@ def where_to_look(run: Run) -> str:
     return "\n".join(lines + ([f"figures: {figures}.{{png,pdf}}"] if drawn else []))
 
 
-def finish(run: Run, target: float | None = None, figures: bool = True) -> str:
+def finish(run: Run, target: Target | None = None, figures: bool = True) -> str:
     """Writes summary.md and the figures of a run that has ended, those whose files are there and newer than the
     picture; returns the summary. A picture that cannot be drawn is named, and so is what cannot be written; the run is
     shown all the same. Raises FileNotFoundError where the run's folder is gone, ValueError for a folder of which a

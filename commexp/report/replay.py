@@ -12,7 +12,8 @@ import pandas as pd
 
 from commexp.metrics import foremost, human_bytes
 from commexp.report.style import figure, line_style, log_scale, percent_axis, save
-from commexp.report.tables import TARGETED, markdown, to_target
+from commexp.report.tables import markdown
+from commexp.report.target import Target
 
 SHOWN = (10.0, 100.0, 1000.0, 10000.0)  # Mbit/s
 
@@ -27,12 +28,12 @@ class Priced:
     def on(self, bandwidth: float) -> pd.DataFrame:
         return self.metrics.assign(sim_seconds=self.seconds[bandwidth])
 
-    def to_goal(self, bandwidth: float, target: float | None) -> float:
-        """Seconds to the target accuracy; to the end where there is none; infinity where it is not reached."""
+    def to_goal(self, bandwidth: float, target: Target | None) -> float:
+        """Seconds to the target; to the end where there is none; infinity where it is not reached."""
         priced = self.on(bandwidth)
-        if target is None or TARGETED not in priced:
+        if target is None or target.column(priced) is None:
             return float(priced["sim_seconds"].iloc[-1])
-        row = to_target(priced, target)
+        row = target.first(priced)
         return math.inf if row is None else float(row["sim_seconds"])
 
 
@@ -51,7 +52,7 @@ def crossing(bandwidths: Sequence[float], method: Sequence[float], baseline: Seq
     return float(np.exp(np.log(bandwidths[i - 1]) * (1 - weight) + np.log(bandwidths[i]) * weight))
 
 
-def replay_markdown(runs: Mapping[str, Sequence[Priced]], given: float, target: float | None, baseline: str) -> str:
+def replay_markdown(runs: Mapping[str, Sequence[Priced]], given: float, target: Target | None, baseline: str) -> str:
     """A row per method on the network of bandwidth ``given``: time and bytes to the target, and below which bandwidth
     it is faster than the method ``baseline``."""
     rows = []
@@ -60,19 +61,19 @@ def replay_markdown(runs: Mapping[str, Sequence[Priced]], given: float, target: 
     for name, each in runs.items():
         priced = [p.on(given) for p in each]
         goals = [p.to_goal(given, target) for p in each]
-        reached = [row for p in priced if (row := to_target(p, target)) is not None]
+        reached = [row for p in priced if target and (row := target.first(p)) is not None]
         sent = human_bytes(sum(r["bytes_sent"] for r in reached) / len(reached)) if len(reached) == len(each) else "-"
         end = sum(float(p["sim_seconds"].iloc[-1]) for p in priced) / len(priced)
         rows.append([name, f"{end:.4g} s", _seconds(sum(goals) / len(goals)) if target else "-", sent])
         rows[-1].append(
             "-" if name == baseline else _below(crossing(bandwidths, mean_goals(each, bandwidths, target), slow))
         )
-    goal = f"to {target:.4g} accuracy" if target else "to a target"
+    goal = f"to {target}" if target else "to a target"
     return markdown(["method", "all rounds", goal, "sent until then", f"faster than {baseline}"], rows) + "\n"
 
 
-def mean_goals(runs: Sequence[Priced], bandwidths: Sequence[float], target: float | None) -> list[float]:
-    """The mean seconds over ``runs`` to the target accuracy, or to the end, at each bandwidth."""
+def mean_goals(runs: Sequence[Priced], bandwidths: Sequence[float], target: Target | None) -> list[float]:
+    """The mean seconds over ``runs`` to the target, or to the end, at each bandwidth."""
     return [sum(p.to_goal(b, target) for p in runs) / len(runs) for b in bandwidths]
 
 
@@ -88,7 +89,7 @@ def _below(bandwidth: float | None) -> str:
     return f"below {bandwidth:.3g} Mbit/s" if bandwidth < 1000 else f"below {bandwidth / 1000:.3g} Gbit/s"
 
 
-def draw_replay(runs: Mapping[str, Sequence[Priced]], target: float | None, path: Path) -> list[Path]:
+def draw_replay(runs: Mapping[str, Sequence[Priced]], target: Target | None, path: Path) -> list[Path]:
     """The foremost metric that all runs have (accuracy, objective or loss) against time at four bandwidths, and the
     time to the goal against bandwidth."""
     some = next(iter(runs.values()))[0]
@@ -116,7 +117,7 @@ def draw_replay(runs: Mapping[str, Sequence[Priced]], target: float | None, path
         log_scale(last.xaxis)
         log_scale(last.yaxis)
         last.set_xlabel("Mbit/s")
-        last.set_title(f"seconds to {target:.4g} accuracy" if target else "seconds to the end")
+        last.set_title(f"seconds to {target}" if target else "seconds to the end")
         handles = [axes[0].plot([], [], label=name, **line_style(k))[0] for k, name in enumerate(runs)]  # type: ignore[arg-type]
         made.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
         return save(made, path)

@@ -10,18 +10,20 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from commexp.metrics import Metric, foremost, human_bytes, metric, shown
+from commexp.metrics import Metric, foremost, human_bytes, metric, shown, tuned
 from commexp.report.aggregate import Job, aggregate, per_run, read_jobs, varied
 from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.curves import draw_curves
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
 from commexp.report.tables import markdown
+from commexp.report.target import common
 from commexp.run_folder import sweep_up, write_atomic
 
 
-def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job], list[LeftOut]]:
+def write_sweep(folder: Path, count: int = 0, best_first: bool = False) -> tuple[str, list[Job], list[LeftOut]]:
     """sweep.csv, .md, .tex, runs.csv and the figures of a sweep's folder, of its first ``count`` jobs (0: all);
-    returns the Markdown table, the jobs, and those whose files or runs cannot be read."""
+    returns the Markdown table, the jobs, and those whose files or runs cannot be read. ``best_first``: the rows of the
+    table are in the order of what a search improves."""
     for place in (folder, folder / "figures"):
         sweep_up(place)
     listed = read_jobs(folder)[: count or None]
@@ -31,6 +33,8 @@ def write_sweep(folder: Path, count: int = 0) -> tuple[str, list[Job], list[Left
     keys = varied(jobs)
     runs = per_run(jobs, keys)
     table = aggregate(runs, keys)
+    if best_first and (goal := tuned(table)):
+        table = table.sort_values(goal.best, ascending=goal.better == "lower", kind="stable", na_position="last")
     settings = [k for k in keys if k != "seed"]
     heads, cells = readable(table, settings)
     text = markdown(heads, cells) + "\n"
@@ -82,19 +86,23 @@ def latex(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def readable(table: pd.DataFrame, settings: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Headers and cells for people: mean ± standard deviation; '-' in a row without a completed run."""
+    """Headers and cells for people: mean ± standard deviation; '-' in a row without a completed run; of numbers that
+    ``settings`` have, three digits, see ``short``."""
+    settings_of = list(zip(*(short(list(map(str, table[k]))) for k in settings), strict=True)) or [()] * len(table)
     values = {m.name: (m.label, m) for m in shown("table")}
     values |= {m.best: (f"best {m.short}", m) for m in shown("best in sweeps")}
     values = {column: entry for column, entry in values.items() if column in table}
-    counts = [m for m in shown("cost") if m.scale == "bytes" and m.name in table]
+    counts = [m for m in shown("cost") if m.scale in ("bytes", "count") and m.name in table]
     heads = [*settings, "runs", *[head for head, _ in values.values()], *[m.short for m in counts]]
     heads += ["sent / dense", "wall s"] if counts else []
     if "reached_target" in table:
-        to = f"to {table['target'].max():.4g}" if table["target"].nunique() == 1 else "to target"
-        heads += [f"sent {to} acc.", f"virtual s {to} acc."]
+        target = common(table)
+        to = target.short if target else "target"
+        heads += [f"sent to {to}", f"virtual s to {to}"]
+    heads += ["stopped by"] if "stopped_by" in table else []
     cells = []
-    for _, row in table.iterrows():
-        line = [str(row[k]) for k in settings] + [row["status"]]
+    for setting, (_, row) in zip(settings_of, table.iterrows(), strict=True):
+        line = [*setting, row["status"]]
         line += [m.plus_minus(row[column], row[f"{column}_std"]) for column, (_, m) in values.items()]
         line += [m.plus_minus(row[m.name], row[f"{m.name}_std"]) if row["count"] else "-" for m in counts]
         if counts:
@@ -105,8 +113,26 @@ def readable(table: pd.DataFrame, settings: Sequence[str]) -> tuple[list[str], l
             )
         if "reached_target" in table:
             line += [reached(row, "bytes_to_target", human_bytes), reached(row, "seconds_to_target", _seconds)]
+        if "stopped_by" in table:
+            line.append(row["stopped_by"] or "-")
         cells.append(line)
     return heads, cells
+
+
+def short(texts: Sequence[str]) -> list[str]:
+    """The values of a setting with three digits of each number that is no whole one; with as many more as it takes
+    that different values remain different."""
+    digits = next((d for d in range(3, 17) if len({_rounded(t, d) for t in texts}) == len({*texts})), 17)
+    return [_rounded(text, digits) for text in texts]
+
+
+def _rounded(text: str, digits: int) -> str:
+    try:
+        rounded = f"{float(text):.{digits}g}"
+    except ValueError:
+        return text
+    whole = text.lstrip("+-").isdigit()
+    return text if whole or len(rounded) >= len(text) or float(rounded) == float(text) else rounded
 
 
 def reached(row: pd.Series, cost: str, say: Callable[[float, float], str]) -> str:
@@ -173,9 +199,10 @@ def _draw_final(folder: Path, done: pd.DataFrame, against: Against) -> None:
 
 
 def _draw_target(folder: Path, done: pd.DataFrame, against: Against) -> None:
+    target = common(done)
     with figure(1, 1, 4.6, 3.2) as (made, axes):
         _lines(axes[0], done[done["reached_target"] > 0], against, "bytes_to_target")
-        axes[0].set_ylabel(f"bytes sent to reach {done['target'].max():.4g} accuracy")
+        axes[0].set_ylabel(f"bytes sent to reach {target}" if target else "bytes sent to reach the target")
         bytes_axis(axes[0].yaxis)
         save(made, folder / "bytes_to_target")
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-
 from commexp.files import printable
 from commexp.metrics import human_bytes, number, shown
+from commexp.report.target import Target
 from commexp.run_folder import Run
-
-TARGETED = "test_accuracy"  # the metric that target_accuracy is a value of
 
 PHASES = {
     "compute": "compute",
@@ -29,14 +26,6 @@ def phase_seconds(run: Run) -> dict[str, float]:
         return {}
     rounds = traffic["round"].nunique()
     return {phase: float(traffic[f"{phase}_seconds"].sum()) / rounds for phase in PHASES}
-
-
-def to_target(metrics: pd.DataFrame, target: float | None) -> pd.Series | None:
-    """The first row of ``metrics`` whose test accuracy reaches ``target``; None where none does."""
-    if target is None or TARGETED not in metrics:
-        return None
-    reached = metrics[metrics[TARGETED] >= target]
-    return None if reached.empty else reached.iloc[0]
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -99,7 +88,9 @@ def _say(key: str, value: Any) -> str:
     return f"{key.removeprefix('algo.')}={value}"
 
 
-NOT_IN_LABELS = ("seed", "debug", "preset", "launch", "target_accuracy", "outputs", "rerun", "save_every")
+NOT_IN_LABELS = (
+    "seed", "debug", "preset", "launch", "target_accuracy", "target_loss", "outputs", "rerun", "save_every",
+)  # fmt: skip
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -154,8 +145,9 @@ def _redundancy(run: Run) -> list[list[str]]:
     return rows + [["lost", text] for text in run.meta.get("lost", [])]
 
 
-def summary_markdown(run: Run, target: float | None = None) -> str:
-    """Final and best values, bytes, times: what the end of a run shows and summary.md keeps."""
+def summary_markdown(run: Run, target: Target | None = None) -> str:
+    """Final and best values, bytes, times, and what ended the run before its full length: what the end of a run shows
+    and summary.md keeps."""
     s, status = run.summary, run.status
     values = [[m.label, m.show(s.get(m.name)), m.show(s.get(m.best))] for m in shown("table") if m.name in s]
     blocks = [markdown(["", "final", "best"], values)]
@@ -182,23 +174,24 @@ def summary_markdown(run: Run, target: float | None = None) -> str:
     if phases := phase_seconds(run):
         each = ", ".join(f"{PHASES[phase]} {1e3 * seconds:.3g}" for phase, seconds in phases.items())
         clock.append(["ms of a round", each])
-    row = to_target(run.metrics, target)
-    if target is not None and TARGETED in s:
+    if target is not None and target.column(s):
+        row = target.first(run.metrics)
         reached = "not reached" if row is None else f"{human_bytes(row.bytes_sent)} sent, {row.sim_seconds:.4g} s"
-        clock.append(
-            [f"to {target:.4g} accuracy", reached + (f", round {row['round']:.0f}" if row is not None else "")]
-        )
+        clock.append([f"to {target}", reached + (f", round {row['round']:.0f}" if row is not None else "")])
     blocks.append(markdown(["time", ""], clock))
     head = f"{run.name}: {status} after {s['round']:,} rounds"
     if s["evaluated_round"] != s["round"]:
         head += f" (evaluated after {s['evaluated_round']:,})"
+    if "stopped_by" in s:
+        head += f"\nstopped by {s['stopped_by']}"
     return "\n\n".join([head, *blocks]) + "\n"
 
 
 def compare_markdown(runs: Sequence[Run]) -> str:
     """A row per run, unfinished ones included."""
     metrics = [m for m in shown("table") if any(m.name in run.summary for run in runs)]
-    sizes = [m for m in shown("cost") if m.scale == "bytes"]
+    counted = [m for m in shown("cost") if m.scale in ("bytes", "count")]
+    sizes = [m for m in counted if m.scale == "bytes" or any(m.name in run.summary for run in runs)]
     rows = []
     for run, name in zip(runs, labels(runs), strict=True):
         s = run.summary

@@ -35,7 +35,7 @@ from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: i
 
 from commexp.comm import secret
 from commexp.comm.links import LostProcessError
-from commexp.ranks import MEETING, one_host
+from commexp.ranks import MEETING, one_host, run_number
 
 NOTHING = torch.empty(0, dtype=torch.uint8)
 HELLO = 10.0  # seconds in which a process that connects must prove itself
@@ -281,7 +281,7 @@ def rendezvous_store(timeout: timedelta, name: str = "commexp") -> Store:
     else:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = TCPStore(address, port, is_master=False, timeout=timeout, wait_for_workers=False)
-    return PrefixStore(f"{name}/{generation}", store)
+    return PrefixStore(f"{name}/{generation}/{run_number()}", store)
 
 
 def copied_bytes(x: Tensor) -> Tensor:

@@ -198,7 +198,7 @@ MUON += ["algo.weight_decay_on=matrices", "algo.schedule.final=0.1", "algo.sched
 
 
 @pytest.mark.parametrize("algo", ["sgd", "localsgd", "diloco", "dpsgd", "gradient_coding", "dppf"])
-def test_runs_with_muon_resume_bit_for_bit(algo: str, run: Callable[..., Run], undrawn: None) -> None:
+def test_runs_with_muon_resume_bit_for_bit(algo: str, run: Callable[..., Run]) -> None:
     words = [f"algo={algo}", *MLP, *MUON]
     whole = run(*words)
     assert whole.status == "completed"

@@ -151,7 +151,7 @@ class RandomK(PlainTopK):
 
 class ReseedsTheWorld(RandomK):
     def draw(self, dim: int, key: tuple[int, ...]) -> Tensor:
-        torch.manual_seed(derive(*key))
+        torch.default_generator.manual_seed(derive(*key))  # torch.manual_seed would visit every accelerator, too
         return torch.randperm(dim)[: self.entries(dim)]
 
 

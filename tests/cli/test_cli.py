@@ -79,6 +79,7 @@ def test_the_traceback_is_there_for_those_who_ask(tmp_path: Path) -> None:
     assert done.returncode not in (0, 2)
 
 
+@pytest.mark.drawn
 def test_a_run_from_an_empty_folder(cli: Cli, entry: Cli, tmp_path: Path) -> None:
     done = cli(*SHORT, "algo=regtopk", start=subprocess.run)
     assert done.returncode == 0, done.stderr
@@ -230,6 +231,7 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
         assert word in shown
 
 
+@pytest.mark.drawn
 def test_report_compares_runs(run: Callable[..., Run], tmp_path: Path) -> None:
     folders = sorted(str(run(*SHORT, algo).folder) for algo in ("algo=topk", "algo=sgd"))
     program = [sys.executable, "-c", "from commexp.cli.report import main; main()"]

@@ -12,6 +12,7 @@ import pytest
 from conftest import Cli
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from problems.test_image_files import write_idx
 
 from commexp.config.schema import CONF
 from commexp.launch.sweep import minimised, register_resolvers
@@ -52,13 +53,44 @@ def test_optuna_composes_and_searches(entry: Cli, tmp_path: Path) -> None:
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         config = compose("config", overrides=["hydra/sweeper=optuna", "algo=topk"], return_hydra_config=True)
     assert config.hydra.sweeper._target_.endswith("OptunaSweeper")
-    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.seed=0"]
-    assert entry("-m", *search, *SMALL, "algo.lr=interval(0.001,0.1)").returncode == 0
+    search = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0", *SMALL, "algo.lr=interval(0.001,0.1)"]
+    assert entry(*search, "hydra.sweeper.n_trials=4").returncode == 0
+    done = entry(*search, "hydra.sweeper.n_trials=3")  # its table does not have the fourth trial of the search before
+    assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
-    assert len(pd.read_csv(sweep / "sweep.csv")) == 2
-    best = OmegaConf.load(sweep / "optimization_results.yaml").best_value
-    losses = [json.loads(p.read_text())["best_train_loss"] for p in tmp_path.glob("outputs/runs/*/summary.json")]
-    assert best == min(losses)
+    table = pd.read_csv(sweep / "sweep.csv")
+    assert len(table) == 3
+    found = OmegaConf.load(sweep / "optimization_results.yaml")
+    assert found.best_value == min(table["best_train_loss"])
+    assert list(table["best_train_loss"]) == sorted(table["best_train_loss"]), "the best is not first"
+    assert table["algo.lr"][0] == found.best_params["algo.lr"]
+    rate, loss = f"{found.best_params['algo.lr']:.3g}", f"{found.best_value:.4g}"
+    last = done.stdout.splitlines()[-1]
+    assert last == f"best setting: algo.lr={rate} (best train loss {loss}); see optimization_results.yaml"
+    shown = [row.split("|")[1].strip() for row in (sweep / "sweep.md").read_text().splitlines()[2:]]
+    assert shown == [f"{value:.3g}" for value in table["algo.lr"]]
+    assert "tunes on the test set" not in done.stderr
+
+
+def test_a_search_on_the_test_set_says_so(entry: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("hydra_optuna_sweeper", "optuna")
+    write_idx(tmp_path / "data", monkeypatch, "MNIST")
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.seed=0"]
+    images = ["dataset=mnist", "dataset.root=data", "dataset.samples=30", "model=cnn", "workers=2", "rounds=2"]
+    digits = ["model.width=8", "workers=2", "rounds=2", "batch_size=4"]
+    note = "commexp: note: the search tunes on the test set; "
+    for words, told in (
+        (images, [note + "give dataset.validation=..., a number of training samples that take its place"]),
+        ([*images, "dataset.validation=20"], []),
+        (digits, [note + "report results on other data"]),
+    ):
+        done = entry("-m", *search, *words, "algo.lr=interval(0.001,0.1)")
+        assert done.returncode == 0, done.stderr
+        assert [line for line in done.stderr.splitlines() if line.startswith("commexp: note")] == told
+        assert "(best test accuracy " in done.stdout.splitlines()[-1]
+    plain = entry("-m", *digits, "algo.lr=0.1,0.2")
+    assert "tunes" not in plain.stderr
+    assert "best setting" not in plain.stdout
 
 
 def test_what_a_search_makes_small(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def stamps(tmp_path: Path) -> dict[str, int]:
     return {p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "outputs" / "runs").glob("*/metrics.csv")}
 
 
+@pytest.mark.drawn
 def test_one_table_two_plots_and_nothing_runs_again(cli: Cli, entry: Cli, tmp_path: Path) -> None:
     done = cli(*SWEEP)
     assert done.returncode == 0, done.stderr
@@ -146,9 +147,35 @@ def test_runs_with_different_metrics_share_a_table(entry: Cli, tmp_path: Path) -
     assert (folder_of(tmp_path) / "figures" / "curves.png").is_file()
 
 
+@pytest.mark.drawn
 def test_a_sweep_over_another_number_is_drawn_against_it(entry: Cli, tmp_path: Path) -> None:
     assert entry("-m", "algo.lr=0.001,0.01", "+experiment=regtopk_linreg", "rounds=20").returncode == 0
     assert {p.stem for p in (folder_of(tmp_path) / "figures").iterdir()} == {"curves", "final"}
+
+
+def test_a_sweep_shows_where_its_runs_stopped(entry: Cli, tmp_path: Path) -> None:
+    """Over two seeds, with a budget that ends the runs and one that does not."""
+    done = entry("-m", "stop.bytes=400,1e9", "seed=0,1", *SMALL, "rounds=8", "eval_every=4", "target_loss=1e9")
+    assert done.returncode == 0, done.stderr
+    folder = folder_of(tmp_path)
+    runs, table = (pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in ("runs", "sweep"))
+    assert list(runs["stopped_by"].str.partition(" (")[0]) == ["stop.bytes=400"] * 2 + [""] * 2
+    assert list(table["stopped_by"]) == ["2 stop.bytes=400", ""]
+    assert list(table["count"]) == [2, 2]
+    assert done.stdout.count(": completed, stopped by stop.bytes=400 (") == 2
+    text = (folder / "sweep.md").read_text()
+    assert [row.split("|")[-2].strip() for row in text.splitlines()] == [
+        "stopped by", text.splitlines()[1].split("|")[-2].strip(), "2 stop.bytes=400", "-",
+    ]  # fmt: skip
+    assert "sent to loss 1e+09" in text, "the target is reached at the start"
+    assert set(table["bytes_to_target"]) == {0.0}
+
+
+def test_a_criterion_that_a_job_cannot_meet_refuses_the_whole_sweep(entry: Cli, tmp_path: Path) -> None:
+    done = entry("-m", "stop.accuracy=null,0.9", *SMALL)
+    assert done.returncode == 2
+    assert "stop.accuracy=0.9: nothing here has a test accuracy" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 TINY = (*SMALL, "rounds=2", "eval_every=1")

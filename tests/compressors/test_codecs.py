@@ -45,8 +45,8 @@ def there_and_back(codec: Compressor, a: Tensor) -> Tensor:
 
 
 def draws(codec: Compressor, a: Tensor, number: int = 3000) -> Tensor:
-    """Decoded vectors of one worker, [number, J]."""
-    return torch.cat([there_and_back(codec, a[:1]) for _ in range(number)])
+    """One vector as ten workers send it in round after round, decoded, [number, J]."""
+    return torch.cat([there_and_back(codec, a[:1].repeat(10, 1)) for _ in range(number // 10)])
 
 
 @pytest.mark.parametrize(("codec", "digits"), [(FP16(), 11), (BF16(), 8)])
@@ -145,9 +145,9 @@ def test_threshold_looks_at_magnitudes_and_sends_nothing_for_nothing() -> None:
 
 
 def test_randk_draws_every_entry_equally_often_and_without_replacement() -> None:
-    for codec in (RandK(k=5), RandK(k=5, shared=False)):
-        sets = [codec.places(codec.encode(gradient(1, 20))) for _ in range(2000)]
-        assert all(len(set(s[0].tolist())) == 5 for s in sets)
+    for codec, workers in ((RandK(k=5), 1), (RandK(k=5, shared=False), 10)):
+        sets = [codec.places(codec.encode(gradient(workers, 20))) for _ in range(2000 // workers)]
+        assert all(len(set(row)) == 5 for s in sets for row in s.tolist())
         counts = torch.bincount(torch.cat(sets).flatten(), minlength=20)
         assert float((counts - 500).abs().max()) < 5 * math.sqrt(2000 * 0.25 * 0.75)
 

@@ -9,10 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from problems.test_datasets import write_fashion
-from registry import options, plan
+from registry import composed, options, plan
 
 from commexp.config.messages import UserError
+from commexp.config.plan import prepare
 from commexp.config.schema import CONF
 from commexp.launch.sweep import register_resolvers
 from commexp.run_folder import Run
@@ -60,10 +62,10 @@ FILES = {"dppf_small": "Fashion-MNIST", "regtopk_imagenette": "Imagenette and pu
 def test_every_experiment_runs(experiment: str, run: Callable[..., Run]) -> None:
     words = [f"+experiment={experiment}", *INSTEAD.get(experiment, []), "batch_size=2"]
     whole = plan(*words[:-1]).config.batch_size is None
-    length = ["steps=12", "eval_every=4"] if plan(*words).config.steps else ["rounds=3", "eval_every=1"]
+    length = ["steps=12", "eval_every=12"] if plan(*words).config.steps else ["rounds=3", "eval_every=3"]
     result = run(*(words[:-1] if whole else words), *length)
     assert result.status == "completed"
-    assert list(result.metrics["round"]) == [0, 1, 2, 3]
+    assert list(result.metrics["round"]) == [0, 3]
 
 
 def test_the_fashion_experiment_runs(run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +193,28 @@ def test_name_covers_what_changes_the_result_and_nothing_else() -> None:
     assert len({plan(o).name for o in changed} | {name}) == len(changed) + 1
 
 
+def test_a_clock_that_moves_may_stop_a_run_of_one_worker() -> None:
+    alone = ("workers=1", "stop.seconds=5")
+    for words in (["network.compute.seconds=0.01"], ["network.compute.kind=measured"], ["comm.exchange=server"]):
+        assert plan(*alone, *words).config.stop.seconds == 5
+    with pytest.raises(UserError, match=r"^stop.seconds=5.0: "):
+        plan(*alone, "network.compute.kind=lognormal")
+
+
+def test_a_target_that_is_typed_stands_in_place_of_the_datasets() -> None:
+    both = [(made.target_accuracy, made.target_loss) for made in (plan().config, plan("target_loss=0.3").config)]
+    assert both == [(0.95, None), (None, 0.3)]
+    typed = plan("target_loss=0.3", "target_accuracy=null")
+    assert (typed.config.target_accuracy, typed.config.target_loss) == (None, 0.3)
+    assert typed.resolved["target_accuracy"] is None
+    assert plan("target_loss=null").config.target_accuracy == 0.95
+    assert plan("target_loss=0.3").name == plan().name
+    with pytest.raises(UserError, match=r"^target_accuracy=0.95 target_loss=0.3: two targets"):
+        prepare(OmegaConf.merge(composed(), {"target_loss": 0.3}))  # a file of the user's has added one
+    by_file = prepare(OmegaConf.merge(composed(), {"target_loss": 0.3}), ["target_accuracy=0.95"]).config
+    assert (by_file.target_accuracy, by_file.target_loss) == (0.95, None)
+
+
 def test_name_does_not_cover_where_data_lie() -> None:
     here, there = (plan("dataset=fashion_mnist", f"dataset.root={root}").name for root in ("a", "b"))
     assert here == there
@@ -265,6 +289,18 @@ REFUSED = {
     "on_nonfinite=foo": "on_nonfinite=foo: unknown; give stop, skip or zero",
     "comm.exchange=pigeon": "comm.exchange=pigeon:",
     "target_accuracy=2": "target_accuracy=2",
+    "target_loss=0": "target_loss=0.0: must be positive; give a loss such as 1.5",
+    "target_loss=1.5 target_accuracy=0.9": "target_accuracy=0.9 target_loss=1.5: two targets; give one of the two",
+    "stop.accuracy=95": "stop.accuracy=95.0: out of range; give a share in (0, 1]",
+    "stop.accuracy=0": "stop.accuracy=0.0: out of range",
+    "stop.loss=-1": "stop.loss=-1.0: must be positive; give a loss such as 1.5",
+    "stop.loss=nan": "stop.loss=nan: must be positive",
+    "stop.loss=inf": "stop.loss=inf: not a finite number",
+    "stop.bytes=0": "stop.bytes=0.0: must be positive; give bytes such as 1e9",
+    "stop.bytes=1GB": "stop.bytes=1GB: is not a number, or null",
+    "stop.seconds=-1": "stop.seconds=-1.0: must be positive; give seconds",
+    "stop.rounds=5": "stop.rounds=5: no such key",
+    "stop.seconds=5 workers=1": "stop.seconds=5.0: one worker sends nothing and computes in no time, so that its clock",
     "model.width=12": "model.width=12:",
     "compress._target_=commexp.compressors.Nothing": "compress._target_=commexp.compressors.Nothing:",
     "compress._target_=commexp.algorithms.SGD": "compress._target_=commexp.algorithms.SGD:",
@@ -343,3 +379,10 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
         with pytest.raises(UserError, match="outputs="):
             run_experiment([f"outputs={place}", "rounds=1"])
+
+
+def test_rounds_that_are_typed_stand_in_place_of_a_datasets_steps() -> None:
+    assert plan("dataset=text").config.steps == 500
+    assert plan("dataset=text", "rounds=7").config.steps is None
+    assert plan("dataset=text", "steps=7").config.steps == 7
+    assert plan("dataset=text", "rounds=7").name != plan("dataset=text").name

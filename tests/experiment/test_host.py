@@ -67,10 +67,10 @@ def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.mark.parametrize(
     ("words", "ends"),
     [
-        ([*NETWORK], "completed"),
+        pytest.param([*NETWORK], "completed", marks=pytest.mark.drawn),
         ([*NETWORK, "comm.deterministic=true", "compress=randk"], "completed"),
         ([*NETWORK, "launch.threads=3", "flatness=valley"], "completed"),
-        ([*TINY, "algo.lr=1e30", "rounds=9"], "diverged"),
+        pytest.param([*TINY, "algo.lr=1e30", "rounds=9"], "diverged", marks=pytest.mark.drawn),
         ([*TINY, "algo=nope"], "algo=nope"),
         ([*TINY, "compress._target_=nope.Nope"], "compress._target_=nope.Nope"),
         ([*TINY, "launch.device=cuda:77"], "launch.device=cuda:77"),
@@ -171,12 +171,13 @@ def losses(run: Run) -> list[float]:
     return [*run.metrics["train_loss"], *run.metrics["test_loss"]]
 
 
-@pytest.mark.parametrize("where", SURROUNDINGS)
+DRAWN = [pytest.param(w, marks=[pytest.mark.drawn] * (w in ("device", "float64"))) for w in SURROUNDINGS]
+
+
+@pytest.mark.parametrize("where", DRAWN)
 def test_settings_of_the_caller_have_no_part_in_a_result(
-    where: str, tmp_path: Path, undisturbed_losses: list[float], request: pytest.FixtureRequest
+    where: str, tmp_path: Path, undisturbed_losses: list[float]
 ) -> None:
-    if where not in ("device", "float64"):  # pictures are drawn with the same numbers
-        request.getfixturevalue("undrawn")
     with SURROUNDINGS[where]():
         before = picture()
         run = commexp.run(*NETWORK, f"outputs={tmp_path}")
@@ -190,7 +191,6 @@ class Mine:
     a: int = 1
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("initialised", [False, True])
 def test_hydra_of_the_caller(initialised: bool, tmp_path: Path) -> None:
     """Its config loader, schemas that bear the names of our files, and resolvers."""
@@ -220,7 +220,6 @@ def test_hydra_of_the_caller(initialised: bool, tmp_path: Path) -> None:
             OmegaConf.clear_resolver(name)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_threads_take_turns(tmp_path: Path) -> None:
     """Each thread's runs are those of a process of its own: models begin alike, and every log is in its own folder."""
     words = [(*NETWORK, f"seed={seed}", f"comm.deterministic={str(seed % 2 == 0).lower()}") for seed in range(4)]
@@ -240,7 +239,6 @@ def test_threads_take_turns(tmp_path: Path) -> None:
         assert (run.folder / "run.log").read_text(encoding="utf-8").count("completed") == 1
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_run_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = commexp.run(*TINY, "outputs=here")

@@ -51,6 +51,7 @@ def test_measured_seconds_come_back(run: Callable[..., Run]) -> None:
     assert Replay(done).seconds(plan("network.compute.kind=measured").network) == list(done.metrics["sim_seconds"])
 
 
+@pytest.mark.drawn
 def test_the_command(
     run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

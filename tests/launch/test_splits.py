@@ -8,20 +8,22 @@ with two, and with four or, one in two of the rest, with eight.
 from __future__ import annotations
 
 import json
+import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from subprocess import PIPE
 
 import pytest
 import torch
-from launch.processes import ranks, wait_for
+import warm
+from conftest import environment
+from launch.processes import free_port, wait_for
 from launch.walker import gossiped
-from omegaconf import OmegaConf
 from registry import bare, options, plan, target, untimed
 from safetensors.torch import load_file
 
 from commexp.comm import AGGREGATIONS, Links
-from commexp.config.plan import Plan, prepare
+from commexp.config.plan import Plan
 from commexp.launch.launch import launch
 from commexp.run_folder import Run
 
@@ -34,24 +36,11 @@ LINEAR = [
     "model=linear_regression",
     "batch_size=null",
 ]
-LINEAR += ["debug=true", "dtype=float64", "rounds=5", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
+LINEAR += ["debug=true", "dtype=float64", "rounds=4", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
 DIGITS = ["rounds=4", "eval_every=2", "model.width=8", "batch_size=2", "dtype=float64"]
 MUON = ["model=mlp", "model.hidden=[8,7]", "algo.optimizer=muon", "algo.momentum=0.9", "algo.lr=0.01"]
 MUON += ["algo.weight_decay_on=matrices", "clip=0.5", *(word for word in DIGITS if "width" not in word)]
 FACTORS = ["dataset=ratings", "dataset.users=60", "dataset.items=40", "rounds=4", "eval_every=2"]
-
-
-@cache
-def composed(*words: str) -> dict[str, Any]:
-    """Once for all the ways that the case goes."""
-    return plan(*words, "launch.device=cpu").resolved
-
-
-def planned(case: list[str], folder: Path) -> Plan:
-    *words, exact = case
-    config = composed(*words)
-    comm = {**config["comm"], "deterministic": exact == EXACT}
-    return prepare(OmegaConf.create({**config, "comm": comm, "outputs": str(folder)}))
 
 
 NAN = [*DIGITS, "algo.lr=1e6", "rounds=30", "eval_every=30", "dtype=float32"]  # a gradient is NaN before round 30
@@ -62,9 +51,9 @@ def usual() -> list[list[str]]:
     every = [[f"compress={codec}", *LINEAR] for codec in options("compress")]
     every.append(["compress=topk", "compress.scope=layer", "compress.whole_below=50", *DIGITS])
     every += [[f"compress={codec}", *DIGITS] for codec in ("none", "bf16", "powersgd")]
-    every += [[algo, *MUON] for algo in ("algo=localsgd", "algo=ignore")]
     every += [["model.travels=items", *FACTORS], ["model.travels=all", "partition=blocks", *FACTORS]]
     every += [[*case, *LINEAR] for case in methods()]
+    every += [[algo, *MUON] for algo in ("algo=localsgd", "algo=ignore")]
     return [[*case, EXACT] for case in every]
 
 
@@ -107,22 +96,23 @@ def tables(folder: Path, name: str, status: str) -> list[list[dict[str, str]]]:
 def test_curves_and_books_are_those_of_one_process(tmp_path: Path) -> None:
     """What one process made is compared with all the others: hence one test for all of them."""
     everything, other, alone = usual(), unusual(), tmp_path / "1"
-    plans = {tuple(case): planned(case, alone) for case in everything + other}
+    plans = {tuple(case): plan(*case, "launch.device=cpu", f"outputs={alone}") for case in everything + other}
     for made in plans.values():
         launch(made)
     tracking = [case for case in everything[::2] if plans[tuple(case)].algorithm.proximal]  # over eight, too
-    for processes, cases in (
-        (2, everything),
-        (4, everything[::2] + other),
-        (8, [case for case in everything[1::4] if case[1:-1] != DIGITS] + tracking),
-    ):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        walk(processes, [{**plans[tuple(case)].resolved, "outputs": str(folder)} for case in cases], folder)
+    groups = {
+        2: everything,
+        4: everything[::2] + other,
+        8: [case for case in everything[1::4] if case[1:-1] != DIGITS] + tracking,
+    }
+    walk(plans, groups, tmp_path)
+    for processes, cases in groups.items():
         for case in cases:
             made, status = plans[tuple(case)], "diverged" if case[:-1] == NAN else "completed"
             where = f"{label(case)}, over {processes} processes"
-            pairs = zip(*(tables(place, made.name, status) for place in (folder, alone)), strict=True)
+            pairs = zip(
+                *(tables(place, made.name, status) for place in (tmp_path / str(processes), alone)), strict=True
+            )
             for found, expected in pairs:
                 if made.config.comm.deterministic:
                     assert found == expected, where
@@ -130,19 +120,28 @@ def test_curves_and_books_are_those_of_one_process(tmp_path: Path) -> None:
                     assert_close(found, expected, where)
 
 
-def walk(processes: int, configs: list[dict[str, Any]], folder: Path) -> None:
-    """Goes through all cases, and checks what the processes have after gossip."""
-    where = f"over {processes} processes"
-    (folder / "tasks.json").write_text(json.dumps(configs))
-    ended = wait_for(ranks(processes, [str(WALKER), str(folder / "tasks.json")], folder), 240)
-    told = next((said for status, _, said in ended if status > 0), ended[0][2])  # others are ended because of it
-    assert [status for status, _, _ in ended] == [0] * processes, f"{where}: {told[-2000:]}"
-    parts = [load_file(folder / f"gossip-{rank}.safetensors") for rank in range(processes)]
-    for name, expected in gossiped(Links()).items():
-        if name.endswith(".books"):
-            assert all(torch.equal(part[name], expected) for part in parts), f"{name} {where}"
-        else:
-            assert torch.equal(torch.cat([part[name] for part in parts]), expected), f"{name} {where}"
+def walk(plans: dict[tuple[str, ...], Plan], groups: dict[int, list[list[str]]], folder: Path) -> None:
+    """Goes through the cases of each group, by its number of processes, and checks what these have after gossip."""
+    number, tasks = {case: n for n, case in enumerate(plans)}, []
+    for processes, cases in groups.items():
+        own = folder / str(processes)
+        own.mkdir()
+        numbers = [number[tuple(case)] for case in cases]
+        tasks.append({"processes": processes, "port": free_port(), "folder": str(own), "cases": numbers})
+    content = {"configs": [made.resolved for made in plans.values()], "groups": tasks}
+    (folder / "tasks.json").write_text(json.dumps(content))
+    command = [sys.executable, str(WALKER), str(folder / "tasks.json")]
+    walker = warm.Popen(command, cwd=folder, env=environment(), stdout=PIPE, stderr=PIPE, text=True)
+    ((status, _, told),) = wait_for([walker], 480)
+    assert status == 0, told[-2000:]
+    for processes in groups:
+        parts = [load_file(folder / str(processes) / f"gossip-{rank}.safetensors") for rank in range(processes)]
+        for name, expected in gossiped(Links()).items():
+            if name.endswith(".books"):
+                assert all(torch.equal(part[name], expected) for part in parts), f"{name} over {processes} processes"
+            else:
+                together = torch.cat([part[name] for part in parts])
+                assert torch.equal(together, expected), f"{name} over {processes} processes"
 
 
 def assert_close(found: list[dict[str, str]], expected: list[dict[str, str]], case: str) -> None:

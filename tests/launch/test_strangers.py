@@ -106,8 +106,8 @@ def test_a_process_that_does_not_know_the_secret(tmp_path: Path) -> None:
     """Of those that the user starts: here the first does not, and says so."""
     words = ["-m", "commexp", *SMALL, "compress.k=4", "rounds=2", "launch.timeout=20"]
     port = str(free_port())
-    first, instead = ranks(2, words, tmp_path, subprocess.Popen, MASTER_PORT=port)
-    also, second = ranks(2, words, tmp_path, subprocess.Popen, COMMEXP_SECRET="known", MASTER_PORT=port)
+    first, instead = ranks(2, words, tmp_path, MASTER_PORT=port)
+    also, second = ranks(2, words, tmp_path, COMMEXP_SECRET="known", MASTER_PORT=port)
     for process in (instead, also):
         process.kill()
         process.communicate()

@@ -1,14 +1,23 @@
-"""One of several processes that carry out many runs, one after the other: python walker.py TASKS.json.
+"""Groups of processes that carry out many runs, one after the other: python walker.py TASKS.json.
 
-Started with torchrun's environment. Importing torch once for all runs is what makes the walk quick.
+TASKS.json: ``configs``, and ``groups``, of each its ``processes``, a free ``port``, its ``folder`` and which configs
+are its ``cases``. The plans are made once: the processes of every group are forks of the one that has made them.
 """
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
+import gc
 import json
+import os
+import signal
 import sys
+import traceback
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -16,20 +25,60 @@ from safetensors.torch import save_file
 
 from commexp.comm import Communicator, Ledger, Links, Processes, communicator
 from commexp.compressors import QSGD, CodecContext, Threshold, TopK
-from commexp.config.plan import prepare
+from commexp.config.plan import Plan, prepare
 from commexp.experiment.execute import execute
-from commexp.launch.member import _join
+from commexp.launch.member import PR_SET_PDEATHSIG, _join
 from commexp.topologies import Exponential, Gossip, Ladder, Mixer, OnePeer
 
 
 def main() -> None:
-    communicator.BUCKET = 500  # a small model's gradient, too, is sent in several buckets
-    torch.set_num_threads(1)
-    _join("gloo", 60)
-    links = Processes(timedelta(seconds=60))
-    for config in json.loads(Path(sys.argv[1]).read_text()):
-        execute(prepare(OmegaConf.create(config)), torch.device("cpu"), links)
-    save_file(gossiped(links), Path(sys.argv[1]).with_name(f"gossip-{links.rank}.safetensors"))
+    tasks = json.loads(Path(sys.argv[1]).read_text())
+    plans = [prepare(OmegaConf.create(config)) for config in tasks["configs"]]
+    gc.freeze()
+    for group in tasks["groups"]:
+        together([plans[case] for case in group["cases"]], **group)
+
+
+def together(plans: Sequence[Plan], processes: int, port: int, folder: str, **_: Any) -> None:
+    """The plans, in so many processes. All are ended when one fails, and then this process, too."""
+    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= shared
+    started = set()
+    for rank in range(processes):
+        child = os.fork()
+        if not child:
+            walk(plans, rank, Path(folder))
+        started.add(child)
+    while started:
+        ended, status = os.wait()
+        started.discard(ended)
+        if status:
+            for other in started:
+                os.kill(other, signal.SIGKILL)
+            sys.exit(f"of {processes} processes one ended with {os.waitstatus_to_exitcode(status)}")
+
+
+def walk(plans: Sequence[Plan], rank: int, folder: Path) -> None:
+    """One of the processes."""
+    status = 1
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.environ["RANK"] = str(rank)
+        communicator.BUCKET = 500  # a small model's gradient, too, is sent in several buckets
+        torch.set_num_threads(1)
+        _join("gloo", 60)
+        links = Processes(timedelta(seconds=60))
+        for plan in plans:
+            config = dataclasses.replace(plan.config, outputs=str(folder))
+            here = dataclasses.replace(plan, config=config, resolved={**plan.resolved, "outputs": str(folder)})
+            execute(here, torch.device("cpu"), links)
+        save_file(gossiped(links), folder / f"gossip-{links.rank}.safetensors")
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def gossiped(links: Links) -> dict[str, torch.Tensor]:

@@ -111,6 +111,14 @@ class Streamed(IterableDataset[tuple[Tensor, Tensor]]):
         return iter(zip(self.x, self.y, strict=True))
 
 
+class Broken(Dataset[Tensor]):
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, i: int) -> Tensor:
+        raise OSError("the disk is gone")
+
+
 class Endless(IterableDataset[Tensor]):
     def __iter__(self):  # type: ignore[no-untyped-def]
         while True:

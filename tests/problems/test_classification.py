@@ -150,6 +150,7 @@ def test_compiled_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.drawn
 def test_flatness_at_the_end_of_a_run(run: Callable[..., Run]) -> None:
     found = run(
         "algo=localsgd",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 from commexp.problems import models
 from commexp.problems.base import GradientOptions, ProblemContext
 from commexp.problems.data import Data
-from commexp.problems.gradients import ModuleGradients
+from commexp.problems.gradients import Batch, ModuleGradients
 from commexp.problems.models import (
     CNN,
     MLP,
@@ -32,6 +33,7 @@ from commexp.problems.models import (
 )
 from commexp.problems.models.layers import PaddedShortcut, norm_layer
 from commexp.problems.models.pretrained import HEADS, features, prepared
+from commexp.problems.tasks import Classification
 
 SMALL: dict[str, tuple[ImageModel, tuple[int, int, int]]] = {
     "cnn": (CNN(width=8), (1, 28, 28)),
@@ -131,7 +133,6 @@ def test_running_statistics_with_batch_norm_alone(name: str) -> None:
     assert bool(list(made(model, shape).buffers())) == (getattr(model, "norm", None) == "batch")
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")  # attention has no batching rule on the CPU
 @pytest.mark.parametrize("name", ["cnn", "mlp", "pyramidnet", "resnet20 group", "resnet_small", "vit", "wrn group"])
 def test_workers_at_once_give_each_workers_own_gradient(name: str) -> None:
     model, shape = SMALL[name]
@@ -140,9 +141,9 @@ def test_workers_at_once_give_each_workers_own_gradient(name: str) -> None:
     module = made(model, shape).double()
     start = nn.utils.parameters_to_vector(module.parameters()).detach()
     x = start + 0.02 * torch.randn(2, len(start), generator=g, dtype=torch.float64)
-    together = ModuleGradients(module).vmapped(x, inputs, targets)
-    for got, expected in zip(together, ModuleGradients(module, deterministic=True)(x, inputs, targets), strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-7, atol=1e-9)
+    batch = Batch((inputs, targets))
+    found = [ModuleGradients(copy.deepcopy(module), Classification()).by(way, x, batch) for way in ("vmap", "loop")]
+    torch.testing.assert_close(*found, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("option", [o for o in options("model") if issubclass(target("model", o), ImageModel)])
@@ -247,7 +248,9 @@ def test_the_gradient_of_an_mlp_on_vectors_is_as_derived_by_hand(way: str) -> No
     assert problem.dim == 5 * 6 + 6 + 6 * 3 + 3
     start = problem.init(torch.Generator().manual_seed(5))
     models = start + 0.1 * torch.randn(2, problem.dim, generator=g, dtype=torch.float64)
-    inputs, targets = batch = problem.batch(0)  # type: ignore[misc]
+    batch = problem.batch(0)
+    assert isinstance(batch, Batch)
+    inputs, targets = batch.tree
     losses, grads = problem.loss_and_grad(models, batch)
     for n in range(2):
         v, a = models[n].numpy(), inputs[n].numpy()
@@ -343,7 +346,8 @@ def test_pretrained_trains_a_head_on_fixed_features(arch: str, published: dict[s
     assert problem.evaluate(x)["train_loss"] == pytest.approx(float(expected), rel=1e-4)
     batch = problem.batch(0)
     loss, grad = problem.loss_and_grad(torch.stack([x, x]), batch)
-    for inputs, targets, one, g in zip(*batch, loss, grad, strict=True):
+    assert isinstance(batch, Batch)
+    for inputs, targets, one, g in zip(*batch.tree, loss, grad, strict=True):
         wrong = (inputs @ a.T + c).softmax(1) - F.one_hot(targets, 3)
         expected = torch.cat([(wrong.T @ inputs).flatten(), wrong.sum(0)]) / len(targets)
         torch.testing.assert_close(one, F.cross_entropy(inputs @ a.T + c, targets), rtol=1e-4, atol=1e-5)

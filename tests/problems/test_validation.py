@@ -142,7 +142,12 @@ def test_every_dataset_with_a_test_set_has_it() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(options("dataset")) - WITHOUT_A_TEST_SET))
 def test_a_number_below_one_is_refused(name: str, tmp_path: Path) -> None:
-    place = {"libsvm": [f"dataset.path={samples(tmp_path)}"], "folder": [f"dataset.root={tmp_path}"]}.get(name, [])
+    places = {
+        "libsvm": f"dataset.path={samples(tmp_path)}",
+        "folder": f"dataset.root={tmp_path}",
+        "module": "dataset.factory=problems.own_parts.make_data",
+    }
+    place = [places[name]] if name in places else []
     with pytest.raises(UserError, match=r"^dataset\.validation=0: .*; give a (number|share)"):
         plan(f"dataset={name}", *place, "dataset.validation=0")
 

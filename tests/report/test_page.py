@@ -25,6 +25,8 @@ from commexp.report.reading import LeftOut, read_runs
 from commexp.report.thin import WHOLE, thinned
 from commexp.run_folder import Run
 
+pytestmark = pytest.mark.drawn
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 BROKEN = "round,step,bytes_sent,wall_seconds,sim_seconds,train_loss\n0,0,0,0,0,1.0\n1,1,1,1,1,one\n"
 SCRIPTS = 5  # the data, plotly, and the page's own three

@@ -18,6 +18,8 @@ from commexp.report.landscape import _levels, draw_line, draw_plane
 from commexp.report.partition import draw_partition
 from commexp.run_folder import Run
 
+pytestmark = pytest.mark.drawn
+
 Draw = Callable[[Run, Path], list[Path]]
 
 

@@ -11,20 +11,24 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from commexp.cli.report import compare
 from commexp.metrics import human_bytes, metric, number
+from commexp.report.checked import ReadRun
 from commexp.report.curves import draw_curves
 from commexp.report.phases import draw_phases
 from commexp.report.style import compact
-from commexp.report.sweep import latex
+from commexp.report.sweep import latex, short
 from commexp.report.tables import (
     compare_markdown,
     labels,
     markdown,
     phase_seconds,
     summary_markdown,
-    to_target,
 )
+from commexp.report.target import Target, common
 from commexp.run_folder import Run
+
+pytestmark = pytest.mark.drawn
 
 
 @pytest.fixture
@@ -61,6 +65,20 @@ def test_compact_numbers(value: float, text: str) -> None:
     assert compact(value) == text
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (["0.027182818", "0.000314159", "0.5"], ["0.0272", "0.000314", "0.5"]),
+        (["0.27182818", "0.27184"], ["0.27183", "0.27184"]),
+        (["12345678", "0.1", "1e-4", "1000.0"], ["12345678", "0.1", "1e-4", "1000.0"]),
+        (["topk", "-1.23456e-05", "123456789.1"], ["topk", "-1.23e-05", "1.23e+08"]),
+        (["0.123456", "0.123456"], ["0.123", "0.123"]),
+    ],
+)
+def test_settings_have_three_digits_or_as_many_as_tell_them_apart(values: list[str], shown: list[str]) -> None:
+    assert short(values) == shown
+
+
 def test_markdown_is_aligned() -> None:
     assert markdown(["a", "bb"], [["xyz", "1"]]).splitlines() == ["| a   | bb |", "| --- | -- |", "| xyz | 1  |"]
 
@@ -78,24 +96,82 @@ def test_missing_numbers_are_dashes() -> None:
     assert metric("test_accuracy").show(0.975) == "97.50%"
 
 
-def test_to_target_is_the_first_row_that_reaches_it() -> None:
+def test_a_target_is_reached_in_the_first_row_that_is_as_good() -> None:
     table = pd.DataFrame({"test_accuracy": [0.1, 0.96, 0.9, 0.97], "bytes_sent": [1, 2, 3, 4]})
-    row = to_target(table, 0.95)
+    row = Target(0.95).first(table)
     assert row is not None
     assert row["bytes_sent"] == 2
-    assert to_target(table, 0.99) is None
-    assert to_target(table, None) is None
-    assert to_target(table.drop(columns="test_accuracy"), 0.5) is None
+    assert Target(0.99).first(table) is None
+    assert Target(0.5).first(table.drop(columns="test_accuracy")) is None
+
+
+def test_a_target_loss_is_one_of_the_test_or_else_of_the_training() -> None:
+    table = pd.DataFrame({"train_loss": [3.0, 1.4, 1.6], "test_loss": [3.0, 1.6, 1.5], "bytes_sent": [1, 2, 3]})
+    target = Target(1.5, is_loss=True)
+    both, train = target.first(table), target.first(table.drop(columns="test_loss"))
+    assert both is not None
+    assert both["bytes_sent"] == 3
+    assert train is not None
+    assert train["bytes_sent"] == 2
+    assert Target(1.3, is_loss=True).first(table) is None
+
+
+def test_the_target_of_a_table_is_the_one_that_all_rows_have() -> None:
+    table = pd.DataFrame({"target": [1.5, math.nan, 1.5], "target_is_loss": [True, math.nan, True]})
+    assert common(table) == Target(1.5, is_loss=True)
+    table.loc[1] = 0.9, False
+    assert common(table) is None
+    assert common(table.loc[[1]]) == Target(0.9)
 
 
 def test_a_runs_summary_says_what_it_cost(run: Callable[..., Run]) -> None:
     result = run(*SHORT, "compress=topk")
-    text = summary_markdown(result, target=0.999)
+    text = summary_markdown(result, Target(0.999))
     payload = result.summary["payload_bytes"]
     assert human_bytes(10 * 8 * payload) in text
     assert f"1/{result.summary['parameters'] * 4 / payload:.3g} of dense" in text
     assert "not reached" in text
     assert "all_gather" in text
+
+
+def test_a_target_loss_in_tables_pages_and_replays(
+    run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("dataset=linreg", "dataset.dim=10", "dataset.samples=20", "workers=2", "rounds=30", "eval_every=1")
+    results = [run(*small, f"compress={c}") for c in ("none", "topk")]
+    target = Target(float(results[0].metrics["train_loss"].iloc[12]), is_loss=True)
+    named, rows = f"loss {target.value:.4g}", [target.first(result.metrics) for result in results]
+    assert rows[0] is not None
+    assert rows[0]["round"] == 12
+    text = summary_markdown(results[0], target)
+    assert f"| to {named} " in text
+    assert f"| {human_bytes(rows[0]['bytes_sent'])} sent, {rows[0]['sim_seconds']:.4g} s, round 12 " in text
+    folders = [result.folder for result in results]
+    compare(folders, tmp_path / "report", [], target)
+    (head, _, dense, _) = (tmp_path / "report" / "comparison.md").read_text().split("\n\n")[2].splitlines()
+    cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (head, dense)), strict=True))
+    assert cells[f"sent to {named}"] == human_bytes(rows[0]["bytes_sent"])
+    assert cells[f"virtual s to {named}"] == f"{rows[0]['sim_seconds']:.4g}"
+    assert f"bytes to {named}" in (tmp_path / "report" / "index.html").read_text()
+    capsys.readouterr()
+    compare(folders, tmp_path / "replay", ["network=ethernet_1g"], target)
+    (head, _, dense, _) = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (head, dense)), strict=True))
+    assert cells[f"to {named}"] == f"{rows[0]['sim_seconds']:.4g} s", "on its own network"
+    assert cells["sent until then"] == human_bytes(rows[0]["bytes_sent"])
+
+
+def test_the_page_says_what_has_stopped_a_run(run: Callable[..., Run], tmp_path: Path) -> None:
+    stopped = run(*SHORT, "stop.bytes=1")
+    compare([stopped.folder], tmp_path / "report", [], None)
+    assert f"stopped by {stopped.summary['stopped_by']}" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_a_target_that_is_no_number_is_a_problem_of_the_folder(run: Callable[..., Run]) -> None:
+    made = run(*SHORT, "target_loss=1.5")
+    assert ReadRun(made.folder).problem == ""
+    made.write_config({**made.config, "target_loss": "low"})
+    assert ReadRun(made.folder).problem.startswith("config.yaml cannot be read: could not convert string to float")
 
 
 def test_comparison_has_a_row_per_run_and_readable_pictures(run: Callable[..., Run], tmp_path: Path) -> None:

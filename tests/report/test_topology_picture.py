@@ -28,6 +28,8 @@ from commexp.topologies import (
     Torus,
 )
 
+pytestmark = pytest.mark.drawn
+
 
 def write(run: Run, topology: Topology, workers: int) -> None:
     """As a run does: the mean over the graph's period."""

@@ -13,7 +13,7 @@ from commexp.problems.datasets.images import ImageSet
 from commexp.problems.datasets.libsvm import LibSVM
 from commexp.problems.datasets.linreg import LinReg
 from commexp.problems.datasets.mnist import MNIST
-from commexp.problems.datasets.own import OwnDataset
+from commexp.problems.datasets.module import OwnDataset
 from commexp.problems.datasets.partition import ByClass, BySource, Dirichlet, Iid, Partition, RandomShares
 from commexp.problems.datasets.partition import NaturalPartition as Natural
 from commexp.problems.datasets.photos import Photos

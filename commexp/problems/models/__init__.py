@@ -6,7 +6,7 @@ from commexp.problems.models.gpt import GPT
 from commexp.problems.models.linear import LinearRegression, LogisticRegression
 from commexp.problems.models.matrix_factorisation import MatrixFactorisation
 from commexp.problems.models.mlp import MLP
-from commexp.problems.models.own import OwnModule
+from commexp.problems.models.module import OwnModule
 from commexp.problems.models.pretrained import Pretrained
 from commexp.problems.models.pyramidnet import PyramidNet
 from commexp.problems.models.resnet import ResNet

@@ -45,7 +45,8 @@ class ImageModel(Model):
         shape, classes = data.image_shape, data.classes
         if classes is None or shape is None:
             raise ValueError(f"model={name}: needs labelled images; give dataset=digits, or the dataset's own model")
-        return ModuleProblem(lambda: self.module(shape, classes), data, context)
+        trial = not type(self).__module__.startswith("commexp.")
+        return ModuleProblem(lambda: self.module(shape, classes), data, context, trial)
 
 
 def refuse_mini_batches(context: ProblemContext) -> None:

@@ -18,7 +18,7 @@ class LinearRegression(Model):
 
     def problem(self, data: Data, context: ProblemContext) -> Problem:
         refuse_mini_batches(context)
-        if data.train_x.ndim != 2 or not data.train_y.is_floating_point():
+        if not (data.vectors and data.train_y.is_floating_point()):
             raise ValueError("model=linear_regression: needs feature vectors and real targets; give dataset=linreg")
         return LeastSquares(data, context)
 
@@ -41,9 +41,9 @@ class LogisticRegression(Model):
 
     def problem(self, data: Data, context: ProblemContext) -> Problem:
         two = data.classes == 2 or (data.classes is None and bool((data.train_y.abs() == 1).all()))
-        if data.third_class and data.train_x.ndim == 2:
+        if data.third_class and data.vectors:
             wrong = f"{data.third_class} is the third, and model=logistic_regression tells two apart"
             raise ValueError(f"{wrong}; give a file with two labels, or model=mlp")
-        if data.train_x.ndim != 2 or not two:
+        if not (data.vectors and two):
             raise ValueError("model=logistic_regression: needs feature vectors and two classes; give dataset=a9a")
         return Logistic(data, context, self.start, self.l2, self.nonconvex)

@@ -13,6 +13,7 @@ from commexp.metrics import Metric, foremost, human_bytes, metric, number, shown
 from commexp.report.checked import ReadRun
 from commexp.report.comparison import Comparison
 from commexp.report.sweep import reached
+from commexp.report.target import common
 
 STATUSES = ("completed", "running", "interrupted", "diverged", "failed")
 
@@ -45,7 +46,8 @@ def methods_table(compared: Comparison) -> SortableTable:
     columns = [(name, m) for m in metrics for name in _final_and_best(methods, m)]
     heads = ["method", "runs", *[m.label if name == m.name else f"best {m.label}" for name, m in columns], "sent"]
     if "reached_target" in methods:
-        to = f"{methods['target'].max():.4g} acc." if methods["target"].nunique() == 1 else "target"
+        target = common(methods)
+        to = target.short if target else "target"
         heads += [f"bytes to {to}", f"virtual time to {to}"]
     rows = []
     for _, row in methods.iterrows():
@@ -76,9 +78,11 @@ def runs_table(compared: Comparison) -> SortableTable:
     method = {run.name: name for name, runs in compared.groups.items() for run in runs}
     metrics = _headline([m for run in compared.runs if not run.problem for m in run.summary])
     sizes, times = [m for m in shown("cost") if m.scale == "bytes"], [metric("sim_seconds"), metric("wall_seconds")]
+    summaries = [run.summary for run in compared.runs if not run.problem]
+    counts = [m for m in shown("cost") if m.scale == "count" and any(m.name in s for s in summaries)]
     heads = ["run", "method", "seed", "status", "rounds"]
     heads += [head for m in metrics for head in (m.label, f"best {m.label}")]
-    heads += [*[m.short for m in (*sizes, *times)], "note"]
+    heads += [*[m.short for m in (*counts, *sizes, *times)], "note"]
     rows = []
     for run in compared.runs:
         s = {} if run.problem else run.summary
@@ -88,9 +92,11 @@ def runs_table(compared: Comparison) -> SortableTable:
         cells.append(Cell("-" if math.isnan(done) else f"{done:,.0f}", done))
         for m in metrics:
             cells += [Cell(m.show(s.get(name)), number(s.get(name))) for name in (m.name, m.best)]
+        cells += [Cell(m.show(s.get(m.name)), number(s.get(m.name))) for m in counts]
         cells += [_count(s.get(m.name)) for m in sizes]
         cells += [Cell(seconds(t), t) for t in (number(s.get(m.name)) for m in times)]
-        rows.append([*cells, Cell(run.reason, kind="note")])
+        stopped = f"stopped by {s['stopped_by']}" if "stopped_by" in s else ""
+        rows.append([*cells, Cell(run.reason or stopped, kind="note")])
     for one in compared.left:
         empty = [Cell("-")] * (len(heads) - 5)
         rows.append([Cell(one.name), Cell("-"), Cell("-"), _status("no run"), *empty, Cell(one.why, kind="note")])

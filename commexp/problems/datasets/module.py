@@ -36,6 +36,10 @@ class OwnDataset(Dataset):
     def __post_init__(self) -> None:
         if not (self.factory or self.digest):
             raise ValueError("factory=: empty; give the full name of a function that returns train and test samples")
+        if self.validation is not None and self.validation < 1:
+            raise ValueError(
+                f"validation={self.validation}: must not be less than 1; give a number of training samples, or null"
+            )
         self.parts: tuple[Items, Items] | None = None
 
     def resolve(self) -> None:
@@ -43,7 +47,7 @@ class OwnDataset(Dataset):
         if not self.factory:
             return
         function = imported("dataset.factory", self.factory)
-        found = called("dataset.factory", self.factory, function, self.arguments)
+        found = called(f"dataset.factory={self.factory}", function, self.arguments)
         pair = (found.get("train"), found.get("test")) if isinstance(found, Mapping) else found
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise ValueError(f"dataset.factory={self.factory}: returns no pair (train, test); return one")

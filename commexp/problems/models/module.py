@@ -31,13 +31,12 @@ class OwnModule(Model):
     def __post_init__(self) -> None:
         if bool(self.factory) == bool(self.digest):
             raise ValueError("factory=: empty; give the full name of a function that returns a torch module")
-        self._make: Callable[[], Any] | None = None
+        self._make: Callable[..., Any] | None = None
 
     def resolve(self) -> None:
         """Imports the factory. Called where the config is the user's own."""
         if self.factory:
-            function = imported("model.factory", self.factory)
-            self._make = lambda: called("model.factory", self.factory, function, self.arguments)
+            self._make = imported("model.factory", self.factory)
 
     def hand_over(self, model: nn.Module | Callable[[], nn.Module]) -> None:
         """Takes a module, of which every use makes a copy, or a function that returns a new one."""
@@ -49,7 +48,7 @@ class OwnModule(Model):
     def _made(self) -> nn.Module:
         if self._make is None:
             raise ValueError("model.digest: this run's model was handed over from Python; run it from there")
-        module = self._make()
+        module = called(f"model.factory={self.factory}" if self.factory else "model", self._make, self.arguments)
         if not isinstance(module, nn.Module):
             raise ValueError(f"model: returns a {type(module).__name__}, no torch module; return an nn.Module")
         return module
