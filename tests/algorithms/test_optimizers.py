@@ -249,7 +249,7 @@ def test_what_does_not_fit_the_model_is_refused_before_the_run(
 
 
 def test_presets_reach_the_optimiser() -> None:
-    given = {"betas": "[0.9,0.95]", "weight_decay_on": "matrices", "final": "0.1", "optimizer": "adamw"}
+    given = {"beta2": "0.95", "weight_decay_on": "matrices", "final": "0.1", "optimizer": "adamw"}
     algorithm = plan(*(f"+preset.{key}={value}" for key, value in given.items())).algorithm
     assert isinstance(algorithm, SGD)
     assert (algorithm.betas, algorithm.weight_decay_on, algorithm.optimizer) == ([0.9, 0.95], "matrices", "adamw")

@@ -82,7 +82,7 @@ def test_a_search_on_the_test_set_says_so(entry: Cli, tmp_path: Path, monkeypatc
     for words, told in (
         (images, [note + "give dataset.validation=..., a number of training samples that take its place"]),
         ([*images, "dataset.validation=20"], []),
-        (digits, [note + "report results on other data"]),
+        (digits, [note + "give dataset.validation=..., a number of training samples that take its place"]),
     ):
         done = entry("-m", *search, *words, "algo.lr=interval(0.001,0.1)")
         assert done.returncode == 0, done.stderr

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import torch
-from launch.processes import ranks, wait_for
+import warm
+from conftest import environment
+from launch.processes import free_port, wait_for
 from registry import interrupted, plan, untimed
 
 from commexp.algorithms import SGD
@@ -191,9 +195,12 @@ def test_real_processes_stop_together(tmp_path: Path) -> None:
     asynchronous = [(*free, "stop.bytes=20000"), (*free, "stop.seconds=0.2")]
     there.mkdir()
     configs = [{**plan(*case).resolved, "outputs": str(there)} for case in (*cases, *asynchronous)]
-    (there / "tasks.json").write_text(json.dumps(configs))
-    ended = wait_for(ranks(4, [str(walker), str(there / "tasks.json")], there), 200)
-    assert [status for status, _, _ in ended] == [0] * 4, ended[0][2][-2000:]
+    group = {"processes": 4, "port": free_port(), "folder": str(there), "cases": list(range(len(configs)))}
+    (there / "tasks.json").write_text(json.dumps({"configs": configs, "groups": [group]}))
+    command = [sys.executable, str(walker), str(there / "tasks.json")]
+    walking = warm.Popen(command, cwd=there, env=environment(), stdout=PIPE, stderr=PIPE, text=True)
+    ((status, _, told),) = wait_for([walking], 200)
+    assert status == 0, told[-2000:]
     for expected in alone:
         found = Run(there / "runs" / expected.name)
         assert found.summary["stopped_by"] == expected.summary["stopped_by"]
