@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,12 @@ class Data:
             raise ValueError("train_x: uint8 images or Photos without mean and std; give both, [C] each")
         if self.augment is not None and not (tensor and self.train_x.ndim == 4):
             raise ValueError("augment: acts on image tensors [m, C, H, W] alone; leave it out")
+
+    def class_counts(self, shards: Sequence[Tensor]) -> Tensor | None:
+        """How many samples of each class each of the N ``shards`` has, [N, classes]; None if there are no classes."""
+        if self.classes is None:
+            return None
+        return torch.stack([torch.bincount(self.train_y[rows], minlength=self.classes) for rows in shards])
 
     @property
     def vectors(self) -> bool:

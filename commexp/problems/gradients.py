@@ -30,7 +30,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from commexp.problems.base import GradientOptions, Ready
 from commexp.problems.folding import CannotFoldError, ChannelFold, Fold, SampleFold, from_channels, to_channels
 from commexp.problems.tasks import Task, TaskError
-from commexp.problems.trees import Tree, count_samples, tensors, tree_map
+from commexp.problems.trees import Tree, tensors, tree_map
 from commexp.seeding import derive, global_draws
 
 
@@ -372,4 +372,4 @@ def _split(tree: Tree, pieces: int) -> Iterator[tuple[Tree, float]]:
             yield tree_map(lambda t: t[:, first:end], tree), (end - first) / size  # noqa: B023  (used at once)
 
 
-__all__ = ["Batch", "CannotFoldError", "FlatLayout", "ModuleGradients", "Scored", "count_samples"]
+__all__ = ["Batch", "CannotFoldError", "FlatLayout", "ModuleGradients", "Scored"]

@@ -57,9 +57,7 @@ class Logistic(Problem):
         first = torch.zeros(self.dim) if start is None else torch.tensor(list(start))
         self.start = first.to(context.device, context.dtype)
         self.shares = context.shares(len(data.train_x))
-        self.counts: Tensor | None = None
-        if data.classes is not None:
-            self.counts = torch.stack([torch.bincount(data.train_y[rows], minlength=2) for rows in context.shards])
+        self.counts = data.class_counts(context.shards)
 
     @cached_property
     def own_samples(self) -> Any:

@@ -67,7 +67,7 @@ class ModuleProblem(Problem):
         self.samples, self.samples_per_step = len(data.train_x), context.batch_size
         self.local_sizes = [len(rows) for rows in context.own]
         self.worker_ids = context.worker_ids
-        self.counts = class_counts(data, context)
+        self.counts = data.class_counts(context.shards)
         most, few = None, None
         if isinstance(data.train_x, Tokens):
             self.tokens_per_sample = block = data.train_x.block
@@ -287,13 +287,6 @@ def task_of(module: nn.Module, data: Data, context: ProblemContext) -> Task:
         else:
             task = LanguageModelling() if targets.ndim == 2 else Classification()
     return WithMetrics(task, context.metrics) if context.metrics else task
-
-
-def class_counts(data: Data, context: ProblemContext) -> Tensor | None:
-    """How many samples of each class each of the N workers has, [N, classes]; None if there are no classes."""
-    if data.classes is None:
-        return None
-    return torch.stack([torch.bincount(data.train_y[rows], minlength=data.classes) for rows in context.shards])
 
 
 def draws(module: nn.Module) -> bool:

@@ -149,10 +149,14 @@ class Feed(ABC):
 
     def fresh(self, step: int, size: int) -> Tree:
         """The workers' samples [W, size, ...], drawn with replacement from their own; not augmented."""
-        context = self.context
-        rows = with_replacement(context.own, context.worker_ids, size, context.seed, step)
+        rows = self.fresh_rows(step, size)
         flat = joined(list(self._chunks(True, rows.flatten())))
         return tree_map(lambda t: t.view(*rows.shape, *t.shape[1:]), flat)
+
+    def fresh_rows(self, step: int, size: int) -> Tensor:
+        """The sample indices [W, size] of ``fresh``."""
+        context = self.context
+        return with_replacement(context.own, context.worker_ids, size, context.seed, step)
 
     def example(self) -> Tree:
         """Two training samples."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
-from commexp.problems.feeds.base import Feed, common_rows, with_replacement
+from commexp.problems.feeds.base import Feed, common_rows
 from commexp.problems.items import Items
 from commexp.problems.trees import Tree, joined, tree_map
 from commexp.seeding import derive, global_draws
@@ -46,9 +46,7 @@ class Own(Feed):
         return self._in_memory(self.sampler.batches(steps))
 
     def fresh(self, step: int, size: int) -> Tree:
-        context = self.context
-        rows = with_replacement(context.own, context.worker_ids, size, context.seed, step)
-        return self._of_workers(rows, "fresh samples", step)
+        return self._of_workers(self.fresh_rows(step, size), "fresh samples", step)
 
     def _of_workers(self, rows: Tensor, purpose: str, step: int) -> Tree:
         """The samples ``rows`` [W, b]."""
@@ -101,6 +99,3 @@ def all_global_draws(seed: int) -> Iterator[None]:
     finally:
         random.setstate(of_python)
         np.random.set_state(of_numpy)
-
-
-__all__ = ["Items", "Own"]

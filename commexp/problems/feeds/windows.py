@@ -9,7 +9,7 @@ from torch import Tensor
 
 from commexp.problems.base import ProblemContext
 from commexp.problems.data import Data
-from commexp.problems.feeds.base import Feed, common_rows, with_replacement
+from commexp.problems.feeds.base import Feed, common_rows
 from commexp.problems.tokens import Tokens
 from commexp.problems.trees import Tree, tree_map
 from commexp.seeding import generator
@@ -36,8 +36,7 @@ class Windows(Feed):
         return self._shifted(self.sampler.batches(steps), "window", steps)
 
     def fresh(self, step: int, size: int) -> Tree:
-        context = self.context
-        rows = with_replacement(context.own, context.worker_ids, size, context.seed, step)
+        rows = self.fresh_rows(step, size)
         return tree_map(lambda t: t[0], self._shifted(rows[None], "fresh window", range(step, step + 1)))
 
     def _shifted(self, rows: Tensor, purpose: str, steps: range) -> Tree:
