@@ -139,6 +139,11 @@ class Compressor(Stateful, ABC):
         return self._implements("cut")
 
     @property
+    def grain(self) -> int:
+        """Messages can be cut at multiples of so many entries, which is a multiple of 8."""
+        return 8
+
+    @property
     def learns(self) -> bool:
         """Whether ``feedback`` is implemented, so that the codec needs algorithms that call it."""
         return self._implements("feedback")
@@ -213,8 +218,8 @@ class Compressor(Stateful, ABC):
         return dim * itemsize
 
     def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
-        """The messages of the shards [bounds_j, bounds_j+1) of the vector; bounds are multiples of 8, but for the
-        last."""
+        """The messages of the shards [bounds_j, bounds_j+1) of the vector; bounds are multiples of
+        ``grain``, but for the last."""
         raise NotImplementedError(f"messages of {self.name} cannot be cut")
 
     def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
