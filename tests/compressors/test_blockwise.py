@@ -81,7 +81,7 @@ def test_every_entry_becomes_the_nearest_level(codec: Blockwise, dim: int) -> No
     nearest = np.take_along_axis(levels, np.abs(levels - x[..., None]).argmin(2)[..., None], 2)[..., 0]
     got = codec.decode(codec.encode(torch.from_numpy(x))).numpy()
     off, least = np.abs(got - x), np.abs(nearest - x)
-    assert (off <= least + 2.0**-11 * np.abs(x) + 1e-12).all()  # those in the middle but for float16's rounding
+    assert (off <= least + 2.0**-10 * np.abs(x) + 1e-12).all()  # those in the middle but for float16's rounding
     assert np.abs(got[..., None] - levels).min(2).max() < 1e-12
     assert (np.abs(got - nearest) < 1e-12).mean() > 0.99
 
@@ -121,16 +121,18 @@ def test_stochastic_rounding_has_the_right_mean_and_variance(bits: int) -> None:
     codec = KBit(bits=bits, block=40, rounding="stochastic")
     x = gaussian(1, 100)
     levels, (r, _) = numbers(codec), ranges(codec, x)
-    seen = torch.cat([codec.decode(codec.encode(torch.from_numpy(x).repeat(20, 1))) for _ in range(200)]).numpy()
+    rows = torch.from_numpy(x).repeat(50, 1)
+    seen = torch.cat([codec.decode(codec.encode(rows)) for _ in range(40)]).numpy()
     step = (levels[1] - levels[0]) * r[0]
+    place = (seen / r[0] - levels[0]) / (levels[1] - levels[0])
+    assert np.abs(place - place.round()).max() < 1e-9
     p = (x[0] / r[0] - levels[0]) / (levels[1] - levels[0]) % 1
     variance = p * (1 - p) * step**2
     assert np.abs((seen.mean(0) - x[0]) / np.sqrt(variance / len(seen) + (step / 2**16) ** 2)).max() < 4.5
     assert abs(seen.var(0).sum() / variance.sum() - 1) < 0.05
-    assert np.abs(seen[..., None] / r[..., None] - levels).min(2).max() < 1e-9
-    rounds = seen.reshape(200, 20, 100) - x
-    between = np.corrcoef(rounds[:, 0].ravel(), rounds[:, 1].ravel())[0, 1]  # two workers of a round
-    assert abs(between) < 4.5 / math.sqrt(200 * 100)
+    off = seen.reshape(40, 50, 100) - x
+    for one, other in ((off[:, :-1], off[:, 1:]), (off[:-1], off[1:])):  # neighbouring workers, rounds
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 4.5 / math.sqrt(one.size)
 
 
 def test_draws_by_numpy() -> None:
@@ -192,14 +194,14 @@ def test_contracts_as_it_says_also_where_it_is_hardest(codec: Blockwise) -> None
     delta, d = codec.delta(10**6), codec.block
     assert delta is not None
     levels = numbers(codec)
-    middles = np.unique((levels[1:] + levels[:-1]) / 2)
+    middles = np.unique((levels[1:] + levels[:-1]) / 2)[:: 1 + len(levels) // 32]
     hard = np.zeros((len(middles) + 3, d))
     hard[: len(middles)] = middles[:, None] * (1 - 1e-3)
     hard[:-1, 0] = 1.0
     hard[-2, 0] = 100.0
     hard[-1] = gaussian(1, d)
     x = torch.from_numpy(hard).float().double()
-    drawn = [codec.decode(codec.encode(x)) for _ in range(50 if codec.stochastic else 1)]
+    drawn = [codec.decode(codec.encode(x)) for _ in range(20 if codec.stochastic else 1)]
     lost = torch.stack([(x - got).square().sum(1) / x.square().sum(1) for got in drawn])
     assert float((lost.mean(0) - 5 * lost.std(0, correction=0) / math.sqrt(len(drawn))).max()) <= 1 - delta
     assert float(lost.mean(0).max()) > 0.2 * (1 - delta)
