@@ -63,6 +63,9 @@ class Blockwise(Compressor):
     def encode(self, a: Tensor) -> Message:
         return self.encode_stretch(a)
 
+    def requantise(self, total: Tensor, messages: Message, start: int) -> Message:
+        return self.encode_stretch(total[None], start)
+
     def encode_stretch(self, a: Tensor, start: int = 0, seeds: Sequence[int] = ()) -> Message:
         """The messages of a [W, m], the entries from ``start`` on of longer vectors. ``seeds``: of each worker's random
         draws, if any are drawn; they belong to places in the whole vector."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from commexp.compressors.base import Message
 from commexp.compressors.blockwise import LARGEST, SMALLEST, STRETCH, Blockwise, rounded_up
 from commexp.compressors.stochastic import Stochastic
+from commexp.seeding import derive
 
 BITS = (1, 2, 4, 8)
 LEVELS = ("uniform", "statistical")
@@ -71,7 +72,15 @@ class KBit(Blockwise, Stochastic):
     def encode(self, a: Tensor) -> Message:
         if not self.stochastic:
             return self.encode_stretch(a)
-        return self.encode_stretch(a, seeds=self.seeds(len(a)))
+        header = {"draw": self._encoded}
+        return replace(self.encode_stretch(a, seeds=self.seeds(len(a))), header=header)
+
+    def requantise(self, total: Tensor, messages: Message, start: int) -> Message:
+        if not self.stochastic:
+            return self.encode_stretch(total[None], start)
+        number, setup = messages.header.get("draw", 0), self._setup
+        seed = derive(setup.seed, setup.purpose, "aggregate", number)
+        return replace(self.encode_stretch(total[None], start, [seed]), header=messages.header)
 
     def spread(self, x: Tensor, largest: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.centred:

@@ -80,7 +80,16 @@ class TwoPhase(Aggregation):
         aggregate = nothing
         if widths[links.rank]:
             messages, all_weights = unpack_frames(split_frames(received, incoming), shards[links.rank])
-            aggregate = pack_aggregate(codec.finalize(messages, codec.total(messages, all_weights, over.in_order)))
+            aggregate = self.pack_sum(messages, all_weights, bounds[links.rank], over.in_order)
         sizes = links.counts(torch.tensor([len(aggregate)]))[:, 0].tolist()
         aggregates = yield from links.all_gather(aggregate, sizes)
-        return torch.cat([unpack_aggregate(a, n, message.dtype) for a, n in zip(aggregates, widths, strict=True) if n])
+        return torch.cat([self.unpack_sum(a, m) for a, m in zip(aggregates, shards, strict=True) if m.dim])
+
+    def pack_sum(self, messages: Message, weights: Tensor, start: int, in_order: bool) -> Tensor:
+        """The aggregate of all workers' messages for the shard that begins at entry ``start``, as bytes."""
+        codec = messages.codec
+        return pack_aggregate(codec.finalize(messages, codec.total(messages, weights, in_order)))
+
+    def unpack_sum(self, packed: Tensor, shard: Message) -> Tensor:
+        """The inverse, [m]. ``shard``: messages for it of some workers."""
+        return unpack_aggregate(packed, shard.dim, shard.dtype)
