@@ -8,6 +8,7 @@ codec.feedback(aggregate, weights)
 
 from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message, Wrapper
 from commexp.compressors.bf16 import BF16
+from commexp.compressors.chunked import Chunked
 from commexp.compressors.composition import Composition
 from commexp.compressors.error_feedback import ErrorFeedback, Feedback
 from commexp.compressors.fp16 import FP16
@@ -32,6 +33,7 @@ __all__ = [
     "BF16",
     "FP16",
     "QSGD",
+    "Chunked",
     "CodecContext",
     "Composition",
     "Compressor",
