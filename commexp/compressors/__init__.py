@@ -10,6 +10,7 @@ from commexp.compressors.base import CodecContext, Compressor, CorruptMessageErr
 from commexp.compressors.bf16 import BF16
 from commexp.compressors.chunked import Chunked
 from commexp.compressors.composition import Composition
+from commexp.compressors.dct import DCT, Transform
 from commexp.compressors.error_feedback import ErrorFeedback, Feedback
 from commexp.compressors.fp16 import FP16
 from commexp.compressors.grouped import Group, Grouped
@@ -31,6 +32,7 @@ from commexp.compressors.topk import TopK
 
 __all__ = [
     "BF16",
+    "DCT",
     "FP16",
     "QSGD",
     "Chunked",
@@ -58,5 +60,6 @@ __all__ = [
     "TernGrad",
     "Threshold",
     "TopK",
+    "Transform",
     "Wrapper",
 ]
