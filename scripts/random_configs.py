@@ -56,7 +56,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "algo.lr": ("0.01", "1e9", "0", "nan", "-1", "[1]"),
     "algo.tau": ("1", "2", "100", "0"),
     "algo.momentum": ("0.9", "1.0", "-1"),
-    "algo.optimizer": ("sgd", "adamw", "muon", "lion"),
+    "algo.optimizer": ("sgd", "adamw", "muon", "sign", "lion"),
     "algo.weight_decay_on": ("all", "matrices", "x"),
     "algo.schedule.final": ("0.1", "2"),
     "algo.sam": ("0.1", "-1"),

@@ -132,6 +132,7 @@ class Algorithm(Stateful, ABC):
     compressible = True  # whether the exchanged vectors may be compressed
     compressible_alternative = "dppf"  # a similar method that can compress, for the error message
     feeds_back = True  # whether it passes every aggregate to the compressor's feedback()
+    keeps_residual = False  # keeps what compression leaves out itself, so that error feedback would keep it twice
     overlaps_gradient = False  # whether its exchange may begin during the backward pass
     decentralised = False  # exchanges with neighbours on a graph, not with all workers
     proximal = False  # minimises F + h, not F alone
