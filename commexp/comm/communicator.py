@@ -140,7 +140,7 @@ class Communicator:
             if self.links.collective:
                 total = yield from exchange.carry(self.transport, message, weights)
             else:
-                total = codec.total(message, weights, self.deterministic)
+                total = exchange.total(message, weights, self.deterministic)
             following = codec.next_phase(message, total)
             if following is None:
                 break

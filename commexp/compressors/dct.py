@@ -47,9 +47,11 @@ class DCT(Wrapper):
     state = "codec"
     entrywise = False
     splittable = False
+    requantises = False
     sparse = False  # an entry that is zero in the message's terms is none of the vector's
     cut, cut_sizes, aggregate_payload = Compressor.cut, Compressor.cut_sizes, Compressor.aggregate_payload
     subtract_sent, clear_sent = Compressor.subtract_sent, Compressor.clear_sent
+    requantise = Compressor.requantise
 
     def __init__(self, codec: Compressor, chunk: int = 64, tiles: bool = True) -> None:
         if chunk < 1:

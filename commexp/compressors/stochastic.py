@@ -19,13 +19,17 @@ class Stochastic(Compressor):
     def set_round(self, t: int) -> None:
         self._encoded = t
 
-    def generators(self, a: Tensor) -> list[torch.Generator]:
-        """A generator for each worker's row of ``a`` [W, J], on its device, for this encoding alone."""
+    def seeds(self, workers: int) -> list[int]:
+        """A 63-bit seed for each of the W workers here, for this encoding alone."""
         ids = self._setup.worker_ids
-        ids = range(len(a)) if ids is None else ids
+        ids = range(workers) if ids is None else ids
         seeds = [derive(self._setup.seed, self._setup.purpose, worker, self._encoded) for worker in ids]
         self._encoded += 1
-        return [torch.Generator(a.device).manual_seed(seed) for seed in seeds]
+        return seeds
+
+    def generators(self, a: Tensor) -> list[torch.Generator]:
+        """A generator for each worker's row of ``a`` [W, J], on its device, for this encoding alone."""
+        return [torch.Generator(a.device).manual_seed(seed) for seed in self.seeds(len(a))]
 
     def uniform(self, a: Tensor) -> Tensor:
         """Numbers in [0, 1), one for each entry of ``a`` [W, J]."""
