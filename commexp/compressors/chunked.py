@@ -81,6 +81,8 @@ class Chunked(Sparse):
         all        aggregate[j] = sum_n w_n v_n[j]
         senders    aggregate[j] = sum_n w_n v_n[j] / sum over those n that send j of w_n,    0 where nobody does
 
+    Gossip and asynchronous methods, where nobody has all messages, decode each by itself, whatever combine is.
+
     Source: Sarfi et al., SparseLoCo, arXiv 2508.15706, and github.com/tplr-ai/CCLoco: chunks of 64 x 64, and the mean
     over the workers that sent an entry. Raises ValueError if k is no share of a chunk, chunk is no square with
     tiles=true, or combine is unknown.
