@@ -9,6 +9,7 @@ codec.feedback(aggregate, weights)
 from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message, Wrapper
 from commexp.compressors.bf16 import BF16
 from commexp.compressors.chunked import Chunked
+from commexp.compressors.columns import Columns, adjoined, places_of
 from commexp.compressors.composition import Composition
 from commexp.compressors.dct import DCT, Transform
 from commexp.compressors.error_feedback import ErrorFeedback, Feedback
@@ -41,6 +42,7 @@ __all__ = [
     "QSGD",
     "Chunked",
     "CodecContext",
+    "Columns",
     "Composition",
     "Compressor",
     "CorruptMessageError",
@@ -67,4 +69,6 @@ __all__ = [
     "TopK",
     "Transform",
     "Wrapper",
+    "adjoined",
+    "places_of",
 ]

@@ -71,7 +71,7 @@ def check_pairs(
             f"allocation={names['allocation']}: algo={name} has no use for data that several workers hold; give "
             "allocation=single, or algo=gradient_coding"
         )
-    if around.error_feedback and (algo.keeps_residual or algo.decentralised):
+    if around.error_feedback and algo.keeps_residual:
         raise UserError(
             f"compress.error_feedback=true: algo={name} keeps what compression leaves out itself; give false"
         )
