@@ -12,8 +12,8 @@ from torch import Tensor
 
 from commexp.compressors.base import Compressor, CorruptMessageError, Message
 from commexp.compressors.counter import draws
+from commexp.compressors.pieces import pieces
 
-PIECE = 1 << 18  # entries that are encoded together on a CPU: they stay in its cache
 SMALLEST_BLOCK, LARGEST_BLOCK = 8, 4096
 LARGEST = torch.finfo(torch.bfloat16).max
 SMALLEST = 2.0**-110
@@ -84,7 +84,8 @@ class Blockwise(Compressor):
             noise = None
             if seeds:
                 places = start + begin, start + begin + x[0].numel()
-                noise = torch.stack([draws(seed, *places, a.device) for seed in seeds[rows]]).view(x.shape)
+                drawn = [draws(seed, *places, a.device) for seed in seeds[rows]]
+                noise = (drawn[0] if len(drawn) == 1 else torch.stack(drawn)).view(x.shape)
             packed = packed_by_block(self.codes(x, scale.float()[..., None], noise), self.bits).flatten(1)
             codes[rows, self._bytes(begin) : self._bytes(begin) + packed.shape[1]] = packed
         buffers = {"codes": codes, "scales": scales}
@@ -99,16 +100,11 @@ class Blockwise(Compressor):
     def _pieces(self, a: Tensor) -> Iterator[tuple[slice, int, Tensor]]:
         """Parts [w, k, block] of a [W, J] and then [w, 1, rest], views that together are all of it: whose rows they
         are, and at which entry they begin."""
-        workers, dim = a.shape
-        whole = dim // self.block
-        limit = PIECE if a.device.type == "cpu" else a.numel()
-        columns = max(1, limit // self.block)
-        for rows in _slices(workers, max(1, limit // max(1, dim))):
-            for blocks in _slices(whole, columns):
-                begin, end = blocks.start * self.block, blocks.stop * self.block
-                yield rows, begin, view_by(a[rows, begin:end], blocks.stop - blocks.start)
-            if dim % self.block:
-                yield rows, whole * self.block, a[rows, None, whole * self.block :]
+        whole = a.shape[1] // self.block * self.block
+        for rows, columns in pieces(a[:, :whole], self.block):
+            yield rows, columns.start, view_by(a[rows, columns], (columns.stop - columns.start) // self.block)
+        for rows, _ in pieces(a[:, whole:], self.block):
+            yield rows, whole, a[rows, None, whole:]
 
     def decode(self, message: Message) -> Tensor:
         dim, dtype = message.dim, message.dtype
@@ -150,10 +146,6 @@ def view_by(x: Tensor, count: int) -> Tensor:
     return x.view(*x.shape[:-1], count, -1)
 
 
-def _slices(count: int, size: int) -> list[slice]:
-    return [slice(i, min(i + size, count)) for i in range(0, count, size)]
-
-
 def _sound(piece: Tensor) -> tuple[Tensor, Tensor]:
     """[..., m] as float32, within the range of bfloat16, and the largest magnitudes [...]. Raises ValueError."""
     largest = torch.maximum(piece.amax(-1), piece.amin(-1).neg_())
@@ -166,10 +158,9 @@ def _sound(piece: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rounded_up(x: Tensor) -> Tensor:
-    """Non-negative float32 -> the next bfloat16 that is not less, at most the largest; zero below SMALLEST."""
-    upper = (x.view(torch.int32) + 0xFFFF) >> 16
-    narrow = upper.clamp_(max=0x7F7F).to(torch.int16).view(torch.bfloat16)
-    return torch.where(x < SMALLEST, 0.0, narrow)
+    """float32 from 0 to LARGEST -> the next bfloat16 that is not less; zero below SMALLEST."""
+    narrow = (x.view(torch.int32) + 0xFFFF).bitwise_right_shift_(16).to(torch.int16).view(torch.bfloat16)
+    return narrow.masked_fill_(x < SMALLEST, 0.0)
 
 
 def packed_by_block(codes: Tensor, bits: int) -> Tensor:
@@ -180,9 +171,9 @@ def packed_by_block(codes: Tensor, bits: int) -> Tensor:
     if m % per_byte:
         codes = torch.nn.functional.pad(codes, (0, -m % per_byte))
     each = view_by(codes, per_byte)
-    packed = each[..., 0, :]
+    packed = each[..., 0, :].clone() if per_byte > 1 else each[..., 0, :]
     for place in range(1, per_byte):
-        packed = torch.add(packed, each[..., place, :], alpha=1 << place * bits)
+        packed.add_(each[..., place, :], alpha=1 << place * bits)
     return packed.to(torch.uint8)
 
 

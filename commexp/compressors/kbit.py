@@ -91,7 +91,7 @@ class KBit(Blockwise, Stochastic):
 
     def codes(self, x: Tensor, scale: Tensor, noise: Tensor | None) -> Tensor:
         steps = self._steps / 2
-        factor = torch.where(scale < SMALLEST, 0.0, steps * (1.0 if self.stochastic else BELOW_TOP) / scale)
+        factor = steps * (1.0 if self.stochastic else BELOW_TOP) / scale.clamp_min(SMALLEST)  # zero or more than that
         cells = x * factor
         if noise is None:
             cells.add_(steps)

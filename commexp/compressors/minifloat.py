@@ -45,7 +45,7 @@ class MiniFloat(Blockwise):
         self._unit = float(torch.tensor(self._top << self._drop, dtype=torch.int16).view(torch.float16))
 
     def codes(self, x: Tensor, scale: Tensor, noise: Tensor | None) -> Tensor:
-        factor = torch.where(scale < SMALLEST, 0.0, self._unit / scale)
+        factor = self._unit / scale.clamp_min(SMALLEST)  # zero or more than that
         word = (x * factor).half().view(torch.int16)
         sign = (word >> 15).bitwise_and_(1 << self.bits - 1)
         return word.add_(1 << self._drop - 1).bitwise_right_shift_(self._drop).bitwise_and_(self._magnitude).add_(sign)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,13 @@ class Stochastic(Compressor):
 
     def uniform(self, a: Tensor) -> Tensor:
         """Numbers in [0, 1), one for each entry of ``a`` [W, J]."""
-        out = torch.empty_like(a, memory_format=torch.contiguous_format)
-        for row, generator in zip(out, self.generators(a), strict=True):
-            row.uniform_(generator=generator)
-        return out
+        return next_uniform(self.generators(a), a)
+
+
+def next_uniform(generators: Sequence[torch.Generator], a: Tensor) -> Tensor:
+    """The next numbers in [0, 1) of each row's generator, one for each entry of ``a`` [W, m]: on a CPU the same for the
+    pieces of a row, one after the other, as for all of it at once."""
+    out = torch.empty_like(a, memory_format=torch.contiguous_format)
+    for row, generator in zip(out, generators, strict=True):
+        row.uniform_(generator=generator)
+    return out

@@ -168,7 +168,7 @@ def test_pieces_of_a_vector_are_encoded_alike(codec: Blockwise, monkeypatch: pyt
     dim, x = 16 * 40 + 3, torch.from_numpy(gaussian(3, 16 * 40 + 3)).float()
     seeds = [5, 6, 7] if codec.stochastic else []
     whole = codec.encode_stretch(x, seeds=seeds)
-    monkeypatch.setattr("commexp.compressors.blockwise.PIECE", 64)
+    monkeypatch.setattr("commexp.compressors.pieces.PIECE", 64)
     bounds = [0, 160, 160, 320, dim]
     for (a, b), cut in zip(pairwise(bounds), codec.cut(whole, bounds), strict=True):
         if a == b:
