@@ -8,6 +8,7 @@ codec.feedback(aggregate, weights)
 
 from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message, Wrapper
 from commexp.compressors.bf16 import BF16
+from commexp.compressors.columns import Columns, adjoined, places_of
 from commexp.compressors.composition import Composition
 from commexp.compressors.error_feedback import ErrorFeedback, Feedback
 from commexp.compressors.fp4 import FP4
@@ -38,6 +39,7 @@ __all__ = [
     "FP16",
     "QSGD",
     "CodecContext",
+    "Columns",
     "Composition",
     "Compressor",
     "CorruptMessageError",
@@ -63,4 +65,6 @@ __all__ = [
     "Threshold",
     "TopK",
     "Wrapper",
+    "adjoined",
+    "places_of",
 ]

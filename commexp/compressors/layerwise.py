@@ -43,9 +43,9 @@ class Layerwise(Grouped):
             else:
                 codec = copy.deepcopy(self.codec)
                 codec.setup(replace(setup, shapes={name: shape}, purpose=f"{setup.purpose}.{name}"))
-                self._groups.append(Group(codec, [columns]))
+                self._groups.append(Group([columns], codec))
         if rest:
             self.codec.setup(replace(setup, shapes={}))
-            self._groups.append(Group(self.codec, rest))
+            self._groups.append(Group(rest, self.codec))
         if whole:
-            self._groups.append(Group(NoCompression(), whole))
+            self._groups.append(Group(whole, NoCompression()))

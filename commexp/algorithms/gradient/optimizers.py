@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
+from commexp.compressors import adjoined, places_of
 from commexp.state import Stateful
 
 OPTIMIZERS = ("sgd", "adamw", "muon")
@@ -70,18 +70,18 @@ class Optimizer(Stateful):
         )  # fmt: skip
         self.buffers: dict[str, Tensor] = {}
         shapes = shapes or {}
-        places = _places(shapes)
+        places = places_of(shapes)
         hidden = _hidden(shapes, muon_except) if kind == "muon" else []
         self.hidden: dict[tuple[int, ...], list[slice]] = {}  # by shape
         for name in hidden:
             self.hidden.setdefault(tuple(shapes[name]), []).append(places[name])
         others = [name for name in shapes if name not in hidden]
         #: what sgd and adamw step on: x as one, or all but the hidden matrices
-        self.others = joined(places[name] for name in others) if hidden else [slice(None)]
+        self.others = adjoined(places[name] for name in others) if hidden else [slice(None)]
         #: the parts of it that alone have weight decay; None: all
         self.decayed: list[slice] | None = None
         if weight_decay_on == "matrices":
-            self.decayed = joined(places[name] for name in others if len(shapes[name]) >= 2)
+            self.decayed = adjoined(places[name] for name in others if len(shapes[name]) >= 2)
 
     def step(self, x: Tensor, gradient: Tensor, lr: float, step: int) -> None:
         """Update number ``step`` = 0, 1, ... with learning rate ``lr``; AdamW uses the number for its bias
@@ -164,21 +164,6 @@ def orthogonal(matrices: Tensor) -> Tensor:
         gram = o @ o.mT
         o = torch.baddbmm(o, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), o, beta=a)
     return o.mT if tall else o
-
-
-def _places(shapes: Mapping[str, Shape]) -> dict[str, slice]:
-    """Where in the flat vector each tensor is."""
-    ends = pairwise(accumulate(map(math.prod, shapes.values()), initial=0))
-    return {name: slice(start, end) for name, (start, end) in zip(shapes, ends, strict=True)}
-
-
-def joined(places: Iterable[slice]) -> list[slice]:
-    """The same entries in as few places as possible."""
-    found: list[slice] = []
-    for place in places:
-        follows = found and found[-1].stop == place.start
-        found.append(slice(found.pop().start, place.stop) if follows else place)
-    return found
 
 
 def _hidden(shapes: Mapping[str, Shape], patterns: Sequence[str]) -> list[str]:

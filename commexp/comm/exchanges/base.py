@@ -58,6 +58,8 @@ class Aggregation(Exchange):
     comes_down: bool = False
     #: a server, which lives with worker 0, gets all messages
     central: bool = False
+    #: between its phases the processes tell each other how long the next messages are, so that none goes on alone
+    sizes_travel: bool = False
     #: can sum the messages that have come, without those of late workers
     tolerates_stragglers: bool = False
 
