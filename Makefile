@@ -59,6 +59,8 @@ study: $(SETUP)  ## compare local, decentralised, coded and asynchronous methods
 	$(BIN)/python scripts/async_ratings.py
 	$(BIN)/python scripts/async_processes.py
 	$(BIN)/python scripts/lm_study.py --tune
+	$(BIN)/python scripts/lowcomm_study.py --tune
+	$(BIN)/python scripts/lowcomm_study.py --dppf
 
 bench: $(SETUP)  ## measure speed and memory, as ratios, side by side
 	$(BIN)/python scripts/bench_core.py

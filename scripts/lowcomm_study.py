@@ -67,10 +67,6 @@ MUON = grid(lr=(0.02, 0.044), outer_lr=(0.2, 0.5))
 DILOCO = f"algo=diloco algo.tau={TAU}"
 STREAMING = f"algo=streaming_diloco algo.tau={TAU} algo.fragments=2 algo.delay=3"
 MULOCO = f"algo=muloco algo.tau={TAU}"
-SPARSELOCO = (
-    f"{DILOCO} algo.outer_momentum=0 compress=chunked_kbit compress.entries.combine=senders "
-    "compress.feedback.decay=0.95"
-)
 METHODS = {
     "dense AdamW": Method("dense", "algo=sgd", ONE),
     "dense AdamW, fp16": Method("dense", "algo=sgd compress=fp16", ONE),
@@ -88,7 +84,11 @@ METHODS = {
     ),
     "MuLoCo": Method("muloco", MULOCO, MUON),
     "MuLoCo, 2 bits": Method("muloco", f"{MULOCO} compress=kbit compress.bits=2 compress.feedback.decay=0.9", MUON),
-    "SparseLoCo": Method("sparse", SPARSELOCO, grid(lr=(0.003, 0.006), outer_lr=(0.5, 1.0))),
+    "SparseLoCo": Method(
+        "sparse",
+        f"algo=sparseloco algo.tau={TAU} compress.feedback.decay=0.95",
+        grid(lr=(0.003, 0.006), outer_lr=(0.5, 1.0)),
+    ),
     "DeMo": Method("sparse", "algo=demo", grid(lr=(0.001, 0.002, 0.004, 0.008))),
     "SPARTA": Method("sparta", "algo=sparta", ONE),
     "SPARTA with DiLoCo": Method("sparta", f"algo=sparta algo.outer=nesterov algo.tau={TAU}", TWO),
