@@ -92,7 +92,7 @@ METHODS = {
     "DeMo": Method("sparse", "algo=demo", grid(lr=(0.001, 0.002, 0.004, 0.008))),
     "SPARTA": Method("sparta", "algo=sparta", ONE),
     "SPARTA with DiLoCo": Method("sparta", f"algo=sparta algo.outer=nesterov algo.tau={TAU}", TWO),
-    "NoLoCo": Method("noloco", f"algo=noloco algo.tau={TAU}", TWO),
+    "NoLoCo": Method("noloco", f"algo=noloco algo.tau={TAU}", grid(lr=(0.003, 0.006), outer_lr=(0.35, 0.7))),
 }
 FAMILIES = {family: i for i, family in enumerate(dict.fromkeys(m.family for m in METHODS.values()))}
 
