@@ -25,7 +25,7 @@ from commexp.report.tables import markdown
 from commexp.run_folder import Run, write_atomic
 
 OUT = Path("outputs/figures")
-RECIPE = ("dataset=text", "partition=iid", "workers=4", "algo.lr=0.006", "flatness=valley")
+RECIPE = ("dataset=text", "dataset.test_tokens=20000", "partition=iid", "workers=4", "algo.lr=0.006", "flatness=valley")
 EVALUATIONS = 20
 DPPF = "algo=dppf algo.pull=0.1 algo.push=0.5"  # as published for CIFAR-10
 METHODS = {
@@ -54,7 +54,7 @@ class Size(NamedTuple):
     model: str = "gpt"
     tokens: int = 8192
     batch: int = 4
-    steps: int = 1200
+    steps: int = 1000
     seeds: int = 5
 
 
