@@ -50,7 +50,7 @@ figures: $(PAGE)  ## every figure, in outputs/figures, and a page of claims and 
 $(PAGE): $(SETUP) $(shell find commexp conf scripts -name '*.py' -o -name '*.yaml' -o -name '*.json')
 	$(BIN)/python scripts/figures.py $(ARGS)
 
-study: $(SETUP)  ## compare local, decentralised, coded and asynchronous methods: 140 minutes on two cores, into outputs/figures
+study: $(SETUP)  ## compare local, low-communication, decentralised, coded and asynchronous methods: 185 minutes on two cores, into outputs/figures
 	$(BIN)/python scripts/dppf_study.py --tune
 	$(BIN)/python scripts/valley_study.py
 	$(BIN)/python scripts/gossip_study.py
