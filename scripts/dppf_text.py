@@ -27,7 +27,8 @@ from commexp.run_folder import Run, write_atomic
 OUT = Path("outputs/figures")
 RECIPE = ("dataset=text", "dataset.test_tokens=20000", "partition=iid", "workers=4", "algo.lr=0.006", "flatness=valley")
 EVALUATIONS = 20
-DPPF = "algo=dppf algo.pull=0.1 algo.push=0.5"  # as published for CIFAR-10
+DPPF = "algo=dppf algo.pull=0.1 algo.push=0.5"  # as published for CIFAR-10: a width of 5
+NARROW = "algo=dppf algo.pull=0.5 algo.push=0.5"  # a width of 1, near the mean valley of LocalSGD
 METHODS = {
     "dense": "algo=sgd",
     "dense + SAM": "algo=sam",
@@ -35,8 +36,10 @@ METHODS = {
     "LocalSGD, tau = 16": "algo=localsgd algo.tau=16",
     "DPPF, tau = 8": f"{DPPF} algo.tau=8",
     "DPPF, tau = 16": f"{DPPF} algo.tau=16",
+    "narrow DPPF, tau = 8": f"{NARROW} algo.tau=8",
+    "narrow DPPF, tau = 16": f"{NARROW} algo.tau=16",
 }
-STYLES = (6, 2, 1, 5, 0, 4)
+STYLES = (6, 2, 1, 5, 0, 4, 7, 11)
 #: what is measured, by the head of its column: its name, and how it is shown
 COLUMNS = {
     "test loss, end": ("test_loss", ".3f"),
