@@ -552,7 +552,7 @@ class DelayedSum(Stateful):
             self._keep(total)
         elif self._message is not None:
             self.comm.watch.to("decode")
-            self._keep(self._message.codec.total(self._message, self.weights, self.comm.deterministic))
+            self._keep(self.exchange.total(self._message, self.weights, self.comm.deterministic))
             self.comm.watch.to("compute")
         return self._aggregate
 

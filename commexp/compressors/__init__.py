@@ -8,8 +8,10 @@ codec.feedback(aggregate, weights)
 
 from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message, Wrapper
 from commexp.compressors.bf16 import BF16
+from commexp.compressors.chunked import Chunked
 from commexp.compressors.columns import Columns, adjoined, places_of
 from commexp.compressors.composition import Composition
+from commexp.compressors.dct import DCT, Transform
 from commexp.compressors.error_feedback import ErrorFeedback, Feedback
 from commexp.compressors.fp4 import FP4
 from commexp.compressors.fp8 import FP8
@@ -34,10 +36,12 @@ from commexp.compressors.topk import TopK
 
 __all__ = [
     "BF16",
+    "DCT",
     "FP4",
     "FP8",
     "FP16",
     "QSGD",
+    "Chunked",
     "CodecContext",
     "Columns",
     "Composition",
@@ -64,6 +68,7 @@ __all__ = [
     "TernGrad",
     "Threshold",
     "TopK",
+    "Transform",
     "Wrapper",
     "adjoined",
     "places_of",

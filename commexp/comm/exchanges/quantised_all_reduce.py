@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from commexp.comm.exchanges.base import Bytes
 from commexp.comm.exchanges.two_phase import TwoPhase
 from commexp.comm.frames import pack_frames, unpack_frames
+from commexp.comm.links import Links
 from commexp.compressors import Compressor, Message
 
 
@@ -25,6 +28,7 @@ class QuantisedAllReduce(TwoPhase):
     """
 
     name = "quantised_all_reduce"
+    sizes_travel = False
 
     def check(self, codec: Compressor) -> None:
         if not codec.requantises:
@@ -51,6 +55,10 @@ class QuantisedAllReduce(TwoPhase):
     def _sum(self, messages: Message, weights: Tensor, start: int) -> Message:
         codec = messages.codec
         return codec.requantise(codec.total(messages, weights, in_order=True), messages, start)
+
+    def sum_sizes(self, links: Links, own: Tensor, frames: Sequence[Sequence[Tensor]]) -> list[int]:
+        """A sum is as long as a message for the same shard."""
+        return [len(each[0]) if each else 0 for each in frames]
 
     def pack_sum(self, messages: Message, weights: Tensor, start: int, in_order: bool) -> Tensor:
         return pack_frames(self._sum(messages, weights, start), torch.ones(1))[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from commexp.comm.exchanges.base import Aggregation, Bytes
 from commexp.comm.frames import pack_frames, unpack_frames
-from commexp.comm.links import PendingTransfer
+from commexp.comm.links import Links, PendingTransfer
 from commexp.comm.transport import Transport, split_frames
 from commexp.compressors import Compressor, Message
 from commexp.compressors.aggregate import aggregate_size, pack_aggregate, unpack_aggregate
@@ -82,9 +82,14 @@ class TwoPhase(Aggregation):
         if widths[links.rank]:
             messages, all_weights = unpack_frames(split_frames(received, incoming), shards[links.rank])
             aggregate = self.pack_sum(messages, all_weights, bounds[links.rank], over.in_order)
-        sizes = links.counts(torch.tensor([len(aggregate)]))[:, 0].tolist()
+        sizes = self.sum_sizes(links, aggregate, frames)
         aggregates = yield from links.all_gather(aggregate, sizes)
         return torch.cat([self.unpack_sum(a, m) for a, m in zip(aggregates, shards, strict=True) if m.dim])
+
+    def sum_sizes(self, links: Links, own: Tensor, frames: Sequence[Sequence[Tensor]]) -> list[int]:
+        """Bytes of each process's packed sum. ``own``: that of this process. ``frames``: what this process's workers
+        have sent to each."""
+        return links.counts(torch.tensor([len(own)]))[:, 0].tolist()
 
     def pack_sum(self, messages: Message, weights: Tensor, start: int, in_order: bool) -> Tensor:
         """The aggregate of all workers' messages for the shard that begins at entry ``start``, as bytes."""
