@@ -269,8 +269,9 @@ def keyed(group: str, part: Any) -> Iterator[None]:
 
 
 def check_gossiped(plan: Plan, dim: int) -> None:
-    """Raises UserError for a codec whose messages neighbours cannot use: gossip takes what contracts."""
+    """Raises UserError for a codec whose messages neighbours cannot use. Gossip of differences that the algorithm keeps
+    takes what contracts."""
     codec, name = plan.compressor, plan.names["compress"]
-    if codec.phases > 1 or codec.delta(dim) is None:
+    if codec.phases > 1 or (plan.algorithm.keeps_residual and codec.delta(dim) is None):
         why = "its decoding takes a sum over all workers" if codec.phases > 1 else "it does not contract"
         raise UserError(f"compress={name}: {why}, so it cannot go with gossip; give compress=topk, or sign")
