@@ -149,6 +149,21 @@ class HasState(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
+def worker_rows(part: HasState) -> dict[str, Tensor]:
+    """A copy of the part's state per worker."""
+    return {name: rows.clone() for name, rows in part.state_dict().items() if has_workers(name)}
+
+
+def restore_rows(part: HasState, before: Mapping[str, Tensor], lost: Tensor) -> None:
+    """Resets the state of the workers ``lost`` (bool [W]) to ``before``; a missing entry there means zero."""
+    state = dict(part.state_dict())
+    for name, rows in state.items():
+        if has_workers(name):
+            old = before.get(name, torch.zeros_like(rows))
+            state[name] = torch.where(lost.to(rows.device).view(-1, *[1] * (rows.ndim - 1)), old, rows)
+    part.load_state_dict(state)
+
+
 def load_checked(
     part: HasState, state: Mapping[str, Tensor], dim: int, workers: int, fragments: Collection[int] = ()
 ) -> None:

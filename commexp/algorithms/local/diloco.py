@@ -36,6 +36,7 @@ class DiLoCo(LocalMethod):
     """
 
     state = "outers"
+    shares_x = True
     optimizer: str = "adamw"
     outer_lr: float = 0.7
     outer_momentum: float = 0.9
