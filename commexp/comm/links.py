@@ -225,6 +225,8 @@ class Processes(Links):
         return [bytes(row.tolist()) for row in received.view(self.processes, -1)]
 
     def explain(self, error: Exception) -> Exception:
+        if isinstance(error, LostProcessError):
+            return error
         if isinstance(error, RuntimeError) and GONE.search(str(error)):
             return LostProcessError(f"rank {self.rank}: lost its connection to another process", "gone")
         if isinstance(error, RuntimeError) and SILENT.search(str(error)):

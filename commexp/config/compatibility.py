@@ -10,6 +10,7 @@ from commexp.compressors import NoCompression
 from commexp.config.components import CodecWrapping
 from commexp.config.messages import UserError
 from commexp.config.schema import Config
+from commexp.network import NoStragglers
 from commexp.problems import NoProx
 from commexp.topologies import Complete, Gossip
 
@@ -56,6 +57,12 @@ def check_pairs(
         raise UserError(
             f"launch.inject=true: with comm.exchange={exchange} processes wait for each other, late or not; give "
             f"{SERVER.name}"
+        )
+    by_seconds = algo.drops_late and not algo.coded  # not by who the straggler model says is late
+    if by_seconds and parts["straggler"] != NoStragglers() and parts["network"].compute.is_instant:
+        raise UserError(
+            f"network.compute.seconds={parts['network'].compute.seconds}: all workers compute in no time, late ones "
+            "too, so that they are ready together; give 0.01 or the like, or straggler=none"
         )
     central = algo.asynchronous or algo.drops_late or exchange == SERVER.name
     alone = config.workers == 1 and not (central or algo.decentralised)

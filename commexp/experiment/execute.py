@@ -147,9 +147,11 @@ def settle(setup: ExperimentSetup, rank: int, item: WorkItem) -> None:
 def load_own(setup: ExperimentSetup, rank: int, counted: int) -> None:
     """Goes on from what the workers here have kept, if anything. ``counted``: see Links."""
     own, dim, workers = setup.algorithm.own, setup.problem.dim, len(setup.comm.worker_ids)
+    dtype = getattr(torch, setup.plan.config.dtype)
     if own is not None:
 
         def accept(state: dict[str, torch.Tensor]) -> None:
-            load_checked(own, {name: value.to(setup.device) for name, value in state.items()}, dim, workers)
+            state = {name: value.to(setup.device) for name, value in state.items()}
+            load_checked(own, state, dim, workers, dtype=dtype)
 
         load_worker(setup.run.folder / "checkpoints", rank, setup.plan.identity, accept, counted)
