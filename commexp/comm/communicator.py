@@ -162,7 +162,7 @@ class Communicator:
             if self.links.collective:
                 total = yield from exchange.carry(self.transport, message, weights)
             else:
-                total = codec.total(message, weights, self.deterministic)
+                total = exchange.total(message, weights, self.deterministic)
             following = codec.next_phase(message, total)
             if following is None:
                 break
@@ -562,7 +562,7 @@ class DelayedSum(Stateful):
             self._keep(total)
         elif self._message is not None:
             self.comm.watch.to("decode")
-            self._keep(self._message.codec.total(self._message, self.weights, self.comm.deterministic))
+            self._keep(self.exchange.total(self._message, self.weights, self.comm.deterministic))
             self.comm.watch.to("compute")
         return self._aggregate
 

@@ -14,7 +14,9 @@ from commexp.compressors.error_feedback import ErrorFeedback, Feedback
 from commexp.compressors.fp16 import FP16
 from commexp.compressors.grouped import Group, Grouped
 from commexp.compressors.int8 import Int8
+from commexp.compressors.kbit import KBit
 from commexp.compressors.layerwise import Layerwise
+from commexp.compressors.minifloat import FP4, FP8
 from commexp.compressors.natural import Natural
 from commexp.compressors.none import NoCompression
 from commexp.compressors.onebit import OneBit
@@ -31,6 +33,8 @@ from commexp.compressors.topk import TopK
 
 __all__ = [
     "BF16",
+    "FP4",
+    "FP8",
     "FP16",
     "QSGD",
     "CodecContext",
@@ -44,6 +48,7 @@ __all__ = [
     "Group",
     "Grouped",
     "Int8",
+    "KBit",
     "Layerwise",
     "Message",
     "Natural",

@@ -83,7 +83,7 @@ def check_pairs(
             key = "topology" if parts["topology"] != Complete() else "gossip"
             raise UserError(f"{key}: algo={name} exchanges with all workers at once; leave it out, or give algo=dpsgd")
         return
-    if around.error_feedback:
+    if around.error_feedback and algo.keeps_residual:
         raise UserError(
             f"compress.error_feedback=true: algo={name} keeps what compression leaves out itself; give false"
         )

@@ -145,8 +145,9 @@ class ExperimentSetup:
         codec.setup(self.codec_context)
         if self.algorithm.decentralised:
             check_gossiped(plan, dim)
-        with user_mistakes("compress."):
+        with user_mistakes():
             exchanged = self.algorithm.exchanged(self.problem.shapes, dim)
+        with user_mistakes("compress."):
             self.payload, self.dense_message = codec.payload(exchanged, itemsize), exchanged * itemsize
             self.choice = self.comm.choose(codec, exchanged, itemsize)
         self.dense_payload = dim * itemsize

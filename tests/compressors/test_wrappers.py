@@ -13,7 +13,8 @@ from commexp.compressors.base import OWN, Combination, Forwarded
 from commexp.integrations.ddp import FaultFlag
 
 CONTRACT = sorted(name for name in vars(Compressor) if not name.startswith("_"))
-DERIVED = {"phases": "next_phase", "sparse": "clear_sent", "splittable": "cut", "learns": "feedback"}
+DERIVED = {"phases": "next_phase", "sparse": "clear_sent", "splittable": "cut"}
+DERIVED |= {"learns": "feedback", "requantises": "requantise"}
 WRAPPERS = [Wrapper, ErrorFeedback, Combination, Composition, Grouped, Layerwise, FaultFlag]
 
 

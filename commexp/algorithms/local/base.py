@@ -60,7 +60,7 @@ class LocalMethod(QuorumRounds):
     the x_n before the exchange, which diagnostics need, for the x_n of the next round.
 
     Raises ValueError for values out of range, a model of fewer tensors than fragments, a delay with a compressor that
-    takes two exchanges, and a quorum with fragments, a delay, or workers that differ after an exchange.
+    takes two exchanges, and a quorum with fragments, a delay, or a method whose workers do not share x.
     """
 
     state = "average pulled_average travelling compressor=context.compressor codecs sums answers"

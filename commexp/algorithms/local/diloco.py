@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.gradient.optimizers import Optimizer
 from commexp.algorithms.local.base import ADDED, LocalMethod
 
-OUTER = ("nesterov", "heavy_ball", "adam")
+OUTER: tuple[str, ...] = ("nesterov", "heavy_ball", "adam")
 
 
 @dataclass
@@ -37,6 +38,7 @@ class DiLoCo(LocalMethod):
 
     state = "outers"
     shares_x = True
+    outer_choices: ClassVar[tuple[str, ...]] = OUTER
     optimizer: str = "adamw"
     outer_lr: float = 0.7
     outer_momentum: float = 0.9
@@ -49,8 +51,8 @@ class DiLoCo(LocalMethod):
             raise ValueError(f"outer_lr={self.outer_lr}: must be positive; the paper uses 0.7")
         if not 0 <= self.outer_momentum < 1:
             raise ValueError(f"outer_momentum={self.outer_momentum}: must lie in [0, 1); the paper uses 0.9")
-        if self.outer not in OUTER:
-            raise ValueError(f"outer={self.outer}: unknown; give one of {', '.join(OUTER)}")
+        if self.outer not in self.outer_choices:
+            raise ValueError(f"outer={self.outer}: unknown; give one of {', '.join(self.outer_choices)}")
         if len(self.outer_betas) != 2 or not all(0 <= b < 1 for b in self.outer_betas):
             raise ValueError(f"outer_betas={self.outer_betas}: out of range; give two numbers in [0, 1)")
 

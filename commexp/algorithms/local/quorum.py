@@ -49,7 +49,7 @@ class QuorumRounds(GradientMethod):
     spent: Tensor | None
     update: Optimizer
     x: Tensor
-    shares_x = False  # whether all workers continue from the same x after an exchange
+    shares_x = False  # whether all workers continue from the same x after an exchange, and need no more
 
     def check_quorum(self) -> None:
         """Raises ValueError for a quorum or a grace that the method cannot have."""
@@ -59,8 +59,8 @@ class QuorumRounds(GradientMethod):
             return
         if not self.shares_x:
             raise ValueError(
-                f"quorum={self.quorum}: workers of {type(self).__name__} differ after an exchange, so that one that is "
-                "left out cannot continue from the others' x; give null, or algo=localsgd or diloco"
+                f"quorum={self.quorum}: after an exchange of {type(self).__name__} a worker needs more than an x that "
+                "is the same for all, and one that is left out has no more; give null, or algo=localsgd or diloco"
             )
         if self.quorum < 1:
             raise ValueError(f"quorum={self.quorum}: must not be less than 1; give how many answers suffice, or null")
