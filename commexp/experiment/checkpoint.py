@@ -136,6 +136,9 @@ def load_worker(folder: Path, worker: int, run: str, accept: Callable[[State], N
         parts = _worker_parts(index, worker, run)
         part = next((part for part in parts if part["version"] == version), parts[0])
         accept(_read_part(folder, index.name, part))
+        if part["version"] != version:
+            text = f"{index.name}: goes on with version {part['version']}, as {version} was not kept"
+            print(f"commexp: note: {text}", file=sys.stderr, flush=True)
     except UnusableError as error:
         _note(str(error))
     except MISFITS as error:
