@@ -24,7 +24,7 @@ from torch import Tensor
 from commexp.algorithms import AlgorithmContext, DiLoCo
 from commexp.algorithms.gradient.base import Schedule
 from commexp.comm import Communicator, Ledger, Processes
-from commexp.compressors import FP16, CodecContext, Compressor, NoCompression
+from commexp.compressors import FP4, CodecContext, Compressor, NoCompression
 from commexp.network import Compute, Network, NoStragglers, VirtualClock
 from commexp.problems import NonFiniteGuard
 from commexp.problems.base import Ready
@@ -32,15 +32,18 @@ from commexp.problems.base import Ready
 HOSTS, BANDWIDTH, DIM = 4, 100.0, 1_200_000
 GRADIENT, STEPS, TAU = 0.05, 96, 16  # seconds of a gradient, local steps in all and between exchanges of a fragment
 HEADERS = 66 / 1448  # what TCP over Ethernet adds, which the links of netlab carry as well
-CODECS: dict[str, type[Compressor]] = {"fp32": NoCompression, "fp16": FP16}
+CODECS: dict[str, tuple[Compressor, str]] = {
+    "fp32": (NoCompression(), "auto"),
+    "fp4": (FP4(format="e3m0"), "quantised_all_reduce"),
+}
 CASES: list[tuple[str, int, int]] = [  # codec, fragments, delay
     ("fp32", 1, 0),
     ("fp32", 1, 8),
     ("fp32", 4, 0),
     ("fp32", 4, 1),
     ("fp32", 4, 3),
-    ("fp16", 4, 0),
-    ("fp16", 4, 3),
+    ("fp4", 4, 0),
+    ("fp4", 4, 1),
 ]
 
 
@@ -63,8 +66,8 @@ class Sleeping(GradientsAlone):
 
 def timed(links: Processes, name: str, fragments: int, delay: int) -> tuple[float, float]:
     """Seconds of a run on the virtual clock and on the wall."""
-    problem, codec = Sleeping(), CODECS[name]()
-    comm = Communicator(HOSTS, Ledger(), links=links)
+    problem, (codec, exchange) = Sleeping(), CODECS[name]
+    comm = Communicator(HOSTS, Ledger(), exchange, links=links)
     codec.setup(CodecContext(0, comm.worker_ids, problem.shapes))
     method = DiLoCo(lr=0.01, optimizer="sgd", schedule=Schedule(), tau=TAU, fragments=fragments, delay=delay, mix=0.5)
     guard = NonFiniteGuard(problem, comm.worker_ids, "stop")

@@ -18,6 +18,7 @@ from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
 from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
 from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
 from commexp.algorithms.gradient.base import GradientMethod, Schedule
+from commexp.algorithms.gradient.demo import DeMo
 from commexp.algorithms.gradient.sgd import SGD
 from commexp.algorithms.local.base import LocalMethod
 from commexp.algorithms.local.desloc import DESLOC
@@ -53,6 +54,7 @@ __all__ = [
     "AsyncWorkers",
     "Asynchronous",
     "Choco",
+    "DeMo",
     "DeepStorm",
     "DiLoCo",
     "ExactCoding",

@@ -45,7 +45,8 @@ class Layerwise(Grouped):
                 codec.setup(replace(setup, shapes={name: shape}, purpose=f"{setup.purpose}.{name}"))
                 self._groups.append(Group([columns], codec))
         if rest:
-            self.codec.setup(replace(setup, shapes={}))
+            kept = {n: s for n, s in setup.shapes.items() if math.prod(s) >= self.whole_below}
+            self.codec.setup(replace(setup, shapes=kept))
             self._groups.append(Group(rest, self.codec))
         if whole:
             self._groups.append(Group(whole, NoCompression()))

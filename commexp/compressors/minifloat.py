@@ -1,4 +1,4 @@
-"""Floating-point numbers of eight and four bits, a scale for each block."""
+"""Floating-point numbers of a few bits, a scale for each block."""
 
 from __future__ import annotations
 
@@ -74,29 +74,3 @@ class MiniFloat(Blockwise):
 
     def delta(self, dim: int) -> float:
         return 1 - self._lost
-
-
-@dataclass
-class FP8(MiniFloat):
-    """Eight bits an entry, ``format`` e4m3 (3 bits of mantissa, magnitudes 2^-9 to 448) or e5m2 (2 bits, 2^-16 to
-    57344), for each block of ``block`` entries relative to its largest magnitude: see MiniFloat.
-    Source: Micikevicius et al., FP8 Formats for Deep Learning, arXiv 2209.05433; codes are as there, NaN and infinity
-    are never sent."""
-
-    format: str = "e4m3"
-
-    bits = 8
-    formats = {"e4m3": (4, 3, 0x7E), "e5m2": (5, 2, 0x7B)}  # noqa: RUF012
-
-
-@dataclass
-class FP4(MiniFloat):
-    """Four bits an entry, ``format`` e2m1 (0, 0.5, 1, 1.5, 2, 3, 4, 6) or e3m0 (0, 0.25, 0.5, 1, 2, 4, 8, 16), for each
-    block of ``block`` entries relative to its largest magnitude: see MiniFloat.
-    Source: OCP Microscaling Formats, version 1.0 (e2m1); Douillard et al., Streaming DiLoCo, arXiv 2501.18512 (e3m0
-    for outer gradients)."""
-
-    format: str = "e2m1"
-
-    bits = 4
-    formats = {"e2m1": (2, 1, 7), "e3m0": (3, 0, 7)}  # noqa: RUF012

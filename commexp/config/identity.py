@@ -18,6 +18,7 @@ from typing import Any
 from hydra.utils import get_class, get_object
 
 from commexp.comm import ALL_GATHER
+from commexp.config.components import CodecWrapping
 from commexp.config.messages import UserError
 from commexp.config.schema import UNHASHED, Config, Speed, Stop
 from commexp.ranks import joins
@@ -41,6 +42,7 @@ def what_decides(resolved: dict[str, Any], parts: dict[str, Any], outside: dict[
     if stop := _decisive(kept.pop("stop"), Stop()):  # the criteria that are given
         kept["stop"] = stop
     kept.update({name: _decisive(kept[name], part) for name, part in parts.items()})
+    kept["compress"] = _decisive(kept["compress"], CodecWrapping())
     algo, comm = parts["algo"], resolved["comm"]
     by_arrival = algo.rejoins and not comm["deterministic"] and comm["exchange"] != ALL_GATHER.name
     if (algo.asynchronous or by_arrival) and (joins() or resolved["launch"]["kind"] == "torchrun"):
@@ -69,8 +71,9 @@ def _decisive(described: Any, part: Any) -> Any:
 def _says_nothing(field: dataclasses.Field[Any], value: Any) -> bool:
     """Whether a field with this value is not part of a run's name."""
     if "added" in field.metadata:
-        made = field.default_factory
-        return bool(value == (field.default if made is dataclasses.MISSING else made()))
+        made: Any = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        return bool(value == (dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default))  # type: ignore[arg-type]
     return "location" in field.metadata
 
 

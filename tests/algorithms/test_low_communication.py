@@ -345,3 +345,44 @@ def test_refusals(words: str, told: str) -> None:
     with pytest.raises(UserError, match="give") as error:
         ExperimentSetup(plan(*DATA, *words.split()), torch.device("cpu"), Run(Path("none")))
     assert str(error.value).startswith(told)
+
+
+def test_sparseloco_that_sends_everything_is_local_sgd_with_its_outer_rate() -> None:
+    whole = ["compress=chunked", "compress.k=1.0", "compress.combine=senders", "compress.tiles=false"]
+    found = model(trained("algo=sparseloco", *whole, "algo.outer_lr=0.6", *SGD, "steps=12"))
+    world = World()
+    x = world.start.copy()
+    for _ in range(3):
+        world.x = np.tile(x, (N, 1))
+        for _ in range(4):
+            world.sgd()
+        x = x - 0.6 * (x - world.x.mean(0))
+    assert np.abs(found - x).max() < 1e-12
+
+
+def test_sparseloco_against_numpy() -> None:
+    """Two of every three entries, in full width; each is divided by the number of workers that sent it."""
+    part = [
+        "compress=chunked",
+        "compress.feedback.decay=0.95",
+        "compress.k=2",
+        "compress.chunk=3",
+        "compress.combine=senders",
+        "compress.tiles=false",
+    ]
+    found = model(trained("algo=sparseloco", *part, *SGD, "steps=24"))
+    world = World()
+    x, e = world.start.copy(), np.zeros((N, J))
+    for _ in range(6):
+        world.x = np.tile(x, (N, 1))
+        for _ in range(4):
+            world.sgd()
+        e = 0.95 * e + (x - world.x)
+        least = np.abs(e).reshape(N, 2, 3).argmin(2) + np.array([0, 3])
+        sent = np.ones((N, J), dtype=bool)
+        np.put_along_axis(sent, least, False, axis=1)
+        message = np.where(sent, e, 0)
+        e = e - message
+        senders = sent.sum(0)
+        x = x - np.where(senders, message.sum(0) / np.maximum(senders, 1), 0)
+    assert np.abs(found - x).max() < 1e-12

@@ -154,8 +154,8 @@ def among_processes(call: Callable[[Communicator], Tensor], **given: Any) -> tup
 
 @cache
 def pristine(name: str) -> Compressor:
-    """Composed once; whoever encodes takes a copy."""
-    return bare(name)
+    """Composed once; whoever encodes takes a copy. ``name``: of the codec, and overrides."""
+    return bare(*name.split())
 
 
 def check_carried(exchange: Aggregation, name: str, deterministic: bool = False) -> None:
@@ -194,7 +194,7 @@ def check_carried(exchange: Aggregation, name: str, deterministic: bool = False)
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("name", options("compress"))
+@pytest.mark.parametrize("name", [*options("compress"), "chunked compress.combine=senders"])
 @pytest.mark.parametrize("exchange", AGGREGATIONS.values(), ids=lambda e: e.name)
 def test_processes_move_what_the_ledger_counts(exchange: Aggregation, name: str, deterministic: bool) -> None:
     codec = pristine(name)

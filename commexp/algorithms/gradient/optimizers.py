@@ -1,4 +1,4 @@
-"""The optimisers of gradient methods, on stacked flat vectors: SGD with momentum, AdamW, Muon."""
+"""The optimisers of gradient methods, on stacked flat vectors: SGD with momentum, AdamW, Muon, sign SGD."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from commexp.compressors import adjoined, places_of
 from commexp.state import Stateful
 
-OPTIMIZERS = ("sgd", "adamw", "muon")
+OPTIMIZERS = ("sgd", "adamw", "muon", "sign")
 DECAYED = ("all", "matrices")
 #: tensors with two dimensions that are no hidden matrices: embeddings, positions, the output layer
 NOT_HIDDEN = ("*embed*", "*token*", "*position*", "*wte*", "*wpe*", "*head.weight", "*classifier*", "fc.weight")
@@ -24,7 +24,7 @@ Shape = Sequence[int]
 
 
 class Optimizer(Stateful):
-    """SGD with momentum, AdamW or Muon acting in place on x, [J] or [W, J].
+    """SGD with momentum, AdamW, Muon or sign SGD acting in place on x, [J] or [W, J].
 
         sgd     u <- momentum u + g + weight_decay x;   x <- x - lr u     (nesterov: x <- x - lr (g' + momentum u))
         adamw   x <- (1 - lr weight_decay) x - lr mhat / (sqrt(vhat) + 1e-8)
@@ -34,6 +34,7 @@ class Optimizer(Stateful):
                 X <- (1 - lr weight_decay) X - lr sqrt(max(1, r/c)) NS(G + momentum M)      NS: see ``orthogonal``
 
                 of all other tensors adamw, with lr ``adam_ratio`` as their learning rate
+        sign    x <- (1 - lr weight_decay) x - lr sign(g)     (arXiv 1802.04434)
 
     The operations are those of torch.optim.SGD and torch.optim.AdamW in the same order, so the bits are theirs. They
     are applied to one piece of the vectors after the other: intermediate results take little memory, and a piece stays
@@ -88,6 +89,8 @@ class Optimizer(Stateful):
         correction."""
         if self.kind == "sgd":
             self._sgd(x, gradient, lr)
+        elif self.kind == "sign":
+            self._sign(x, gradient, lr)
         else:
             self._adamw(x, gradient, lr * self.adam_ratio, step)
         if self.hidden:
@@ -110,6 +113,12 @@ class Optimizer(Stateful):
                 u = u.copy_(g) if first else u.mul_(momentum).add_(g)
                 g = g.add(u, alpha=momentum) if self.nesterov else u
             part.add_(g, alpha=-lr)
+
+    def _sign(self, x: Tensor, gradient: Tensor, lr: float) -> None:
+        for place in ([slice(None)] if self.decayed is None else self.decayed) if self.weight_decay else ():
+            x[..., place].mul_(1 - lr * self.weight_decay)
+        for part, g in pieces(x, gradient):
+            part.add_(g.sign(), alpha=-lr)
 
     def _adamw(self, x: Tensor, gradient: Tensor, lr: float, step: int) -> None:
         if not self.buffers:
