@@ -40,7 +40,7 @@ LINREG = ("dataset=linreg", "model=linear_regression", "dataset.samples=20", "da
 RATINGS = ("dataset=ratings", "workers=4", "dataset.users=40", "dataset.items=30")
 DIGITS = ("model.width=8", "batch_size=8", "workers=4")
 #: of methods that do not minimise what linear regression is, and of one that needs matrices
-PROBLEM = {"ssp": RATINGS, "sync_ps": RATINGS, "muloco": (*DIGITS, "model=mlp")}
+PROBLEM = {"ssp": RATINGS, "sync_ps": RATINGS, "muloco": ("batch_size=8", "workers=4", "model=mlp", "model.hidden=[8]")}
 FEW, TIMES = 5, 15  # timings of what is tiny, and of what is not
 
 Outcome = dict[str, Any]

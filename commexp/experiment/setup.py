@@ -149,6 +149,7 @@ class ExperimentSetup:
             exchanged = self.algorithm.exchanged(self.problem.shapes, dim)
         with user_mistakes("compress."):
             self.payload, self.dense_message = codec.payload(exchanged, itemsize), exchanged * itemsize
+        with user_mistakes("comm."):
             self.choice = self.comm.choose(codec, exchanged, itemsize)
         self.dense_payload = dim * itemsize
 
