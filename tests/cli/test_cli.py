@@ -39,7 +39,7 @@ def one_line_refusal(done: subprocess.CompletedProcess[str], start: str) -> None
         (["algo.learning_rate=1"], "algo.learning_rate=1: no such key"),
         (
             ["compress=none", "compress.k=0.1"],
-            "compress.k=0.1: compress=none has no 'k'; choose compress=randk, regtopk or topk",
+            "compress.k=0.1: compress=none has no 'k'; choose compress=chunked, dct_chunked, randk, regtopk or topk",
         ),
         (["algo=topk", "compress.k=1.5"], "compress.k=1.5:"),
         (["workers=2000"], "workers=2000:"),

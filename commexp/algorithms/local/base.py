@@ -93,10 +93,10 @@ class LocalMethod(QuorumRounds):
         if not 0 <= self.mix < 1:
             raise ValueError(f"mix={self.mix}: out of range; give a share in [0, 1), 0.5 is usual")
         self.check_quorum()
-        if self.quorum is not None and (self.fragments > 1 or self.delay):
+        if self.quorum is not None and (self.fragments > 1 or self.delay or self.mix):
             raise ValueError(
                 f"quorum={self.quorum}: a worker that is left out continues from the whole x, as soon as the round "
-                "closes; give null, or fragments=1 and delay=0"
+                "closes; give null, or fragments=1, delay=0 and mix=0"
             )
 
     def setup(self, context: AlgorithmContext) -> None:
