@@ -6,7 +6,7 @@ The names of a part stand below the part's own name, ``part.name``. Tensors with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from operator import attrgetter
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -149,12 +149,14 @@ class HasState(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
-def load_checked(part: HasState, state: Mapping[str, Tensor], dim: int, workers: int) -> None:
+def load_checked(
+    part: HasState, state: Mapping[str, Tensor], dim: int, workers: int, fragments: Collection[int] = ()
+) -> None:
     """Loads ``state`` into a part of which nothing has been asked yet, for a model of ``dim`` entries and ``workers``
-    rows. Raises ValueError, or what the part raises, for state that no run of it can have left; it is as it was
-    then."""
+    rows, of which ``fragments`` of so many entries have state of their own. Raises ValueError, or what the part raises,
+    for state that no run of it can have left; it is as it was then."""
     begun = dict(part.state_dict())
-    _check_shapes(state, begun, dim, workers)
+    _check_shapes(state, begun, {dim, *fragments}, workers)
     try:
         part.load_state_dict(state)
         if strange := part.state_dict().keys() ^ state.keys():
@@ -164,7 +166,9 @@ def load_checked(part: HasState, state: Mapping[str, Tensor], dim: int, workers:
         raise
 
 
-def _check_shapes(state: Mapping[str, Tensor], begun: Mapping[str, Tensor], dim: int, workers: int) -> None:
+def _check_shapes(
+    state: Mapping[str, Tensor], begun: Mapping[str, Tensor], dims: Collection[int], workers: int
+) -> None:
     """``begun``: the state before the first round. It may lack what is made in a round; what has no rows in it is a
     list, which may grow."""
     if missing := begun.keys() - state.keys():
@@ -177,8 +181,8 @@ def _check_shapes(state: Mapping[str, Tensor], begun: Mapping[str, Tensor], dim:
         else:
             kinds = {t.dtype for t in begun.values()} | {torch.int64}
             rows = workers if has_workers(name) else 1
-            fits = tensor.dtype in kinds and tensor.numel() <= rows * dim
-            fits &= shape[-1:] == [dim] or name.rpartition(".")[2] not in LIKE_X
+            fits = tensor.dtype in kinds and tensor.numel() <= rows * max(dims)
+            fits &= (shape[-1] if shape else 0) in dims or name.rpartition(".")[2] not in LIKE_X
             fits &= not has_workers(name) or shape[:1] == [workers]
         if not fits:
             raise ValueError(f"{name}: is {shape} of {tensor.dtype}")

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from netlab import NetLab, NetLabError
 
-from commexp.comm import Communicator, Ledger, Processes, bucket_ends, bucketed
+from commexp.comm import Communicator, Ledger, Processes, bucket_ends, communicator
 from commexp.compressors import CodecContext, Compressor, NoCompression, TopK
 from commexp.experiment.record import busy
 from commexp.network import Compute, Link, Network, NoStragglers, VirtualClock
@@ -30,7 +30,7 @@ from commexp.topologies import Gossip, Mixer, Ring, Star
 DIM, HOSTS, ROUNDS, BANDWIDTH = 2_000_000, 4, 7, 100.0
 SLOW, SLOW_ROUNDS = 20.0, 3
 GRADIENT = 0.75  # seconds, where it overlaps
-bucketed.BUCKET = DIM // 4
+communicator.BUCKET = DIM // 4
 HEADERS = 66 / 1448  # what TCP over Ethernet adds, which the links of netlab carry as well
 CASES: dict[str, tuple[str, Compressor]] = {
     "dense, all-reduce": ("all_reduce", NoCompression()),
@@ -83,7 +83,7 @@ def rank(slow: int | None, cases: list[str]) -> None:
             walls.append(time.perf_counter() - begin)
         comm.settle()
         ends = mixer.mean_links[:2] if mixer else None
-        buckets = bucket_ends(DIM, bucketed.BUCKET)
+        buckets = bucket_ends(DIM, communicator.BUCKET)
         clock, virtual = VirtualClock(network, NoStragglers(), HOSTS, 0, ends, bucket_ends=buckets), []
         for t in range(1, rounds + 1):
             booked, before = [e for e in comm.ledger.entries if e.round == t], clock.now
@@ -100,7 +100,7 @@ def begun_early(comm: Communicator, codec: Compressor, x: torch.Tensor, weights:
     sum_of_all = comm.begin(codec, weights, DIM)
     assert sum_of_all.ready is not None
     time.sleep(GRADIENT / 3)
-    ends = bucket_ends(DIM, bucketed.BUCKET)
+    ends = bucket_ends(DIM, communicator.BUCKET)
     for end in ends:
         time.sleep(GRADIENT * 2 / 3 / len(ends))
         sum_of_all.ready(x[0], round(DIM * (1 - end)))

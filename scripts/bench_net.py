@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from gradients_alone import GradientsAlone
 from netlab import NetLab, NetLabError
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
@@ -32,7 +33,7 @@ from commexp.algorithms import SGD, AlgorithmContext
 from commexp.comm import Communicator, Ledger, Processes
 from commexp.compressors import FP16, CodecContext, Compressor, ErrorFeedback, NoCompression, PowerSGD, Sign, TopK
 from commexp.launch.single import keep_memory
-from commexp.problems import NonFiniteGuard, Problem
+from commexp.problems import NonFiniteGuard
 from commexp.problems.base import Ready
 from commexp.problems.gradients import Batch, ModuleGradients
 from commexp.problems.tasks import Classification
@@ -50,7 +51,7 @@ def network() -> nn.Module:
     return nn.Sequential(*(m for layer in layers for m in (layer, nn.ReLU())), nn.Linear(WIDTH, 100))
 
 
-class Perceptron(Problem):
+class Perceptron(GradientsAlone):
     """The network on one batch."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
@@ -63,14 +64,8 @@ class Perceptron(Problem):
     def init(self, generator: torch.Generator) -> Tensor:
         return self.start
 
-    def batch(self, step: int) -> None:
-        return None
-
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         return self.gradients(x, self.data, ready)
-
-    def evaluate(self, x: Tensor) -> dict[str, float]:
-        return {}
 
 
 def ours(codec: Compressor, x: Tensor, y: Tensor, links: Processes) -> Step:

@@ -38,8 +38,9 @@ NETWORK_TOLERANCE = 0.02  # of a convolutional network's in float32, which cuDNN
 SHORT = ("odd inputs", "reduce", "resume")
 LINREG = ("dataset=linreg", "model=linear_regression", "dataset.samples=20", "dataset.dim=40", "workers=4")
 RATINGS = ("dataset=ratings", "workers=4", "dataset.users=40", "dataset.items=30")
-PROBLEM = {"ssp": RATINGS, "sync_ps": RATINGS}  # of methods that do not minimise what linear regression is
 DIGITS = ("model.width=8", "batch_size=8", "workers=4")
+#: of methods that do not minimise what linear regression is, and of one that needs matrices
+PROBLEM = {"ssp": RATINGS, "sync_ps": RATINGS, "muloco": ("batch_size=8", "workers=4", "model=mlp", "model.hidden=[8]")}
 FEW, TIMES = 5, 15  # timings of what is tiny, and of what is not
 
 Outcome = dict[str, Any]

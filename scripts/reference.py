@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra.utils import get_class
 
-from commexp.compressors import Feedback
+from commexp.compressors import Feedback, Transform
 from commexp.config.components import CodecWrapping
 from commexp.config.schema import CONF, UNHASHED, Comm, Config, Launch, Speed, Stop, node_of
 from commexp.topologies import Gossip
@@ -28,7 +28,7 @@ TITLES = {
 }  # fmt: skip
 SECTIONS: dict[str, tuple[type, ...]] = {
     "stop": (Stop,), "comm": (Comm,), "speed": (Speed,), "launch": (Launch,), "gossip": (Gossip,),
-    "compress": (CodecWrapping, Feedback),
+    "compress": (CodecWrapping, Feedback, Transform),
 }  # fmt: skip
 
 

@@ -31,6 +31,11 @@ def options(group: str) -> list[str]:
     return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
 
 
+def on_vectors(algo: str) -> list[str]:
+    """``algo=`` and what it needs on a model without hidden matrices."""
+    return [f"algo={algo}", *(["algo.optimizer=sgd", "algo.lr=0.01"] if algo == "muloco" else [])]
+
+
 def target(group: str, name: str) -> Any:
     """The class that conf/<group>/<name>.yaml names, or, a preset, the first of its defaults."""
     whole: Any = OmegaConf.load(CONF / group / f"{name}.yaml")

@@ -18,20 +18,25 @@ from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
 from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
 from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
 from commexp.algorithms.gradient.base import GradientMethod, Schedule
+from commexp.algorithms.gradient.demo import DeMo
 from commexp.algorithms.gradient.sgd import SGD
 from commexp.algorithms.local.base import LocalMethod
+from commexp.algorithms.local.desloc import DESLOC
 from commexp.algorithms.local.diloco import DiLoCo
 from commexp.algorithms.local.dppf import DPPF
 from commexp.algorithms.local.easgd import EASGD
 from commexp.algorithms.local.localsgd import LocalSGD
 from commexp.algorithms.local.lsgd import LSGD
 from commexp.algorithms.local.mgrawa import MGRAWA
+from commexp.algorithms.local.noloco import NoLoCo
 from commexp.algorithms.local.postlocal import PostLocalSGD
 from commexp.algorithms.local.qsr import QSR
 from commexp.algorithms.local.soft_consensus import SoftConsensus
+from commexp.algorithms.local.sparta import SPARTA
 
 __all__ = [
     "D2",
+    "DESLOC",
     "DPPF",
     "DPSGD",
     "DSGT",
@@ -40,6 +45,7 @@ __all__ = [
     "MGRAWA",
     "QSR",
     "SGD",
+    "SPARTA",
     "SSP",
     "Algorithm",
     "AlgorithmContext",
@@ -48,6 +54,7 @@ __all__ = [
     "AsyncWorkers",
     "Asynchronous",
     "Choco",
+    "DeMo",
     "DeepStorm",
     "DiLoCo",
     "ExactCoding",
@@ -56,6 +63,7 @@ __all__ = [
     "IgnoreStragglers",
     "LocalMethod",
     "LocalSGD",
+    "NoLoCo",
     "PostLocalSGD",
     "ProxGTSA",
     "ProxGTSRE",

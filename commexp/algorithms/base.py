@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from commexp.comm import Communicator
-from commexp.compressors import Compressor, Message
+from commexp.compressors import CodecContext, Compressor, Message
 from commexp.state import Stateful
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ class AsyncWorkers(Protocol):
 class AlgorithmContext:
     """What an algorithm works with: the problem, the communicator, the compressor. ``steps``: local steps of one worker
     in the whole run. ``start``: x_0 [J], which the algorithm may overwrite. ``debug``: whether to assert the method's
-    invariants in every round. ``redundancy``: for coded methods. ``async_workers``: for asynchronous methods."""
+    invariants in every round. ``redundancy``: for coded methods. ``async_workers``: for asynchronous methods.
+    ``codec_context``: what the compressor has been told, for copies of it and other random draws of the run."""
 
     problem: Problem
     comm: Communicator
@@ -116,6 +117,7 @@ class AlgorithmContext:
     debug: bool = False
     redundancy: Redundancy | None = None
     async_workers: AsyncWorkers | None = None
+    codec_context: CodecContext = field(default_factory=CodecContext)
 
 
 class Algorithm(Stateful, ABC):
@@ -129,11 +131,13 @@ class Algorithm(Stateful, ABC):
     context: AlgorithmContext
     tau = 1  # local steps between two exchanges, if the number is fixed
     gradients = 1  # gradients that a worker computes in a local step
+    fragment_dims: Collection[int] = ()  # entries of parts of the model that have state of their own
     compressible = True  # whether the exchanged vectors may be compressed
     compressible_alternative = "dppf"  # a similar method that can compress, for the error message
     feeds_back = True  # whether it passes every aggregate to the compressor's feedback()
     overlaps_gradient = False  # whether its exchange may begin during the backward pass
     decentralised = False  # exchanges with neighbours on a graph, not with all workers
+    keeps_residual = False  # keeps what compression leaves out itself, so that error feedback would do it twice
     proximal = False  # minimises F + h, not F alone
     asynchronous = False  # workers exchange messages with a server one by one, without rounds of all workers
     coded = False  # several workers hold the same subset of the data, and a round does not wait for all workers
@@ -159,6 +163,19 @@ class Algorithm(Stateful, ABC):
         """The number of local steps of each round, ``steps`` in total; known before the first round."""
         whole, rest = divmod(steps, self.tau)
         return [self.tau] * whole + [rest] * (rest > 0)
+
+    def steps_in(self, rounds: int) -> int:
+        """The number of local steps of the first ``rounds`` rounds."""
+        return rounds * self.tau
+
+    def exchanged(self, shapes: Mapping[str, Sequence[int]], dim: int) -> int:
+        """The most entries of the model that a worker compresses into one message. ``shapes``: of the model's tensors,
+        ``dim`` entries in all. Called before ``setup``; raises ValueError for a model that does not fit."""
+        return dim
+
+    def delays_of(self, lengths: Sequence[int]) -> list[float]:
+        """How many gradients of the following round a worker computes while each round's exchange travels."""
+        return [0.0] * len(lengths)
 
     def batches_of(self, lengths: Sequence[int]) -> list[float]:
         """How many batches a worker draws in each round. A batch counts once, at however many points its gradient is

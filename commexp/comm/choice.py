@@ -46,8 +46,7 @@ def choose(codec: Compressor, exchange: str, workers: int, dim: int, itemsize: i
     candidate. Raises ValueError as ``check_serves`` does."""
     check_serves(codec, exchange)
     up = codec.payload(dim, itemsize)
-    down = up if codec.sums else codec.aggregate_payload(dim, itemsize, workers)
     able = [e for e in AGGREGATIONS.values() if (e.candidate(codec) if exchange == AUTO else e.name == exchange)]
-    costs = {e.name: e.cost(workers, up, down) for e in able}
+    costs = {e.name: e.cost(workers, up, e.aggregate_payload(codec, dim, itemsize, workers)) for e in able}
     chosen = able[0] if codec.variable_size else min(able, key=lambda e: costs[e.name])
     return Choice(chosen, costs)

@@ -1,7 +1,7 @@
 """Everything that N workers say to each other; every call counts itself in the ledger.
 
 ``Agreement``: what all processes must know of each other. ``BucketedSum``: the compressed sum of gradients, begun
-before they are complete where that is possible.
+before they are complete where that is possible. ``DelayedSum``: a compressed sum that travels while workers compute.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from commexp.comm.choice import Choice, check_exchange, choose
 from commexp.comm.exchanges import ALL_GATHER, ALL_REDUCE, BROADCAST, GOSSIP, SERVER, Aggregation, Bytes
 from commexp.comm.frames import pack_frames, unpack_frames
 from commexp.comm.gossip import Neighbourhood
-from commexp.comm.ledger import Entry, Ledger, Stopwatch
+from commexp.comm.ledger import EXACT, Entry, Ledger, Stopwatch
 from commexp.comm.links import Handle, Links, PendingTransfer
 from commexp.comm.transport import Transport, as_bytes
 from commexp.compressors import Compressor, Message, NoCompression
+from commexp.state import Stateful
 from commexp.topologies.gossip import Mixer, mixed
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class Communicator:
         self.watch = Stopwatch()
         self.agreement = Agreement(self.links, ask)
         self.transport = Transport(self.links, deterministic)
-        self._chosen: tuple[Compressor, tuple[int, int, int], Choice] | None = None
+        self._chosen: dict[int, tuple[Compressor, tuple[int, int, int], Choice]] = {}  # by the codec's id
         self._near: tuple[int, Neighbourhood] | None = None
 
     # Rounds.
@@ -108,9 +109,11 @@ class Communicator:
         """The exchange for this codec's messages. It is chosen once for a run's codec, and again only where the size
         that the codec declares has changed, as in warm-up. Raises ValueError where the exchange cannot serve."""
         declared = dim, itemsize, codec.payload(dim, itemsize)
-        if self._chosen is None or self._chosen[0] is not codec or self._chosen[1] != declared:
-            self._chosen = codec, declared, choose(codec, self.exchange, self.size, dim, itemsize)
-        return self._chosen[2]
+        known = self._chosen.get(id(codec))
+        if known is None or known[0] is not codec or known[1] != declared:
+            known = codec, declared, choose(codec, self.exchange, self.size, dim, itemsize)
+            self._chosen[id(codec)] = known
+        return known[2]
 
     def aggregate(self, message: Message, weights: Tensor) -> Tensor:
         """sum over all workers of w_n decode(message_n): [J], for this process's messages and weights [W].
@@ -122,6 +125,15 @@ class Communicator:
     def begin(self, compressor: Compressor, weights: Tensor, dim: int) -> BucketedSum:
         """The compressed sum of vectors [W, J], J = ``dim``, that are yet to come."""
         return BucketedSum(self, compressor, weights, dim)
+
+    def begin_delayed(self, compressor: Compressor, weights: Tensor, vectors: Tensor) -> DelayedSum:
+        """Begins the compressed sum of vectors [W, J], which travels until ``finish`` is called, in a later round.
+        Nothing may write into the vectors before."""
+        self.watch.to("encode")
+        pending = DelayedSum(self, compressor, weights, vectors.shape[1])
+        pending.send(compressor.encode(vectors))
+        self.watch.to("compute")
+        return pending
 
     def mean(self, x: Tensor) -> Tensor:
         """[W, ...] -> mean over all workers, [...]: a dense all-reduce."""
@@ -140,7 +152,7 @@ class Communicator:
             if self.links.collective:
                 total = yield from exchange.carry(self.transport, message, weights)
             else:
-                total = codec.total(message, weights, self.deterministic)
+                total = exchange.total(message, weights, self.deterministic)
             following = codec.next_phase(message, total)
             if following is None:
                 break
@@ -316,6 +328,17 @@ class Communicator:
         """Waits for transfers that have been begun and gives their results. A transfer's next step is begun before the
         step after that of another one is waited for."""
         self.agreement.begin()
+        return self._drive(*begun)
+
+    def drive_delayed(self, begun: tuple[Handle, PendingTransfer[T]]) -> T:
+        """Waits for a transfer that was begun in the round before. What this process has to say at the end of a round
+        after which all must know it is said then, behind the round's own transfer."""
+        if not self.agreement.needed:
+            self.agreement.begin()
+        (result,) = self._drive(begun)
+        return result
+
+    def _drive(self, *begun: tuple[Handle, PendingTransfer[T]]) -> list[T]:
         results: dict[int, T] = {}
         pending = list(enumerate(begun))
         while pending:
@@ -355,13 +378,13 @@ class Agreement:
         self.links, self.ask = links, ask
         self._round = self._last = self._next = 0
         self._since = time.perf_counter()
-        self._asked = False
+        self._asked = self.needed = False
         self._sums: Tensor | None = None
         self._ready: float | None = None
 
     def begin_round(self, number: int, needed: bool) -> None:
         """``needed``: what comes after this round depends on the answers; equal for all processes."""
-        self._round = number
+        self._round, self.needed = number, needed
         self._asked = needed or number >= self._next or self.links.processes == 1
 
     def begin(self) -> None:
@@ -462,4 +485,88 @@ class BucketedSum:
             comm.ledger.count(self.exchange, self.exchange.direction, comm.size, bytes_here)
             aggregate = torch.cat(comm.drive(*self._begun)[::-1])
         compressor.feedback(aggregate, self.weights)
+        return aggregate
+
+
+class DelayedSum(Stateful):
+    """sum_n w_n C(a_n) of all workers' vectors, begun at the end of one round and read in the next one, so that it
+    travels while the workers compute:
+
+        pending = comm.begin_delayed(compressor, weights, vectors)
+        ...                                                 local steps, with pending.progress() in between
+        aggregate = pending.finish()
+
+    The ledger counts the messages in the round in which they are sent, and what comes down to the workers in the round
+    in which it is read. The state is the aggregate: a checkpoint waits for it, and the resumed run reads it in its
+    turn. For compressors that need one exchange alone (``phases`` = 1).
+    """
+
+    state = "aggregate down_info down_sent down_wire"
+
+    def __init__(self, comm: Communicator, compressor: Compressor, weights: Tensor, dim: int) -> None:
+        self.comm, self.compressor, self.weights = comm, compressor, weights
+        self.exchange = comm.choose(compressor, dim, weights.element_size()).exchange
+        self._aggregate: Tensor | None = None
+        self._message: Message | None = None
+        self._transfer: tuple[Handle, PendingTransfer[Tensor]] | None = None
+        self.down_info = self.down_sent = self.down_wire = 0  # information in parts of a byte, EXACT to a byte
+
+    def send(self, message: Message) -> None:
+        comm, exchange = self.comm, self.exchange
+        load = exchange.load(message, comm.worker_ids, comm.size)
+        comm.ledger.count(exchange, exchange.direction, comm.size, load)
+        self._message = message
+        if comm.links.collective:
+            self._advance(exchange.carry(comm.transport, message, self.weights))
+
+    def _advance(self, transfer: PendingTransfer[Tensor]) -> None:
+        """Begins the transfer's next step, if there is one."""
+        try:
+            self._transfer = next(transfer), transfer
+        except StopIteration as end:
+            self._transfer = None
+            self._keep(end.value)
+
+    def progress(self) -> None:
+        """Begins the next step of an exchange that has several, if the step under way is over."""
+        if self._transfer is not None and not self.exchange.sizes_travel and self._transfer[0].is_completed():
+            self._transfer[0].wait()
+            self._advance(self._transfer[1])
+
+    def _keep(self, total: Tensor) -> None:
+        """``total``: what the exchange gives."""
+        assert self._message is not None
+        message, codec = self._message, self._message.codec
+        final = self.comm.links.collective and self.exchange.finalizes(codec)
+        self._aggregate, self._message = total if final else codec.finalize(message, total), None
+        if self.exchange.comes_down:
+            info, self.down_sent, self.down_wire = self.exchange.down(message, self._aggregate, self.comm.size)
+            self.down_info = round(info * EXACT)
+
+    @property
+    def aggregate(self) -> Tensor | None:
+        """[J], equal at all processes, which call this together; waits for it. None before ``send``."""
+        if self._transfer is not None:
+            total = self.comm.drive_delayed(self._transfer)
+            self._transfer = None
+            self._keep(total)
+        elif self._message is not None:
+            self.comm.watch.to("decode")
+            self._keep(self.exchange.total(self._message, self.weights, self.comm.deterministic))
+            self.comm.watch.to("compute")
+        return self._aggregate
+
+    @aggregate.setter
+    def aggregate(self, value: Tensor | None) -> None:
+        self._aggregate = value
+
+    def finish(self) -> Tensor:
+        """The aggregate [J], known to every worker; the compressor is told, too."""
+        aggregate = self.aggregate
+        assert aggregate is not None
+        if self.exchange.comes_down:
+            load = Bytes(self.down_info / EXACT, self.down_sent, self.down_wire)
+            load = Bytes(0.0, 0, 0) if self.comm.links.rank else load
+            self.comm.ledger.count(self.exchange, "down", self.comm.size, load)
+        self.compressor.feedback(aggregate, self.weights)
         return aggregate

@@ -25,12 +25,16 @@ class Handle(Protocol):
     """One collective under way."""
 
     def wait(self) -> object: ...
+    def is_completed(self) -> bool: ...
 
 
 class Done:
     """A handle of what is done already."""
 
     def wait(self) -> None: ...
+
+    def is_completed(self) -> bool:
+        return True
 
 
 T = TypeVar("T")

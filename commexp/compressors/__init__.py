@@ -8,11 +8,17 @@ codec.feedback(aggregate, weights)
 
 from commexp.compressors.base import CodecContext, Compressor, CorruptMessageError, Message, Wrapper
 from commexp.compressors.bf16 import BF16
+from commexp.compressors.chunked import Chunked
+from commexp.compressors.columns import Columns, adjoined, places_of
 from commexp.compressors.composition import Composition
+from commexp.compressors.dct import DCT, Transform
 from commexp.compressors.error_feedback import ErrorFeedback, Feedback
+from commexp.compressors.fp4 import FP4
+from commexp.compressors.fp8 import FP8
 from commexp.compressors.fp16 import FP16
 from commexp.compressors.grouped import Group, Grouped
 from commexp.compressors.int8 import Int8
+from commexp.compressors.kbit import KBit
 from commexp.compressors.layerwise import Layerwise
 from commexp.compressors.natural import Natural
 from commexp.compressors.none import NoCompression
@@ -30,9 +36,14 @@ from commexp.compressors.topk import TopK
 
 __all__ = [
     "BF16",
+    "DCT",
+    "FP4",
+    "FP8",
     "FP16",
     "QSGD",
+    "Chunked",
     "CodecContext",
+    "Columns",
     "Composition",
     "Compressor",
     "CorruptMessageError",
@@ -42,6 +53,7 @@ __all__ = [
     "Group",
     "Grouped",
     "Int8",
+    "KBit",
     "Layerwise",
     "Message",
     "Natural",
@@ -56,5 +68,8 @@ __all__ = [
     "TernGrad",
     "Threshold",
     "TopK",
+    "Transform",
     "Wrapper",
+    "adjoined",
+    "places_of",
 ]

@@ -139,6 +139,16 @@ class Compressor(Stateful, ABC):
         return self._implements("cut")
 
     @property
+    def requantises(self) -> bool:
+        """Whether it can encode a shard of the sum of its messages: ``requantise`` is implemented."""
+        return self._implements("requantise")
+
+    @property
+    def grain(self) -> int:
+        """Messages can be cut at multiples of so many entries, which is a multiple of 8."""
+        return 8
+
+    @property
     def learns(self) -> bool:
         """Whether ``feedback`` is implemented, so that the codec needs algorithms that call it."""
         return self._implements("feedback")
@@ -213,9 +223,14 @@ class Compressor(Stateful, ABC):
         return dim * itemsize
 
     def cut(self, message: Message, bounds: Sequence[int]) -> list[Message]:
-        """The messages of the shards [bounds_j, bounds_j+1) of the vector; bounds are multiples of 8, but for the
-        last."""
+        """The messages of the shards [bounds_j, bounds_j+1) of the vector; bounds are multiples of
+        ``grain``, but for the last."""
         raise NotImplementedError(f"messages of {self.name} cannot be cut")
+
+    def requantise(self, total: Tensor, messages: Message, start: int) -> Message:
+        """The message [1, ...] for a shard of the sum of ``messages``: ``total`` [m], from entry ``start`` on, where a
+        cut may lie. It depends on nothing but these and the setup: it is no encoding of this worker's own."""
+        raise NotImplementedError(f"sums of messages of {self.name} cannot be encoded")
 
     def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
         """Payload of each worker's message for each shard, [W][shards]; an empty shard has no message."""
@@ -329,6 +344,8 @@ class Combination(Wrapper):
 
     entrywise = False
     splittable = False
+    requantises = False
+    requantise = Compressor.requantise
     cut, cut_sizes, aggregate_payload = Compressor.cut, Compressor.cut_sizes, Compressor.aggregate_payload
     summands, summand_count, add_up = Compressor.summands, Compressor.summand_count, Compressor.add_up
     next_phase, finalize = Compressor.next_phase, Compressor.finalize

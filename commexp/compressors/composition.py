@@ -77,8 +77,17 @@ class Composition(Combination):
     def decode(self, message: Message) -> Tensor:
         return self.entries.decode(self._picked(message))
 
+    def summands(self, message: Message) -> Tensor:
+        return self.entries.summands(self._picked(message))
+
+    def summand_count(self, message: Message) -> int:
+        return self.entries.summand_count(message)
+
     def add_up(self, message: Message, weights: Tensor) -> Tensor:
         return self.entries.add_up(self._picked(message), weights)
+
+    def finalize(self, message: Message, total: Tensor) -> Tensor:
+        return self.entries.finalize(message, total)
 
     def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
         picked = self._picked(message)

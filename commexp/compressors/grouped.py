@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from commexp.compressors.base import Combination, Compressor, CorruptMessageError, Message
+from commexp.compressors.columns import Columns
 from commexp.compressors.none import NoCompression
 from commexp.state import with_prefix
 
@@ -17,32 +18,16 @@ T = TypeVar("T")
 
 
 @dataclass
-class Group:
+class Group(Columns):
     """Some columns of the flat vector and the codec that encodes them as one vector of length ``dim``."""
 
     codec: Compressor
-    columns: list[slice]
-
-    @property
-    def dim(self) -> int:
-        return sum(c.stop - c.start for c in self.columns)
-
-    def take(self, a: Tensor) -> Tensor:
-        """The group's columns of [..., J]; a view where they are adjacent."""
-        pieces = [a[..., c] for c in self.columns]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
-
-    def put(self, values: Tensor, out: Tensor) -> None:
-        start = 0
-        for c in self.columns:
-            out[..., c] = values[..., start : start + c.stop - c.start]
-            start += c.stop - c.start
 
     def change(self, a: Tensor, change: Callable[[Tensor], Tensor]) -> None:
         """Replaces the group's columns of ``a`` by what ``change`` writes over them."""
         columns = self.take(a)
         changed = change(columns)
-        if len(self.columns) > 1:
+        if len(self.places) > 1:
             self.put(changed, a)
 
     def encode(self, a: Tensor) -> Message:
@@ -72,7 +57,7 @@ class Grouped(Combination):
     def _over(self, dim: int) -> list[Group]:
         """The groups of a vector of length ``dim``."""
         if not self._groups:
-            self._groups = [Group(self.codec, [slice(0, dim)])]
+            self._groups = [Group([slice(0, dim)], self.codec)]
         return self._groups
 
     def set_round(self, t: int) -> None:

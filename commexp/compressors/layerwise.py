@@ -43,9 +43,10 @@ class Layerwise(Grouped):
             else:
                 codec = copy.deepcopy(self.codec)
                 codec.setup(replace(setup, shapes={name: shape}, purpose=f"{setup.purpose}.{name}"))
-                self._groups.append(Group(codec, [columns]))
+                self._groups.append(Group([columns], codec))
         if rest:
-            self.codec.setup(replace(setup, shapes={}))
-            self._groups.append(Group(self.codec, rest))
+            kept = {n: s for n, s in setup.shapes.items() if math.prod(s) >= self.whole_below}
+            self.codec.setup(replace(setup, shapes=kept))
+            self._groups.append(Group(rest, self.codec))
         if whole:
-            self._groups.append(Group(NoCompression(), whole))
+            self._groups.append(Group(whole, NoCompression()))

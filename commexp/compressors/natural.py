@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from commexp.compressors.base import CorruptMessageError, Message
-from commexp.compressors.stochastic import Stochastic
+from commexp.compressors.pieces import pieces
+from commexp.compressors.stochastic import Stochastic, next_uniform
 from commexp.compressors.wire import pack_bits, packed_bytes, unpack_bits
 
 MANTISSA = 23
@@ -29,14 +30,20 @@ class Natural(Stochastic):
     unbiased = True
 
     def encode(self, a: Tensor) -> Message:
-        if not bool(torch.isfinite(a.abs().amax())):
+        if not bool(torch.isfinite(torch.maximum(a.amax(), -a.amin()))):
             raise ValueError("a: holds NaN or infinity, which have no exponent; see on_nonfinite")
-        limit = torch.finfo(torch.float32).max
-        bits = a.clamp(-limit, limit).float().abs().view(torch.int32)
-        random = self.uniform(a.float()).mul_(2.0**MANTISSA).to(torch.int32)
-        exponents = ((bits + random) >> MANTISSA).clamp_(max=LARGEST).to(torch.uint8)
-        buffers = {"signs": pack_bits(a < 0), "exponents": exponents}
-        return Message(buffers, a.shape[1], a.dtype, 9.0 * a.numel(), self)
+        workers, dim = a.shape
+        signs = torch.empty(workers, packed_bytes(dim, 1), dtype=torch.uint8, device=a.device)
+        exponents = torch.empty(workers, dim, dtype=torch.uint8, device=a.device)
+        limit, generators = torch.finfo(torch.float32).max, self.generators(a)
+        for rows, columns in pieces(a):
+            piece = a[rows, columns]
+            signs[rows, columns.start // 8 : packed_bytes(columns.stop, 1)] = pack_bits(piece < 0)
+            bits = (piece if a.dtype == torch.float32 else piece.clamp(-limit, limit).float()).abs().view(torch.int32)
+            random = next_uniform(generators[rows], bits.view(torch.float32)).mul_(2.0**MANTISSA)
+            bits.add_(random.to(torch.int32)).bitwise_right_shift_(MANTISSA)
+            exponents[rows, columns] = bits.clamp_(max=LARGEST)
+        return Message({"signs": signs, "exponents": exponents}, dim, a.dtype, 9.0 * a.numel(), self)
 
     def decode(self, message: Message) -> Tensor:
         exponents = message.buffer("exponents", torch.uint8, message.dim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from commexp.compressors.base import CorruptMessageError, Message
 from commexp.compressors.elias import gamma_decode, gamma_encode
-from commexp.compressors.stochastic import Stochastic
+from commexp.compressors.pieces import pieces
+from commexp.compressors.stochastic import Stochastic, next_uniform
 from commexp.compressors.wire import (
     in_blocks,
     pack_bits,
@@ -56,23 +58,42 @@ class QSGD(Stochastic):
 
     def encode(self, a: Tensor) -> Message:
         workers, dim = a.shape
-        norms = torch.linalg.vector_norm(in_blocks(a, self.bucket), dim=2, dtype=torch.float64)
+        norms = torch.empty(workers, -(-dim // self.bucket), dtype=torch.float64, device=a.device)
+        for rows, columns, buckets in self._pieces(a):
+            norms[rows, buckets] = torch.linalg.vector_norm(
+                in_blocks(a[rows, columns], self.bucket), dim=2, dtype=torch.float64
+            )
         if not bool(torch.isfinite(norms).all()):
             raise ValueError("a: holds NaN or infinity, or numbers whose norm overflows; see on_nonfinite")
         norms = norms.clamp_(max=torch.finfo(a.dtype).max).to(a.dtype)
-        unit = torch.where(norms == 0, 1.0, norms)
-        scaled = (in_blocks(a.abs(), self.bucket) / unit[..., None]).flatten(1)[:, :dim].mul_(self.levels)
-        level = scaled.add_(self.uniform(a)).floor_().clamp_(max=self.levels)
-        signed = torch.where(a < 0, -level, level).to(torch.int16)
+        unit, generators = torch.where(norms == 0, 1.0, norms), self.generators(a)
+        width = packed_bytes(dim, self._bits) if self.coding == "fixed" else dim
+        levels = torch.empty(
+            workers, width, dtype=torch.uint8 if self.coding == "fixed" else torch.int16, device=a.device
+        )
+        for rows, columns, buckets in self._pieces(a):
+            x = a[rows, columns]
+            scaled = in_blocks(x.abs(), self.bucket).div_(unit[rows, buckets, None]).flatten(1)[:, : x.shape[1]]
+            level = scaled.mul_(self.levels).add_(next_uniform(generators[rows], x)).floor_().clamp_(max=self.levels)
+            signed = torch.where(x < 0, -level, level)
+            if self.coding == "fixed":
+                first, last = (packed_bytes(c, self._bits) for c in (columns.start, columns.stop))
+                levels[rows, first:last] = pack_levels(signed.add_(self.levels).to(torch.uint8), self._bits)
+            else:
+                levels[rows, columns] = signed.to(torch.int16)
         ideal = workers * (dim * math.log2(2 * self.levels + 1) + 8.0 * norms.shape[1] * a.element_size())
         if self.coding == "fixed":
-            codes = (signed + self.levels).to(torch.uint8)
-            return Message({"levels": pack_levels(codes, self._bits), "norms": norms}, dim, a.dtype, ideal, self)
-        rows = [self._elias(row.long()) for row in signed]
-        lengths = {"code": [len(r) for r in rows]}
-        code = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            return Message({"levels": levels, "norms": norms}, dim, a.dtype, ideal, self)
+        coded = [self._elias(row.long()) for row in levels]
+        lengths = {"code": [len(row) for row in coded]}
+        code = torch.nn.utils.rnn.pad_sequence(coded, batch_first=True)
         message = Message({"code": code, "norms": norms}, dim, a.dtype, 0.0, self, lengths)
         return Message(message.buffers, dim, a.dtype, min(ideal, 8.0 * message.nbytes), self, lengths)
+
+    def _pieces(self, a: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+        """Rows, columns and buckets of parts of a [W, J], which begin where buckets and bytes do."""
+        for rows, columns in pieces(a, math.lcm(8, self.bucket)):
+            yield rows, columns, slice(columns.start // self.bucket, -(-columns.stop // self.bucket))
 
     def _elias(self, signed: Tensor) -> Tensor:
         """One worker's bytes: the number of non-zeros (4), then gaps, levels and signs as one string of bits."""

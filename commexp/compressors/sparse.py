@@ -231,11 +231,7 @@ class Entries(Compressor):
 
     def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
         edges = torch.tensor(bounds, device=message.buffers["values"].device)
-        if message.lengths:
-            counts = torch.stack([torch.searchsorted(places, edges) for places, _ in self.rows(message)])
-        else:
-            places = self.places(message)
-            counts = torch.searchsorted(places, edges.expand(len(places), -1).contiguous())
+        counts = torch.stack([torch.searchsorted(places, edges) for places, _ in self.rows(message)])
         item, widths = message.dtype.itemsize, [b - a for a, b in pairwise(bounds)]
         return [
             [k * item + index_bytes(k, m) if m else 0 for k, m in zip(row, widths, strict=True)]

@@ -62,7 +62,11 @@ def unpack_bits_by_torch(packed: Tensor, count: int) -> Tensor:
 
 def pack_levels(levels: Tensor, bits: int) -> Tensor:
     """uint8 [W, n], each below 2^bits, 1 <= bits <= 8 -> uint8 [W, ceil(n bits / 8)]."""
-    if bits == 8:
+    if 8 % bits == 0:
+        levels = torch.nn.functional.pad(levels, (0, -levels.shape[1] % (8 // bits))) if bits < 8 else levels
+        while bits < 8:  # two neighbours become one of twice as many bits
+            pairs = levels.contiguous().view(torch.int16)
+            levels, bits = (pairs >> 8 - bits).bitwise_or_(pairs).to(torch.uint8), 2 * bits
         return levels
     workers, count = levels.shape
     words = -(-count // LEVELS_PER_WORD)
@@ -81,8 +85,13 @@ def unpack_levels(packed: Tensor, count: int, bits: int) -> Tensor:
     spare = packed.shape[1] * 8 - count * bits
     if spare and bool((packed[:, -1] >> (8 - spare)).any()):
         raise CorruptMessageError("bits are set behind the last level")
-    if bits == 8:
-        return packed
+    if 8 % bits == 0:
+        width = 8
+        while width > bits:  # and the other way round
+            width //= 2
+            pairs = packed.to(torch.int16)
+            packed = (pairs << 8 - width).bitwise_or_(pairs).bitwise_and_(0x101 * (2**width - 1)).view(torch.uint8)
+        return packed[:, :count]
     workers, words = len(packed), -(-count // LEVELS_PER_WORD)
     octets = packed.new_zeros(workers, words, 8)
     short = torch.nn.functional.pad(packed, (0, words * bits - packed.shape[1]))
@@ -126,8 +135,10 @@ def unpack_trits(packed: Tensor, count: int) -> Tensor:
 
 
 def in_blocks(a: Tensor, size: int) -> Tensor:
-    """[W, n] -> [W, ceil(n / size), size], zeros behind the last: for codecs with a scale for each block."""
-    return torch.nn.functional.pad(a, (0, -a.shape[1] % size)).view(len(a), -1, size)
+    """[W, n] -> [W, ceil(n / size), size], zeros behind the last: for codecs with a scale for each block. A view where
+    n is a multiple of size."""
+    spare = -a.shape[1] % size
+    return (torch.nn.functional.pad(a, (0, spare)) if spare else a).view(len(a), -1, size)
 
 
 BITMAP, INT32 = 0, 4  # header of a set of indices; 1 and 2: offsets of so many bytes, in blocks

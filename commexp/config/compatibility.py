@@ -71,14 +71,14 @@ def check_pairs(
             f"allocation={names['allocation']}: algo={name} has no use for data that several workers hold; give "
             "allocation=single, or algo=gradient_coding"
         )
+    if around.error_feedback and algo.keeps_residual:
+        raise UserError(
+            f"compress.error_feedback=true: algo={name} keeps what compression leaves out itself; give false"
+        )
     if not algo.decentralised:
         if parts["topology"] != Complete() or gossip != Gossip():
             key = "topology" if parts["topology"] != Complete() else "gossip"
             raise UserError(f"{key}: algo={name} exchanges with all workers at once; leave it out, or give algo=dpsgd")
         return
-    if around.error_feedback:
-        raise UserError(
-            f"compress.error_feedback=true: algo={name} keeps what compression leaves out itself; give false"
-        )
     if named is not None:
         raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with neighbours; give auto")

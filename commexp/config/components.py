@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
-from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise
+from commexp.compressors import Compressor, ErrorFeedback, Feedback, Layerwise, Transform
+from commexp.compressors.dct import transformed
 from commexp.config.messages import UserError, either, misfit
 from commexp.config.schema import holders, options_of, shown, typed_fields
 from commexp.network import Network, Straggler
@@ -216,12 +217,14 @@ def _mistyped(key: str, values: dict[str, Any], error: OmegaConfBaseException) -
 @dataclass
 class CodecWrapping:
     """What stands around whichever codec is chosen. ``error_feedback``: with a residual, kept as ``feedback`` says.
-    ``scope``, ``whole_below``: see Layerwise."""
+    ``scope``, ``whole_below``: see Layerwise. ``transform``: of the vector, or of each layer, that the codec encodes.
+    """
 
     error_feedback: bool = False
     scope: str = "model"
     whole_below: int = 0
     feedback: Feedback = dataclasses.field(default_factory=Feedback)
+    transform: Transform = dataclasses.field(default_factory=Transform, metadata={"added": True})
 
 
 def around_codec(node: dict[str, Any]) -> CodecWrapping:
@@ -235,6 +238,10 @@ def around_codec(node: dict[str, Any]) -> CodecWrapping:
 
 def wrap(codec: Compressor, around: CodecWrapping) -> Compressor:
     """The codec within what stands around it. Raises UserError for a pair that makes no sense."""
+    try:
+        codec = transformed(codec, around.transform)
+    except ValueError as error:
+        raise UserError(f"compress.transform.{error}") from error
     try:
         if around.scope != "model" or around.whole_below:
             codec = Layerwise(codec, around.scope, around.whole_below)

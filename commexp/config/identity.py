@@ -17,6 +17,7 @@ from typing import Any
 
 from hydra.utils import get_class, get_object
 
+from commexp.config.components import CodecWrapping
 from commexp.config.messages import UserError
 from commexp.config.schema import UNHASHED, Config, Speed, Stop
 from commexp.ranks import joins
@@ -40,6 +41,7 @@ def what_decides(resolved: dict[str, Any], parts: dict[str, Any], outside: dict[
     if stop := _decisive(kept.pop("stop"), Stop()):  # the criteria that are given
         kept["stop"] = stop
     kept.update({name: _decisive(kept[name], part) for name, part in parts.items()})
+    kept["compress"] = _decisive(kept["compress"], CodecWrapping())
     if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
         kept["inject"] = resolved["launch"]["inject"]
     kept.update(results=RESULTS, outside=outside)
@@ -66,8 +68,9 @@ def _decisive(described: Any, part: Any) -> Any:
 def _says_nothing(field: dataclasses.Field[Any], value: Any) -> bool:
     """Whether a field with this value is not part of a run's name."""
     if "added" in field.metadata:
-        made = field.default_factory
-        return bool(value == (field.default if made is dataclasses.MISSING else made()))
+        made: Any = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        return bool(value == (dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default))  # type: ignore[arg-type]
     return "location" in field.metadata
 
 

@@ -25,7 +25,7 @@ COMPONENTS = (
 
 @dataclass
 class Comm:
-    """``exchange``: auto, all_reduce, all_gather or server. ``deterministic``: sums in worker order and gradients
+    """``exchange``: auto, or the name of one in comm/exchanges. ``deterministic``: sums in worker order and gradients
     worker by worker, so that any split of N over processes gives the same bits."""
 
     exchange: str = "auto"

@@ -87,7 +87,8 @@ class TrainingLoop:
         """Raises what load_checked raises."""
         count = int(state.pop(COUNT))
         state = {name: value.to(self.setup.device) for name, value in state.items()}
-        load_checked(self.algorithm, state, self.setup.problem.dim, len(self.setup.comm.worker_ids))
+        workers = len(self.setup.comm.worker_ids)
+        load_checked(self.algorithm, state, self.setup.problem.dim, workers, self.algorithm.fragment_dims)
         self.guard.count, self._loaded = count if self.first else 0, True
 
     def _write_beginning(self, resumed: bool) -> None:

@@ -29,11 +29,13 @@ WORDS = ("exchange", "direction")  # columns that are no numbers
 @dataclass
 class RoundPlan:
     """What a worker has done before round 0, 1, ... and after the last. ``ends``: local steps; ``batches`` that it has
-    drawn; ``gradients`` of a batch that it has computed."""
+    drawn; ``gradients`` of a batch that it has computed. ``delays``: for each round, how many gradients of the next one
+    it computes while the exchange travels."""
 
     ends: Sequence[int]
     batches: Sequence[float]
     gradients: Sequence[float]
+    delays: Sequence[float] = ()
 
 
 class Table:

@@ -51,7 +51,9 @@ class Replay:
         self.evaluated = [_count(row["round"]) for row in run.rows("metrics")]
         if not self.evaluated:
             raise UserError("has not evaluated yet; give the folder of a run that has ended")
-        self.gradients = {_count(row["round"]): _amount(row["gradients"]) for row in run.rows("rounds")}
+        rounds = run.rows("rounds")
+        self.gradients = {_count(row["round"]): _amount(row["gradients"]) for row in rounds}
+        self.delays = [_amount(row.get("delay", 0.0)) for row in rounds]
         self.traffic: dict[int, list[Entry]] = defaultdict(list)
         self.busy: dict[int, float] = defaultdict(float)  # seconds of one worker
         meta = run.meta
@@ -105,8 +107,9 @@ class Replay:
             raise UserError(f"RUN={self.run.folder}: does not say what may overlap; run it again, with rerun=true")
         try:
             loads, closing = self._coded_rounds(network)
+            buckets = self.bucket_ends or (1.0,)
             clock = VirtualClock(
-                network, self.straggler, self.workers, self.seed, self.edges, loads, closing, self.bucket_ends or (1.0,)
+                network, self.straggler, self.workers, self.seed, self.edges, loads, closing, buckets, self.delays
             )
             evaluations, last = [], 0
             for number in self.evaluated:

@@ -46,8 +46,9 @@ class ExperimentSetup:
     data. ``shard_count``: how many shards the data are split into, one a worker or one a subset. ``rows``: the
     workers, or subsets, whose gradients this process computes. ``guard``: ``problem`` with every gradient checked, and
     clipped where config.clip says so.
-    ``payload``, ``dense_payload``: bytes of a worker's message, and of one that is not compressed. ``choice``: the
-    exchange that carries messages, and what each would cost. ``clock``: the one that gives ``sim_seconds``. ``world``:
+    ``payload``, ``dense_message``: bytes of a worker's message, and of one that is not compressed; the longest, where
+    an algorithm exchanges parts of the model. ``dense_payload``: bytes of the model. ``choice``: the exchange that
+    carries messages, and what each would cost. ``clock``: the one that gives ``sim_seconds``. ``world``:
     of asynchronous methods, where the workers are. ``record``: what the run has measured.
     ``announcements``: what this process tells the others at the end of a round, see comm.Agreement. ``stops``: whether
     the run is to stop.
@@ -72,8 +73,9 @@ class ExperimentSetup:
         start = self.problem.init(generator(plan.config.seed, "start"))
         self._set_up_codec(start)
         self.guard = self._guard()
-        steps = plan.config.steps or plan.config.rounds * self.algorithm.tau
+        steps = plan.config.steps or self.algorithm.steps_in(plan.config.rounds)
         lengths = self.algorithm.lengths(steps)
+        self.delays = self.algorithm.delays_of(lengths)
         with user_mistakes():
             self._set_up_algorithm(start, steps, stops)
         self.record = RunRecord(run, self.comm, self.clock, self._rounds(lengths), self._hosted(), plan.identity)
@@ -139,12 +141,16 @@ class ExperimentSetup:
     def _set_up_codec(self, start: Tensor) -> None:
         """``start``: x_0 [J]. Raises UserError for a compressor that does not fit J or the exchange."""
         plan, codec, dim, itemsize = self.plan, self.plan.compressor, self.problem.dim, start.element_size()
-        codec.setup(CodecContext(plan.config.seed, self.comm.worker_ids, self.problem.shapes))
+        self.codec_context = CodecContext(plan.config.seed, self.comm.worker_ids, self.problem.shapes)
+        codec.setup(self.codec_context)
         if self.algorithm.decentralised:
             check_gossiped(plan, dim)
+        with user_mistakes():
+            exchanged = self.algorithm.exchanged(self.problem.shapes, dim)
         with user_mistakes("compress."):
-            self.payload = codec.payload(dim, itemsize)
-            self.choice = self.comm.choose(codec, dim, itemsize)
+            self.payload, self.dense_message = codec.payload(exchanged, itemsize), exchanged * itemsize
+        with user_mistakes("comm."):
+            self.choice = self.comm.choose(codec, exchanged, itemsize)
         self.dense_payload = dim * itemsize
 
     def _guard(self) -> NonFiniteGuard:
@@ -159,6 +165,7 @@ class ExperimentSetup:
         """``steps``: local steps of a worker in the whole run. Raises ValueError where the algorithm cannot work."""
         plan = self.plan
         context = AlgorithmContext(self.guard, self.comm, plan.compressor, steps, start, plan.config.debug)
+        context.codec_context = self.codec_context
         if isinstance(self.problem, PerWorkerProblem):
             self.clock, self.world = place_workers(plan, self.problem, self.links, self.count_nonfinite, stops)
             context.async_workers = self.world
@@ -175,7 +182,9 @@ class ExperimentSetup:
         if assignment is None:
             edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
             buckets = bucket_ends(self.problem.dim, self.bucket)
-            return VirtualClock(network, plan.straggler, workers, plan.config.seed, edges, bucket_ends=buckets)
+            return VirtualClock(
+                network, plan.straggler, workers, plan.config.seed, edges, bucket_ends=buckets, delays=self.delays
+            )
         closing_rule = self.algorithm.closing_rule(assignment)
         if closing_rule is not None and closing_rule != (None, None) and network.compute.kind == "measured":
             raise ValueError(
@@ -200,7 +209,9 @@ class ExperimentSetup:
     def _rounds(self, lengths: Sequence[int]) -> RoundPlan:
         """``lengths``: local steps of each round."""
         batches, gradients = self.algorithm.batches_of(lengths), self.algorithm.gradients_of(lengths)
-        return RoundPlan([0, *accumulate(lengths)], [0.0, *accumulate(batches)], [0.0, *accumulate(gradients)])
+        return RoundPlan(
+            [0, *accumulate(lengths)], [0.0, *accumulate(batches)], [0.0, *accumulate(gradients)], self.delays
+        )
 
     def _hosted(self) -> float:
         """How many workers', or subsets', gradients a process computes."""

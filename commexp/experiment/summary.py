@@ -197,8 +197,10 @@ def round_rows(setup: ExperimentSetup) -> list[Row]:
         [after - before for before, after in pairwise(total)]
         for total in (planned.ends, planned.batches, planned.gradients)
     )
-    numbers = range(1, len(planned.ends))
-    return _as_rows(("round", "steps", "batches", "gradients"), zip(numbers, steps, batches, gradients, strict=True))
+    columns = {"round": range(1, len(planned.ends)), "steps": steps, "batches": batches, "gradients": gradients}
+    if any(planned.delays):
+        columns["delay"] = planned.delays  # gradients of the next round during this one's exchange
+    return _as_rows(tuple(columns), zip(*columns.values(), strict=True))
 
 
 def _as_rows(columns: Sequence[str], cells: Iterable[tuple[Any, ...]]) -> list[Row]:
@@ -216,7 +218,7 @@ def announce_costs(setup: ExperimentSetup) -> None:
             print(f"commexp: note: {choice}", file=sys.stderr, flush=True)
     if setup.plan.compressor.variable_size:
         return  # what it costs is known once it is sent
-    dense = ALL_REDUCE.cost(workers, setup.dense_payload, setup.dense_payload)
+    dense = ALL_REDUCE.cost(workers, setup.dense_message, setup.dense_message)
     if not choice.exchange.central and choice.cost > dense:
         text = (
             f"note: {workers} messages of {setup.payload:,} bytes by {choice.exchange.name} put "

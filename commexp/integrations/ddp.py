@@ -297,7 +297,7 @@ class Hook:
 def _groups(codecs: Mapping[Tensor, Compressor]) -> list[Group]:
     """Of parameters that lie one after the other in a bucket of real numbers."""
     ends = list(accumulate((p.numel() * (1 + p.is_complex()) for p in codecs), initial=0))
-    return [Group(c, [slice(*ends)]) for c, ends in zip(codecs.values(), pairwise(ends), strict=True)]
+    return [Group([slice(*ends)], c) for c, ends in zip(codecs.values(), pairwise(ends), strict=True)]
 
 
 def _inner(module: nn.Module) -> nn.Module:

@@ -56,6 +56,14 @@ class VirtualClock:
     and begin the next round with the others.
     With ``network.overlap`` a round's all-reduce begins while the gradient is computed, see ``overlapped``;
     ``bucket_ends``: for each bucket of the gradient, the share of the gradient that is final when this one goes.
+    ``delays``: for each round, how many gradients of the next one every worker computes while this round's exchanges
+    travel. They begin when the last worker is ready, and nobody waits: with T_n the time in which worker n computes g
+    gradients in the next round, d of them during the exchange, and E the moment at which it ends,
+
+        the worker is ready at    max(begun + d/g T_n, E) + (1 - d/g) T_n
+
+    Traffic that comes down from such an exchange is counted in that next round, before its own. ``times`` then has one
+    more number, the last: E, as far as it is known at the end of a round; 0 where nothing travels.
     Everything is a function of the seed and the round's number, so a run can be priced anew from its traffic.
     """
 
@@ -69,6 +77,7 @@ class VirtualClock:
         loads: np.ndarray | None = None,
         closing: Closing | None = None,
         bucket_ends: Sequence[float] = (1.0,),
+        delays: Sequence[float] = (),
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
@@ -79,9 +88,11 @@ class VirtualClock:
         self.rates = network.rates(workers)
         self.alike, self.pace = self.rates.alike, self.rates.pace()
         even = network.compute.kind in ("constant", "measured") and not network.compute.slow
+        self.delays = delays if any(delays) else ()
         even = even and np.ptp(self.loads) == 0 and closing is None and self.alike and len(self.bucket_ends) == 1
+        even = even and not self.delays
         self.even = even and isinstance(straggler, NoStragglers)  # all workers are always at the same second
-        self.times = np.zeros(workers)
+        self.times = np.zeros(workers + bool(self.delays))
         self.edges: tuple[np.ndarray, ...] | None = None
         if edges is not None and len(edges[1]):
             self.edges = tuple(np.asarray(ends, dtype=np.int64) for ends in edges)
@@ -93,7 +104,7 @@ class VirtualClock:
     @property
     def now(self) -> float:
         """When the last worker has ended."""
-        return float(self.times.max())
+        return float(self.times[: self.workers].max())
 
     def answered(self, number: int, gradients: float = 1.0) -> np.ndarray:
         """Who answers before round ``number`` is closed, bool [N]; everyone where everyone is waited for."""
@@ -126,6 +137,9 @@ class VirtualClock:
             computing = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
             self.times = self.times + (computing + sum(self._seconds(entry) for entry in traffic))
             return
+        if self.delays:
+            self._delayed_round(number, gradients, traffic, measured)
+            return
         answered: np.ndarray | None = None
         if self.closing is None:
             ready = self.times + self.computing(number, gradients, measured)
@@ -141,6 +155,22 @@ class VirtualClock:
             else:
                 ready = np.full_like(ready, ready.max() + self._seconds(entry, answered=answered))
         self.times = ready
+
+    def _delayed_round(self, number: int, gradients: float, traffic: Sequence[Traffic], measured: float) -> None:
+        """A round of a run with ``delays``."""
+        computing = self.computing(number, gradients, measured)
+        *begun, arrival = self.times
+        before = self.delays[number - 2] if number > 1 else 0.0
+        if before:
+            came_down = next((i for i, entry in enumerate(traffic) if entry.direction != "down"), len(traffic))
+            arrival += sum(self._seconds(entry) for entry in traffic[:came_down])
+            traffic = traffic[came_down:]
+            first = computing * (before / gradients)
+            ready = np.maximum(begun + first, arrival) + (computing - first)
+        else:
+            ready = begun + computing
+        end = float(ready.max()) + sum(self._seconds(entry) for entry in traffic)
+        self.times = np.append(ready, end) if self.delays[number - 1] else np.append(np.full_like(ready, end), 0.0)
 
     def _gossiped(self, entry: Traffic, ready: np.ndarray, receivers: np.ndarray, senders: np.ndarray) -> np.ndarray:
         """When each worker has ended a gossip for which it is ``ready``, [N]."""

@@ -12,7 +12,7 @@ from commexp.topologies.from_file import GraphFile, MatrixFile
 from commexp.topologies.gossip import Gossip, Mixer
 from commexp.topologies.lattice import Grid, Ladder, Torus
 from commexp.topologies.mixing import Mixing, second_singular_value
-from commexp.topologies.random import ErdosRenyi, Geometric, RandomRegular
+from commexp.topologies.random import ErdosRenyi, Geometric, RandomPairs, RandomRegular
 from commexp.topologies.weights import metropolis, uniform
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Mixer",
     "Mixing",
     "OnePeer",
+    "RandomPairs",
     "RandomRegular",
     "Ring",
     "Star",

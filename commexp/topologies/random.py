@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from commexp.seeding import numpy_generator
-from commexp.topologies.base import Topology
+from commexp.topologies.base import Topology, graph_of_edges, require_workers
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -115,3 +115,23 @@ class Geometric(RandomTopology):
             f"radius={self.radius}: none of {DRAWS} graphs drawn for {workers} workers is connected; "
             f"give {enough:.2g} or more"
         )
+
+
+@dataclass
+class RandomPairs(Topology):
+    """A different graph in each round: the workers are paired at random, and both of a pair have weight 1/2. If their
+    number is odd, one of them has no neighbour in a round. ``period`` pairings are drawn, and repeated after so many
+    rounds. Raises ValueError for a period below 1."""
+
+    period: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.period < 1:
+            raise ValueError(f"period={self.period}: must not be less than 1; give a number of pairings such as 64")
+
+    def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
+        require_workers(workers, 2, "a pair")
+        rng = numpy_generator(seed, "topology")
+        pairings = (rng.permutation(workers)[: workers // 2 * 2].reshape(-1, 2) for _ in range(self.period))
+        return [graph_of_edges(workers, pairs) for pairs in pairings]

@@ -33,7 +33,7 @@ def spread(x: Tensor) -> float:
 def test_mixing_keeps_the_mean(topology: str, graphs: dict[str, Callable[..., Topology]]) -> None:
     x = rows()
     for gossip in (Gossip(), Gossip(rounds=5), Gossip(rounds=5, chebyshev=True)):
-        if gossip.chebyshev and topology in ("exponential", "one_peer"):
+        if gossip.chebyshev and topology in ("exponential", "one_peer", "random_pairs"):
             continue
         comm = exchange(graphs[topology](), gossip)
         for t in range(1, 4):
@@ -41,7 +41,7 @@ def test_mixing_keeps_the_mean(topology: str, graphs: dict[str, Callable[..., To
             mixed = comm.gossip(x)
             assert float((mixed.mean(0) - x.mean(0)).abs().max()) < 1e-14
             assert spread(mixed) < spread(x)
-    if topology == "one_peer":
+    if topology in ("one_peer", "random_pairs"):
         return
     comm = exchange(graphs[topology]())
     for codec in (TopK(k=3), TopK(k=1.0), Sign()):

@@ -97,6 +97,19 @@ def test_weight_decay_is_that_of_torchs_groups(kind: str, on: str) -> None:
     assert not torch.allclose(found, ours(made(kind, weight_decay_on="matrices" if on == "all" else "all"), start))
 
 
+@pytest.mark.parametrize("on", ["all", "matrices"])
+def test_sign_is_adamw_without_memory(on: str) -> None:
+    """With both betas 0 the step of AdamW is lr g / (|g| + eps), after the same decay."""
+
+    def groups(parameters: dict[str, Tensor]) -> list[torch.optim.Optimizer]:
+        parts = by_dimensions(parameters) if on == "matrices" else [{"params": [*parameters.values()]}]
+        return [torch.optim.AdamW(parts, LR, (0.0, 0.0), eps=1e-300, weight_decay=DECAY)]
+
+    start = noise(99)
+    found = ours(made("sign", weight_decay_on=on), start.clone())
+    torch.testing.assert_close(found, torchs(groups, start), rtol=1e-12, atol=1e-14)
+
+
 def muon_and_adamw(on: str, adam_ratio: float) -> Groups:
     def groups(parameters: dict[str, Tensor]) -> list[torch.optim.Optimizer]:
         hidden = [parameters.pop(name) for name in HIDDEN]
@@ -153,7 +166,7 @@ def test_the_step_of_a_gradient_that_is_zero_is_zero() -> None:
 
 
 @pytest.mark.parametrize("on", ["all", "matrices"])
-@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon", "sign"])
 def test_bits_do_not_depend_on_how_many_workers_step_together(kind: str, on: str) -> None:
     start = noise(99, torch.float32)
     together = ours(made(kind, weight_decay_on=on), start.clone())
@@ -220,7 +233,7 @@ def test_runs_with_muon_resume_bit_for_bit(algo: str, run: Callable[..., Run]) -
         ("algo.weight_decay_on=some", r"algo.weight_decay_on=some: unknown; give all or matrices"),
         ("algo.adam_lr=0", r"algo.adam_lr=0.0: must be positive; give .*"),
         ("algo.schedule.final=1.5", r"algo.schedule.final=1.5: out of range; give .*"),
-        ("algo.optimizer=lion", r"algo.optimizer=lion: unknown; give one of sgd, adamw, muon"),
+        ("algo.optimizer=lion", r"algo.optimizer=lion: unknown; give one of sgd, adamw, muon, sign"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(words: str, message: str) -> None:

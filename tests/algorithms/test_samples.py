@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from registry import options, target
+from registry import on_vectors, options, target
 
 from commexp.metrics import METRICS
 from commexp.problems.logistic import Logistic
@@ -67,7 +67,7 @@ def test_what_is_booked_is_what_was_asked_for(
     algo, *words = case.split()
     if case == "exact_coding":
         words = ["allocation=cyclic", "allocation.d=2"]
-    found = run(*SETTING, f"batch_size={batch}", f"algo={algo}", *words).metrics
+    found = run(*SETTING, f"batch_size={batch}", *on_vectors(algo), *words).metrics
     last = found.iloc[-1]
     assert {*found} <= METRICS.keys(), "a column without an entry in commexp/metrics.py"
     assert last["samples"] == counted["drawn"]

@@ -22,7 +22,7 @@ from torch import Tensor
 from commexp.comm import AGGREGATIONS, EXCHANGES, Communicator, Entry, Ledger, Links, check_serves, choose
 from commexp.comm.exchanges import Aggregation
 from commexp.comm.links import Done, PendingTransfer
-from commexp.compressors import CodecContext, Compressor
+from commexp.compressors import FP4, FP8, CodecContext, Compressor, KBit
 from commexp.network import Network
 from commexp.topologies import Gossip, Mixer, Star
 
@@ -35,6 +35,7 @@ FORMULAS: dict[str, tuple[Callable[[int, int, int], int], Callable[[int], int]]]
     "all_gather": (lambda n, s, a: n * (n - 1) * s, lambda n: n - 1),
     "server": (lambda n, s, a: (n - 1) * (s + a), lambda n: 1),
     "two_phase": (lambda n, s, a: (n - 1) * (s + a), lambda n: n - 1),
+    "quantised_all_reduce": (lambda n, s, a: (n - 1) * (s + a), lambda n: n - 1),
     "gossip": (lambda n, s, a: n * 2 * s, lambda n: 1),  # on a ring
     "broadcast": (lambda n, s, a: (n - 1) * s, lambda n: (n - 1).bit_length()),
 }
@@ -42,6 +43,7 @@ FORMULAS: dict[str, tuple[Callable[[int, int, int], int], Callable[[int], int]]]
 SERVES: dict[str, Callable[[Compressor], bool]] = {
     "all_reduce": lambda codec: codec.sums,
     "two_phase": lambda codec: codec.splittable and not codec.sums,
+    "quantised_all_reduce": lambda codec: isinstance(codec, KBit | FP8 | FP4),
 }
 
 
@@ -152,8 +154,8 @@ def among_processes(call: Callable[[Communicator], Tensor], **given: Any) -> tup
 
 @cache
 def pristine(name: str) -> Compressor:
-    """Composed once; whoever encodes takes a copy."""
-    return bare(name)
+    """Composed once; whoever encodes takes a copy. ``name``: of the codec, and overrides."""
+    return bare(*name.split())
 
 
 def check_carried(exchange: Aggregation, name: str, deterministic: bool = False) -> None:
@@ -192,7 +194,7 @@ def check_carried(exchange: Aggregation, name: str, deterministic: bool = False)
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("name", options("compress"))
+@pytest.mark.parametrize("name", [*options("compress"), "chunked compress.combine=senders"])
 @pytest.mark.parametrize("exchange", AGGREGATIONS.values(), ids=lambda e: e.name)
 def test_processes_move_what_the_ledger_counts(exchange: Aggregation, name: str, deterministic: bool) -> None:
     codec = pristine(name)
@@ -228,10 +230,63 @@ def test_messages_of_one_size_cost_what_the_formula_says(exchange: Aggregation) 
 @pytest.mark.parametrize("exchange", AGGREGATIONS.values(), ids=lambda e: e.name)
 def test_parts_of_the_workers_add_up(exchange: Aggregation) -> None:
     """A ledger counts the workers of its process; all processes together count all."""
-    codec, x = pristine("topk" if exchange.candidate(pristine("topk")) else "none"), vectors()
+    served = SERVES.get(exchange.name, exchange.candidate)
+    name = next((n for n in ("topk", "kbit") if served(pristine(n))), "none")
+    codec, x = pristine(name), vectors()
     whole = exchange.load(codec.encode(x), range(N), N)
     halves = [exchange.load(codec.encode(x[ids]), ids, N) for ids in ([0, 1], [2, 3])]
     assert whole == pytest.approx([sum(column) for column in zip(*halves, strict=True)])
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(
+    ("codec", "levels", "size"),  # levels in units of the block's largest magnitude
+    [
+        (KBit(), [i / 4 for i in (-3, -1, 1, 3)], J // 4 + 2 * 24),
+        (KBit(bits=4, rounding="stochastic"), [i / 15 for i in range(-15, 16, 2)], J // 2 + 2 * 24),
+        (FP4(), [i / 6 for i in (-6, -4, -3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4, 6)], J // 2 + 2 * 24),
+    ],
+    ids=["kbit", "stochastic", "fp4"],
+)
+def test_a_quantised_sum_is_quantised_again(
+    codec: Compressor, levels: list[float], size: int, deterministic: bool
+) -> None:
+    """C(sum_n w_n C(x_n)), with random draws of its own, and the same bits over four processes as over one."""
+    x, weights, name = vectors(), torch.linspace(0.1, 0.3, N), "quantised_all_reduce"
+    codec.setup(CodecContext(seed=4, worker_ids=range(N)))
+    codec.set_round(5)
+    one, message = Communicator(N, Ledger(), name, deterministic), codec.encode(x)
+    aggregate = one.aggregate(message, weights)
+    one.settle()
+    up, down = one.ledger.entries
+    assert (up.direction, *up[5:8]) == ("up", N * size, N * size, (N - 1) * size)
+    assert (down.direction, *down[5:8]) == ("down", size, size, (N - 1) * size)
+
+    decoded = codec.decode(message)
+    total = sum((w * row for w, row in zip(weights, decoded, strict=True)), torch.zeros(J))
+    scale = torch.nn.functional.pad(total, (0, 24 * 256 - J)).view(24, 256).abs().amax(1).repeat_interleave(256)[:J]
+    grid, at, exact = torch.tensor(levels), aggregate / scale, total / scale
+    near, nearest = ((y[:, None] - grid).abs().amin(1) for y in (at, exact))
+    assert float(near.max()) < 2**-7, "scales are rounded up to eight bits"
+    if codec.stochastic:
+        off = at - exact
+        assert float(off.abs().max()) < 2 / 15 + 2**-7
+        assert abs(float(off.mean())) < 5 / 15 / math.sqrt(J)
+        assert abs(float(torch.corrcoef(torch.stack([off, decoded[0] - x[0]]))[0, 1])) < 5 / math.sqrt(J)
+        codec.set_round(6)
+        assert not torch.equal(one.aggregate(message, weights), one.aggregate(codec.encode(x), weights))
+    else:
+        assert bool(((at - exact).abs() < nearest + 2**-7).all())
+
+    def of_process(comm: Communicator) -> Tensor:
+        own, (rank,) = deepcopy(codec), comm.worker_ids
+        own.setup(CodecContext(seed=4, worker_ids=[rank]))
+        own.set_round(5)
+        return comm.aggregate(own.encode(x[rank : rank + 1]), weights[rank : rank + 1])
+
+    results, entries, _ = among_processes(of_process, exchange=name, deterministic=deterministic)
+    assert all(torch.equal(result, aggregate) for result in results)
+    assert [e[1:8] for e in entries] == [e[1:8] for e in (up, down)]
 
 
 def test_vectors_go_as_they_are() -> None:

@@ -8,13 +8,24 @@ import pytest
 import torch
 from registry import bare, options
 
-from commexp.compressors import Composition, Compressor, ErrorFeedback, Grouped, Layerwise, NoCompression, TopK, Wrapper
+from commexp.compressors import (
+    DCT,
+    Composition,
+    Compressor,
+    ErrorFeedback,
+    Grouped,
+    Layerwise,
+    NoCompression,
+    TopK,
+    Wrapper,
+)
 from commexp.compressors.base import OWN, Combination, Forwarded
 from commexp.integrations.ddp import FaultFlag
 
 CONTRACT = sorted(name for name in vars(Compressor) if not name.startswith("_"))
-DERIVED = {"phases": "next_phase", "sparse": "clear_sent", "splittable": "cut", "learns": "feedback"}
-WRAPPERS = [Wrapper, ErrorFeedback, Combination, Composition, Grouped, Layerwise, FaultFlag]
+DERIVED = {"phases": "next_phase", "sparse": "clear_sent", "splittable": "cut"}
+DERIVED |= {"learns": "feedback", "requantises": "requantise"}
+WRAPPERS = [Wrapper, DCT, ErrorFeedback, Combination, Composition, Grouped, Layerwise, FaultFlag]
 
 
 def changed(cls: type[Wrapper]) -> set[str]:

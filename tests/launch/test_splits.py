@@ -44,6 +44,7 @@ FACTORS = ["dataset=ratings", "dataset.users=60", "dataset.items=40", "rounds=4"
 
 
 NAN = [*DIGITS, "algo.lr=1e6", "rounds=30", "eval_every=30", "dtype=float32"]  # a gradient is NaN before round 30
+QUANTISED = ["compress.block=8", "comm.exchange=quantised_all_reduce"]
 EXACT, ANY_ORDER = (f"comm.deterministic={exact}" for exact in ("true", "false"))
 
 
@@ -54,6 +55,9 @@ def usual() -> list[list[str]]:
     every += [["model.travels=items", *FACTORS], ["model.travels=all", "partition=blocks", *FACTORS]]
     every += [[*case, *LINEAR] for case in methods()]
     every += [[algo, *MUON] for algo in ("algo=localsgd", "algo=ignore")]
+    every.append(
+        ["compress=kbit", "compress.rounding=stochastic", "compress.error_feedback=false", *QUANTISED, *LINEAR]
+    )
     return [[*case, EXACT] for case in every]
 
 
@@ -74,6 +78,8 @@ def other_exchanges() -> list[list[str]]:
     for codec in options("compress"):
         if AGGREGATIONS["two_phase"].candidate(bare(codec)):
             every.append([f"compress={codec}", "comm.exchange=two_phase", *LINEAR])
+        if bare(codec).requantises:
+            every.append([f"compress={codec}", *QUANTISED, *LINEAR])
     every.append(["compress=sign", "compress.vote=true", "compress.error_feedback=false", *LINEAR])
     every.append(["compress=fp16", "comm.exchange=all_gather", *LINEAR])
     every.append(NAN)

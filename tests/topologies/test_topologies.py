@@ -64,7 +64,7 @@ def registered(name: str, files: dict[str, Path], **fields: Any) -> Topology:
 def test_every_topology(name: str, lazy: bool, files: dict[str, Path]) -> None:
     topology = registered(name, files, lazy=lazy)
     mixings, graphs = topology.mixings(8, seed=3), topology.graphs(8, seed=3)
-    assert len(mixings) == len(graphs) == (3 if name == "one_peer" else 1)
+    assert len(mixings) == len(graphs) == {"one_peer": 3, "random_pairs": 64}.get(name, 1)
     union = np.zeros((8, 8))
     for W, graph in zip(mixings, graphs, strict=True):
         dense = W.matrix.toarray()

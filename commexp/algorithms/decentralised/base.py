@@ -20,6 +20,7 @@ class DecentralisedMethod(Algorithm):
 
     decentralised = True
     feeds_back = False
+    keeps_residual = True
     gamma = 1.0  # the step of compressed gossip
     state = "compressor=context.compressor"
     worker_state = "x mixing"

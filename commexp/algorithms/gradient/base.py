@@ -62,7 +62,7 @@ class Schedule:
 
 @dataclass
 class GradientMethod(Algorithm):
-    """``optimizer``: sgd, adamw or muon, see Optimizer. The learning rate at local step s is ``lr`` times the
+    """``optimizer``: sgd, adamw, muon or sign, see Optimizer. The learning rate at local step s is ``lr`` times the
     schedule's factor. ``betas``: of AdamW. ``weight_decay_on``: all tensors, or matrices, those with two or more
     dimensions.
 
@@ -108,6 +108,8 @@ class GradientMethod(Algorithm):
             raise ValueError("nesterov=True: needs momentum; give momentum=0.9")
         if self.optimizer == "adamw" and self.momentum:
             raise ValueError(f"momentum={self.momentum}: AdamW has its own; give momentum=0 and betas")
+        if self.optimizer == "sign" and self.momentum:
+            raise ValueError(f"momentum={self.momentum}: optimizer=sign has none; give momentum=0")
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise ValueError(f"betas={self.betas}: out of range; give two numbers in [0, 1) such as [0.9, 0.999]")
         if self.adam_lr is not None and not self.adam_lr > 0:

@@ -1,18 +1,18 @@
-"""The optimisers of gradient methods, on stacked flat vectors: SGD with momentum, AdamW, Muon."""
+"""The optimisers of gradient methods, on stacked flat vectors: SGD with momentum, AdamW, Muon, sign SGD."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
+from commexp.compressors import adjoined, places_of
 from commexp.state import Stateful
 
-OPTIMIZERS = ("sgd", "adamw", "muon")
+OPTIMIZERS = ("sgd", "adamw", "muon", "sign")
 DECAYED = ("all", "matrices")
 #: tensors with two dimensions that are no hidden matrices: embeddings, positions, the output layer
 NOT_HIDDEN = ("*embed*", "*token*", "*position*", "*wte*", "*wpe*", "*head.weight", "*classifier*", "fc.weight")
@@ -24,7 +24,7 @@ Shape = Sequence[int]
 
 
 class Optimizer(Stateful):
-    """SGD with momentum, AdamW or Muon acting in place on x, [J] or [W, J].
+    """SGD with momentum, AdamW, Muon or sign SGD acting in place on x, [J] or [W, J].
 
         sgd     u <- momentum u + g + weight_decay x;   x <- x - lr u     (nesterov: x <- x - lr (g' + momentum u))
         adamw   x <- (1 - lr weight_decay) x - lr mhat / (sqrt(vhat) + 1e-8)
@@ -34,6 +34,7 @@ class Optimizer(Stateful):
                 X <- (1 - lr weight_decay) X - lr sqrt(max(1, r/c)) NS(G + momentum M)      NS: see ``orthogonal``
 
                 of all other tensors adamw, with lr ``adam_ratio`` as their learning rate
+        sign    x <- (1 - lr weight_decay) x - lr sign(g)     (arXiv 1802.04434)
 
     The operations are those of torch.optim.SGD and torch.optim.AdamW in the same order, so the bits are theirs. They
     are applied to one piece of the vectors after the other: intermediate results take little memory, and a piece stays
@@ -70,24 +71,26 @@ class Optimizer(Stateful):
         )  # fmt: skip
         self.buffers: dict[str, Tensor] = {}
         shapes = shapes or {}
-        places = _places(shapes)
+        places = places_of(shapes)
         hidden = _hidden(shapes, muon_except) if kind == "muon" else []
         self.hidden: dict[tuple[int, ...], list[slice]] = {}  # by shape
         for name in hidden:
             self.hidden.setdefault(tuple(shapes[name]), []).append(places[name])
         others = [name for name in shapes if name not in hidden]
         #: what sgd and adamw step on: x as one, or all but the hidden matrices
-        self.others = joined(places[name] for name in others) if hidden else [slice(None)]
+        self.others = adjoined(places[name] for name in others) if hidden else [slice(None)]
         #: the parts of it that alone have weight decay; None: all
         self.decayed: list[slice] | None = None
         if weight_decay_on == "matrices":
-            self.decayed = joined(places[name] for name in others if len(shapes[name]) >= 2)
+            self.decayed = adjoined(places[name] for name in others if len(shapes[name]) >= 2)
 
     def step(self, x: Tensor, gradient: Tensor, lr: float, step: int) -> None:
         """Update number ``step`` = 0, 1, ... with learning rate ``lr``; AdamW uses the number for its bias
         correction."""
         if self.kind == "sgd":
             self._sgd(x, gradient, lr)
+        elif self.kind == "sign":
+            self._sign(x, gradient, lr)
         else:
             self._adamw(x, gradient, lr * self.adam_ratio, step)
         if self.hidden:
@@ -110,6 +113,12 @@ class Optimizer(Stateful):
                 u = u.copy_(g) if first else u.mul_(momentum).add_(g)
                 g = g.add(u, alpha=momentum) if self.nesterov else u
             part.add_(g, alpha=-lr)
+
+    def _sign(self, x: Tensor, gradient: Tensor, lr: float) -> None:
+        for place in ([slice(None)] if self.decayed is None else self.decayed) if self.weight_decay else ():
+            x[..., place].mul_(1 - lr * self.weight_decay)
+        for part, g in pieces(x, gradient):
+            part.add_(g.sign(), alpha=-lr)
 
     def _adamw(self, x: Tensor, gradient: Tensor, lr: float, step: int) -> None:
         if not self.buffers:
@@ -164,21 +173,6 @@ def orthogonal(matrices: Tensor) -> Tensor:
         gram = o @ o.mT
         o = torch.baddbmm(o, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), o, beta=a)
     return o.mT if tall else o
-
-
-def _places(shapes: Mapping[str, Shape]) -> dict[str, slice]:
-    """Where in the flat vector each tensor is."""
-    ends = pairwise(accumulate(map(math.prod, shapes.values()), initial=0))
-    return {name: slice(start, end) for name, (start, end) in zip(shapes, ends, strict=True)}
-
-
-def joined(places: Iterable[slice]) -> list[slice]:
-    """The same entries in as few places as possible."""
-    found: list[slice] = []
-    for place in places:
-        follows = found and found[-1].stop == place.start
-        found.append(slice(found.pop().start, place.stop) if follows else place)
-    return found
 
 
 def _hidden(shapes: Mapping[str, Shape], patterns: Sequence[str]) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import torch
@@ -11,11 +13,16 @@ from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.gradient.base import GradientMethod, row_norms
+from commexp.algorithms.local.fragments import ORDERS, Fragment, equal_parts, fragments_of
+from commexp.comm import DelayedSum
+from commexp.compressors import Compressor
+
+ADDED = {"added": True}  # a field whose default leaves a run's name as it was before the field existed
 
 
 @dataclass
 class LocalMethod(GradientMethod):
-    """Every round, every worker n = 1..N takes ``tau`` local steps of its own optimiser from x_n; then one exchange.
+    """Every round, every worker n = 1..N takes local steps of its own optimiser from x_n; then one exchange.
 
     Let s_n be the position of worker n after the pull of the last exchange, before any push, and s_A the average of the
     s_n, which all workers know. The workers send C(x_n - s_n), where C is the compressor with its error feedback:
@@ -26,68 +33,237 @@ class LocalMethod(GradientMethod):
     e <- (1 - pull) e + (what C left out of this round's average): the error does not accumulate as long as the workers
     are pulled towards x_A. Optimiser states are not exchanged.
 
+    The model may be exchanged in ``fragments`` = P parts of whole blocks (see fragments_of for ``fragment_order``), one
+    after the other: there are ``tau`` local steps between two exchanges of the same fragment, and tau/P between two
+    exchanges, each of about J/P numbers. All of the above then holds for each fragment by itself, with a compressor of
+    its own.
+
+    An exchange may travel while the workers compute: its sum arrives after ``delay`` further local steps. With y_n the
+    position from which the method lets worker n continue, which depends on the x_n that were sent, it continues from
+
+        x_n <- mix x_n + (1 - mix) y_n              mix = 0 drops what the fragment has moved in the meantime
+
+    The last exchange of a run is waited for. Source of fragments, delay and mix: Streaming DiLoCo, Douillard et al.,
+    arXiv 2501.18512, section 2.
+
     x_A, the average at the last exchange, before workers are pulled or pushed, is the model that is evaluated, unless
     the method names another one. Diagnostics relative to this x_A: ``consensus``, sum_n ||x_n - x_A||^2 for the x_n
     before the exchange; ``valley_width``, mean_n ||x_n - x_A|| for the x_n after it. Both are 0 before the first round.
 
     Memory of the size of all workers' models is used again: that of the last gradient for the differences, and that of
     the x_n before the exchange, which diagnostics need, for the x_n of the next round.
+
+    Raises ValueError for values out of range, a model of fewer tensors than fragments, and a delay with a compressor
+    that takes two exchanges.
     """
 
-    state = "average pulled_average compressor=context.compressor"
-    worker_state = "x pulled optimizer=update"
+    state = "average pulled_average travelling compressor=context.compressor codecs sums"
+    worker_state = "x pulled departed optimizer=update"
+    uses_departed = False  # whether ``merge`` needs the x_n that were sent
     tau: int = 4
+    fragments: int = field(default=1, metadata=ADDED)
+    fragment_order: str = field(default="strided", metadata=ADDED)
+    delay: int = field(default=0, metadata=ADDED)
+    mix: float = field(default=0.0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tau < 1:
             raise ValueError(f"tau={self.tau}: must not be less than 1; give local steps between two exchanges")
+        if not 1 <= self.fragments <= max(1, self.tau):
+            raise ValueError(
+                f"fragments={self.fragments}: all of them are exchanged within tau={self.tau} local steps; give 1 to "
+                f"{self.tau}"
+            )
+        if self.fragment_order not in ORDERS:
+            raise ValueError(f"fragment_order={self.fragment_order}: unknown; give {' or '.join(ORDERS)}")
+        if not 0 <= self.delay <= self.tau // self.fragments:
+            between = self.tau // self.fragments
+            raise ValueError(
+                f"delay={self.delay}: there are {between} local steps between two exchanges; give 0 to {between}"
+            )
+        if not 0 <= self.mix < 1:
+            raise ValueError(f"mix={self.mix}: out of range; give a share in [0, 1), 0.5 is usual")
 
     def setup(self, context: AlgorithmContext) -> None:
         self.context = context
-        comm = context.comm
+        comm, codec = context.comm, context.compressor
+        if self.delay and codec.phases > 1:
+            raise ValueError(
+                f"algo.delay={self.delay}: {codec.name} takes a second exchange when the first is over; give 0, or "
+                "another compressor"
+            )
         workers = len(comm.worker_ids)
         self.ends = [0, *accumulate(self.lengths(context.steps))]
+        self.parts = fragments_of(context.problem.shapes, len(context.start), self.fragments, self.fragment_order)
+        self.codecs: dict[str, Compressor] = {}  # by what is exchanged and the fragment; else the run's own
+        if self.fragments > 1:
+            self.make_codecs("x")
+            self.fragment_dims = {part.dim for part in self.parts}
+        self.travelling = 0  # the number of the round, from 1 on, whose exchange is under way; 0: none
+        self.sums: dict[str, DelayedSum] = {}  # under way, by what is exchanged
+        self.departed: dict[str, Tensor] = {}  # what was sent of the x_n, where ``uses_departed``
         self.x = context.start.repeat(workers, 1)
         self.average = context.start  # x_A
-        self.pulled = context.start.expand(workers, -1)  # s_n
-        self.pulled_average = self.average  # s_A
+        self.pulled_average = self.average if self.parts[0].whole else self.average.clone()  # s_A
+        self.pulled = self.pulled_average.expand(workers, -1)  # s_n
         self.losses = self.x.new_zeros(workers)  # mean over the last round's local steps
         self.before_exchange: Tensor | None = None  # x_n before the last exchange, until the next round
         self.spent: Tensor | None = None  # the last gradient, whose memory may be used
         self.update = self.make_optimizer()
         self.weights = self.x.new_full((workers,), 1.0 / comm.size)
 
+    def make_codecs(self, name: str) -> None:
+        """Makes a copy of the compressor for each fragment of what is called ``name``, with a state and random draws of
+        its own."""
+        known = self.context.codec_context
+        for i, part in enumerate(self.parts):
+            codec = copy.deepcopy(self.context.compressor)
+            codec.setup(replace(known, shapes=part.shapes, purpose=f"{known.purpose}.{name}{i}"))
+            self.codecs[f"{name}{i}"] = codec
+
+    def codec(self, name: str, t: int) -> Compressor:
+        """The compressor of round t's fragment of what is called ``name``."""
+        return self.codecs.get(f"{name}{t % self.fragments}", self.context.compressor)
+
+    def exchanged(self, shapes: Mapping[str, Sequence[int]], dim: int) -> int:
+        return max(part.dim for part in fragments_of(shapes, dim, self.fragments, self.fragment_order))
+
+    # -- rounds
+
+    def periods(self, steps: int) -> list[int]:
+        """The local steps between two exchanges of the same fragment, one period after the other, ``steps`` in all."""
+        return super().lengths(steps)
+
+    def lengths(self, steps: int) -> list[int]:
+        *periods, last = self.periods(steps)
+        lengths = [n for period in periods for n in equal_parts(period, self.fragments)]
+        left = last
+        for n in equal_parts(max(last, self.tau), self.fragments):  # the run may end within it
+            if left:
+                lengths.append(min(n, left))
+                left -= lengths[-1]
+        return lengths
+
+    def steps_in(self, rounds: int) -> int:
+        whole, rest = divmod(rounds, self.fragments)
+        return whole * self.tau + sum(equal_parts(self.tau, self.fragments)[:rest])
+
+    def delays_of(self, lengths: Sequence[int]) -> list[float]:
+        return [float(self.gradients * min(self.delay, following)) for following in (*lengths[1:], 0)]
+
     def round(self, t: int) -> None:
         steps = range(self.ends[t], self.ends[t + 1])
         if self.x is self.pulled:
             memory, self.before_exchange = self.before_exchange, None
-            self.x = self.pulled.clone() if memory is None else memory.copy_(self.pulled)
+            self.x = _copied(self.pulled, memory)
         self.losses = torch.zeros_like(self.losses)
         for step in steps:
+            if self.travelling and step - steps.start == self.delay:
+                self.arrive()
             losses, self.spent = self.gradient(self.x, step)
             self.update.step(self.x, self.spent, self.rate(step), step)
             self.losses += losses / len(steps)
-        self.before_exchange = self.x
-        self.exchange(t)
+            for under_way in self.sums.values():
+                under_way.progress()
+        if self.travelling:
+            self.arrive()
+        self.before_exchange = self.x if self.replaces else _copied(self.x, self.before_exchange)
+        if not self.delay:
+            self.exchange(t)
+        else:
+            self.depart(t, self.before_exchange)
+            if t + 2 == len(self.ends):
+                self.arrive()
         self.spent = None
 
-    @abstractmethod
+    @property
+    def replaces(self) -> bool:
+        """Whether an exchange gives every worker a new x_n, so that none needs to be written over."""
+        return self.parts[0].whole and not self.delay and not self.mix
+
+    def part(self, t: int) -> Fragment:
+        """The fragment that round t exchanges."""
+        return self.parts[t % self.fragments]
+
+    # -- the exchange
+
     def exchange(self, t: int) -> None:
-        """Exchanges and moves the workers after the local steps of round t: sets a new x."""
+        """Exchanges round t's fragment, and moves the workers."""
+        begin, weights, part = self.context.comm.begin, self.weights, self.part(t)
+        differences = self.differences(t)
+        sums = {name: begin(self.codec(name, t), weights, d.shape[1]).finish(d) for name, d in differences.items()}
+        self.receive(t, sums, part.take(self.x))
 
-    def averaged(self) -> Tensor:
-        """x_A, [J], by one exchange of the differences x_n - s_n."""
-        comm = self.context.comm
-        memory, self.spent = self.spent, None
-        difference = torch.sub(self.x, self.pulled, out=memory)
-        moved = comm.begin(self.context.compressor, self.weights, self.x.shape[1]).finish(difference)
-        return self.pulled_average + moved
+    def depart(self, t: int, x: Tensor) -> None:
+        """Begins the same exchange; ``x``: the x_n, [W, J]."""
+        begin, weights = self.context.comm.begin_delayed, self.weights
+        self.sums = {name: begin(self.codec(name, t), weights, d) for name, d in self.differences(t).items()}
+        self.departed = {"x": self.part(t).take(x)} if self.uses_departed else {}
+        self.travelling = t + 1
 
-    def go_on_from(self, x: Tensor) -> None:
-        """Sets every worker to x, [J]; it is copied for each of them when the next round begins."""
-        self.pulled_average = x
-        self.x = self.pulled = x.expand(self.x.shape[0], -1)
+    def arrive(self) -> None:
+        """Ends it."""
+        t, self.travelling = self.travelling - 1, 0
+        sums = {name: under_way.finish() for name, under_way in self.sums.items()}
+        departed = self.departed.get("x", self.x)
+        self.sums, self.departed = {}, {}
+        self.receive(t, sums, departed)
+
+    def differences(self, t: int) -> dict[str, Tensor]:
+        """What is exchanged in round t, by name; ``x``: x_n - s_n of its fragment, [W, J_p]."""
+        part, memory = self.part(t), None
+        if part.whole and not self.delay:
+            memory, self.spent = self.spent, None
+        return {"x": torch.sub(part.take(self.x), part.take(self.pulled), out=memory)}
+
+    def receive(self, t: int, sums: Mapping[str, Tensor], departed: Tensor) -> None:
+        """``sums``: of what was exchanged in round t, by name. ``departed``: the x_n of its fragment that were sent,
+        [W, J_p], where ``uses_departed``."""
+        part = self.part(t)
+        average = part.take(self.pulled_average) + sums["x"]
+        self.average = part.replaced(self.average, average)
+        self.merge(t, average, departed)
+
+    @abstractmethod
+    def merge(self, t: int, average: Tensor, departed: Tensor) -> None:
+        """Moves the workers' fragments of round t: ``average``, x_A [J_p], is known to all; ``departed`` as above."""
+
+    def continue_from(self, t: int, x: Tensor) -> None:
+        """Every worker continues from x, [J_p], in round t's fragment. Where it is the whole model, it is copied for
+        each of them when the next round begins."""
+        part, workers = self.part(t), len(self.weights)
+        self.pulled_average = part.replaced(self.pulled_average, x)
+        self.pulled = self.pulled_average.expand(workers, -1)
+        self._move(part, self.pulled if part.whole else x.expand(workers, -1))
+
+    def continue_apart(self, t: int, x: Tensor, pulled: Tensor, pulled_average: Tensor) -> None:
+        """Worker n continues from x_n, [W, J_p], in round t's fragment; ``pulled``, ``pulled_average``: its s_n and
+        s_A."""
+        part = self.part(t)
+        if not part.whole and self.pulled.data_ptr() == self.pulled_average.data_ptr():
+            self.pulled = self.pulled.clone()
+        self.pulled = part.replaced(self.pulled, pulled)
+        self.pulled_average = part.replaced(self.pulled_average, pulled_average)
+        self._move(part, x)
+
+    def _move(self, part: Fragment, x: Tensor) -> None:
+        """``x`` [W, J_p] are the y_n."""
+        if self.replaces:
+            self.x = x
+            return
+        part.put(torch.lerp(x, part.take(self.x), self.mix) if self.mix else x, self.x)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        names = {name.split(".")[1] for name in state if name.startswith("sums.")}
+        t = int(state["travelling"]) - 1
+        self.sums = {
+            name: DelayedSum(self.context.comm, self.codec(name, t), self.weights, self.part(t).dim)
+            for name in sorted(names)
+        }
+        super().load_state_dict(state)
+
+    # -- what is evaluated
 
     def centre_of_workers(self) -> Tensor:
         """x_A of the last exchange, [J]. All processes call it together."""
@@ -104,3 +280,7 @@ class LocalMethod(GradientMethod):
         radii = [row_norms(x - centre).double() for x in (before, self.x)]
         before, after = self.context.comm.watched(torch.stack(radii, dim=1)).unbind(1)
         return {"consensus": float(before.square().sum()), "valley_width": float(after.mean())}
+
+
+def _copied(x: Tensor, memory: Tensor | None) -> Tensor:
+    return x.clone() if memory is None else memory.copy_(x)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.local.soft_consensus import SoftConsensus
 
@@ -32,9 +34,8 @@ class DPPF(SoftConsensus):
         super().setup(context)
         self.limit = 0.0
 
-    def exchange(self, t: int) -> None:
-        self.average = self.averaged()
-        self.pull_and_push(t, self.average, self.pull)
+    def merge(self, t: int, average: Tensor, departed: Tensor) -> None:
+        self.pull_and_push(t, departed, average, average, self.pull)
         self.limit = self.push_at(t) / self.pull
 
     def diagnostics(self) -> dict[str, float]:

@@ -35,10 +35,10 @@ class EASGD(SoftConsensus):
         super().setup(context)
         self.centre = context.start.clone()
 
-    def exchange(self, t: int) -> None:
-        self.average = self.averaged()
-        self.pull_and_push(t, self.centre, self.beta / self.context.comm.size)
-        self.centre = torch.lerp(self.centre, self.average, self.beta)
+    def merge(self, t: int, average: Tensor, departed: Tensor) -> None:
+        centre = self.part(t).take(self.centre)
+        self.pull_and_push(t, departed, average, centre, self.beta / self.context.comm.size)
+        self.centre = self.part(t).replaced(self.centre, torch.lerp(centre, average, self.beta))
 
     def model(self) -> Tensor:
         return self.centre

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from commexp.algorithms.local.base import LocalMethod
 
 
@@ -15,6 +17,5 @@ class LocalSGD(LocalMethod):
     Source: Stich, arXiv 1805.09767, algorithm 1; Basu et al., arXiv 1906.02367 (compressed).
     """
 
-    def exchange(self, t: int) -> None:
-        self.average = self.averaged()
-        self.go_on_from(self.average)
+    def merge(self, t: int, average: Tensor, departed: Tensor) -> None:
+        self.continue_from(t, average)

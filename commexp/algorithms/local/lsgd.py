@@ -18,7 +18,7 @@ class LSGD(NonAverageConsensus):
     Source: Teng et al., arXiv 1905.10395, algorithm 1, with one group of workers.
     """
 
-    def centre(self, t: int) -> Tensor:
+    def centre(self, t: int, x: Tensor) -> Tensor:
         comm = self.context.comm
         leader = int(comm.gather(self.losses[:, None])[:, 0].argmin())
-        return comm.broadcast(self.x, leader)
+        return comm.broadcast(x, leader)

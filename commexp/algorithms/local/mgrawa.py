@@ -40,7 +40,7 @@ class MGRAWA(NonAverageConsensus):
         self.dense = NoCompression()
         self.smoothed = self.x.new_zeros(len(self.x))  # m_n
 
-    def centre(self, t: int) -> Tensor:
+    def centre(self, t: int, x: Tensor) -> Tensor:
         comm, b = self.context.comm, self.smoothing
         _, gradient = self.context.problem.common_gradient(self.x, self.ends[t + 1] - 1)
         self.smoothed = b * self.smoothed + (1 - b) * row_norms(gradient)
@@ -48,7 +48,7 @@ class MGRAWA(NonAverageConsensus):
         inverse = 1 / norms.clamp(min=torch.finfo(norms.dtype).tiny)
         shares = inverse / inverse.max()
         own = (shares / shares.sum())[list(comm.worker_ids)]
-        return comm.aggregate(self.dense.encode(self.x), own)
+        return comm.aggregate(self.dense.encode(x), own)
 
     def common(self) -> float:
         """The size of the common batch relative to a worker's batch."""

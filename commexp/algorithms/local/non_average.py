@@ -26,16 +26,23 @@ class NonAverageConsensus(SoftConsensus):
         super().__post_init__()
         if not 0 < self.pull <= 1:
             raise ValueError(f"pull={self.pull}: out of range; give a number in (0, 1] such as 0.1")
+        if self.delay:
+            raise ValueError(f"delay={self.delay}: the pull needs two exchanges one after the other; give 0")
 
     def exchange(self, t: int) -> None:
-        self.average_is_current = bool(self.push) or t + 2 == len(self.ends)
-        if self.average_is_current:
-            self.average = self.context.comm.mean(self.x)
-        self.pull_and_push(t, self.centre(t), self.pull)
+        part, rounds = self.part(t), len(self.ends) - 1
+        x = part.take(self.x)
+        self.average_is_current = bool(self.push) or t + 1 == rounds
+        if self.push or t + self.fragments >= rounds:
+            self.average = part.replaced(self.average, self.context.comm.mean(x))
+        self.pull_and_push(t, x, part.take(self.average), self.centre(t, x), self.pull)
+
+    def merge(self, t: int, average: Tensor, departed: Tensor) -> None:
+        raise NotImplementedError("the exchange moves the workers")
 
     @abstractmethod
-    def centre(self, t: int) -> Tensor:
-        """x_C, [J]."""
+    def centre(self, t: int, x: Tensor) -> Tensor:
+        """x_C of round t's fragment, [J_p]; ``x``: the x_n of the fragment, [W, J_p]."""
 
     def centre_of_workers(self) -> Tensor:
         if not self.average_is_current and self.before_exchange is not None:

@@ -22,6 +22,6 @@ class PostLocalSGD(LocalSGD):
         if not 0 <= self.switch <= 1:
             raise ValueError(f"switch={self.switch}: out of range; give a share of the run in [0, 1]")
 
-    def lengths(self, steps: int) -> list[int]:
+    def periods(self, steps: int) -> list[int]:
         first = round(self.switch * steps)
-        return [1] * first + super().lengths(steps - first)
+        return [1] * first + super().periods(steps - first)

@@ -29,13 +29,13 @@ class QSR(LocalSGD):
                 f"growth={self.growth}: must be positive; give a value near the learning rate, such as 0.1"
             )
 
-    def lengths(self, steps: int) -> list[int]:
-        lengths: list[int] = []
+    def periods(self, steps: int) -> list[int]:
+        periods: list[int] = []
         done = 0
         while done < steps:
-            lengths.append(min(self._length(done, steps), steps - done))
-            done += lengths[-1]
-        return lengths
+            periods.append(min(self._length(done, steps), steps - done))
+            done += periods[-1]
+        return periods
 
     def _length(self, done: int, steps: int) -> int:
         rate = self.lr * self.schedule.factor(done, steps)

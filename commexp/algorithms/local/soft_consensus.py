@@ -26,11 +26,13 @@ class SoftConsensus(LocalMethod):
         constant 1      increasing (1 - cos(pi p)) / 2      decreasing (1 + cos(pi p)) / 2      (``push_schedule``)
 
     With x_C = x_A, the distance r of a worker from x_A follows r <- |1 - alpha| r + lambda, which converges to
-    lambda / alpha. A worker at x_A is not pushed.
+    lambda / alpha. A worker at x_A is not pushed. With fragments, all of
+    this holds within each fragment.
 
     Source: Dimlioglu and Choromanska, arXiv 2507.20424.
     """
 
+    uses_departed = True
     push: float = 0.0
     push_schedule: str = "increasing"
 
@@ -49,14 +51,15 @@ class SoftConsensus(LocalMethod):
         wave = math.cos(math.pi * share)
         return self.push * (1 - wave if self.push_schedule == "increasing" else 1 + wave) / 2
 
-    def pull_and_push(self, t: int, centre: Tensor, pull: float) -> None:
-        """``centre``: x_C [J]. ``pull``: alpha. If there is a push, ``average`` must be that of this round."""
-        self.pulled = torch.lerp(self.x, centre.expand_as(self.x), pull)
-        self.pulled_average = torch.lerp(self.average, centre, pull)
+    def pull_and_push(self, t: int, x: Tensor, average: Tensor, centre: Tensor, pull: float) -> None:
+        """``x``: the x_n that were sent, [W, J_p]. ``average``: x_A [J_p], which must be that of this round if there is
+        a push. ``centre``: x_C [J_p]. ``pull``: alpha."""
+        pulled, pulled_average = torch.lerp(x, centre.expand_as(x), pull), torch.lerp(average, centre, pull)
         push = self.push_at(t)
-        if not push:
-            self.x = self.pulled.clone()
-            return
-        offsets = self.x - self.average
-        norms = row_norms(offsets).clamp(min=torch.finfo(self.x.dtype).tiny)
-        self.x = torch.addcmul(self.pulled, offsets, (push / norms)[:, None])
+        if push:
+            offsets = x - average
+            norms = row_norms(offsets).clamp(min=torch.finfo(x.dtype).tiny)
+            x = torch.addcmul(pulled, offsets, (push / norms)[:, None])
+        else:
+            x = pulled.clone()
+        self.continue_apart(t, x, pulled, pulled_average)

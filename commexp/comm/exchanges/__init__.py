@@ -7,6 +7,7 @@ exchange's ``seconds`` says how long they take:
     all_gather    (n-1) sum_i S_i                       every message reaches every other worker
     server        sum_{i>0} S_i + (n-1) A               messages up to worker 0, the aggregate down
     two_phase     (n-1)/n sum_i S_i + (n-1) A           every worker aggregates one shard of the vector
+    quantised_all_reduce    2 (n-1) S                   the same, and encodes what it has added up
     gossip        sum_i degree_i S_i                    to the worker's neighbours
     broadcast     (n-1) S                               one worker's vector to all others
 """
@@ -16,6 +17,7 @@ from commexp.comm.exchanges.all_reduce import AllReduce
 from commexp.comm.exchanges.base import Aggregation, Bytes, Exchange
 from commexp.comm.exchanges.broadcast import Broadcast
 from commexp.comm.exchanges.gossip import GossipExchange
+from commexp.comm.exchanges.quantised_all_reduce import QuantisedAllReduce
 from commexp.comm.exchanges.server import ParameterServer
 from commexp.comm.exchanges.two_phase import TwoPhase
 
@@ -28,7 +30,8 @@ ALL_REDUCE, ALL_GATHER, SERVER, GOSSIP, BROADCAST = (
 )
 
 EXCHANGES: dict[str, Exchange] = {
-    exchange.name: exchange for exchange in (ALL_REDUCE, ALL_GATHER, SERVER, TwoPhase(), GOSSIP, BROADCAST)
+    exchange.name: exchange
+    for exchange in (ALL_REDUCE, ALL_GATHER, SERVER, TwoPhase(), QuantisedAllReduce(), GOSSIP, BROADCAST)
 }
 AGGREGATIONS = {name: exchange for name, exchange in EXCHANGES.items() if isinstance(exchange, Aggregation)}
 

@@ -58,6 +58,8 @@ class Aggregation(Exchange):
     comes_down: bool = False
     #: a server, which lives with worker 0, gets all messages
     central: bool = False
+    #: between its phases the processes tell each other how long the next messages are, so that none goes on alone
+    sizes_travel: bool = False
     #: can sum the messages that have come, without those of late workers
     tolerates_stragglers: bool = False
 
@@ -87,6 +89,10 @@ class Aggregation(Exchange):
         sizes = tuple(message.sizes)
         return Bytes(message.info_bits / 8, sum(sizes), on_links(self, tuple(worker_ids), sizes, workers))
 
+    def aggregate_payload(self, codec: Compressor, dim: int, itemsize: int, workers: int) -> int:
+        """The most bytes that the aggregate of so many workers can take, in the form in which it is handed on."""
+        return codec.payload(dim, itemsize) if codec.sums else codec.aggregate_payload(dim, itemsize, workers)
+
     def down(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
         """Of the aggregate that comes down to all N workers."""
         raise NotImplementedError(f"{self.name}: nothing comes down")
@@ -94,6 +100,10 @@ class Aggregation(Exchange):
     def finalizes(self, codec: Compressor) -> bool:
         """Whether ``carry`` returns the aggregate [J], not the sum [M] from which ``codec.finalize`` makes it."""
         return False
+
+    def total(self, message: Message, weights: Tensor, in_order: bool) -> Tensor:
+        """What ``carry`` returns where this process hosts all workers, [M]: the sum, which is still to be finalized."""
+        return message.codec.total(message, weights, in_order)
 
     @abstractmethod
     def carry(self, over: Transport, message: Message, weights: Tensor) -> PendingTransfer[Tensor]:

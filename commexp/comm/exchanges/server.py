@@ -20,6 +20,7 @@ class ParameterServer(Aggregation):
 
     name = "server"
     comes_down = True
+    sizes_travel = True
     central = True
     tolerates_stragglers = True
 

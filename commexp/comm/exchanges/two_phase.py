@@ -11,16 +11,16 @@ from torch import Tensor
 
 from commexp.comm.exchanges.base import Aggregation, Bytes
 from commexp.comm.frames import pack_frames, unpack_frames
-from commexp.comm.links import PendingTransfer
+from commexp.comm.links import Links, PendingTransfer
 from commexp.comm.transport import Transport, split_frames
 from commexp.compressors import Compressor, Message
 from commexp.compressors.aggregate import aggregate_size, pack_aggregate, unpack_aggregate
 
 
-def shard_bounds(dim: int, count: int) -> list[int]:
-    """Bounds of ``count`` shards of a vector of length ``dim``: multiples of 8 but for the last; the last shards may
-    be empty."""
-    step = 8 * math.ceil(dim / count / 8)
+def shard_bounds(dim: int, count: int, grain: int = 8) -> list[int]:
+    """Bounds of ``count`` shards of a vector of length ``dim``: multiples of ``grain`` but for the last; the last
+    shards may be empty."""
+    step = grain * math.ceil(dim / count / grain)
     return [min(i * step, dim) for i in range(count + 1)]
 
 
@@ -30,6 +30,7 @@ class TwoPhase(Aggregation):
 
     name = "two_phase"
     comes_down = True
+    sizes_travel = True
 
     def check(self, codec: Compressor) -> None:
         if not self.candidate(codec):
@@ -50,13 +51,13 @@ class TwoPhase(Aggregation):
         return (workers - 1) * size // workers
 
     def load(self, message: Message, worker_ids: Sequence[int], workers: int) -> Bytes:
-        sizes = message.codec.cut_sizes(message, shard_bounds(message.dim, workers))
+        sizes = message.codec.cut_sizes(message, shard_bounds(message.dim, workers, message.codec.grain))
         sent = sum(map(sum, sizes))
         kept = sum(shards[n] for n, shards in zip(worker_ids, sizes, strict=True))
         return Bytes(message.info_bits / 8, sent, sent - kept)
 
     def down(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
-        sent, bits = aggregate_size(aggregate, shard_bounds(len(aggregate), workers)[1])
+        sent, bits = aggregate_size(aggregate, shard_bounds(len(aggregate), workers, message.codec.grain)[1])
         return Bytes(bits / 8, sent, (workers - 1) * sent)
 
     def finalizes(self, codec: Compressor) -> bool:
@@ -65,7 +66,7 @@ class TwoPhase(Aggregation):
     def carry(self, over: Transport, message: Message, weights: Tensor) -> PendingTransfer[Tensor]:
         """Every process owns a shard."""
         links, codec = over.links, message.codec
-        bounds = shard_bounds(message.dim, links.processes)
+        bounds = shard_bounds(message.dim, links.processes, codec.grain)
         widths = [b - a for a, b in pairwise(bounds)]
         shards = codec.cut(message, bounds)
         frames = [pack_frames(m, weights) if n else [] for m, n in zip(shards, widths, strict=True)]
@@ -80,7 +81,21 @@ class TwoPhase(Aggregation):
         aggregate = nothing
         if widths[links.rank]:
             messages, all_weights = unpack_frames(split_frames(received, incoming), shards[links.rank])
-            aggregate = pack_aggregate(codec.finalize(messages, codec.total(messages, all_weights, over.in_order)))
-        sizes = links.counts(torch.tensor([len(aggregate)]))[:, 0].tolist()
+            aggregate = self.pack_sum(messages, all_weights, bounds[links.rank], over.in_order)
+        sizes = self.sum_sizes(links, aggregate, frames)
         aggregates = yield from links.all_gather(aggregate, sizes)
-        return torch.cat([unpack_aggregate(a, n, message.dtype) for a, n in zip(aggregates, widths, strict=True) if n])
+        return torch.cat([self.unpack_sum(a, m) for a, m in zip(aggregates, shards, strict=True) if m.dim])
+
+    def sum_sizes(self, links: Links, own: Tensor, frames: Sequence[Sequence[Tensor]]) -> list[int]:
+        """Bytes of each process's packed sum. ``own``: that of this process. ``frames``: what this process's workers
+        have sent to each."""
+        return links.counts(torch.tensor([len(own)]))[:, 0].tolist()
+
+    def pack_sum(self, messages: Message, weights: Tensor, start: int, in_order: bool) -> Tensor:
+        """The aggregate of all workers' messages for the shard that begins at entry ``start``, as bytes."""
+        codec = messages.codec
+        return pack_aggregate(codec.finalize(messages, codec.total(messages, weights, in_order)))
+
+    def unpack_sum(self, packed: Tensor, shard: Message) -> Tensor:
+        """The inverse, [m]. ``shard``: messages for it of some workers."""
+        return unpack_aggregate(packed, shard.dim, shard.dtype)
