@@ -29,7 +29,15 @@ T = TypeVar("T")
 
 #: from who has answered, bool [N], to each worker's weight [N]; None where too few have answered for a step
 Weigh = Callable[[np.ndarray], "np.ndarray | None"]
-ClosingRule = tuple[int | None, float | None]  # a round closes after so many answers, or after so many seconds
+
+
+class ClosingRule(NamedTuple):
+    """A round closes after the ``first`` so many answers, or after ``deadline`` seconds; None for a criterion that is
+    not used. With ``grace``, those answers count, too, that come within so many seconds after the ``first``."""
+
+    first: int | None = None
+    deadline: float | None = None
+    grace: float | None = None
 
 
 class Answers(NamedTuple):
@@ -74,6 +82,8 @@ class Communicator:
         self.ledger = ledger
         self.exchange = exchange
         self.deterministic = deterministic
+        #: whether the virtual clock decides who answers in time, not the real arrivals
+        self.by_clock = deterministic or (self.links.server is None and self.links.worker is None)
         self.mixer = mixer
         self.watch = Stopwatch()
         self.agreement = Agreement(self.links, ask)
@@ -180,7 +190,7 @@ class Communicator:
         processes decide instead.
 
         Here all processes are in step, and a late worker is late on the clock alone: its message is not counted and has
-        no weight. See Served for processes that do not wait for each other.
+        no weight. See CallingCommunicator for processes that do not wait for each other.
         """
         exchange = self.exchange_of(message)
         senders = [(n, size) for n, size in zip(self.worker_ids, message.sizes, strict=True) if expected[n]]

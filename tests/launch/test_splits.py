@@ -69,6 +69,8 @@ def methods() -> list[list[str]]:
     coded = ["algo=gradient_coding", *late]
     more = [coded, [*coded, *compressed, "comm.exchange=all_gather"], ["algo=exact_coding", "allocation=cyclic", *late]]
     more += [["algo=" + n, *compressed] for n in ("choco", "dsgt")]
+    times = "network.compute={kind:lognormal,seconds:0.01}"
+    more.append(["algo=diloco", "algo.quorum=4", times, *late, *compressed, "comm.exchange=all_gather"])
     every = [["algo=" + name] for name in options("algo") if not target("algo", name).asynchronous]
     return [*every, *more]
 
