@@ -94,7 +94,7 @@ def test_state_resumes_bit_for_bit(case: str, tmp_path: Path) -> None:
         if getattr(made.algorithm, "optimizer", "") == "sgd":
             made = plan(*given, "algo.momentum=0.9")
         mixer = Mixer(made.topology, made.gossip, N, 0) if made.algorithm.decentralised else None
-        return made.algorithm, context(150, codec=made.compressor, mixer=mixer)
+        return made.algorithm, context(90, codec=made.compressor, mixer=mixer)
 
     whole, its_world = world()
     rounds = len(whole.lengths(its_world.steps))

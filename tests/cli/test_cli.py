@@ -218,7 +218,7 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     process = warm.Popen(
-        [sys.executable, "-m", "commexp", "rounds=60", "eval_every=1", "model.width=8"],
+        [sys.executable, "-m", "commexp", "rounds=60", "eval_every=1", "model=mlp", "model.hidden=[8]"],
         cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=theirs,
     )  # fmt: skip
     os.close(theirs)

@@ -15,7 +15,7 @@ from registry import composed, options, plan
 
 from commexp.config.messages import UserError
 from commexp.config.plan import prepare
-from commexp.config.schema import CONF
+from commexp.config.schema import CONF, known_keys, top_keys
 from commexp.launch.sweep import register_resolvers
 from commexp.run_folder import Run
 
@@ -386,3 +386,7 @@ def test_rounds_that_are_typed_stand_in_place_of_a_datasets_steps() -> None:
     assert plan("dataset=text", "rounds=7").config.steps is None
     assert plan("dataset=text", "steps=7").config.steps == 7
     assert plan("dataset=text", "rounds=7").name != plan("dataset=text").name
+
+
+def test_keys_at_the_top_are_the_known_ones_without_a_dot() -> None:
+    assert set(top_keys()) == {key for key in known_keys() if "." not in key}
