@@ -338,17 +338,10 @@ class Communicator:
         """Waits for transfers that have been begun and gives their results. A transfer's next step is begun before the
         step after that of another one is waited for."""
         self.agreement.begin()
-        return self._drive(*begun)
+        return self.end_transfers(*begun)
 
-    def drive_delayed(self, begun: tuple[Handle, PendingTransfer[T]]) -> T:
-        """Waits for a transfer that was begun in the round before. What this process has to say at the end of a round
-        after which all must know it is said then, behind the round's own transfer."""
-        if not self.agreement.needed:
-            self.agreement.begin()
-        (result,) = self._drive(begun)
-        return result
-
-    def _drive(self, *begun: tuple[Handle, PendingTransfer[T]]) -> list[T]:
+    def end_transfers(self, *begun: tuple[Handle, PendingTransfer[T]]) -> list[T]:
+        """The same, without a word on what this process has to say at the end of the round."""
         results: dict[int, T] = {}
         pending = list(enumerate(begun))
         while pending:
@@ -557,7 +550,7 @@ class DelayedSum(Stateful):
     def aggregate(self) -> Tensor | None:
         """[J], equal at all processes, which call this together; waits for it. None before ``send``."""
         if self._transfer is not None:
-            total = self.comm.drive_delayed(self._transfer)
+            (total,) = self.comm.end_transfers(self._transfer)
             self._transfer = None
             self._keep(total)
         elif self._message is not None:
@@ -572,6 +565,9 @@ class DelayedSum(Stateful):
 
     def finish(self) -> Tensor:
         """The aggregate [J], known to every worker; the compressor is told, too."""
+        agreement = self.comm.agreement
+        if not agreement.needed:  # else at the end of the round, behind the transfer that this one begins
+            agreement.begin()
         aggregate = self.aggregate
         assert aggregate is not None
         if self.exchange.comes_down:
