@@ -54,7 +54,7 @@ def usual() -> list[list[str]]:
     every += [[f"compress={codec}", *DIGITS] for codec in ("none", "bf16", "powersgd")]
     every += [["model.travels=items", *FACTORS], ["model.travels=all", "partition=blocks", *FACTORS]]
     every += [[*case, *LINEAR] for case in methods()]
-    every += [[algo, *MUON] for algo in ("algo=localsgd", "algo=ignore")]
+    every += [[algo, *MUON] for algo in ("algo=muloco", "algo=ignore")]
     every.append(
         ["compress=kbit", "compress.rounding=stochastic", "compress.error_feedback=false", *QUANTISED, *LINEAR]
     )
@@ -71,7 +71,7 @@ def methods() -> list[list[str]]:
     more += [["algo=" + n, *compressed] for n in ("choco", "dsgt")]
     times = "network.compute={kind:lognormal,seconds:0.01}"
     more.append(["algo=diloco", "algo.quorum=4", times, *late, *compressed, "comm.exchange=all_gather"])
-    every = [["algo=" + name] for name in options("algo") if not target("algo", name).asynchronous]
+    every = [["algo=" + name] for name in options("algo") if not target("algo", name).asynchronous and name != "muloco"]
     return [*every, *more]
 
 
