@@ -1,8 +1,8 @@
 """N = 8 workers over 1, 2, 4 and 8 real processes: the same curves, the same books.
 
 Bit for bit with comm.deterministic, else to 1e-6 relative; for every codec, algorithm and exchange. Other exchanges
-than the usual one are gone through once, with four processes; sums in any order with four or, every other one, with
-two. Every other case is gone through with two, and with four or, one in two of the rest, with eight.
+than the usual one, and sums in any order, are gone through once, with two processes or, every other one, with four.
+Every other case is gone through with two, and with four or, one in four of the rest, with eight.
 """
 
 from __future__ import annotations
@@ -113,9 +113,9 @@ def test_curves_and_books_are_those_of_one_process(tmp_path: Path) -> None:
         launch(made)
     tracking = [case for case in everything[::2] if plans[tuple(case)].algorithm.proximal]  # over eight, too
     groups = {
-        2: everything + any_order[::2],
-        4: everything[::2] + exchanges + any_order[1::2],
-        8: [case for case in everything[1::4] if case[1:-1] != DIGITS] + tracking,
+        2: everything + exchanges[::2] + any_order[::2],
+        4: everything[::2] + exchanges[1::2] + any_order[1::2],
+        8: [case for case in everything[1::8] if case[1:-1] != DIGITS] + tracking,
     }
     walk(plans, groups, tmp_path)
     for processes, cases in groups.items():
