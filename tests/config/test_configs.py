@@ -328,7 +328,7 @@ def test_mistakes_are_refused_in_one_line_that_names_the_key(overrides: str) -> 
 
 
 def test_a_key_that_the_chosen_option_lacks_names_those_that_have_it() -> None:
-    with pytest.raises(UserError, match=r"compress=none has no 'k'; choose compress=randk, regtopk or topk"):
+    with pytest.raises(UserError, match=r"compress=none has no 'k'; choose compress=chunked, dct_chunked, randk, regtopk or topk"):
         plan("compress=none", "compress.k=0.1")
 
 

@@ -58,6 +58,9 @@ def by_hand(j: int) -> dict[str, tuple[int, float]]:
         "terngrad": (-(-j // 5) + 4, j * math.log2(3) + 32),
         "natural": (j + eighth, 9 * j),
         "int8": (j + 4 * blocks, 8 * j + 32 * blocks),
+        "fp8": (j + 2 * blocks, 8 * j + 16 * blocks),
+        "fp4": (-(-j // 2) + 2 * blocks, 4 * j + 16 * blocks),
+        "kbit": (-(-j // 4) + 2 * blocks, 8 * -(-j // 4) + 16 * blocks),
         "topk_qsgd": (sparse - 4 * k + -(-k // 2) + 4 * few, index_bits + k * math.log2(15) + 32 * few),
     }
 
@@ -84,7 +87,8 @@ def weighed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("codec", options("compress"))
 def test_bytes_by_hand_and_by_weight(codec: str, run: Callable[..., Run], weighed: list[int]) -> None:
     """12 rounds of 8 workers; what the messages weigh is what they said they were and what the ledger says."""
-    result = run(*SHORT, "eval_every=12", f"compress={codec}", "compress.scope=model")
+    gathered = ["comm.exchange=all_gather"] * (codec == "fp8")  # in two phases its aggregate is sent as well
+    result = run(*SHORT, "eval_every=12", f"compress={codec}", "compress.scope=model", *gathered)
     j, last = result.summary["parameters"], result.metrics.iloc[-1]
     if codec in by_hand(j):
         payload, bits = by_hand(j)[codec]
@@ -92,7 +96,7 @@ def test_bytes_by_hand_and_by_weight(codec: str, run: Callable[..., Run], weighe
         assert last["bytes_info"] == pytest.approx(12 * 8 * bits / 8)
         assert result.summary["payload_bytes"] == payload
     else:
-        of_tensors = "powersgd", "chunked", "dct_chunked", "chunked_kbit"
+        of_tensors = "powersgd", "chunked", "dct_chunked", "chunked_kbit", "sparseloco"
         assert codec in ("threshold", *of_tensors), "give it a formula"
         assert last["bytes_sent"] <= 12 * 8 * result.summary["payload_bytes"]
     assert last["bytes_sent"] == sum(weighed) > 0
