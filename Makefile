@@ -50,7 +50,7 @@ figures: $(PAGE)  ## every figure, in outputs/figures, and a page of claims and 
 $(PAGE): $(SETUP) $(shell find commexp conf scripts -name '*.py' -o -name '*.yaml' -o -name '*.json')
 	$(BIN)/python scripts/figures.py $(ARGS)
 
-study: $(SETUP)  ## compare local, decentralised, coded and asynchronous methods: 140 minutes on two cores, into outputs/figures
+study: $(SETUP)  ## compare local, low-communication, decentralised, coded and asynchronous methods: 185 minutes on two cores, into outputs/figures
 	$(BIN)/python scripts/dppf_study.py --tune
 	$(BIN)/python scripts/valley_study.py
 	$(BIN)/python scripts/gossip_study.py
@@ -59,6 +59,8 @@ study: $(SETUP)  ## compare local, decentralised, coded and asynchronous methods
 	$(BIN)/python scripts/async_ratings.py
 	$(BIN)/python scripts/async_processes.py
 	$(BIN)/python scripts/lm_study.py --tune
+	$(BIN)/python scripts/lowcomm_study.py --tune
+	$(BIN)/python scripts/lowcomm_study.py --dppf
 
 bench: $(SETUP)  ## measure speed and memory, as ratios, side by side
 	$(BIN)/python scripts/bench_core.py

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 from pathlib import Path
 
 import pandas as pd
+from tuning import Rates, fields, loss, shown, tune, tuned
 
-from commexp.check.batch import result, run_all
+from commexp.check.batch import Command, result, run_all
 from commexp.metrics import human_bytes
 from commexp.report.style import COLOURS, MARKERS, figure, save
 from commexp.report.tables import markdown
-from commexp.run_folder import Run, write_atomic, write_json
+from commexp.run_folder import write_atomic
 
 OUT = Path("outputs/figures")
 TUNED = Path(__file__).with_name("lm_tuned.json")
@@ -35,60 +35,49 @@ SPACE = {
     DENSE: [{"lr": lr} for lr in RATES],
     "diloco": [{"lr": lr, "outer_lr": outer} for lr, outer in itertools.product(RATES, (0.35, 0.7))],
 }
-Cell = tuple[str, int]  # method, workers
-CELLS: list[Cell] = [(DENSE, 8), *(("diloco", n) for n in WORKERS)]
-Rates = dict[str, float]
+#: method and workers of each row
+CELLS: dict[str, tuple[str, int]] = {f"{m} {n}": (m, n) for m, n in ((DENSE, 8), *(("diloco", n) for n in WORKERS))}
 
 
-def words(cell: Cell, rates: Rates, seed: int, validation: bool = False) -> tuple[str, ...]:
-    method, workers = cell
-    algo = ["algo=sgd"] if method == DENSE else ["algo=diloco", f"algo.tau={TAU}"]
-    fields = [f"algo.{name}={value:g}" for name, value in rates.items()]
-    held_out = ["dataset.validation=0.05"] if validation else []
-    common = [
-        "dataset=text",
-        f"steps={STEPS}",
-        f"workers={workers}",
-        f"batch_size={WINDOWS // workers}",
-        "eval_every=30",
-    ]
-    return (*common, *algo, *fields, *held_out, f"seed={seed}")
+def problem(workers: int, every: int) -> Command:
+    """The task, with an evaluation after ``every`` steps."""
+    sizes = (f"workers={workers}", f"batch_size={WINDOWS // workers}", f"eval_every={every}")
+    return ("dataset=text", f"steps={STEPS}", *sizes)
 
 
-def loss(run: Run) -> float:
-    """The last test loss; infinity for a run that has diverged."""
-    return float(run.metrics["test_loss"].iloc[-1]) if run.status == "completed" else math.inf
+def held_out(seed: int) -> Command:
+    """For tuning: validation text in place of the test text."""
+    return ("dataset.validation=0.05", f"seed={seed}")
 
 
-def tune() -> None:
-    """The rates with the smallest validation loss."""
-    run_all(words(cell, rates, TUNING_SEED, True) for cell in CELLS for rates in SPACE[cell[0]])
-    found = {}
-    for cell in CELLS:
-        losses = [loss(result(words(cell, rates, TUNING_SEED, True))) for rates in SPACE[cell[0]]]
-        best = min(range(len(losses)), key=losses.__getitem__)
-        found[f"{cell[0]} {cell[1]}"] = {"rates": SPACE[cell[0]][best], "validation_loss": losses[best]}
-    write_json(TUNED, found)
+def words(cell: str, rates: Rates) -> Command:
+    method, workers = CELLS[cell]
+    algo = ("algo=sgd",) if method == DENSE else ("algo=diloco", f"algo.tau={TAU}")
+    return (*problem(workers, 30), *algo, *fields(rates))
+
+
+def runs(cell: str, rates: Rates) -> list[Command]:
+    return [(*words(cell, rates), f"seed={seed}") for seed in SEEDS]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="DiLoCo on text with 1 to 8 workers at equal tokens.")
     parser.add_argument("--tune", action="store_true", help="repeat the tuning first")
     if parser.parse_args().tune:
-        tune()
-    tuned = json.loads(TUNED.read_text(encoding="utf-8"))
-    rates = {cell: tuned[f"{cell[0]} {cell[1]}"]["rates"] for cell in CELLS}
-    run_all(words(cell, rates[cell], seed) for cell in CELLS for seed in SEEDS)
+        spaces = {cell: SPACE[method] for cell, (method, _) in CELLS.items()}
+        tune(TUNED, spaces, lambda cell, rates: (*words(cell, rates), *held_out(TUNING_SEED)))
+    rates = tuned(TUNED)
+    run_all(each for cell in CELLS for each in runs(cell, rates[cell]))
     rows, numbers = [], []
-    for cell in CELLS:
-        runs = [result(words(cell, rates[cell], seed)) for seed in SEEDS]
-        perplexities = pd.Series([math.exp(loss(run)) for run in runs])
-        last = runs[0].metrics.iloc[-1]
-        sent = float(pd.Series([run.summary["bytes_sent"] for run in runs]).mean()) / cell[1]
-        numbers.append({"method": cell[0], "workers": cell[1], "perplexity": perplexities.mean(), "sent": sent})
-        chosen = ", ".join(f"{name} {value:g}" for name, value in rates[cell].items())
+    for cell, (method, workers) in CELLS.items():
+        found = [result(each) for each in runs(cell, rates[cell])]
+        perplexities = pd.Series([math.exp(loss(run)) for run in found])
+        last = found[0].metrics.iloc[-1]
+        sent = float(pd.Series([run.summary["bytes_sent"] for run in found]).mean()) / workers
+        numbers.append({"method": method, "workers": workers, "perplexity": perplexities.mean(), "sent": sent})
         spread = f"{perplexities.mean():.2f} ± {perplexities.std():.2f}"
-        rows.append([cell[0], str(cell[1]), spread, f"{last['tokens'] / 1e6:.2f} M", human_bytes(sent), chosen])
+        tokens = f"{last['tokens'] / 1e6:.2f} M"
+        rows.append([method, str(workers), spread, tokens, human_bytes(sent), shown(rates[cell])])
     heads = ["method", "N", f"test perplexity, {len(SEEDS)} seeds", "tokens", "sent by a worker", "tuned"]
     text = f"DiLoCo every {TAU} steps, {STEPS} steps; mean ± standard deviation\n\n{markdown(heads, rows)}\n"
     write_atomic(OUT / "lm_study.md", text)
@@ -97,12 +86,12 @@ def main() -> None:
     draw(rates)
 
 
-def draw(rates: dict[Cell, Rates]) -> None:
+def draw(rates: dict[str, Rates]) -> None:
     """Perplexity against tokens, the first seed."""
     with figure(1, 1, 4.2, 2.8) as (made, (axes,)):
-        for i, cell in enumerate(CELLS):
-            rows = result(words(cell, rates[cell], SEEDS[0])).metrics.iloc[1:]
-            label = "dense" if cell[0] == DENSE else f"DiLoCo, N = {cell[1]}"
+        for i, (cell, (method, workers)) in enumerate(CELLS.items()):
+            rows = result(runs(cell, rates[cell])[0]).metrics.iloc[1:]
+            label = "dense" if method == DENSE else f"DiLoCo, N = {workers}"
             axes.plot(rows["tokens"] / 1e6, rows["test_perplexity"], color=COLOURS[i], marker=MARKERS[i], label=label)
         axes.set(xlabel="million tokens, all workers", ylabel="test perplexity", yscale="log")
         ticks = [8, 10, 15, 20, 30]

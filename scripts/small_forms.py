@@ -49,6 +49,14 @@ WIDTHS: dict[str, tuple[int, Words]] = {
     "push 0.05, pull 0.5": (0, ("+experiment=dppf_digits", "algo.push_schedule=constant")),
     "push 0.15, pull 0.5": (1, ("+experiment=dppf_digits", "algo.push_schedule=constant", "algo.push=0.15")),
 }
+TEXT = ("+experiment=lowcomm_small",)
+TEXTS: dict[str, tuple[int, Words]] = {
+    "dense": (6, (*TEXT, "algo=sgd")),
+    "LocalSGD": (1, (*TEXT, "algo=localsgd")),
+    "DiLoCo": (0, TEXT),
+    "DiLoCo, 2 bits": (7, (*TEXT, "compress=kbit", "compress.bits=2")),
+    "Streaming DiLoCo": (2, (*TEXT, "algo=streaming_diloco", "algo.delay=3")),
+}
 
 
 def seeded(words: Words) -> list[Command]:
@@ -56,7 +64,7 @@ def seeded(words: Words) -> list[Command]:
 
 
 def commands() -> list[Command]:
-    tables = (LOGISTIC, RATINGS, A9A, IMAGES, WIDTHS)
+    tables = (LOGISTIC, RATINGS, A9A, IMAGES, WIDTHS, TEXTS)
     return [each for table in tables for _, words in table.values() for each in seeded(words)]
 
 
@@ -117,4 +125,16 @@ def dppf_width() -> None:
         save(made, OUT / "dppf_width")
 
 
-FIGURES = (async_logistic_small, async_ratings_small, proxgt_breast_cancer, onebit_images_small, dppf_width)
+def lowcomm_small() -> None:
+    """Test loss of local methods on text, against bytes and virtual time at 100 Mbit/s."""
+    panels(TEXTS, ("bytes_sent", "sim_seconds"), "test_loss", "lowcomm_small")
+
+
+FIGURES = (
+    async_logistic_small,
+    async_ratings_small,
+    proxgt_breast_cancer,
+    onebit_images_small,
+    dppf_width,
+    lowcomm_small,
+)

@@ -144,8 +144,9 @@ def test_every_command_for_language_models_composes(tmp_path: Path, monkeypatch:
     (tmp_path / "shakespeare_bpe").mkdir()
     for name in ("train", "val"):
         np.arange(2000, dtype=np.uint16).tofile(tmp_path / "shakespeare_bpe" / f"{name}.bin")
-    commands = [line for kind, text in blocks("language_models") if kind == "sh" for line in lines(text)]
-    assert len(commands) >= 15
+    pages = (*blocks("language_models"), *blocks("low_communication"))
+    commands = [line for kind, text in pages if kind == "sh" for line in lines(text)]
+    assert len(commands) >= 19
     for line in commands:
         program, *words = shlex.split(line)
         assert program == "commexp"
