@@ -149,14 +149,36 @@ class HasState(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
+def worker_rows(part: HasState) -> dict[str, Tensor]:
+    """A copy of the part's state per worker."""
+    return {name: rows.clone() for name, rows in part.state_dict().items() if has_workers(name)}
+
+
+def restore_rows(part: HasState, before: Mapping[str, Tensor], lost: Tensor) -> None:
+    """Resets the state of the workers ``lost`` (bool [W]) to ``before``; a missing entry there means zero."""
+    state = dict(part.state_dict())
+    for name, rows in state.items():
+        if has_workers(name):
+            old = before.get(name, torch.zeros_like(rows))
+            state[name] = torch.where(lost.to(rows.device).view(-1, *[1] * (rows.ndim - 1)), old, rows)
+    part.load_state_dict(state)
+
+
 def load_checked(
-    part: HasState, state: Mapping[str, Tensor], dim: int, workers: int, fragments: Collection[int] = ()
+    part: HasState,
+    state: Mapping[str, Tensor],
+    dim: int,
+    workers: int,
+    fragments: Collection[int] = (),
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Loads ``state`` into a part of which nothing has been asked yet, for a model of ``dim`` entries and ``workers``
-    rows, of which ``fragments`` of so many entries have state of their own. Raises ValueError, or what the part raises,
-    for state that no run of it can have left; it is as it was then."""
+    rows, of which ``fragments`` of so many entries have state of their own. ``dtype``: of the model, where the part
+    holds none of its numbers before the first round. Raises ValueError, or what the part raises, for state that no run
+    of it can have left; it is as it was then."""
     begun = dict(part.state_dict())
-    _check_shapes(state, begun, {dim, *fragments}, workers)
+    kinds = {tensor.dtype for tensor in begun.values()} | {torch.int64, dtype or torch.int64}
+    _check_shapes(state, begun, {dim, *fragments}, workers, kinds)
     try:
         part.load_state_dict(state)
         if strange := part.state_dict().keys() ^ state.keys():
@@ -167,7 +189,11 @@ def load_checked(
 
 
 def _check_shapes(
-    state: Mapping[str, Tensor], begun: Mapping[str, Tensor], dims: Collection[int], workers: int
+    state: Mapping[str, Tensor],
+    begun: Mapping[str, Tensor],
+    dims: Collection[int],
+    workers: int,
+    kinds: Collection[torch.dtype],
 ) -> None:
     """``begun``: the state before the first round. It may lack what is made in a round; what has no rows in it is a
     list, which may grow."""
@@ -179,7 +205,6 @@ def _check_shapes(
             skip = int(like.ndim > 0 and len(like) == 0)
             fits = tensor.ndim == like.ndim and tensor.shape[skip:] == like.shape[skip:] and tensor.dtype == like.dtype
         else:
-            kinds = {t.dtype for t in begun.values()} | {torch.int64}
             rows = workers if has_workers(name) else 1
             fits = tensor.dtype in kinds and tensor.numel() <= rows * max(dims)
             fits &= (shape[-1] if shape else 0) in dims or name.rpartition(".")[2] not in LIKE_X

@@ -5,25 +5,22 @@ outputs/figures/codec_study.{png,pdf,md};  cache/: the gradients (safetensors) a
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from bench_core import make
 from matplotlib.axes import Axes
-from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from commexp.api import compose_config
 from commexp.compressors import CodecContext, Compressor, Message
-from commexp.config.components import around_codec, build
 from commexp.config.plan import prepare
 from commexp.config.schema import CONF
 from commexp.problems.module_problem import ModuleProblem
@@ -55,13 +52,9 @@ Row = dict[str, Any]
 
 def plain_codec(name: str, changes: Mapping[str, object] | None = None) -> tuple[Compressor, dict[str, object]]:
     """A fresh codec as conf/compress has it, without error feedback, and its config with all fields."""
-    described = OmegaConf.load(CONF / "compress" / f"{name}.yaml")
-    for field, value in (changes or {}).items():
-        OmegaConf.update(described, field, value)
-    node = cast(dict[str, object], OmegaConf.to_container(described, resolve=True))
-    around_codec(node)
-    codec = build(node, "compress", Compressor)
-    return codec, {**node, **(dataclasses.asdict(codec) if dataclasses.is_dataclass(codec) else {})}
+    fields = [f"compress.{field}={value}" for field, value in (changes or {}).items()]
+    made = prepare(compose_config([f"compress={name}", "compress.error_feedback=false", *fields]))
+    return made.compressor, made.resolved["compress"]
 
 
 def registered() -> list[str]:

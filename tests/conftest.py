@@ -29,6 +29,7 @@ from commexp.launch.sweep import Composer
 from commexp.run_folder import Run
 from commexp.topologies import Ring, Topology
 
+gc.disable()  # until everything is imported and collected
 torch.set_num_threads(1)
 quick.begin()
 warm.write_without_waiting()
@@ -49,9 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What importing and collecting left behind need not be looked through again and again."""
+    """What importing and collecting left behind need not be looked through again and again; and what tests
+    leave need not be looked for as often as usual."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    gc.enable()
 
 
 def environment() -> dict[str, str]:

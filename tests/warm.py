@@ -140,7 +140,7 @@ def received(line: socket.socket, size: int) -> bytes:
 
 def main(handle: int) -> None:
     subprocess.Popen = Popen  # type: ignore[misc]  # torch takes hold of it while it is imported
-
+    gc.disable()
     for name in IMPORTED:
         importlib.import_module(name)
     import quick
@@ -157,6 +157,8 @@ def main(handle: int) -> None:
 
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # as in conftest.py
+    gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     work(serve(socket.socket(fileno=handle)))
 
@@ -208,7 +210,9 @@ def write_without_waiting() -> None:
 def draw_nothing(put: Callable[[Any, str, Any], object] = setattr) -> None:
     """What is drawn is an empty page, and its layout is not settled. ``put``: how an attribute is set."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    put(ConstrainedLayoutEngine, "execute", lambda self, figure: None)
     put(Figure, "draw_without_rendering", lambda self: None)
     put(Figure, "savefig", lambda self, file, **_: file.write(b"undrawn"))
 

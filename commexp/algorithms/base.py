@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
-from commexp.comm import Communicator
+from commexp.comm import ClosingRule, Communicator
 from commexp.compressors import CodecContext, Compressor, Message
-from commexp.state import Stateful
+from commexp.state import HasState, Stateful
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -23,21 +23,25 @@ if TYPE_CHECKING:
 class Redundancy:
     """The redundant data of coded methods. ``assignment``: which worker holds which of the M subsets.
     ``local_subsets``: the subsets that the workers of this process hold, one per row of the problem's gradients.
-    ``late_share``: the expected share of late workers. ``on_time(t)``: which workers answer in time in round
-    t = 0, 1, ..., bool [N]. ``code()``: the allocation's exact code B [N, M]; raises ValueError if it has none."""
+    ``late_share``: the expected share of late workers. ``code()``: the allocation's exact code B [N, M]; raises
+    ValueError if it has none."""
 
     assignment: Assignment
     local_subsets: Sequence[int]
     late_share: float
-    on_time: Callable[[int], np.ndarray]
     code: Callable[[], np.ndarray]
+
+
+def nobody_knows(t: int) -> np.ndarray:
+    raise RuntimeError("no clock says who answers in time")
 
 
 class WorkItem(NamedTuple):
     """What the server sends to a worker. ``body``: x [J], or whatever the method defines for ``kind``. ``version``: the
-    number of updates of x so far. ``messages_received``: how many messages the server has received so far.
-    ``local_steps``: those that the worker has done, as far as the server knows. ``generation``: how often the worker's
-    process has joined. ``save``: whether the worker is to keep its codec's state."""
+    number of updates of x so far. ``messages_received``: how many messages the server has received so far; of methods
+    with rounds, one more than the last round in which a message of this process has counted. ``local_steps``: those
+    that the worker has done, as far as the server knows. ``generation``: how often the worker's process has joined.
+    ``save``: whether the worker is to keep its own state."""
 
     body: Tensor
     version: int = 0
@@ -107,7 +111,9 @@ class AlgorithmContext:
     """What an algorithm works with: the problem, the communicator, the compressor. ``steps``: local steps of one worker
     in the whole run. ``start``: x_0 [J], which the algorithm may overwrite. ``debug``: whether to assert the method's
     invariants in every round. ``redundancy``: for coded methods. ``async_workers``: for asynchronous methods.
-    ``codec_context``: what the compressor has been told, for copies of it and other random draws of the run."""
+    ``codec_context``: what the compressor has been told, for copies of it and other random draws of the run.
+    ``on_time(t)``: for methods that drop late workers, which of them the virtual clock has answer in time in round
+    t = 0, 1, ..., bool [N]."""
 
     problem: Problem
     comm: Communicator
@@ -118,6 +124,7 @@ class AlgorithmContext:
     redundancy: Redundancy | None = None
     async_workers: AsyncWorkers | None = None
     codec_context: CodecContext = field(default_factory=CodecContext)
+    on_time: Callable[[int], np.ndarray] = nobody_knows
 
 
 class Algorithm(Stateful, ABC):
@@ -140,7 +147,11 @@ class Algorithm(Stateful, ABC):
     keeps_residual = False  # keeps what compression leaves out itself, so that error feedback would do it twice
     proximal = False  # minimises F + h, not F alone
     asynchronous = False  # workers exchange messages with a server one by one, without rounds of all workers
-    coded = False  # several workers hold the same subset of the data, and a round does not wait for all workers
+    coded = False  # several workers hold the same subset of the data
+    drops_late = False  # a round closes without the workers that are late
+    rejoins = False  # a process that was lost may come back in another round
+    #: what the workers here keep of their own from round to round, where their processes save it themselves
+    own: HasState | None = None
 
     @abstractmethod
     def setup(self, context: AlgorithmContext) -> None:
@@ -152,8 +163,13 @@ class Algorithm(Stateful, ABC):
         """Round t = 0, 1, ...: local work and one communication."""
 
     def respond(self, t: int, x: Tensor) -> Message:
-        """For coded methods: the messages of the local workers in round t at x [J], which another process keeps."""
+        """For methods that drop late workers: the messages of the local workers in round t at x [J], which another
+        process keeps."""
         raise NotImplementedError(f"{type(self).__name__} has no respond()")
+
+    def settle(self, counted: int) -> None:
+        """Called between two ``respond``: ``counted`` is one more than the last round in which the messages from here
+        have counted."""
 
     @abstractmethod
     def model(self) -> Tensor:
@@ -195,9 +211,8 @@ class Algorithm(Stateful, ABC):
         """The samples that all workers have drawn so far; None if ``batches_of`` determines them in advance."""
         return None
 
-    def closing_rule(self, assignment: Assignment) -> tuple[int | None, float | None] | None:
-        """For coded methods: the number of answers and the number of seconds after which a round closes; None for a
-        criterion that is not used. Returns None instead of the pair if a round waits for all workers."""
+    def closing_rule(self, assignment: Assignment | None) -> ClosingRule | None:
+        """What closes a round that does not wait for all workers, else None. ``assignment``: of coded methods."""
         return None
 
     def worker_models(self) -> Tensor | None:

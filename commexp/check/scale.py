@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from commexp.check.drive import DTYPES, Factory, decoded, fresh, normal, odd_inputs
+from commexp.compressors import Compressor
 
 DRAWS = (400, 1600)  # a failure counts if more draws, independent of the first, confirm it
+TOGETHER = 20  # draws in one encoding, as rows of different workers
 ERRORS = 5  # standard errors that a mean may lie off
 LONG = 10_000  # beyond so many entries a twentieth of the draws do
 ROUNDING = 1e-6
@@ -19,13 +21,30 @@ def scale(factory: Factory) -> None:
     """What the codec declares holds: E||x - C(x)||^2 <= (1 - delta) ||x||^2; E C(x) = x where ``unbiased``. If it
     declares neither, the best factor c in ||x - c C(x)||^2 lies in [0.1, 10], over all draws or for their mean."""
     codec = factory()
-    contracts = codec.delta(40) is not None
+    contracts, together = codec.delta(40) is not None, TOGETHER if _rows_are_independent(factory) else 1
     if contracts:
-        _contracts(factory)
+        _contracts(factory, together)
     if codec.unbiased:
-        _unbiased(factory)
+        _unbiased(factory, together)
     if not contracts and not codec.unbiased:
-        _right_order(factory)
+        _right_order(factory, together)
+
+
+def _rows_are_independent(factory: Factory) -> bool:
+    """Whether workers that encode the same vector draw different numbers, so that their rows are as good as rounds."""
+    codec = fresh(factory, 1000)
+    if codec.phases > 1 or codec.shared_state:
+        return False
+    one, other = decoded(codec, normal(15, 1, 1000).repeat(2, 1))
+    return not torch.equal(one, other)
+
+
+def _draws(codec: Compressor, x: Tensor, number: int, together: int) -> Tensor:
+    """C(x) so many times, [number, W, J]: one encoding after the other, each of ``together`` draws."""
+    if number % together or x.shape[1] > LONG:
+        together = 1
+    rows = x.repeat(together, 1)
+    return torch.cat([decoded(codec, rows).view(together, *x.shape) for _ in range(number // together)])
 
 
 def best_factor(x: Tensor, read: Tensor) -> Tensor:
@@ -37,7 +56,7 @@ def best_factor(x: Tensor, read: Tensor) -> Tensor:
     return torch.where(top[:, 0] == 0, 1.0, c)
 
 
-def _contracts(factory: Factory) -> None:
+def _contracts(factory: Factory, together: int) -> None:
     inputs = {**odd_inputs(), **{f"normal, J = {dim}": normal(4, 2, dim) for dim in (9, 255, 1000, 65537)}}
     for label, x in inputs.items():
         dim = x.shape[1]
@@ -49,17 +68,15 @@ def _contracts(factory: Factory) -> None:
         assert 0 <= delta <= 1, f"{label}: delta({dim}) = {delta:.4g}; must lie in [0, 1]"
         for draws in DRAWS if codec.stochastic else (1,):
             draws = math.ceil(draws / 20) if dim > LONG else draws
-            shares, last = [], x
-            for _ in range(draws):
-                last = decoded(codec, x)
-                shares.append(_lost(x, last))
-            mean = torch.stack(shares).mean(0)
-            slack = ERRORS * torch.stack(shares).std(0) / math.sqrt(draws) if draws > 1 else x.new_zeros(len(x))
+            drawn = _draws(codec, x, draws, together)
+            shares = _lost(x, drawn)
+            mean = shares.mean(0)
+            slack = ERRORS * shares.std(0) / math.sqrt(draws) if draws > 1 else x.new_zeros(len(x))
             if bool((mean <= (1 - delta) * (1 + ROUNDING) + slack + 1e-10).all()):
                 break
         else:
             worst = float(mean[(mean - slack).nan_to_num(math.inf).argmax()])
-            times = float((1 / best_factor(x, last)).abs().max())
+            times = float((1 / best_factor(x, drawn[-1])).abs().max())
             hint = f"; decoded is {times:.1f} times too large" if times > 10 else ""
             raise AssertionError(
                 f"{label}: loses {worst:.4g} of ||x||^2, delta = {delta:.4g} allows {1 - delta:.4g}{hint}"
@@ -67,17 +84,17 @@ def _contracts(factory: Factory) -> None:
 
 
 def _lost(x: Tensor, read: Tensor) -> Tensor:
-    """||x - C(x)||^2 / ||x||^2 of each row, [W]; 0 for 0/0."""
-    error, whole = (x.double() - read.double()).square().sum(1), x.double().square().sum(1)
+    """||x - C(x)||^2 / ||x||^2 of each row, [..., W]; 0 for 0/0."""
+    error, whole = (x.double() - read.double()).square().sum(-1), x.double().square().sum(-1)
     return torch.where((error == 0) & (whole == 0), 0.0, error / whole)
 
 
-def _unbiased(factory: Factory) -> None:
+def _unbiased(factory: Factory, together: int) -> None:
     for dtype in DTYPES:
         for x in (normal(5, 2, 1, dtype), normal(6, 2, 20, dtype), -normal(7, 2, 9, dtype).abs() - 1):
             codec = fresh(factory, x.shape[1])
             for draws in DRAWS:
-                drawn = torch.stack([decoded(codec, x).double() for _ in range(draws)])
+                drawn = _draws(codec, x, draws, together).double()
                 off = (drawn.mean(0) - x.double()).abs()
                 allowed = ERRORS * drawn.std(0) / math.sqrt(draws) + ROUNDING * x.double().abs().max()
                 if bool((off <= allowed).all()):
@@ -91,14 +108,14 @@ def _unbiased(factory: Factory) -> None:
                 )
 
 
-def _right_order(factory: Factory) -> None:
+def _right_order(factory: Factory, together: int) -> None:
     for dim in (9, 40, 1000, 65537):
         for x in (normal(8, 2, dim), -normal(9, 2, dim).abs() - 1):
             codec = fresh(factory, dim)
             draws = (20 if dim > LONG else DRAWS[0]) if codec.stochastic else 1
-            drawn = [decoded(codec, x).double() for _ in range(draws)]
-            mean = best_factor(x, torch.stack(drawn).mean(0))  # right for much noise around x
-            pooled = best_factor(x.repeat(1, draws), torch.cat(drawn, 1))  # right for a few entries of x
+            drawn = _draws(codec, x, draws, together).double()
+            mean = best_factor(x, drawn.mean(0))  # right for much noise around x
+            pooled = best_factor(x.repeat(1, draws), torch.cat([*drawn], 1))  # right for a few entries of x
             for c in torch.where((pooled >= 0.1) & (pooled <= 10), pooled, mean).tolist():
                 assert math.isfinite(c), f"J = {dim}: decoded is not finite (best factor {c})"
                 assert c > 0, f"J = {dim}: decoded points away from x: best factor {c:.4g}"

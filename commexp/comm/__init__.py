@@ -1,7 +1,7 @@
 """Exchanges among workers, their cost in bytes, and the ledger that counts them."""
 
 from commexp.comm.choice import AUTO, check_serves, choose
-from commexp.comm.communicator import Communicator, DelayedSum, bucket_ends, bucket_size
+from commexp.comm.communicator import ClosingRule, Communicator, DelayedSum, bucket_ends, bucket_size
 from commexp.comm.exchanges import AGGREGATIONS, ALL_GATHER, ALL_REDUCE, EXCHANGES, SERVER, exchange_named
 from commexp.comm.frames import bundle, pack_frames, unpack_frames
 from commexp.comm.ledger import PHASES, Entry, Ledger
@@ -17,6 +17,7 @@ __all__ = [
     "PHASES",
     "SECRET",
     "SERVER",
+    "ClosingRule",
     "Communicator",
     "DelayedSum",
     "Entry",

@@ -29,7 +29,15 @@ T = TypeVar("T")
 
 #: from who has answered, bool [N], to each worker's weight [N]; None where too few have answered for a step
 Weigh = Callable[[np.ndarray], "np.ndarray | None"]
-ClosingRule = tuple[int | None, float | None]  # a round closes after so many answers, or after so many seconds
+
+
+class ClosingRule(NamedTuple):
+    """A round closes after the ``first`` so many answers, or after ``deadline`` seconds; None for a criterion that is
+    not used. With ``grace``, those answers count, too, that come within so many seconds after the ``first``."""
+
+    first: int | None = None
+    deadline: float | None = None
+    grace: float | None = None
 
 
 class Answers(NamedTuple):
@@ -74,6 +82,8 @@ class Communicator:
         self.ledger = ledger
         self.exchange = exchange
         self.deterministic = deterministic
+        #: whether the virtual clock decides who answers in time, not the real arrivals
+        self.by_clock = deterministic or (self.links.server is None and self.links.worker is None)
         self.mixer = mixer
         self.watch = Stopwatch()
         self.agreement = Agreement(self.links, ask)
@@ -180,7 +190,7 @@ class Communicator:
         processes decide instead.
 
         Here all processes are in step, and a late worker is late on the clock alone: its message is not counted and has
-        no weight. See Served for processes that do not wait for each other.
+        no weight. See CallingCommunicator for processes that do not wait for each other.
         """
         exchange = self.exchange_of(message)
         senders = [(n, size) for n, size in zip(self.worker_ids, message.sizes, strict=True) if expected[n]]
@@ -328,17 +338,10 @@ class Communicator:
         """Waits for transfers that have been begun and gives their results. A transfer's next step is begun before the
         step after that of another one is waited for."""
         self.agreement.begin()
-        return self._drive(*begun)
+        return self.end_transfers(*begun)
 
-    def drive_delayed(self, begun: tuple[Handle, PendingTransfer[T]]) -> T:
-        """Waits for a transfer that was begun in the round before. What this process has to say at the end of a round
-        after which all must know it is said then, behind the round's own transfer."""
-        if not self.agreement.needed:
-            self.agreement.begin()
-        (result,) = self._drive(begun)
-        return result
-
-    def _drive(self, *begun: tuple[Handle, PendingTransfer[T]]) -> list[T]:
+    def end_transfers(self, *begun: tuple[Handle, PendingTransfer[T]]) -> list[T]:
+        """The same, without a word on what this process has to say at the end of the round."""
         results: dict[int, T] = {}
         pending = list(enumerate(begun))
         while pending:
@@ -547,7 +550,7 @@ class DelayedSum(Stateful):
     def aggregate(self) -> Tensor | None:
         """[J], equal at all processes, which call this together; waits for it. None before ``send``."""
         if self._transfer is not None:
-            total = self.comm.drive_delayed(self._transfer)
+            (total,) = self.comm.end_transfers(self._transfer)
             self._transfer = None
             self._keep(total)
         elif self._message is not None:
@@ -562,6 +565,9 @@ class DelayedSum(Stateful):
 
     def finish(self) -> Tensor:
         """The aggregate [J], known to every worker; the compressor is told, too."""
+        agreement = self.comm.agreement
+        if not agreement.needed:  # else at the end of the round, behind the transfer that this one begins
+            agreement.begin()
         aggregate = self.aggregate
         assert aggregate is not None
         if self.exchange.comes_down:

@@ -93,7 +93,8 @@ class Links:
     ``collective``: whether collectives reach other processes, which then call each of them together.
     ``server``, ``worker``: this process's endpoint where the first process is a server that does not wait for the
     others, else None.
-    ``losses``: the processes that were lost so far, and those that came back.
+    ``losses``: the processes that were lost so far, and those that came back. ``versions``: of what other processes
+    keep of their workers by themselves, by rank, see experiment/checkpoint.py.
     ``workers_wait``: whether workers stand still while the first process evaluates the model.
     """
 
@@ -115,8 +116,12 @@ class Links:
         """How many processes carry out the run."""
         return self.processes
 
+    @property
+    def versions(self) -> Mapping[int, int]:
+        return {}
+
     def request_save(self) -> None:
-        """Asks workers in other processes to keep the state of their codecs; collectives do so by themselves."""
+        """Asks workers in other processes to keep their own state; collectives do so by themselves."""
 
     def end(self) -> None:
         """Tells processes that do not take part in collectives that the run is over; may be called twice."""
@@ -220,6 +225,8 @@ class Processes(Links):
         return [bytes(row.tolist()) for row in received.view(self.processes, -1)]
 
     def explain(self, error: Exception) -> Exception:
+        if isinstance(error, LostProcessError):
+            return error
         if isinstance(error, RuntimeError) and GONE.search(str(error)):
             return LostProcessError(f"rank {self.rank}: lost its connection to another process", "gone")
         if isinstance(error, RuntimeError) and SILENT.search(str(error)):

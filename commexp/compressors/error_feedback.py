@@ -62,8 +62,8 @@ class ErrorFeedback(Wrapper):
         if codec.expands:
             instead = f", or {codec.contracting}" if codec.contracting else ""
             raise ValueError(
-                f"error_feedback=true: {codec.name} is unbiased and does not contract, so that what it leaves behind "
-                f"would grow without bound; give error_feedback=false{instead}"
+                f"error_feedback=true: {codec.name} does not contract, so that what it leaves behind would grow "
+                f"without bound; give error_feedback=false{instead}"
             )
         super().__init__(codec)
         self.how = feedback or Feedback()

@@ -117,9 +117,9 @@ class KBit(Blockwise, Stochastic):
 
     @property
     def expands(self) -> bool:
-        """Also if statistical levels are so far apart that normally distributed entries would be off by more than their
-        own size: in units of the standard deviation the innermost levels lie at t = sigmas h, and E(|z| - t)^2 > 1
-        where t > 2 sqrt(2/pi), E(t^2 - z^2) > 1 where t > sqrt(2)."""
+        """Also where statistical levels are so far apart that normally distributed entries would be off by more than
+        their own size: in units of the standard deviation the innermost levels lie at t = sigmas h, and with nearest
+        rounding E(|z| - t)^2 > 1 where t > 2 sqrt(2/pi), with stochastic E(t^2 - z^2) > 1 where t > sqrt(2)."""
         if self.delta(self.block) is not None:
             return False
         most = math.sqrt(2) if self.stochastic else 2 * math.sqrt(2 / math.pi)

@@ -10,6 +10,7 @@ from commexp.compressors import NoCompression
 from commexp.config.components import CodecWrapping
 from commexp.config.messages import UserError
 from commexp.config.schema import Config
+from commexp.network import NoStragglers
 from commexp.problems import NoProx
 from commexp.topologies import Complete, Gossip
 
@@ -42,7 +43,7 @@ def check_pairs(
         raise UserError(f"prox: algo={name} takes gradient steps alone; give prox=none, or algo=proxgt_sr_e")
     exchange = config.comm.exchange
     named = AGGREGATIONS.get(exchange)  # None: auto
-    if algo.coded and named is not None and not named.tolerates_stragglers:
+    if algo.drops_late and named is not None and not named.tolerates_stragglers:
         able = " or ".join(e.name for e in AGGREGATIONS.values() if e.tolerates_stragglers)
         raise UserError(
             f"comm.exchange={exchange}: needs every worker, and algo={name} goes on without those who are late; give "
@@ -52,12 +53,18 @@ def check_pairs(
         raise UserError(
             "launch.inject=true: network.compute.kind=measured has no seconds to sleep; give constant, lognormal, ..."
         )
-    if config.launch.inject and algo.coded and named is not None and not named.central:
+    if config.launch.inject and algo.drops_late and named is not None and not named.central:
         raise UserError(
             f"launch.inject=true: with comm.exchange={exchange} processes wait for each other, late or not; give "
             f"{SERVER.name}"
         )
-    central = algo.asynchronous or algo.coded or exchange == SERVER.name
+    by_seconds = algo.drops_late and not algo.coded  # not by who the straggler model says is late
+    if by_seconds and parts["straggler"] != NoStragglers() and parts["network"].compute.is_instant:
+        raise UserError(
+            f"network.compute.seconds={parts['network'].compute.seconds}: all workers compute in no time, late ones "
+            "too, so that they are ready together; give 0.01 or the like, or straggler=none"
+        )
+    central = algo.asynchronous or algo.drops_late or exchange == SERVER.name
     alone = config.workers == 1 and not (central or algo.decentralised)
     if config.stop.seconds is not None and alone and parts["network"].compute.is_instant:
         raise UserError(

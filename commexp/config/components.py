@@ -7,11 +7,12 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_class
-from omegaconf import OmegaConf
+from omegaconf import Container, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from commexp.algorithms import Algorithm
@@ -25,6 +26,8 @@ from commexp.problems import Dataset, Model, Partition, Prox
 from commexp.topologies import Topology
 
 T = TypeVar("T")
+KEPT = 1000  # checked components
+_CHECKED: dict[tuple[Any, str], Container] = {}
 KINDS: dict[str, type[Any]] = {
     "dataset": Dataset,
     "partition": Partition,
@@ -59,7 +62,8 @@ def build(node: Mapping[str, Any], key: str, kind: type[T], foreign: bool = Fals
     target = node["_target_"]
     try:
         if dataclasses.is_dataclass(cls):
-            return cast(T, OmegaConf.to_object(OmegaConf.merge(typed_fields(cls), values)))
+            merged = OmegaConf.merge(typed_fields(cls), values) if inner else checked(cls, values)
+            return cast(T, OmegaConf.to_object(merged))
         return cls(**values)
     except OmegaConfBaseException as error:
         raise UserError(_mistyped(key, values, error)) from error
@@ -73,7 +77,7 @@ def _classes(node: Mapping[str, Any], key: str, kind: type[T], foreign: bool) ->
     """The class of a node, and what kind of component each field is that holds a node of its own; those are checked
     too, and no node may stand anywhere else. Raises UserError."""
     target = node.get("_target_")
-    cls = _our_class(target, key, kind) if foreign else any_class(str(target), key)
+    cls: Any = _our_class(target, key, kind) if foreign else any_class(str(target), key)
     if not issubclass(cls, kind):
         raise UserError(f"{key}._target_={target}: is no {kind.__name__}; give a subclass of it")
     inner: dict[str, type[Any]] = {}
@@ -126,6 +130,7 @@ def _imported(target: object, kind: type[Any]) -> type[Any] | None:
     return None
 
 
+@cache
 def _component_fields(cls: type[Any]) -> dict[str, type[Any]]:
     """The fields of a class, or what it is made with, that are declared to be components, and of which kind."""
     try:
@@ -178,11 +183,22 @@ def typed(key: str, values: dict[str, Any], kind: type[T], refuses: str = "") ->
     not ``key``. Raises UserError."""
     cls: Any = kind
     try:
-        return cast(T, OmegaConf.to_object(OmegaConf.merge(typed_fields(cls), values)))
+        return cast(T, OmegaConf.to_object(checked(cls, values)))
     except OmegaConfBaseException as error:
         raise UserError(_mistyped(key, values, error)) from error
     except ValueError as error:
         raise UserError(f"{refuses or key}.{error}") from error
+
+
+def checked(cls: Any, values: Mapping[str, Any]) -> Container:
+    """The fields of a dataclass with these plain values, whose types are enforced; to be looked at only: what has been
+    checked is kept, as the jobs of a sweep have most components in common. Raises OmegaConfBaseException."""
+    key = cls, repr(values)
+    if key not in _CHECKED:
+        if len(_CHECKED) >= KEPT:
+            _CHECKED.clear()
+        _CHECKED[key] = OmegaConf.merge(typed_fields(cls), values)
+    return _CHECKED[key]
 
 
 def _mistyped(key: str, values: dict[str, Any], error: OmegaConfBaseException) -> str:

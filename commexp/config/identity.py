@@ -17,6 +17,7 @@ from typing import Any
 
 from hydra.utils import get_class, get_object
 
+from commexp.comm import ALL_GATHER
 from commexp.config.components import CodecWrapping
 from commexp.config.messages import UserError
 from commexp.config.schema import UNHASHED, Config, Speed, Stop
@@ -42,7 +43,9 @@ def what_decides(resolved: dict[str, Any], parts: dict[str, Any], outside: dict[
         kept["stop"] = stop
     kept.update({name: _decisive(kept[name], part) for name, part in parts.items()})
     kept["compress"] = _decisive(kept["compress"], CodecWrapping())
-    if parts["algo"].asynchronous and (joins() or resolved["launch"]["kind"] == "torchrun"):
+    algo, comm = parts["algo"], resolved["comm"]
+    by_arrival = algo.rejoins and not comm["deterministic"] and comm["exchange"] != ALL_GATHER.name
+    if (algo.asynchronous or by_arrival) and (joins() or resolved["launch"]["kind"] == "torchrun"):
         kept["inject"] = resolved["launch"]["inject"]
     kept.update(results=RESULTS, outside=outside)
     return kept

@@ -31,6 +31,7 @@ from commexp.config.schema import (
     holders,
     keys_meant,
     known_keys,
+    top_keys,
 )
 
 TYPOGRAPHIC = "‐‑‒–—−"  # dashes  # noqa: RUF001
@@ -268,10 +269,10 @@ def _check_override(word: str, override: Override) -> None:
     key, group, sweep = override.key_or_group, override.key_or_group in groups(), override.is_sweep_override()
     if override.is_delete() and not key.startswith("hydra"):
         _check_taken_out(word, key)
-    if override.is_add() and key in known_keys() and key not in added_groups() and not FIELD.match(f"{key}="):
+    if override.is_add() and not FIELD.match(f"{key}=") and key in known_keys() and key not in added_groups():
         raise UserError(f"{word}: it is there already; give {word.lstrip('+')}")
     added = override.is_add() or override.is_force_add()
-    if added and re.split(r"[./]", key)[0] not in (*known_keys(), "hydra"):
+    if added and re.split(r"[./]", key)[0] not in (*top_keys(), "hydra"):
         raise UserError(unknown_key(key, [word.lstrip("+")]))
     value = "" if sweep else override.value()
     if group and isinstance(value, list) and len(value) == 1:

@@ -67,7 +67,7 @@ class Plan:
     @property
     def tolerates_stragglers(self) -> bool:
         """Whether real processes need not wait for each other: a server takes what comes, see server/."""
-        return self.algorithm.asynchronous or (self.algorithm.coded and AGGREGATIONS[self.exchange].central)
+        return self.algorithm.asynchronous or (self.algorithm.drops_late and AGGREGATIONS[self.exchange].central)
 
     def check_processes(self, processes: int, said: str) -> None:
         """Raises UserError if the workers cannot be spread over so many processes, or if the compressor does not work
@@ -84,11 +84,16 @@ class Plan:
                 f"compress={self.compressor.name}: what it keeps of a worker would be lost with its process; give "
                 f"compress.error_feedback=false, a codec without memory, or comm.exchange={ALL_GATHER.name}"
             )
+        if self.algorithm.drops_late and self.tolerates_stragglers and processes > 1 and self.compressor.learns:
+            raise UserError(
+                f"compress={self.compressor.name}: learns from the aggregate, which the server alone has here; give "
+                f"compress=topk, or comm.exchange={ALL_GATHER.name}"
+            )
 
     @property
     def exchange(self) -> str:
         """``auto`` is a server where rounds go on without those who are late."""
-        served = self.algorithm.coded or self.algorithm.asynchronous
+        served = self.algorithm.drops_late or self.algorithm.asynchronous
         return SERVER.name if served and self.config.comm.exchange == AUTO else self.config.comm.exchange
 
 

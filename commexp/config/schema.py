@@ -172,18 +172,31 @@ def added_groups() -> tuple[str, ...]:
     return tuple(group for group in groups() if default_option(group) == "?")
 
 
+@cache
+def _base() -> DictConfig:
+    """conf/config.yaml; to be looked at only."""
+    base = OmegaConf.load(CONF / "config.yaml")
+    assert isinstance(base, DictConfig)
+    return base
+
+
 def default_option(group: str) -> str:
     """What conf/config.yaml chooses for a group."""
-    defaults = OmegaConf.load(CONF / "config.yaml").defaults
+    defaults = _base().defaults
     return next((str(entry[group]) for entry in defaults if isinstance(entry, DictConfig) and group in entry), "?")
+
+
+@cache
+def top_keys() -> tuple[str, ...]:
+    """The ``known_keys`` without a dot, for which only one file of conf/ is read."""
+    keys = {*_flatten(typed_fields(Config)), *_flatten(_base()), *groups()}
+    return tuple(sorted(key for key in keys if "." not in key))
 
 
 @cache
 def known_keys() -> tuple[str, ...]:
     """Every key and group that an override may name."""
-    base = OmegaConf.load(CONF / "config.yaml")
-    assert isinstance(base, DictConfig)
-    keys = {*_flatten(typed_fields(Config)), *_flatten(base)}
+    keys = {*_flatten(typed_fields(Config)), *_flatten(_base())}
     for path in CONF.glob("*/*.yaml"):
         group = path.parent.name
         keys |= {group, *_flatten(node_of(path, group), group + ".")}
@@ -260,9 +273,8 @@ def example(key: str) -> str:
         return f"{key}={default_option(key)}"
     value: Any = OmegaConf.select(typed_fields(Config), key, throw_on_missing=False)
     group, _, leaf = key.partition(".")
-    base = OmegaConf.load(CONF / "config.yaml")
-    if value is None and leaf and isinstance(base, DictConfig):
-        value = _plain(base, key)
+    if value is None and leaf:
+        value = _plain(_base(), key)
     for path in sorted((CONF / group).glob("*.yaml")) if leaf else ():
         if value is None and (node := node_of(path, group)) is not None:
             value = _plain(node, leaf)

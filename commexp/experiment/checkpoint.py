@@ -4,6 +4,10 @@ Every process writes the rows of its own workers, the first one also what is equ
 the first writes ``state-<rounds>.json``. This index names the parts, their lengths, hashes and workers, the run that
 they belong to, and how much of each table belongs to them; it has a checksum of its own. So the checkpoint before is
 whole whenever a process dies. Parts may be read by processes that host other workers than those that wrote them.
+
+Where the first process is a server that waits for nobody, each other process keeps what its workers need by itself, in
+``worker-<number>.json`` and its parts. Of methods with rounds such a part has a version, one more than the last round
+in which the messages of the process have counted, and the index of the server names the versions that belong to it.
 """
 
 from __future__ import annotations
@@ -54,7 +58,8 @@ def save_checkpoint(
     tables: Mapping[str, Any] | None = None,
 ) -> None:
     """``state`` after ``completed`` rounds. ``run``: whose it is, see Plan.identity. ``tables``: what of each table
-    belongs to it; the first process's counts. All processes call this together."""
+    belongs to it; the first process's counts. All processes call this together. The versions of what other processes
+    keep by themselves are ``links.versions``."""
     folder.mkdir(exist_ok=True)
     own = {n: t for n, t in state.items() if has_workers(n) or links.rank == 0}
     part = _write_part(folder, f"state-{completed}-{links.rank}", own)
@@ -62,6 +67,8 @@ def save_checkpoint(
     if links.rank == 0:
         parts = [json.loads(text) for text in told]
         about = {"run": run, "completed": completed, "parts": parts, "tables": dict(tables or {})}
+        if links.versions:
+            about["versions"] = {str(rank): version for rank, version in links.versions.items()}
         _write_index(folder / f"state-{completed}.json", about)
         _prune(folder, completed)
 
@@ -75,13 +82,16 @@ def load_checkpoint(
 ) -> tuple[int, State] | None:
     """(completed rounds, state of these workers) of the newest checkpoint that is sound, belongs to ``run`` and is
     accepted by all processes, or None; those that are passed over are reported. ``accept``: takes what the index says
-    and the state, and raises UnusableError or one of MISFITS. All processes call this together."""
+    and the state, and raises UnusableError or one of MISFITS. One to which a version of what another process keeps is
+    missing is taken only where it is the last. All processes call this together."""
     listed = " ".join(_indices(folder)) if links.rank == 0 else ""
     names = links.tell(listed)[0].split()
     for name in names:
         why, completed, state = "", 0, State()
         try:
             about = _read_state(folder / name, run)
+            if name != names[-1]:
+                _check_workers(folder, name, about, run)
             completed, state = about["completed"], _rows(folder, about, worker_ids)
             accept(about, state)
         except UnusableError as error:
@@ -100,30 +110,59 @@ def load_checkpoint(
     return None
 
 
-def save_worker(folder: Path, worker: int, state: State, run: str) -> None:
-    """Saves the state of the codec of a worker that has a process of its own."""
+def save_worker(folder: Path, worker: int, state: State, run: str, version: int = 0) -> None:
+    """Saves what a process that no other one waits for keeps of its workers; ``worker``: its number. The last two
+    versions are kept."""
     folder.mkdir(exist_ok=True)
-    part = _write_part(folder, f"worker-{worker}", state)
-    _write_index(folder / f"worker-{worker}.json", {"run": run, "worker": worker, "parts": [part]})
+    index = folder / f"worker-{worker}.json"
+    before = []
+    with suppress(UnusableError):
+        before = [part for part in _worker_parts(index, worker, run) if part["version"] != version]
+    part = {**_write_part(folder, f"worker-{worker}", state), "version": version}
+    parts = [part, *before][:KEPT]
+    _write_index(index, {"run": run, "worker": worker, "parts": parts})
     for path in folder.glob(f"worker-{worker}-*"):
-        if path.name != part["file"]:
+        if path.name not in [part["file"] for part in parts]:
             path.unlink(missing_ok=True)
 
 
-def load_worker(folder: Path, worker: int, run: str, accept: Callable[[State], None]) -> None:
-    """Gives what ``save_worker`` saved to ``accept``, which raises one of MISFITS; reports what cannot be used."""
+def load_worker(folder: Path, worker: int, run: str, accept: Callable[[State], None], version: int = 0) -> None:
+    """Gives what ``save_worker`` saved to ``accept``, which raises one of MISFITS; reports what cannot be used. Another
+    version is better than none."""
     index = folder / f"worker-{worker}.json"
     if not index.exists():
         return
     try:
-        about = _read_index(index, run)
-        if about.get("worker") != worker or not isinstance(about.get("parts"), list) or len(about["parts"]) != 1:
-            raise UnusableError(index.name, DAMAGED)
-        accept(_read_part(folder, index.name, about["parts"][0]))
+        parts = _worker_parts(index, worker, run)
+        part = next((part for part in parts if part["version"] == version), parts[0])
+        accept(_read_part(folder, index.name, part))
+        if part["version"] != version:
+            text = f"{index.name}: goes on with version {part['version']}, as {version} was not kept"
+            print(f"commexp: note: {text}", file=sys.stderr, flush=True)
     except UnusableError as error:
         _note(str(error))
     except MISFITS as error:
         _note(f"{index.name} does not fit the run ({' '.join(str(error).split()) or type(error).__name__})")
+
+
+def _worker_parts(index: Path, worker: int, run: str) -> list[dict[str, Any]]:
+    """The parts that ``save_worker`` has left, the newest first; at least one. Raises UnusableError."""
+    about = _read_index(index, run)
+    parts = about.get("parts")
+    sound = about.get("worker") == worker and isinstance(parts, list) and 1 <= len(parts) <= KEPT
+    if not sound or not all(isinstance(part, dict) and type(part.get("version")) is int for part in parts or ()):
+        raise UnusableError(index.name, DAMAGED)
+    return list(parts or ())
+
+
+def _check_workers(folder: Path, name: str, about: Mapping[str, Any], run: str) -> None:
+    """Raises UnusableError where a version of what another process keeps is missing to the checkpoint ``name``."""
+    for rank, version in about.get("versions", {}).items():
+        kept: list[dict[str, Any]] = []
+        with suppress(UnusableError):
+            kept = _worker_parts(folder / f"worker-{rank}.json", int(rank), run)
+        if version not in [part["version"] for part in kept]:
+            raise UnusableError(name, f"lacks what process {rank} had not yet kept of its workers")
 
 
 def _note(why: str) -> None:
@@ -216,6 +255,8 @@ def _read_state(path: Path, run: str) -> dict[str, Any]:
     about = _read_index(path, run)
     parts, end = about.get("parts"), 0
     sound = about.get("completed") == _number(path.name) and isinstance(about.get("tables"), dict)
+    versions = about.get("versions", {})
+    sound &= isinstance(versions, dict) and all(k.isdecimal() and type(v) is int for k, v in versions.items())
     if not sound or not isinstance(parts, list) or not parts:
         raise UnusableError(path.name, DAMAGED)
     for part in parts:

@@ -22,6 +22,7 @@ from commexp.run_folder import Run
 from commexp.server.channel import as_text
 from commexp.server.endpoints import FAULT, MESSAGE, WorkerEndpoint, endpoint
 from commexp.server.worker_process import WorkerProcess
+from commexp.state import load_checked
 
 log = logging.getLogger("commexp")
 
@@ -40,8 +41,10 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
         return run
     side = links
     if links.collective and plan.tolerates_stragglers:
-        wanted, workers, asynchronous = plan.config.launch, plan.config.workers, plan.algorithm.asynchronous
-        side = endpoint(links.rank, links.processes, wanted.timeout, workers, asynchronous, wanted.port)
+        wanted, workers, method = plan.config.launch, plan.config.workers, plan.algorithm
+        side = endpoint(
+            links.rank, links.processes, wanted.timeout, workers, method.asynchronous, wanted.port, method.rejoins
+        )
     loop = TrainingLoop(plan, device, run, side)
     if links.worker is not None:  # this process takes the place of one that has died while the run goes on
         follow(loop.setup, links.worker)
@@ -112,10 +115,14 @@ def work(setup: ExperimentSetup, endpoint: WorkerEndpoint, item: WorkItem | None
 
 
 def answer_calls(setup: ExperimentSetup, endpoint: WorkerEndpoint, item: WorkItem | None) -> None:
-    """Of coded methods, the workers here: they answer the newest call, and none that a newer one has superseded."""
+    """Of methods with rounds, the workers here: they answer the newest call, and none that a newer one has
+    superseded."""
     dtype, counted = getattr(torch, setup.plan.config.dtype), setup.guard.count
+    if item is not None:
+        load_own(setup, endpoint.world_rank, item.messages_received)
     while item is not None:
         t = item.version
+        settle(setup, endpoint.world_rank, item)
         setup.guard.round = t + 1
         message = setup.algorithm.respond(t, item.body.view(dtype).to(setup.device))
         if not endpoint.superseded(setup.pause(t + 1)):
@@ -125,3 +132,26 @@ def answer_calls(setup: ExperimentSetup, endpoint: WorkerEndpoint, item: WorkIte
             endpoint.send(kind, item, bad=bad, body=body)
             counted += bad
         item = endpoint.next()
+    if endpoint.farewell is not None:
+        settle(setup, endpoint.world_rank, endpoint.farewell)
+
+
+def settle(setup: ExperimentSetup, rank: int, item: WorkItem) -> None:
+    """What the round before has left stays or goes, as the server says; then it is saved, if the server says so."""
+    setup.algorithm.settle(item.messages_received)
+    if item.save and setup.algorithm.own is not None:
+        state = dict(setup.algorithm.own.state_dict())
+        save_worker(setup.run.folder / "checkpoints", rank, state, setup.plan.identity, item.messages_received)
+
+
+def load_own(setup: ExperimentSetup, rank: int, counted: int) -> None:
+    """Goes on from what the workers here have kept, if anything. ``counted``: see Links."""
+    own, dim, workers = setup.algorithm.own, setup.problem.dim, len(setup.comm.worker_ids)
+    dtype = getattr(torch, setup.plan.config.dtype)
+    if own is not None:
+
+        def accept(state: dict[str, torch.Tensor]) -> None:
+            state = {name: value.to(setup.device) for name, value in state.items()}
+            load_checked(own, state, dim, workers, dtype=dtype)
+
+        load_worker(setup.run.folder / "checkpoints", rank, setup.plan.identity, accept, counted)

@@ -137,25 +137,31 @@ class RunRecord:
         """Goes back to the folder's newest checkpoint that fits; False where there is none. ``load``: takes the
         algorithm's part, and raises ValueError or the like where it does not fit."""
         comm = self.comm
+        server, versions = comm.links.server, dict[int, int]()
         first = comm.links.rank == 0  # who alone writes the tables
         read: list[tuple[Table, Table, list[Any], list[Any]]] = []
 
         def accept(about: dict[str, Any], state: State) -> None:
             done = about["completed"]
-            # a server that nobody waits for keeps what its own workers need, all others what all of them do
-            if about["parts"][-1]["end"] not in (comm.size, comm.worker_ids[-1] + 1):
+            # a server that waits for nobody keeps what its own workers need, all others what all of them do
+            own, apart = comm.worker_ids[-1] + 1, server is not None and server.rejoins
+            if about["parts"][-1]["end"] not in (own, own if apart else comm.size):
                 raise ValueError(f"of {about['parts'][-1]['end']} workers")
             if not 0 < done < len(self.planned.ends) - 1:
                 raise ValueError(f"after {done} rounds")
             self._check_clocks(state)
             read[:] = [self._read_tables(about["tables"], done)] if first else []
             load(under_prefix("algorithm", state))
+            versions.clear()
+            versions.update({int(rank): version for rank, version in about.get("versions", {}).items()})
 
         folder = self.run.folder / "checkpoints"
         checkpoint = load_checkpoint(folder, comm.worker_ids, comm.links, self.identity, accept)
         if checkpoint is None:
             return False
         self.done, state = checkpoint
+        if server is not None:
+            server.counted.update(versions)
         self.wall, self.clock.times = float(state["clocks.wall"]), state["clocks.virtual"].numpy()
         self._clocked = self.done
         for self._metrics, self._traffic, self.rows, entries in read:

@@ -11,7 +11,7 @@ import numpy as np
 
 from commexp.algorithms import Algorithm
 from commexp.allocations import Assignment
-from commexp.comm import Entry, bucket_ends, exchange_named
+from commexp.comm import ClosingRule, Entry, bucket_ends, exchange_named
 from commexp.config.components import build, outside
 from commexp.config.messages import UserError
 from commexp.experiment.record import busy
@@ -86,19 +86,20 @@ class Replay:
         if rows and max(map(max, self.edges or ())) >= self.workers:
             raise ValueError(f"topology.csv: there is no worker {max(map(max, self.edges or ()))} of {self.workers}")
 
-    def _coded_rounds(self, network: Network) -> tuple[np.ndarray | None, Closing | None]:
-        """Of coded methods, the workers' loads and when a round ends. Raises UserError where other workers would have
-        answered on this network."""
-        if self.assignment is None:
+    def _rounds_without_late(self, network: Network) -> tuple[np.ndarray | None, Closing | None]:
+        """Of methods that drop late workers, the loads of the workers and when a round ends. Raises UserError where
+        other workers would have answered on this network."""
+        if not self.algorithm.drops_late:
             return None, None
         closing_rule = self.algorithm.closing_rule(self.assignment)
         own = self.config["network"]["compute"]  # as it is written, for it may name a file
-        if closing_rule not in (None, (None, None)) and dataclasses.asdict(network.compute) != own:
+        if closing_rule not in (None, ClosingRule()) and dataclasses.asdict(network.compute) != own:
             raise UserError(
                 f"RUN={self.run.folder}: who answered first depends on network.compute, and this one has another; run "
                 "it there"
             )
-        return self.assignment.loads, None if closing_rule is None else Closing(*closing_rule)
+        loads = None if self.assignment is None else self.assignment.loads
+        return loads, None if closing_rule is None else Closing(*closing_rule)
 
     def seconds(self, network: Network) -> list[float]:
         """The virtual clock at each evaluation, exactly as a run on this network would have it. Raises UserError for a
@@ -106,7 +107,7 @@ class Replay:
         if network.overlap and self.bucket_ends is None:
             raise UserError(f"RUN={self.run.folder}: does not say what may overlap; run it again, with rerun=true")
         try:
-            loads, closing = self._coded_rounds(network)
+            loads, closing = self._rounds_without_late(network)
             buckets = self.bucket_ends or (1.0,)
             clock = VirtualClock(
                 network, self.straggler, self.workers, self.seed, self.edges, loads, closing, buckets, self.delays

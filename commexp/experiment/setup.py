@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms import AlgorithmContext, Redundancy
-from commexp.comm import Communicator, Ledger, Links, bucket_ends, bucket_size
+from commexp.comm import ClosingRule, Communicator, Ledger, Links, bucket_ends, bucket_size
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
@@ -149,6 +149,7 @@ class ExperimentSetup:
             exchanged = self.algorithm.exchanged(self.problem.shapes, dim)
         with user_mistakes("compress."):
             self.payload, self.dense_message = codec.payload(exchanged, itemsize), exchanged * itemsize
+        with user_mistakes("comm."):
             self.choice = self.comm.choose(codec, exchanged, itemsize)
         self.dense_payload = dim * itemsize
 
@@ -171,39 +172,39 @@ class ExperimentSetup:
         else:
             self.clock = clock = self._virtual_clock()
             if self.assignment is not None:
-                context.redundancy = self._redundancy(self.assignment, clock)
+                context.redundancy = self._redundancy(self.assignment)
+            if self.algorithm.drops_late:
+                context.on_time = lambda t: clock.answered(t + 1, self._gradients_in(t + 1))
         self.algorithm.setup(context)
 
     def _virtual_clock(self) -> VirtualClock:
         """Raises ValueError where it would not know who answers."""
         plan, assignment, mixer = self.plan, self.assignment, self.comm.mixer
         network, workers = plan.network, plan.config.workers
-        if assignment is None:
+        if not self.algorithm.drops_late:
             edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
             buckets = bucket_ends(self.problem.dim, self.bucket)
             return VirtualClock(
                 network, plan.straggler, workers, plan.config.seed, edges, bucket_ends=buckets, delays=self.delays
             )
         closing_rule = self.algorithm.closing_rule(assignment)
-        if closing_rule is not None and closing_rule != (None, None) and network.compute.kind == "measured":
+        if closing_rule is not None and closing_rule != ClosingRule() and network.compute.kind == "measured":
             raise ValueError(
                 "network.compute.kind=measured: who answers in time would not be the same twice; give constant, "
                 "lognormal, ... and network.compute.seconds"
             )
         closing = None if closing_rule is None else Closing(*closing_rule)
-        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, assignment.loads, closing)
+        loads = None if assignment is None else assignment.loads
+        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, loads, closing)
 
-    def _redundancy(self, assignment: Assignment, clock: VirtualClock) -> Redundancy:
+    def _redundancy(self, assignment: Assignment) -> Redundancy:
         plan, workers = self.plan, self.plan.config.workers
-
-        def on_time(t: int) -> np.ndarray:
-            return clock.answered(t + 1, self.algorithm.gradients)
 
         def code() -> np.ndarray:
             with keyed("allocation", plan.allocation):
                 return plan.allocation.code(workers, plan.config.seed)
 
-        return Redundancy(assignment, self.rows, plan.straggler.share(workers), on_time, code)
+        return Redundancy(assignment, self.rows, plan.straggler.share(workers), code)
 
     def _rounds(self, lengths: Sequence[int]) -> RoundPlan:
         """``lengths``: local steps of each round."""
@@ -226,6 +227,11 @@ class ExperimentSetup:
             return None
         return bucket_size(self.plan.compressor, self.choice.exchange, self.comm.deterministic)
 
+    def _gradients_in(self, number: int) -> float:
+        """How many gradients of a batch a worker computes in round ``number`` = 1, 2, ..."""
+        gradients = self.record.planned.gradients
+        return gradients[number] - gradients[number - 1]
+
     def pause(self, number: int) -> float:
         """How many seconds this process sleeps in round ``number`` = 1, 2, ... with launch.inject: as long as the
         slowest of its workers computes; where it is known who will answer, the slowest of those, if there are any. The
@@ -233,8 +239,7 @@ class ExperimentSetup:
         clock, own = self.clock, list(self.comm.worker_ids)
         if not self.plan.config.launch.inject or not isinstance(clock, VirtualClock):
             return 0.0
-        gradients = self.record.planned.gradients
-        each = gradients[number] - gradients[number - 1]
+        each = self._gradients_in(number)
         seconds = clock.computing(number, each)[own]
         known = clock.closing == Closing() or self.comm.deterministic
         counted = clock.answered(number, each)[own]
@@ -268,8 +273,9 @@ def keyed(group: str, part: Any) -> Iterator[None]:
 
 
 def check_gossiped(plan: Plan, dim: int) -> None:
-    """Raises UserError for a codec whose messages neighbours cannot use: gossip takes what contracts."""
+    """Raises UserError for a codec whose messages neighbours cannot use. Gossip of differences that the algorithm keeps
+    takes what contracts."""
     codec, name = plan.compressor, plan.names["compress"]
-    if codec.phases > 1 or codec.delta(dim) is None:
+    if codec.phases > 1 or (plan.algorithm.keeps_residual and codec.delta(dim) is None):
         why = "its decoding takes a sum over all workers" if codec.phases > 1 else "it does not contract"
         raise UserError(f"compress={name}: {why}, so it cannot go with gossip; give compress=topk, or sign")

@@ -1,4 +1,4 @@
-"""Rounds of a coded method over real processes: the server calls the others and waits no longer than it must."""
+"""Rounds that drop late workers, over real processes: the server calls the others and waits no longer than it must."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.base import WorkItem
-from commexp.comm import Communicator, Entry, Links, pack_frames, unpack_frames
-from commexp.comm.communicator import Answers, ClosingRule, Weigh, message_like
+from commexp.comm import ClosingRule, Communicator, Entry, Links, LostProcessError, pack_frames, unpack_frames
+from commexp.comm.communicator import Answers, Weigh, message_like
 from commexp.comm.frames import unbundle
 from commexp.compressors import CorruptMessageError, Message
 from commexp.server.channel import copied_bytes
-from commexp.server.endpoints import FAULT, JOINED, LOST, PackedUpdate
+from commexp.server.endpoints import FAULT, JOINED, LOOK, LOST, PackedUpdate
 
 
 def make_communicator(report: Callable[[int, str], None], links: Links, **given: Any) -> Communicator:
@@ -34,8 +34,10 @@ class CallingCommunicator(Communicator):
 
     A round is closed when all processes have answered that are not late by the straggler model; or after so many
     answers, or seconds, where the method says so: of those that really come, or with ``deterministic`` of those that
-    come on the virtual clock. An answer to another round than the one under way is dropped. Nobody waits for a process
-    that is lost. ``report``: see make_communicator. ``dropped``: answers that came too late.
+    come on the virtual clock. Where the closing rule has a grace, what has come by its end counts, and a round that
+    has fewer workers left than must answer waits for processes to come back. An answer to another round than the one
+    under way is dropped. Nobody waits for a process that is lost; one that comes back is called to the round under way.
+    ``report``: see make_communicator. ``dropped``: answers that came too late.
     """
 
     def __init__(self, report: Callable[[int, str], None], **given: Any) -> None:
@@ -54,10 +56,13 @@ class CallingCommunicator(Communicator):
         return self.ledger.settle(self.links.agree)
 
     def call(self, t: int, x: Tensor) -> None:
-        item = WorkItem(copied_bytes(x), t)
+        self._item = WorkItem(copied_bytes(x), t)
         for rank in sorted(self.server.joined):
-            self.server.send(rank, item)
+            self._send_to(rank)
         self._round, self._begun = t, time.monotonic()
+
+    def _send_to(self, rank: int) -> None:
+        self.server.send(rank, self._item._replace(messages_received=self.server.counted.get(rank, 0)))
 
     def answers(self, message: Message, expected: np.ndarray, closing_rule: ClosingRule, weigh: Weigh) -> Answers:
         self.watch.to("transfer")
@@ -65,6 +70,9 @@ class CallingCommunicator(Communicator):
         self.watch.to("decode")
         answered = np.zeros(self.size, dtype=bool)
         answered[sorted(came)] = True
+        if self.server.rejoins:
+            ranks = (rank for rank in self.server.ranks if answered[list(self.server.workers_of(rank))].any())
+            self.server.counted.update(dict.fromkeys(ranks, self._round + 1))
         exchange, weights = self.exchange_of(message), weigh(answered)
         total = message_like(message).new_zeros(message.dim)
         if came:
@@ -83,8 +91,9 @@ class CallingCommunicator(Communicator):
     def _collect(self, message: Message, expected: np.ndarray, closing_rule: ClosingRule) -> dict[int, Tensor]:
         """The frames that count, by worker."""
         own = pack_frames(message, torch.ones(message.workers))
-        first, deadline = (None, None) if self.deterministic else closing_rule
+        first, deadline, grace = ClosingRule() if self.deterministic else closing_rule
         by_model = (first, deadline) == (None, None)
+        needed = 0 if closing_rule.grace is None else closing_rule.first or 0
         here, server = len(self.worker_ids), self.server
         ready = time.monotonic() + self._pause
         ends = math.inf if deadline is None else self._begun + deadline
@@ -97,16 +106,32 @@ class CallingCommunicator(Communicator):
             ids = server.workers_of(rank)
             came.update((n, f) for n, f in zip(ids, frames, strict=True) if expected[n] or not by_model)
 
+        since = math.inf  # when too few workers were left
         while True:
             now = time.monotonic()
             if 0 not in answered and (now >= ready or 0 not in wanted):
                 add(0, own)
-            if (first is not None and len(came) >= first) or now >= ends:
+            if first is not None and len(came) >= first:
+                ends = min(ends, now + (grace or 0.0))
+            if now >= ends and grace is None:
                 break
             missing = wanted - answered - server.lost
-            if not missing:
+            left = self.size - sum(len(server.workers_of(rank)) for rank in server.lost - answered)
+            since = min(since, now) if left < needed else math.inf
+            if now - since > server.timeout.total_seconds():
+                raise LostProcessError(
+                    f"rank 0: {left} workers are left, fewer than algo.quorum={needed}, and none came back in "
+                    "launch.timeout",
+                    "",
+                )
+            if not missing and left >= needed:
                 break
-            update = server.next(min(ends, ready if 0 in missing else math.inf) - now, missing)
+            look = now + LOOK if left < needed else math.inf
+            update = server.next(min(ends, look, ready if 0 in missing else math.inf) - now, missing)
+            if update is None and now >= ends:
+                break
+            if update is not None and update.kind == JOINED and update.rank not in answered:
+                self._send_to(update.rank)
             if update is None or update.kind in (JOINED, LOST):
                 continue
             fault = update.kind == FAULT

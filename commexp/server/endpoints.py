@@ -66,20 +66,30 @@ class PackedUpdate(NamedTuple):
 class ServerEndpoint(Links):
     """The server's end, in the first process.
 
-    Of asynchronous methods: worker n lives in process n + 1, may join late, and may come back after it was lost; the
-    server takes part in no collectives, rank 0 of 1. Of the others: the ``workers`` are spread evenly over all
-    processes, the first one included; all join before the first round, and a process that is lost is lost for ever.
+    Of asynchronous methods: worker n lives in process n + 1 and may join late; the server takes part in no collectives,
+    rank 0 of 1. Of the others: the ``workers`` are spread evenly over all processes, the first one included, and all
+    join before the first round. ``rejoins``: a process that was lost may come back; else it is lost for ever.
 
     A process is late when it has been silent for ``timeout`` while the server waited for it: ``late`` alone says so. A
     process that is late, or whose channel is closed, is lost. ``joined``, ``lost``: ranks. ``version``: of the newest
-    item. ``port``: where processes connect, 0 for any that is free.
+    item. ``port``: where processes connect, 0 for any that is free. ``counted``: of methods with rounds, by rank, one
+    more than the last round in which messages of the process have counted.
     """
 
-    def __init__(self, world_size: int, timeout: timedelta, workers: int, asynchronous: bool, port: int = 0) -> None:
+    def __init__(
+        self,
+        world_size: int,
+        timeout: timedelta,
+        workers: int,
+        asynchronous: bool,
+        port: int = 0,
+        rejoins: bool | None = None,
+    ) -> None:
         self.server, self.timeout, self.port = self, timeout, port
         self.processes, self.workers_wait = 1 if asynchronous else world_size, not asynchronous
         self.ranks, self._here = range(1, world_size), 1 if asynchronous else workers // world_size
-        self.rejoin = asynchronous
+        self.asynchronous, self.rejoins = asynchronous, asynchronous if rejoins is None else rejoins
+        self.counted: dict[int, int] = {}
         self.losses: list[Loss] = []
         self.joined: set[int] = set()
         self.lost: set[int] = set()
@@ -100,16 +110,21 @@ class ServerEndpoint(Links):
     def world_size(self) -> int:
         return 1 + len(self.ranks)
 
+    @property
+    def versions(self) -> dict[int, int]:
+        return {rank: self.counted[rank] for rank in sorted(self.joined) if rank in self.counted}
+
     def workers_of(self, rank: int) -> Sequence[int]:
         """The workers that a process hosts."""
-        first = rank - 1 if self.rejoin else rank * self._here
+        first = rank - 1 if self.asynchronous else rank * self._here
         return range(first, first + self._here)
 
     def listen(self) -> None:
-        """Opens the door. If no process may join late, waits for all of them; those that do not come are lost."""
+        """Opens the door. Of methods that are not asynchronous, waits for all processes; those that do not come are
+        lost."""
         self._waited, self._looked = dict.fromkeys(self.ranks, 0.0), time.monotonic()
         self._door = Door(self.port, self.timeout, self.ranks, self._attend)
-        while not self.rejoin and len(self.joined) + len(self.lost) < len(self.ranks):
+        while not self.asynchronous and len(self.joined) + len(self.lost) < len(self.ranks):
             self.next(LOOK)
 
     def send(self, rank: int, item: WorkItem) -> None:
@@ -133,7 +148,7 @@ class ServerEndpoint(Links):
             if now - self._looked > LOOK:  # time in which the server did something else does not count
                 seconds, self._looked = min(now - self._looked, 2 * LOOK), now
                 self._events.extend(PackedUpdate(rank, LOST) for rank in self.late(seconds, waited_for))
-                self._alone = 0.0 if self.joined or not self.rejoin else self._alone + seconds
+                self._alone = 0.0 if self.joined or not self.asynchronous else self._alone + seconds
                 if self._alone > self.timeout.total_seconds():
                     raise RuntimeError("every worker is lost, and none came back in launch.timeout")
             if update is not None or now >= end:
@@ -165,7 +180,7 @@ class ServerEndpoint(Links):
         self._tell(PackedUpdate(rank, LOST))
 
     def request_save(self) -> None:
-        """Each worker keeps the state of its codec after its next message."""
+        """Each worker keeps its own state, an asynchronous one after its next message, the others before it."""
         self._unsaved = set(self.ranks)
 
     def end(self) -> None:
@@ -179,7 +194,9 @@ class ServerEndpoint(Links):
         self._door = None
         here = set(self._channels)
         for rank in here:
-            self._post(rank, [STOP, *[0] * (NUMBERS - 1)], NOTHING)
+            stop = [STOP, self.counted.get(rank, 0), 0, 0, 0]
+            if self._post(rank, [*stop, int(rank in self._unsaved)], NOTHING):
+                self._post(rank, [*stop, 1], NOTHING)
         with self._changed:
             until = max(0.0, begun + PATIENCE - time.monotonic())
             self._changed.wait_for(lambda: self._left >= awaited & here, until)
@@ -198,7 +215,7 @@ class ServerEndpoint(Links):
         if update.kind == LOST:
             return update if self.lose(rank) else None
         if update.kind == JOINED or rank not in self.joined:  # or it was late, and speaks again
-            if rank in self.lost and not self.rejoin:
+            if rank in self.lost and not self.rejoins:
                 return None
             if rank in self.lost:
                 self.losses.append(Loss(rank, self.version + 1, self.workers_of(rank), back=True))
@@ -230,7 +247,7 @@ class ServerEndpoint(Links):
     def _attend(self, rank: int, channel: Channel) -> None:
         """Receives from a process that has connected, until it is gone or another one takes its place."""
         if rank in self._channels:
-            if not self.rejoin:
+            if not self.rejoins:
                 return
             self._close(rank)
             self._tell(PackedUpdate(rank, LOST))
@@ -277,6 +294,7 @@ class WorkerEndpoint(Links):
             self.rank, self.processes = world_rank, world_size
         self._changed = threading.Condition()
         self._newest: WorkItem | None = None
+        self.farewell: WorkItem | None = None  # the server's last item, which has no work in it
         self._stopped = False
         self._gone = ""  # how the server was lost
 
@@ -360,7 +378,7 @@ class WorkerEndpoint(Links):
                     self._stopped = version == STOP
                     if self._newest is not None:
                         item = item._replace(save=item.save or self._newest.save)
-                    self._newest = None if self._stopped else item
+                    self._newest, self.farewell = (None, item) if self._stopped else (item, None)
                     self._changed.notify_all()
         except (RuntimeError, TimeoutError) as error:
             with self._changed:
@@ -369,10 +387,16 @@ class WorkerEndpoint(Links):
 
 
 def endpoint(
-    rank: int, world_size: int, timeout: float, workers: int, asynchronous: bool, port: int = 0
+    rank: int,
+    world_size: int,
+    timeout: float,
+    workers: int,
+    asynchronous: bool,
+    port: int = 0,
+    rejoins: bool | None = None,
 ) -> ServerEndpoint | WorkerEndpoint:
     """This process's end; the server listens at ``port``. ``timeout``: in seconds."""
     patience = timedelta(seconds=timeout)
     if rank == 0:
-        return ServerEndpoint(world_size, patience, workers, asynchronous, port)
+        return ServerEndpoint(world_size, patience, workers, asynchronous, port, rejoins)
     return WorkerEndpoint(rank, world_size, patience, asynchronous)

@@ -37,7 +37,8 @@ class WorkerProcess(LocalWorkers):
     def load_codec(self, worker: int, state: State) -> None:
         """Takes the state of the worker's codec from a checkpoint; raises what ``load_checked`` does."""
         x = self.method.x
-        load_checked(self.codecs[worker], {k: v.to(x.device) for k, v in state.items()}, x.numel(), 1)
+        state = {name: value.to(x.device) for name, value in state.items()}
+        load_checked(self.codecs[worker], state, x.numel(), 1, dtype=x.dtype)
 
     def work(
         self,

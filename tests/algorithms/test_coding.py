@@ -72,7 +72,7 @@ def starts(made: ExperimentSetup) -> Vector:
 @cache
 def answers() -> Vector:
     """Who answers in so many rounds of FEW, [T, N]."""
-    answered = coded(set_up(*FEW)).redundancy.on_time
+    answered = coded(set_up(*FEW)).context.on_time
     return np.stack([answered(t) for t in range(DRAWS)])
 
 
@@ -343,7 +343,7 @@ def test_a_round_without_answers_leaves_torchs_optimiser_as_it_was(algo: str, op
     words = [f"algo.optimizer={optimizer}", f"algo.momentum={momentum}", "algo.weight_decay=0.1"]
     made = set_up(*SMALL, f"algo={algo}", "compress=none", *more, *words)
     method, silent = coded(made), (0, 3)
-    method.redundancy.on_time = lambda t: np.full(8, t not in silent)
+    method.context.on_time = lambda t: np.full(8, t not in silent)
     x = torch.nn.Parameter(torch.from_numpy(starts(made)))
     if optimizer == "sgd":
         other: torch.optim.Optimizer = torch.optim.SGD([x], LR, momentum=momentum, weight_decay=0.1)

@@ -234,6 +234,12 @@ def test_noloco_of_two_workers_is_diloco_with_heavy_ball() -> None:
     assert np.abs(model(pair) - model(diloco)).max() < 1e-12
 
 
+def test_noloco_takes_codecs_that_do_not_contract() -> None:
+    outer = ["steps=16", "algo.outer_lr=0.7", "algo.outer_momentum=0.5"]
+    whole, narrow = (model(trained("algo=noloco", f"compress={c}", *outer)) for c in ("none", "fp16"))
+    assert 0 < np.abs(whole - narrow).max() < 1e-3
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_noloco_against_numpy(parts: int) -> None:
     workers, rounds = 5, 6

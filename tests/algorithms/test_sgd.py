@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from registry import options, plan, target
+from registry import on_vectors, options, plan, target
 
 from commexp.algorithms import SGD, Algorithm, AlgorithmContext, Schedule
 from commexp.comm import Communicator, Ledger, Links
@@ -89,12 +89,12 @@ def test_state_resumes_bit_for_bit(case: str, tmp_path: Path) -> None:
 
     def world() -> tuple[Algorithm, AlgorithmContext]:
         k = ["compress.k=3"] if words or algo in ("topk", "regtopk") else []
-        given = [f"algo={algo}", *words, *k, "algo.lr=0.01", "algo.schedule.kind=constant", f"workers={N}"]
+        given = [*on_vectors(algo), *words, *k, "algo.lr=0.01", "algo.schedule.kind=constant", f"workers={N}"]
         made = plan(*given)
         if getattr(made.algorithm, "optimizer", "") == "sgd":
             made = plan(*given, "algo.momentum=0.9")
         mixer = Mixer(made.topology, made.gossip, N, 0) if made.algorithm.decentralised else None
-        return made.algorithm, context(150, codec=made.compressor, mixer=mixer)
+        return made.algorithm, context(90, codec=made.compressor, mixer=mixer)
 
     whole, its_world = world()
     rounds = len(whole.lengths(its_world.steps))

@@ -39,7 +39,7 @@ def check_means(name: str, topology: Topology, gossip: Gossip, codec: Compressor
         apart = (algorithm.y.mean(0) - algorithm.v.mean(0)).abs().max()
         assert float(apart) <= 1e-10, (t, float(apart))
 
-    go(algorithm, made, 6, after)
+    go(algorithm, made, 4, after)
     assert float(algorithm.y.abs().max()) > 1e-2
     assert float((algorithm.y - algorithm.v).abs().max()) > 1e-4, "y is v: nothing was tracked"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import warm
-from check.wrong_codecs import SOUND, WRONG, PlainTopK, ScaledSign
+from check.wrong_codecs import SOUND, WRONG, DenseValues, PlainTopK, ScaledSign
 from conftest import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,26 +20,36 @@ from registry import options
 from commexp.check import CHECKS, run_checks
 from commexp.check.drive import normal, row_bytes
 from commexp.check.fuzz import corrupt, corrupt_messages
-from commexp.check.scale import best_factor
+from commexp.check.scale import best_factor, scale
 from commexp.cli.check import imported, one, registered
 from commexp.compressors import Compressor, Message, TopK
 from commexp.config.messages import UserError
+from commexp.seeding import generator
 
 
 def reasons(factory: object) -> dict[str, str]:
     return {r.check: r.reason for r in run_checks(factory) if r.reason is not None}  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,500 corrupt messages of each codec; all 10,000 are read where the command itself is tested."""
+    monkeypatch.setattr("commexp.check.compressor.corrupt_messages", partial(corrupt_messages, messages=2500))
+
+
+@pytest.mark.usefixtures("fewer")
 @pytest.mark.parametrize("name", options("compress"))
 def test_registered_codecs_pass(name: str) -> None:
     assert reasons(registered(name)) == {}
 
 
+@pytest.mark.usefixtures("fewer")
 @pytest.mark.parametrize("k", [0.0001, 0.001, 0.3, 1.0])
 def test_every_format_of_indices_passes(k: float) -> None:
     assert reasons(lambda: TopK(k=k)) == {}
 
 
+@pytest.mark.usefixtures("fewer")
 @pytest.mark.parametrize("codec", SOUND)
 def test_a_strangers_sound_codec_passes(codec: type[Compressor]) -> None:
     assert reasons(codec) == {}
@@ -49,12 +59,40 @@ def test_a_strangers_sound_codec_passes(codec: type[Compressor]) -> None:
 def test_each_mistake_fails_its_own_check(
     codec: type[Compressor], check: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fewer = partial(corrupt_messages, messages=1500)  # the sound ones that they spoil get all of them, and all draws
-    monkeypatch.setattr("commexp.check.compressor.corrupt_messages", fewer)
+    some = partial(corrupt_messages, messages=1500)  # the sound ones that they spoil get more, and all draws
+    monkeypatch.setattr("commexp.check.compressor.corrupt_messages", some)
     monkeypatch.setattr("commexp.check.scale.DRAWS", (100, 400))
     found = reasons(codec)
     assert list(found) == [check], found
     assert words in found[check]
+
+
+class Repeats(DenseValues):
+    """Adds noise that is unbiased, but the same in every round."""
+
+    stochastic = unbiased = True
+
+    def change(self, a: torch.Tensor) -> torch.Tensor:
+        rows = [torch.rand(a.shape[1], generator=generator(3, n), dtype=a.dtype) - 0.5 for n in range(len(a))]
+        return a + torch.stack(rows)
+
+
+class Shares(DenseValues):
+    """Sound: the same noise for all workers, another one in every round."""
+
+    stochastic = unbiased = True
+    rounds = 0
+
+    def change(self, a: torch.Tensor) -> torch.Tensor:
+        self.rounds += 1
+        return a + torch.rand(a.shape[1], generator=generator(4, self.rounds), dtype=a.dtype) - 0.5
+
+
+def test_draws_that_depend_on_each_other_are_not_taken_for_many() -> None:
+    """Of rows that do not, several are drawn in one encoding."""
+    with pytest.raises(AssertionError, match="unbiased is declared"):
+        scale(Repeats)
+    scale(Shares)
 
 
 def test_what_a_codec_raises_is_a_failure_and_no_crash() -> None:

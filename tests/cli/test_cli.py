@@ -39,7 +39,7 @@ def one_line_refusal(done: subprocess.CompletedProcess[str], start: str) -> None
         (["algo.learning_rate=1"], "algo.learning_rate=1: no such key"),
         (
             ["compress=none", "compress.k=0.1"],
-            "compress.k=0.1: compress=none has no 'k'; choose compress=randk, regtopk or topk",
+            "compress.k=0.1: compress=none has no 'k'; choose compress=chunked, dct_chunked, randk, regtopk or topk",
         ),
         (["algo=topk", "compress.k=1.5"], "compress.k=1.5:"),
         (["workers=2000"], "workers=2000:"),
@@ -218,7 +218,7 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     process = warm.Popen(
-        [sys.executable, "-m", "commexp", "rounds=60", "eval_every=1", "model.width=8"],
+        [sys.executable, "-m", "commexp", "rounds=60", "eval_every=1", "model=mlp", "model.hidden=[8]"],
         cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=theirs,
     )  # fmt: skip
     os.close(theirs)

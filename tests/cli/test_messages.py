@@ -46,7 +46,7 @@ MISTAKES = {
     "–m seed=0,1": "give -m",  # noqa: RUF001
     "—multirun seed=0,1": "give --multirun",
     "seed": "give seed=0",
-    "compress.k": "give compress.k=0.1",
+    "compress.k": "give compress.k=0.01",
     "a#b": "a#b:|is not key=value",
     "größe=3": "größe=3:|no such key",
     "run": "run:|is not key=value",

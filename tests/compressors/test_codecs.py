@@ -45,8 +45,8 @@ def there_and_back(codec: Compressor, a: Tensor) -> Tensor:
 
 
 def draws(codec: Compressor, a: Tensor, number: int = 3000) -> Tensor:
-    """One vector as ten workers send it in round after round, decoded, [number, J]."""
-    return torch.cat([there_and_back(codec, a[:1].repeat(10, 1)) for _ in range(number // 10)])
+    """One vector as fifty workers send it in round after round, decoded, [number, J]."""
+    return torch.cat([there_and_back(codec, a[:1].repeat(50, 1)) for _ in range(number // 50)])
 
 
 @pytest.mark.parametrize(("codec", "digits"), [(FP16(), 11), (BF16(), 8)])

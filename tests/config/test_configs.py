@@ -15,7 +15,7 @@ from registry import composed, options, plan
 
 from commexp.config.messages import UserError
 from commexp.config.plan import prepare
-from commexp.config.schema import CONF
+from commexp.config.schema import CONF, known_keys, top_keys
 from commexp.launch.sweep import register_resolvers
 from commexp.run_folder import Run
 
@@ -54,6 +54,7 @@ INSTEAD = {
 INSTEAD["proxgt_a9a"] = INSTEAD["async_logistic"] = ["dataset=breast_cancer"]
 INSTEAD["async_movielens"] = ["dataset=ratings"]
 INSTEAD["ring_10000"] = ["workers=300"]
+INSTEAD["lowcomm_small"] = ["algo.tau=4"]
 INSTEAD["qsr_imagenet"] += ["model.hidden=16", "model.mlp=16"]
 FILES = {"dppf_small": "Fashion-MNIST", "regtopk_imagenette": "Imagenette and published weights"}
 
@@ -328,7 +329,8 @@ def test_mistakes_are_refused_in_one_line_that_names_the_key(overrides: str) -> 
 
 
 def test_a_key_that_the_chosen_option_lacks_names_those_that_have_it() -> None:
-    with pytest.raises(UserError, match=r"compress=none has no 'k'; choose compress=randk, regtopk or topk"):
+    choices = "chunked, dct_chunked, randk, regtopk or topk"
+    with pytest.raises(UserError, match=f"compress=none has no 'k'; choose compress={choices}"):
         plan("compress=none", "compress.k=0.1")
 
 
@@ -386,3 +388,7 @@ def test_rounds_that_are_typed_stand_in_place_of_a_datasets_steps() -> None:
     assert plan("dataset=text", "rounds=7").config.steps is None
     assert plan("dataset=text", "steps=7").config.steps == 7
     assert plan("dataset=text", "rounds=7").name != plan("dataset=text").name
+
+
+def test_keys_at_the_top_are_the_known_ones_without_a_dot() -> None:
+    assert set(top_keys()) == {key for key in known_keys() if "." not in key}

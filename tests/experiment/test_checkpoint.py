@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from commexp.comm import Links
+from commexp.compressors import ErrorFeedback, TopK
 from commexp.experiment.checkpoint import load_checkpoint, load_worker, save_checkpoint, save_worker
+from commexp.state import load_checked
 
 ALONE = Links()
 
@@ -118,3 +120,41 @@ def test_what_a_worker_keeps_is_checked_too(how: str, tmp_path: Path, capsys: py
     notes = capsys.readouterr().err.splitlines()
     assert len(notes) == 2
     assert all(note.startswith("commexp: note: checkpoint worker-") for note in notes)
+
+
+class Serving(Links):
+    """As if process 1 kept version ``kept`` of its workers by itself."""
+
+    kept = 0
+
+    @property
+    def versions(self) -> dict[int, int]:
+        return {1: self.kept}
+
+
+def test_a_checkpoint_belongs_to_what_other_processes_keep(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Where one of them died before it had kept its part, the checkpoint before is taken, if there is one; the last two
+    versions are kept, and another one is better than none."""
+    links, found = Serving(), list[float]()
+    for t in (4, 7, 8):
+        links.kept = t
+        save_checkpoint(tmp_path, t, state(t), range(4), links, "a")
+        if t < 8:
+            save_worker(tmp_path, 1, {"workers.residual": torch.full((1, 5), float(t))}, "a", t)
+    assert len(list(tmp_path.glob("worker-1-*"))) == 2
+    assert (load_checkpoint(tmp_path, range(4), links, "a") or (0, {}))[0] == 7
+    assert "state-8.json lacks what process 1 had not yet kept" in capsys.readouterr().err
+    for wanted in (7, 4, 8):
+        load_worker(tmp_path, 1, "a", lambda one: found.append(float(one["workers.residual"][0, 0])), wanted)
+    assert found == [7, 4, 7]
+    assert "goes on with version 7, as 8 was not kept" in capsys.readouterr().err
+    (tmp_path / "worker-1.json").unlink()
+    assert (load_checkpoint(tmp_path, range(4), links, "a") or (0, {}))[0] == 7, "the last one is better than none"
+
+
+def test_what_a_codec_keeps_is_loaded_though_it_held_nothing_before() -> None:
+    codec = ErrorFeedback(TopK(k=2))
+    residual = torch.full((1, 5), 0.5, dtype=torch.float64)
+    kept = {"round": torch.tensor(3), "workers.residual": residual}
+    load_checked(codec, kept, 5, 1, dtype=torch.float64)
+    assert torch.equal(codec.state_dict()["workers.residual"], residual)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from pretended_device import DEVICE, There, pretended
-from registry import bare, composed, options
+from registry import bare, composed, on_vectors, options
 from torch import Tensor
 
 from commexp.check.drive import fresh, normal, whole_round
@@ -72,7 +72,7 @@ RATINGS = ("dataset=ratings", "dataset.users=40", "dataset.items=30", "workers=4
 @pytest.mark.parametrize("algo", options("algo"))
 def test_methods(algo: str, tmp_path: Path) -> None:
     problem = RATINGS if algo in ("ssp", "sync_ps") else LINREG
-    config: Any = OmegaConf.create(composed(f"algo={algo}", *problem, "rounds=2", "eval_every=2"))
+    config: Any = OmegaConf.create(composed(*on_vectors(algo), *problem, "rounds=2", "eval_every=2"))
 
     def last_row(device: str) -> dict[str, Any]:
         config.outputs, config.launch.device = str(tmp_path / device), device

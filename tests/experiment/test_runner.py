@@ -58,14 +58,37 @@ def by_hand(j: int) -> dict[str, tuple[int, float]]:
         "terngrad": (-(-j // 5) + 4, j * math.log2(3) + 32),
         "natural": (j + eighth, 9 * j),
         "int8": (j + 4 * blocks, 8 * j + 32 * blocks),
+        "fp8": (j + 2 * blocks, 8 * j + 16 * blocks),
+        "fp4": (-(-j // 2) + 2 * blocks, 4 * j + 16 * blocks),
+        "kbit": (-(-j // 4) + 2 * blocks, 8 * -(-j // 4) + 16 * blocks),
         "topk_qsgd": (sparse - 4 * k + -(-k // 2) + 4 * few, index_bits + k * math.log2(15) + 32 * few),
     }
 
 
+@pytest.fixture
+def weighed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of every buffer of every message handed to the exchange."""
+    found: list[int] = []
+
+    def weighing(honest: Callable[..., Bytes]) -> Callable[..., Bytes]:
+        def load(self: Aggregation, message: Message, *others: Any) -> Bytes:
+            for name, buffer in message.buffers.items():
+                rows = message.lengths.get(name, [buffer[0].numel()] * len(buffer))
+                found.append(sum(rows) * buffer.element_size())
+            return honest(self, message, *others)
+
+        return load
+
+    for kind in {type(exchange) for exchange in AGGREGATIONS.values()}:
+        monkeypatch.setattr(kind, "load", weighing(kind.load))
+    return found
+
+
 @pytest.mark.parametrize("codec", options("compress"))
-def test_bytes_by_hand(codec: str, run: Callable[..., Run]) -> None:
-    """12 rounds of 8 workers; what the messages said they were is what the ledger says."""
-    result = run(*SHORT, "eval_every=12", f"compress={codec}")
+def test_bytes_by_hand_and_by_weight(codec: str, run: Callable[..., Run], weighed: list[int]) -> None:
+    """12 rounds of 8 workers; what the messages weigh is what they said they were and what the ledger says."""
+    gathered = ["comm.exchange=all_gather"] * (codec == "fp8")  # in two phases its aggregate is sent as well
+    result = run(*SHORT, "eval_every=12", f"compress={codec}", "compress.scope=model", *gathered)
     j, last = result.summary["parameters"], result.metrics.iloc[-1]
     if codec in by_hand(j):
         payload, bits = by_hand(j)[codec]
@@ -73,38 +96,16 @@ def test_bytes_by_hand(codec: str, run: Callable[..., Run]) -> None:
         assert last["bytes_info"] == pytest.approx(12 * 8 * bits / 8)
         assert result.summary["payload_bytes"] == payload
     else:
-        of_tensors = "powersgd", "chunked", "dct_chunked", "chunked_kbit"
+        of_tensors = "powersgd", "chunked", "dct_chunked", "chunked_kbit", "sparseloco"
         assert codec in ("threshold", *of_tensors), "give it a formula"
         assert last["bytes_sent"] <= 12 * 8 * result.summary["payload_bytes"]
+    assert last["bytes_sent"] == sum(weighed) > 0
     factor = 2 * 7 / 8 if result.summary["exchange"] == "all_reduce" else 7
     assert last["bytes_wire"] == 12 * (last["bytes_sent"] // 12 * factor) or codec == "threshold"
     assert result.traffic["bytes_sent"].sum() == last["bytes_sent"]
     assert result.summary["dense_bytes"] == 12 * 8 * 4 * j
     assert last["samples"] == 12 * 8 * 4
     assert last["epoch"] == pytest.approx(12 * 8 * 4 / 1437)
-
-
-@pytest.mark.parametrize("codec", options("compress"))
-def test_the_ledger_is_the_sum_of_the_messages(
-    codec: str, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every buffer of every message handed to the exchange, weighed here."""
-    weighed = 0
-
-    def weighing(honest: Callable[..., Bytes]) -> Callable[..., Bytes]:
-        def load(self: Aggregation, message: Message, *others: Any) -> Bytes:
-            nonlocal weighed
-            for name, buffer in message.buffers.items():
-                rows = message.lengths.get(name, [buffer[0].numel()] * len(buffer))
-                weighed += sum(rows) * buffer.element_size()
-            return honest(self, message, *others)
-
-        return load
-
-    for kind in {type(exchange) for exchange in AGGREGATIONS.values()}:
-        monkeypatch.setattr(kind, "load", weighing(kind.load))
-    result = run(*SHORT, "eval_every=12", f"compress={codec}", "compress.scope=model")
-    assert result.metrics["bytes_sent"].iloc[-1] == weighed > 0
 
 
 @pytest.mark.parametrize("codec", [c for c in options("compress") if c != "powersgd"])
@@ -303,7 +304,7 @@ def test_same_seed_same_curve_other_seed_other_curve(run: Callable[..., Run]) ->
 
 
 def test_deterministic_mode_gives_nearly_the_same_curve(run: Callable[..., Run]) -> None:
-    overrides = ("algo=topk", "rounds=6", "eval_every=1", "model.width=8", "batch_size=4", "dtype=float64")
+    overrides = ("algo=topk", "rounds=6", "eval_every=3", "model.width=8", "batch_size=4", "dtype=float64")
     fast, slow = (run(*overrides, f"comm.deterministic={d}").metrics["train_loss"] for d in ("false", "true"))
     assert (fast - slow).abs().max() < 1e-9
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import numpy as np
 import torch
 
-from commexp.comm import Ledger, Processes, bundle, pack_frames
+from commexp.comm import ClosingRule, Ledger, Processes, bundle, pack_frames
 from commexp.compressors import Message, NoCompression
 from commexp.launch.member import _join
 from commexp.server.calling import CallingCommunicator
@@ -32,7 +32,7 @@ def serve(links: ServerEndpoint) -> None:
         comm.begin_round(t + 1)
         comm.call(t, torch.arange(4.0) + t)
         expected = two if name == "model" else everyone
-        closes = {"first": (2, None), "deadline": (None, 0.5)}.get(name, (None, None))
+        closes = {"first": ClosingRule(2), "deadline": ClosingRule(deadline=0.5)}.get(name, ClosingRule())
         found = comm.answers(message(0, t), expected, closes, lambda answered: answered / 2.0)
         comm.end_round()
         full = name == "bad"

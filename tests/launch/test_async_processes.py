@@ -72,7 +72,7 @@ def test_behind_a_barrier_the_curve_is_that_of_the_virtual_clock(started: Callab
 def test_a_server_that_was_stopped_goes_on_and_so_do_others_without_the_dead(
     started: Callable[..., Any], tmp_path: Path
 ) -> None:
-    launcher = started(*WORLD, *SLEEPING, "algo=async_ps", FIVE, "rounds=400", "eval_every=10", "save_every=10")
+    launcher = started(*WORLD, *SLEEPING, "algo=async_ps", FIVE, "rounds=240", "eval_every=10", "save_every=10")
     until(lambda: saved(tmp_path) >= 20)
     pids = workers_of(launcher.pid)
     check_listening([launcher.pid, *pids])
@@ -87,8 +87,8 @@ def test_a_server_that_was_stopped_goes_on_and_so_do_others_without_the_dead(
     assert f"commexp: note: lost {run.meta['lost'][0]}; the others go on without it" in err
     until(lambda: not any(map(alive, pids)), seconds=10)
     workers = table(run, "workers")
-    assert [int(w["calls"]) > 100 for w in workers] == [False, True, True]
-    assert sum(int(w["calls"]) for w in workers) == 400
+    assert [int(w["calls"]) > 60 for w in workers] == [False, True, True]
+    assert sum(int(w["calls"]) for w in workers) == 240
     assert all(int(w["iterations"]) >= 5 * (int(w["calls"]) + int(w["overwritten"])) for w in workers[1:])
     assert run.metrics["train_loss"].iloc[-1] < run.metrics["train_loss"].iloc[0] / 2
     assert {span["worker"] for span in table(run, "gantt")} == {"0", "1", "2"}
@@ -120,9 +120,9 @@ def test_who_hangs_or_dies_may_come_back(started: Callable[..., Any], tmp_path: 
 def test_the_server_dies_and_is_started_anew(started: Callable[..., Any], tmp_path: Path) -> None:
     """async_sgd: its workers must be told the snapshot again, and what their codecs remember is on disk."""
     words = ["algo=async_sgd", "algo.solver=svrg", "algo.epoch=40", "compress=topk", "compress.k=0.5"]
-    words += ["compress.error_feedback=true", "rounds=400", "eval_every=10", "save_every=10", "launch.max_restarts=1"]
+    words += ["compress.error_feedback=true", "rounds=240", "eval_every=10", "save_every=10", "launch.max_restarts=1"]
     launcher = started(*WORLD, *SLEEPING, *FEWER, *words, "network.compute.slow=[2]")
-    until(lambda: saved(tmp_path) >= 100)
+    until(lambda: saved(tmp_path) >= 60)
     assert list(tmp_path.glob("outputs/runs/*/checkpoints/worker-*.safetensors"))
     os.kill(workers_of(launcher.pid)[0], signal.SIGKILL)
     _, err = launcher.communicate(timeout=120)
@@ -131,8 +131,8 @@ def test_the_server_dies_and_is_started_anew(started: Callable[..., Any], tmp_pa
     assert (run.status, "lost" in run.meta) == ("completed", False)
     assert not (run.folder / "checkpoints").exists()
     resumed = [line for line in (run.folder / "run.log").read_text().splitlines() if "resumed after round" in line]
-    assert int(resumed[0].split()[-1]) >= 100
-    assert run.metrics["round"].tolist() == list(range(0, 401, 10))
+    assert int(resumed[0].split()[-1]) >= 60
+    assert run.metrics["round"].tolist() == list(range(0, 241, 10))
     assert run.metrics["calls"].is_monotonic_increasing
     assert run.metrics["wall_seconds"].is_monotonic_increasing
     assert run.metrics["train_loss"].iloc[-1] < run.metrics["train_loss"].iloc[0] / 2

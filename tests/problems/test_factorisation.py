@@ -129,7 +129,7 @@ def test_the_common_batch_is_the_same_for_all(travels: str) -> None:
         few = problem(travels, batch_size=size, ids=[1])
         np.testing.assert_allclose(few.common_gradient(x[:1], 3)[1][0], grads[0], rtol=1e-9, atol=1e-12)
     made = problem(travels, batch_size=4)
-    mean = sum(made.common_gradient(x[:1], step)[1][0] for step in range(3000)) / 3000
+    mean = sum(made.common_gradient(x[:1], step)[1][0] for step in range(1000)) / 1000
     exact = made.training_gradient(x[0])[1]
     assert float((mean - exact).norm() / exact.norm()) < 0.1
 
@@ -223,7 +223,10 @@ def test_alternating_least_squares_and_descent_come_to_rest_at_the_same_place(tr
     x = resting + 0.01 * spread(made)[0] * made.rated[:, None].expand(-1, made.width).flatten()
     assert made.training_gradient(x)[0] > lowest
     for _ in range(4000):
-        x = x - 1.0 * made.training_gradient(x)[1]
+        gradient = made.training_gradient(x)[1]
+        if float(gradient.abs().max()) < 1e-8:
+            break
+        x = x - 1.0 * gradient
     assert made.training_gradient(x)[0] == pytest.approx(lowest, rel=1e-9)
     assert float(made.training_gradient(x)[1].abs().max()) < 1e-6
 

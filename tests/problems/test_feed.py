@@ -415,7 +415,7 @@ from commexp.problems.base import ProblemContext
 from commexp.problems.datasets.photos import MEAN, STD, Photos
 from commexp.problems.feeds import make_feed
 y = torch.zeros(12, dtype=torch.long)
-data = Data(Photos([sys.argv[1]] * 12, y, 8, True, 2), y, mean=MEAN, std=STD)
+data = Data(Photos([sys.argv[1]] * 12, y, 8, True, 1), y, mean=MEAN, std=STD)
 feed = make_feed(data, ProblemContext([torch.arange(12)], [0], 4, 0, torch.device("cpu"), torch.float32))
 print(feed.batch(0)[0].shape)
 """

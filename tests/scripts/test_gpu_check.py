@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from conftest import status_of
 from registry import options
 
@@ -20,6 +22,7 @@ def test_every_codec_and_algorithm_is_checked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.setattr(subprocess, "Popen", warm.Popen)
     words = [str(SCRIPT), "--device", "cpu", "--tiny", "--out", "made/found.json"]
     assert status_of(lambda: runpy.run_path(str(SCRIPT), run_name="__main__"), words, monkeypatch) == 0
     found = json.loads((tmp_path / "made" / "found.json").read_text(encoding="utf-8"))

@@ -37,7 +37,7 @@ class Asynchronous(Algorithm):
     range.
     """
 
-    asynchronous = True
+    asynchronous = rejoins = True
     feeds_back = False  # what moved x between two messages of a worker is no aggregate of one message of each
     overwrites = False  # whether a worker whose message has not been read goes on, and sends another in its place
     lr: float = 0.1

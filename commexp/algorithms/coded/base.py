@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext, Redundancy
 from commexp.algorithms.gradient.base import GradientMethod
+from commexp.comm import ClosingRule
 from commexp.compressors import Compressor, Message
-from commexp.state import has_workers
+from commexp.state import restore_rows, worker_rows
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -40,7 +40,7 @@ class CodedMethod(GradientMethod):
     """
 
     state = "x answers updates optimizer=update compressor=context.compressor"
-    coded = True
+    coded = drops_late = True
     first: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
     deadline: Optional[float] = None  # noqa: UP045
 
@@ -60,8 +60,8 @@ class CodedMethod(GradientMethod):
     def weights(self, answered: np.ndarray) -> np.ndarray | None:
         """a [N], zero for workers that have not ``answered`` (bool [N]); None if the round must skip its step."""
 
-    def closing_rule(self, assignment: Assignment) -> tuple[int | None, float | None]:
-        return self.first, self.deadline
+    def closing_rule(self, assignment: Assignment | None) -> ClosingRule:
+        return ClosingRule(self.first, self.deadline)
 
     def setup(self, context: AlgorithmContext) -> None:
         assert context.redundancy is not None
@@ -108,15 +108,15 @@ class CodedMethod(GradientMethod):
 
     def round(self, t: int) -> None:
         comm, codec, here = self.context.comm, self.context.compressor, list(self.context.comm.worker_ids)
-        expected = self.redundancy.on_time(t)
+        expected = self.context.on_time(t)
         some_late = codec.stateful_per_worker and not expected[here].all()
-        before = _rows(codec) if some_late else {}
+        before = worker_rows(codec) if some_late else {}
         comm.call(t, self.x)
         answers = comm.answers(self.message(t), expected, self.closing_rule(self.redundancy.assignment), self.weights)
         own = np.zeros(len(here)) if answers.weights is None else answers.weights[here]
         if some_late:
             counted = answers.answered[here] & (answers.weights is not None)
-            _restore(codec, before, torch.from_numpy(~counted))
+            restore_rows(codec, before, torch.from_numpy(~counted))
         codec.feedback(answers.total, torch.from_numpy(own).to(self.x))
         self.answers += int(answers.answered.sum())
         if answers.weights is not None:
@@ -128,18 +128,3 @@ class CodedMethod(GradientMethod):
 
     def diagnostics(self) -> dict[str, float]:
         return {"answers": self.answers}
-
-
-def _rows(codec: Compressor) -> dict[str, Tensor]:
-    """A copy of the codec's state per worker."""
-    return {name: rows.clone() for name, rows in codec.state_dict().items() if has_workers(name)}
-
-
-def _restore(codec: Compressor, before: Mapping[str, Tensor], lost: Tensor) -> None:
-    """Resets the state of the workers ``lost`` (bool [W]) to ``before``; a missing entry there means zero."""
-    state = codec.state_dict()
-    for name, rows in state.items():
-        if has_workers(name):
-            old = before.get(name, torch.zeros_like(rows))
-            state[name] = torch.where(lost.to(rows.device).view(-1, *[1] * (rows.ndim - 1)), old, rows)
-    codec.load_state_dict(state)

@@ -10,6 +10,7 @@ import numpy as np
 from commexp.algorithms.base import Redundancy
 from commexp.algorithms.coded.base import CodedMethod
 from commexp.allocations import decoding
+from commexp.comm import ClosingRule
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
@@ -32,10 +33,10 @@ class ExactCoding(CodedMethod):
         self.code = redundancy.code()
         return self.code
 
-    def closing_rule(self, assignment: Assignment) -> tuple[int | None, float | None]:
-        return (
-            assignment.workers - int(assignment.copies.min()) + 1 if self.first is None else self.first
-        ), self.deadline
+    def closing_rule(self, assignment: Assignment | None) -> ClosingRule:
+        assert assignment is not None
+        enough = assignment.workers - int(assignment.copies.min()) + 1
+        return ClosingRule(enough if self.first is None else self.first, self.deadline)
 
     def weights(self, answered: np.ndarray) -> np.ndarray | None:
         weights = decoding(self.code, answered)

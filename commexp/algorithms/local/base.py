@@ -7,13 +7,15 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from typing import Optional
 
 import torch
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.gradient.base import GradientMethod, row_norms
+from commexp.algorithms.gradient.base import row_norms
 from commexp.algorithms.local.fragments import ORDERS, Fragment, equal_parts, fragments_of
+from commexp.algorithms.local.quorum import QuorumRounds
 from commexp.comm import DelayedSum
 from commexp.compressors import Compressor
 
@@ -21,7 +23,7 @@ ADDED = {"added": True}  # a field whose default leaves a run's name as it was b
 
 
 @dataclass
-class LocalMethod(GradientMethod):
+class LocalMethod(QuorumRounds):
     """Every round, every worker n = 1..N takes local steps of its own optimiser from x_n; then one exchange.
 
     Let s_n be the position of worker n after the pull of the last exchange, before any push, and s_A the average of the
@@ -43,28 +45,34 @@ class LocalMethod(GradientMethod):
 
         x_n <- mix x_n + (1 - mix) y_n              mix = 0 drops what the fragment has moved in the meantime
 
+    With a ``quorum``, a round closes without the workers that are late, see QuorumRounds; ``grace`` in seconds.
+
     The last exchange of a run is waited for. Source of fragments, delay and mix: Streaming DiLoCo, Douillard et al.,
     arXiv 2501.18512, section 2.
 
     x_A, the average at the last exchange, before workers are pulled or pushed, is the model that is evaluated, unless
     the method names another one. Diagnostics relative to this x_A: ``consensus``, sum_n ||x_n - x_A||^2 for the x_n
     before the exchange; ``valley_width``, mean_n ||x_n - x_A|| for the x_n after it. Both are 0 before the first round.
+    With a quorum the x_n of late workers are known to nobody: ``answers``, how many messages have counted so far, takes
+    their place.
 
     Memory of the size of all workers' models is used again: that of the last gradient for the differences, and that of
     the x_n before the exchange, which diagnostics need, for the x_n of the next round.
 
-    Raises ValueError for values out of range, a model of fewer tensors than fragments, and a delay with a compressor
-    that takes two exchanges.
+    Raises ValueError for values out of range, a model of fewer tensors than fragments, a delay with a compressor that
+    takes two exchanges, and a quorum with fragments, a delay, or a method whose workers do not share x.
     """
 
-    state = "average pulled_average travelling compressor=context.compressor codecs sums"
-    worker_state = "x pulled departed optimizer=update"
+    state = "average pulled_average travelling compressor=context.compressor codecs sums answers"
+    worker_state = "x pulled departed optimizer=update taken"
     uses_departed = False  # whether ``merge`` needs the x_n that were sent
     tau: int = 4
     fragments: int = field(default=1, metadata=ADDED)
     fragment_order: str = field(default="strided", metadata=ADDED)
     delay: int = field(default=0, metadata=ADDED)
     mix: float = field(default=0.0, metadata=ADDED)
+    quorum: Optional[int] = field(default=None, metadata=ADDED)  # noqa: UP045  (for OmegaConf)
+    grace: float = field(default=0.0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +92,12 @@ class LocalMethod(GradientMethod):
             )
         if not 0 <= self.mix < 1:
             raise ValueError(f"mix={self.mix}: out of range; give a share in [0, 1), 0.5 is usual")
+        self.check_quorum()
+        if self.quorum is not None and (self.fragments > 1 or self.delay or self.mix):
+            raise ValueError(
+                f"quorum={self.quorum}: a worker that is left out continues from the whole x, as soon as the round "
+                "closes; give null, or fragments=1, delay=0 and mix=0"
+            )
 
     def setup(self, context: AlgorithmContext) -> None:
         self.context = context
@@ -112,6 +126,7 @@ class LocalMethod(GradientMethod):
         self.spent: Tensor | None = None  # the last gradient, whose memory may be used
         self.update = self.make_optimizer()
         self.weights = self.x.new_full((workers,), 1.0 / comm.size)
+        self.begin_quorum()
 
     def make_codecs(self, name: str) -> None:
         """Makes a copy of the compressor for each fragment of what is called ``name``, with a state and random draws of
@@ -152,7 +167,7 @@ class LocalMethod(GradientMethod):
     def delays_of(self, lengths: Sequence[int]) -> list[float]:
         return [float(self.gradients * min(self.delay, following)) for following in (*lengths[1:], 0)]
 
-    def round(self, t: int) -> None:
+    def take_steps(self, t: int) -> None:
         steps = range(self.ends[t], self.ends[t + 1])
         if self.x is self.pulled:
             memory, self.before_exchange = self.before_exchange, None
@@ -162,16 +177,23 @@ class LocalMethod(GradientMethod):
             if self.travelling and step - steps.start == self.delay:
                 self.arrive()
             losses, self.spent = self.gradient(self.x, step)
-            self.update.step(self.x, self.spent, self.rate(step), step)
+            self.update_workers(self.spent, step)
             self.losses += losses / len(steps)
             for under_way in self.sums.values():
                 under_way.progress()
         if self.travelling:
             self.arrive()
         self.before_exchange = self.x if self.replaces else _copied(self.x, self.before_exchange)
+
+    def round(self, t: int) -> None:
+        if self.quorum is not None:
+            self.quorum_round(t)
+            return
+        self.take_steps(t)
         if not self.delay:
             self.exchange(t)
         else:
+            assert self.before_exchange is not None
             self.depart(t, self.before_exchange)
             if t + 2 == len(self.ends):
                 self.arrive()
@@ -273,9 +295,13 @@ class LocalMethod(GradientMethod):
         return self.centre_of_workers()
 
     def worker_models(self) -> Tensor | None:
-        return None if self.before_exchange is None else self.context.comm.watched(self.before_exchange)
+        if self.before_exchange is None or self.answers is not None:
+            return None
+        return self.context.comm.watched(self.before_exchange)
 
     def diagnostics(self) -> dict[str, float]:
+        if self.answers is not None:
+            return {"answers": self.answers}
         before, centre = self.x if self.before_exchange is None else self.before_exchange, self.centre_of_workers()
         radii = [row_norms(x - centre).double() for x in (before, self.x)]
         before, after = self.context.comm.watched(torch.stack(radii, dim=1)).unbind(1)

@@ -33,6 +33,7 @@ class SPARTA(DiLoCo):
     """
 
     state = "agreed entries_codec"
+    shares_x = False
     outer_choices = (NONE, *OUTER)
     share: float = 0.005
     outer: str = NONE

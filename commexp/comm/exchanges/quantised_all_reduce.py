@@ -33,8 +33,8 @@ class QuantisedAllReduce(TwoPhase):
     def check(self, codec: Compressor) -> None:
         if not codec.requantises:
             raise ValueError(
-                f"exchange={self.name}: messages of {codec.name} have no blocks that their sum could be encoded by; "
-                "give auto, or compress=kbit, fp8 or fp4"
+                f"exchange={self.name}: messages of {codec.name} cannot be summed and encoded again block by block; "
+                "give auto, or compress=kbit, fp8 or fp4 with scope=model"
             )
 
     def candidate(self, codec: Compressor) -> bool:
