@@ -106,10 +106,8 @@ def study(size: Size) -> None:
             kept |= {name: column.mean(), f"{name}_error": column.sem()}
         rows.append(row)
         numbers.append(kept)
-    told = (
-        f"model={size.model}, {size.tokens} tokens, 4 workers, {size.steps} steps of {size.batch} windows each; mean "
-    )
-    told += f"± standard error of {size.seeds} seeds; the least train loss is {least_loss(size.tokens):.3f}"
+    told = f"model={size.model}, {size.tokens} tokens, 4 workers, {size.steps} steps of {size.batch} windows each; "
+    told += f"mean ± standard error of {size.seeds} seeds; the least train loss is {least_loss(size.tokens):.3f}"
     text = f"{told}\n\n{markdown(['method', *COLUMNS], rows)}\n"
     name = f"dppf_text_{size.model}"
     write_atomic(OUT / f"{name}.md", text)
