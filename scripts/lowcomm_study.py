@@ -84,11 +84,7 @@ METHODS = {
     ),
     "MuLoCo": Method("muloco", MULOCO, MUON),
     "MuLoCo, 2 bits": Method("muloco", f"{MULOCO} compress=kbit compress.bits=2 compress.feedback.decay=0.9", MUON),
-    "SparseLoCo": Method(
-        "sparse",
-        f"algo=sparseloco algo.tau={TAU} compress.feedback.decay=0.95",
-        grid(lr=(0.003, 0.006), outer_lr=(0.5, 1.0)),
-    ),
+    "SparseLoCo": Method("sparse", f"algo=sparseloco algo.tau={TAU}", grid(lr=(0.003, 0.006), outer_lr=(0.5, 1.0))),
     "DeMo": Method("sparse", "algo=demo", grid(lr=(0.001, 0.002, 0.004, 0.008))),
     "SPARTA": Method("random", "algo=sparta", ONE),
     "SPARTA with DiLoCo": Method("random", f"algo=sparta algo.outer=nesterov algo.tau={TAU}", TWO),

@@ -168,16 +168,22 @@ class Communicator:
                 break
             self._count_down(exchange, message, total)
             message = following
-        final = self.links.collective and exchange.finalizes(codec)
-        aggregate = total if final else codec.finalize(message, total)
+        aggregate = self.finalized(exchange, message, total)
         self._count_down(exchange, message, aggregate)
         return aggregate
 
+    def finalized(self, exchange: Aggregation, message: Message, total: Tensor) -> Tensor:
+        """The aggregate [J] from what the exchange gives."""
+        final = self.links.collective and exchange.finalizes(message.codec)
+        return total if final else message.codec.finalize(message, total)
+
     def _count_down(self, exchange: Aggregation, message: Message, aggregate: Tensor) -> None:
-        """What comes down to the workers; counted by the first process for all."""
         if exchange.comes_down:
-            load = Bytes(0.0, 0, 0) if self.links.rank else exchange.down(message, aggregate, self.size)
-            self.ledger.count(exchange, "down", self.size, load)
+            self.count_load_down(exchange, exchange.down(message, aggregate, self.size))
+
+    def count_load_down(self, exchange: Aggregation, load: Bytes) -> None:
+        """What comes down to the workers, equal at all processes; counted by the first process for all."""
+        self.ledger.count(exchange, "down", self.size, Bytes(0.0, 0, 0) if self.links.rank else load)
 
     # Rounds that do not need every worker.
 
@@ -539,9 +545,8 @@ class DelayedSum(Stateful):
     def _keep(self, total: Tensor) -> None:
         """``total``: what the exchange gives."""
         assert self._message is not None
-        message, codec = self._message, self._message.codec
-        final = self.comm.links.collective and self.exchange.finalizes(codec)
-        self._aggregate, self._message = total if final else codec.finalize(message, total), None
+        message, self._message = self._message, None
+        self._aggregate = self.comm.finalized(self.exchange, message, total)
         if self.exchange.comes_down:
             info, self.down_sent, self.down_wire = self.exchange.down(message, self._aggregate, self.comm.size)
             self.down_info = round(info * EXACT)
@@ -572,7 +577,6 @@ class DelayedSum(Stateful):
         assert aggregate is not None
         if self.exchange.comes_down:
             load = Bytes(self.down_info / EXACT, self.down_sent, self.down_wire)
-            load = Bytes(0.0, 0, 0) if self.comm.links.rank else load
-            self.comm.ledger.count(self.exchange, "down", self.comm.size, load)
+            self.comm.count_load_down(self.exchange, load)
         self.compressor.feedback(aggregate, self.weights)
         return aggregate

@@ -83,12 +83,12 @@ class ServerEndpoint(Links):
         workers: int,
         asynchronous: bool,
         port: int = 0,
-        rejoins: bool | None = None,
+        rejoins: bool = False,
     ) -> None:
         self.server, self.timeout, self.port = self, timeout, port
         self.processes, self.workers_wait = 1 if asynchronous else world_size, not asynchronous
         self.ranks, self._here = range(1, world_size), 1 if asynchronous else workers // world_size
-        self.asynchronous, self.rejoins = asynchronous, asynchronous if rejoins is None else rejoins
+        self.asynchronous, self.rejoins = asynchronous, rejoins
         self.counted: dict[int, int] = {}
         self.losses: list[Loss] = []
         self.joined: set[int] = set()
@@ -393,7 +393,7 @@ def endpoint(
     workers: int,
     asynchronous: bool,
     port: int = 0,
-    rejoins: bool | None = None,
+    rejoins: bool = False,
 ) -> ServerEndpoint | WorkerEndpoint:
     """This process's end; the server listens at ``port``. ``timeout``: in seconds."""
     patience = timedelta(seconds=timeout)

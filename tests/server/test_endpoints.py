@@ -43,7 +43,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerEndpoint]:
     monkeypatch.setenv("MASTER_PORT", str(store.port))
     monkeypatch.setenv("COMMEXP_SECRET", SECRET)
     monkeypatch.setattr("commexp.server.endpoints.JOINING", 0.2)
-    made = ServerEndpoint(3, WAIT, 2, True)
+    made = ServerEndpoint(3, WAIT, 2, True, rejoins=True)
     made.listen()
     yield made
     made.end()
@@ -276,7 +276,7 @@ def test_the_server_is_known_by_the_secret(monkeypatch: pytest.MonkeyPatch, serv
 STOPPED = """
 from datetime import timedelta
 from commexp.server.endpoints import ServerEndpoint
-server = ServerEndpoint(2, timedelta(seconds=1), 1, True)
+server = ServerEndpoint(2, timedelta(seconds=1), 1, True, rejoins=True)
 server.listen()
 while True: server.next(1)
 """

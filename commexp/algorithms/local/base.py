@@ -59,8 +59,8 @@ class LocalMethod(QuorumRounds):
     Memory of the size of all workers' models is used again: that of the last gradient for the differences, and that of
     the x_n before the exchange, which diagnostics need, for the x_n of the next round.
 
-    Raises ValueError for values out of range, a model of fewer tensors than fragments, a delay with a compressor that
-    takes two exchanges, and a quorum with fragments, a delay, or a method whose workers do not share x.
+    Raises ValueError for values out of range, a model of fewer entries than fragments, a delay with a compressor that
+    takes two exchanges, and a quorum with fragments, a delay, a mix, or a method whose workers do not share x.
     """
 
     state = "average pulled_average travelling compressor=context.compressor codecs sums answers"
@@ -129,13 +129,15 @@ class LocalMethod(QuorumRounds):
         self.begin_quorum()
 
     def make_codecs(self, name: str) -> None:
-        """Makes a copy of the compressor for each fragment of what is called ``name``, with a state and random draws of
-        its own."""
-        known = self.context.codec_context
+        """Makes a compressor for each fragment of what is called ``name``."""
         for i, part in enumerate(self.parts):
-            codec = copy.deepcopy(self.context.compressor)
-            codec.setup(replace(known, shapes=part.shapes, purpose=f"{known.purpose}.{name}{i}"))
-            self.codecs[f"{name}{i}"] = codec
+            self.codecs[f"{name}{i}"] = self.copied_codec(f"{name}{i}", part.shapes)
+
+    def copied_codec(self, name: str, shapes: Mapping[str, Sequence[int]]) -> Compressor:
+        """A copy of the compressor for vectors made up of such tensors, with a state and random draws of its own."""
+        codec, known = copy.deepcopy(self.context.compressor), self.context.codec_context
+        codec.setup(replace(known, shapes=shapes, purpose=f"{known.purpose}.{name}"))
+        return codec
 
     def codec(self, name: str, t: int) -> Compressor:
         """The compressor of round t's fragment of what is called ``name``."""

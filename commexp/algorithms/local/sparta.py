@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -55,9 +54,7 @@ class SPARTA(DiLoCo):
                 "compress.error_feedback=true: SPARTA exchanges other entries in every step, and what is left out of "
                 "them would be added to those; give false"
             )
-        known = context.codec_context
-        self.entries_codec = copy.deepcopy(context.compressor)
-        self.entries_codec.setup(replace(known, shapes={}, purpose=f"{known.purpose}.entries"))
+        self.entries_codec = self.copied_codec("entries", {})
         self.agreed = context.start.clone()  # a
         self.count = self.exchanged({}, len(context.start))
 
