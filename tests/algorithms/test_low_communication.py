@@ -370,7 +370,6 @@ def test_sparseloco_against_numpy() -> None:
     """Two of every three entries, in full width; each is divided by the number of workers that sent it."""
     part = [
         "compress=chunked",
-        "compress.feedback.decay=0.95",
         "compress.k=2",
         "compress.chunk=3",
         "compress.combine=senders",
