@@ -55,8 +55,9 @@ def main() -> None:
         action="append",
         default=[],
         metavar="COST=LIST",
-        help="what each method had when it had spent so much: bytes=1e6,1e7 (sent by all workers) or seconds=1,10 (on "
-        "the clock of the runs, or of --replay); if not given, what the cheapest run has spent, and a tenth of it",
+        help="show what each method has reached when it has spent so much: bytes=1e6,1e7 (sent by all workers), "
+        "seconds=1,10 (virtual; with --replay on that network); if not given, what the cheapest run spends in all, a "
+        "tenth of it, and ten times as much",
     )
     parser.add_argument("--version", action="version", version=f"commexp {__version__}")
     try:
@@ -79,15 +80,16 @@ def budgets(words: Sequence[str]) -> dict[str, list[float]]:
     given twice together. Raises UserError for anything else."""
     from commexp.report.budgets import COSTS
 
+    right = "bytes=1e6,1e7 or seconds=1,10"
     found: dict[str, list[float]] = {}
     for word in words:
         cost, _, values = word.partition("=")
         if cost not in COSTS:
-            raise UserError(f"--at {word}: no such cost; give bytes=1e6,1e7 or seconds=1,10")
+            raise UserError(f"--at {word}: no such cost; give {right}")
         for value in values.split(","):
             amount = number(value.strip())
             if amount is None or not 0 < amount < math.inf:
-                raise UserError(f"--at {word}: {value!r} is no positive number; give {cost}=1e6,1e7")
+                raise UserError(f"--at {word}: {value!r} is no positive number; give {right}")
             found.setdefault(COSTS[cost], []).append(amount)
     return found
 

@@ -17,6 +17,7 @@ from commexp.metrics import Metric, foremost, human_bytes, metric
 from commexp.report.checked import ReadRun
 from commexp.report.pareto import Panel, Place, draw_pareto, places
 from commexp.report.spread import ERRORS, Spread, human_seconds
+from commexp.report.style import STYLES
 from commexp.report.tables import markdown
 from commexp.run_folder import write_atomic
 
@@ -114,7 +115,7 @@ class EqualCost:
     def table(self) -> pd.DataFrame:
         """budgets.csv: a row per cost, budget and method: mean, standard deviation, standard error and number of the
         completed runs, how many of them have spent so
-        much, and how many of them only just: see ValueAt.early."""
+        much, and of how many the value is early: see ValueAt."""
         assert self.metric is not None
         rows = []
         for cost, budgets in self.budgets.items():
@@ -206,7 +207,29 @@ class EqualCost:
         if not self.shown:
             return []
         blocks = [text for cost in self.shown for text in (f"{self.title(cost)}:", markdown(*self.readable(cost)))]
-        return [*blocks, " ".join(NOTES)]
+        return [*blocks, "\n".join(f"* {note}" for note in self.notes)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the tables have to be read with; of the marks, those that occur."""
+        told = [
+            "Mean ± standard deviation over completed runs. Between two evaluations a value is linear in the cost.",
+            "On the front: no other method is as good for less, or better for as little; the one that no names is the "
+            "best for no more.",
+        ]
+        if self.table["early"].any():
+            told.append(
+                "~: a straight line from the untrained model to the next evaluation, which tells little; a smaller "
+                "eval_every tells more."
+            )
+        if (self.table["reached"] < self.table["count"]).any():
+            told.append("Unreached: the run ends before it has spent so much, and counts with its last value.")
+        if any(place.as_good for found in self.places.values() for place in found.values()):
+            told.append(
+                f"≈: the cheapest method on the front whose last value differs by no more than {ERRORS:g} standard "
+                "errors of the difference."
+            )
+        return told
 
     def write(self, folder: Path, prefix: str = "") -> list[Path]:
         """budgets.csv and pareto.csv, each with ``prefix``; nothing where there is no table."""
@@ -217,24 +240,14 @@ class EqualCost:
         return [*written]
 
     def draw(self, path: Path) -> list[Path]:
-        """The Pareto fronts; nothing where fewer than two methods have a value."""
+        """The Pareto fronts; nothing where fewer than two methods have a value, or more than can be told apart."""
         panels = []
-        for cost in self.shown:
+        for cost in self.shown if len(self.curves) <= STYLES else ():
             spent, final = self.final(cost)
             if sum(place.front or bool(place.beaten_by) for place in self.places[cost].values()) > 1:
                 label = metric(cost).axis if not self.clock or cost != "sim_seconds" else f"{self.clock} (s)"
                 panels.append(Panel(spent, final, self.places[cost], label, cost == "bytes_sent"))
         return draw_pareto(panels, self.metric, path) if panels and self.metric else []
-
-
-NOTES = (
-    "Mean ± standard deviation over completed runs; between two evaluations the value is linear in the cost.",
-    "~: a straight line from the untrained model to the first evaluation after it, which tells little; a smaller",
-    "eval_every tells more. Unreached: that run ends before it has spent so much, and counts with its last value.",
-    'On the front: no other method costs less, or as little, and ends with a better value; "no" names the best of',
-    "those that do. ≈: the cheapest method on the front whose last value differs by no more than",
-    f"{ERRORS:g} standard errors of the difference.",
-)
 
 
 def statuses(each: Sequence[str]) -> str:

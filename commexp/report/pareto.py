@@ -32,21 +32,24 @@ def places(cost: Mapping[str, Spread], value: Mapping[str, Spread], higher: bool
     both is better; the front are those that none dominates. A method whose mean cost or value is no finite number
     neither dominates nor is on the front. ``higher``: greater values are better."""
     sign = -1 if higher else 1
-    known = [name for name in cost if math.isfinite(cost[name].mean) and math.isfinite(value[name].mean)]
-    known.sort(key=lambda name: (cost[name].mean, sign * value[name].mean))
+    at = {name: (_rounded(cost[name].mean), sign * _rounded(value[name].mean)) for name in cost}
     found = {name: Place(False) for name in cost}
     front: list[str] = []  # by cost; values improve along it
-    for name in known:
+    for name in sorted((name for name in cost if all(map(math.isfinite, at[name]))), key=at.__getitem__):
         last = front[-1] if front else None
-        same = last is not None and (cost[name].mean, value[name].mean) == (cost[last].mean, value[last].mean)
-        if last is None or same or sign * value[name].mean < sign * value[last].mean:
-            cheaper = [other for other in front if cost[other].mean < cost[name].mean]
+        if last is None or at[name] == at[last] or at[name][1] < at[last][1]:
+            cheaper = [other for other in front if at[other][0] < at[name][0]]
             as_good = next((other for other in cheaper if value[other].differs(value[name]) is False), "")
             found[name] = Place(True, as_good=as_good)
             front.append(name)
         else:
             found[name] = Place(False, beaten_by=last)
     return found
+
+
+def _rounded(value: float) -> float:
+    """To 12 digits: means of the same numbers in another order are the same."""
+    return float(f"{value:.12g}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def draw_pareto(panels: Sequence[Panel], metric: Metric, path: Path) -> list[Pat
     """A point per method, with its standard deviations: filled on the front, which is the line; hollow where another
     method dominates it, in the grey region, with a dotted line to the one that does."""
     methods = [name for name in panels[0].cost if any(math.isfinite(panel.value[name].mean) for panel in panels)]
-    with figure(1, len(panels), 3.6, 3.0) as (made, axes):
+    columns = max(1, min(4, 90 // (6 + max(map(len, methods)))))
+    with figure(1, len(panels), 3.6, 2.7 + 0.17 * math.ceil((len(methods) + 2) / columns)) as (made, axes):
         for axis, panel in zip(axes, panels, strict=True):
             _points(axis, panel, methods)
             if panel.in_bytes:
@@ -82,13 +86,18 @@ def draw_pareto(panels: Sequence[Panel], metric: Metric, path: Path) -> list[Pat
             axes[0].plot([], [], label=name, linestyle="none", **_marker(k))[0] for k, name in enumerate(methods)
         ]
         handles.append(axes[0].plot([], [], color="0.45", linewidth=1.0, label="Pareto front")[0])
-        columns = max(1, min(4, 90 // (6 + max(map(len, methods)))))
+        if any(place.beaten_by for panel in panels for place in panel.places.values()):
+            beaten: dict[str, Any] = {"color": "0.45", "marker": "o", "markerfacecolor": "white", "linestyle": ":"}
+            handles.append(axes[0].plot([], [], label="dominated, and by which", **beaten)[0])
         made.legend(handles=handles, loc="outside upper center", ncols=columns)
         return save(made, path)
 
 
 def _marker(number: int) -> dict[str, Any]:
-    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+    }
 
 
 def _points(axis: Axes, panel: Panel, methods: Sequence[str]) -> None:
@@ -100,9 +109,13 @@ def _points(axis: Axes, panel: Panel, methods: Sequence[str]) -> None:
             better = place.beaten_by
             ends = [cost.mean, panel.cost[better].mean], [value.mean, panel.value[better].mean]
             axis.plot(*ends, color="0.6", linestyle=":", linewidth=0.8, zorder=1)
-        bars = {"xerr": cost.std if cost.std > 0 else None, "yerr": value.std if value.std > 0 else None}
+        bars = {"xerr": _bar(cost), "yerr": _bar(value)}
         hollow = {} if place.front else {"markerfacecolor": "white"}
         axis.errorbar(cost.mean, value.mean, **bars, **_marker(k), **hollow, linestyle="none", elinewidth=0.8, zorder=3)  # type: ignore[arg-type]
+
+
+def _bar(spread: Spread) -> float | None:
+    return spread.std if 0 < spread.std < math.inf else None
 
 
 def _front(axis: Axes, panel: Panel, higher: bool) -> None:

@@ -69,12 +69,12 @@ def replay_markdown(runs: Runs, given: float, target: Target | None, baseline: s
     slow = mean_goals(runs[baseline], bandwidths, target)
     for name, each in runs.items():
         priced = [p.on(given) for p in each]
-        goals = Spread.of(p.to_goal(given, target) for p in each)
         reached = [row for p in priced if target and (row := target.first(p)) is not None]
-        sent = Spread.of(row["bytes_sent"] for row in reached)
+        goals, sent = (Spread.of(row[cost] for row in reached) for cost in ("sim_seconds", "bytes_sent"))
         end = Spread.of(float(p["sim_seconds"].iloc[-1]) for p in priced)
-        rows.append([name, _seconds(end), _seconds(goals) if target else "-"])
-        rows[-1].append(human_bytes(sent.mean, sent.std) if len(reached) == len(each) else "-")
+        count = f" ({len(reached)} of {len(each)})" if len(reached) < len(each) else ""
+        rows.append([name, _seconds(end), (_seconds(goals) + count if reached else "not reached") if target else "-"])
+        rows[-1].append(human_bytes(sent.mean, sent.std) + count if reached else "-")
         rows[-1].append(
             "-" if name == baseline else _below(crossing(bandwidths, mean_goals(each, bandwidths, target), slow))
         )
@@ -88,8 +88,6 @@ def mean_goals(runs: Sequence[Priced], bandwidths: Sequence[float], target: Targ
 
 
 def _seconds(spread: Spread) -> str:
-    if not math.isfinite(spread.mean):
-        return "not reached"
     return f"{spread.mean:.4g} s" + (f" ± {spread.std:.2g}" if spread.std > 0 else "")
 
 

@@ -12,6 +12,7 @@ from commexp.report.target import Target
 from commexp.run_folder import Run
 
 LENGTHS = ("batch_size", "rounds", "steps", "eval_every")  # which follow from others, such as algo.tau
+MOST = 5  # settings that a sentence lists of each kind
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,22 @@ def best_setting(family: Family, times: Mapping[str, Sequence[float]], network: 
     if not ranked:
         parts = [f"no {what} reaches {target} in each of its runs"]
     elif alike:
-        names = " and ".join([", ".join(told[s] for s in (ranked[0], *alike[:-1])), told[alike[-1]]])
+        names = f"{told[ranked[0]]} and {_listed([told[s] for s in alike])}"
         parts = [f"the best {what} cannot be told: to {target}, {names} differ by no more than the errors"]
     else:
         first = each[ranked[0]]
         took = f"{human_seconds(first.mean, first.std)} ({first.count} run{'s' if first.count > 1 else ''})"
         parts = [f"the best {what} is {ranked[0]}, with {target} after {took}"]
     if rest:
-        parts[0] += f", before {', '.join(rest)}"
+        parts[0] += f", before {_listed(rest)}"
     if len(ranked) > 1 and not alike and each[ranked[1]].differs(each[ranked[0]]) is None:
         parts.append("the spread over seeds is not known, for which each setting must have several runs")
-    return f"{family.name}: {'; '.join([*parts, *missed])}."
+    return f"{family.name}: {'; '.join([*parts, *([_listed(missed)] if missed else [])])}."
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - MOST} more" if len(texts) > MOST else ""
+    return ", ".join(texts[:MOST]) + more
 
 
 def _missed(setting: str, times: Sequence[float]) -> str:
@@ -113,4 +119,6 @@ def _missed(setting: str, times: Sequence[float]) -> str:
     reached = sum(map(math.isfinite, times))
     if not times:
         return f"{setting} has no completed run"
+    if not reached:
+        return f"{setting} does not reach it"
     return "" if reached == len(times) else f"{setting} reaches it in {reached} of {len(times)} runs"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from commexp.report.budgets import NOTES
 from commexp.report.comparison import Comparison
 from commexp.report.graphs import distinct_graphs
 from commexp.report.html import own_file, render
@@ -34,7 +33,7 @@ def write_page(compared: Comparison, path: Path) -> Path:
         facts=_facts(compared),
         methods=methods_table(compared),
         equal=equal_tables(compared),
-        equal_notes=" ".join(NOTES),
+        equal_notes=" ".join(compared.equal_cost.notes) if compared.equal_cost.shown else "",
         best=compared.best_settings,
         phases=compared.phases,
         phase_names=PHASES,
