@@ -73,7 +73,9 @@ def replay_markdown(runs: Runs, given: float, target: Target | None, baseline: s
         goals, sent = (Spread.of(row[cost] for row in reached) for cost in ("sim_seconds", "bytes_sent"))
         end = Spread.of(float(p["sim_seconds"].iloc[-1]) for p in priced)
         count = f" ({len(reached)} of {len(each)})" if len(reached) < len(each) else ""
-        rows.append([name, _seconds(end), (_seconds(goals) + count if reached else "not reached") if target else "-"])
+        rows.append([name, _seconds(end), _seconds(goals) + count if reached else "-"])
+        if target and not reached and any(map(target.column, priced)):
+            rows[-1][-1] = "not reached"
         rows[-1].append(human_bytes(sent.mean, sent.std) + count if reached else "-")
         rows[-1].append(
             "-" if name == baseline else _below(crossing(bandwidths, mean_goals(each, bandwidths, target), slow))
@@ -114,7 +116,8 @@ def times_to(runs: Runs, bandwidth: float, target: Target) -> dict[str, list[flo
 
 def by_bandwidth(runs: Runs, target: Target | None, equal: EqualCost) -> pd.DataFrame:
     """replay.csv: a row per method and bandwidth: seconds of all rounds and to the target, bytes sent in all and the
-    final metric; means and standard deviations over completed runs. ``equal``: of the same methods."""
+    final metric; means and standard deviations over completed runs, of the time to the target over those that reach it:
+    ``reached_target``, NaN where none has its metric. ``equal``: of the same methods."""
     sent, final = equal.final("bytes_sent")
     rows = []
     for bandwidth in sorted(next(iter(runs.values()))[0].seconds):
@@ -122,11 +125,13 @@ def by_bandwidth(runs: Runs, target: Target | None, equal: EqualCost) -> pd.Data
         for method, each in runs.items():
             done = [p for p in each if p.status == "completed"]
             total = Spread.of(p.seconds[bandwidth][-1] for p in done)
-            reached = [t for t in to_target.get(method, []) if math.isfinite(t)]
+            times = to_target.get(method, [])
+            reached = [t for t in times if math.isfinite(t)]
             goal = Spread.of(reached)
             row = {"method": method, "mbit_per_second": bandwidth, "status": equal.statuses[method], "count": len(done)}
             row |= {"seconds": total.mean, "seconds_std": total.std}
-            row |= {"seconds_to_target": goal.mean, "seconds_to_target_std": goal.std, "reached_target": len(reached)}
+            row |= {"seconds_to_target": goal.mean, "seconds_to_target_std": goal.std}
+            row |= {"reached_target": len(reached) if times else math.nan}
             row |= {"bytes_sent": sent[method].mean, "bytes_sent_std": sent[method].std}
             row |= {"metric": equal.metric.name if equal.metric else "", "mean": final[method].mean}
             row |= {"std": final[method].std}
@@ -139,7 +144,7 @@ def at_bandwidths(table: pd.DataFrame, given: float, target: Target | None, fina
     all rounds and to the target. ``table``: that of ``by_bandwidth``, and its metric."""
     bandwidths = sorted({*SHOWN, given})
 
-    def cells(values: str, say_nothing: str) -> list[list[str]]:
+    def cells(values: str) -> list[list[str]]:
         rows = []
         for method, group in table.groupby("method", sort=False):
             one = group.iloc[0]
@@ -148,18 +153,18 @@ def at_bandwidths(table: pd.DataFrame, given: float, target: Target | None, fina
             row.append(human_bytes(one["bytes_sent"], one["bytes_sent_std"]) if one["count"] else "-")
             for _, at in group[group["mbit_per_second"].isin(bandwidths)].iterrows():
                 text = human_seconds(at[values], at[f"{values}_std"])
-                if values == "seconds_to_target" and at["count"]:
-                    n = int(at["reached_target"])
-                    text = say_nothing if not n else text if n == at["count"] else f"{text} ({n} of {at['count']})"
+                n, of = at["reached_target"], at["count"]
+                if values == "seconds_to_target" and not math.isnan(n):
+                    text = "not reached" if not n else text if n == of else f"{text} ({n:.0f} of {of})"
                 row.append(text)
             rows.append(row)
         return rows
 
     heads = ["method", "runs", *([f"final {final.label}"] if final else []), "sent in all"]
     heads += [human_bandwidth(b) for b in bandwidths]
-    blocks = ["Time of all rounds on the virtual clock, by bandwidth:", markdown(heads, cells("seconds", "-"))]
+    blocks = ["Time of all rounds on the virtual clock, by bandwidth:", markdown(heads, cells("seconds"))]
     if target:
-        reached = markdown(heads, cells("seconds_to_target", "not reached"))
+        reached = markdown(heads, cells("seconds_to_target"))
         blocks += [f"Time to {target} on the virtual clock, by bandwidth:", reached]
     return blocks
 

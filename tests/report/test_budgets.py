@@ -381,8 +381,18 @@ def test_times_by_bandwidth_have_spreads_and_bands(
     assert "| b      | 2 completed | 72.50% ± 31.82      | 1.5 kB ± 0.71 | 100 s (1 of 2) " in blocks[3].replace(
         "1.67 min", "100 s"
     )
+    by_loss = by_bandwidth(priced, Target(0.01, is_loss=True), equal)
+    assert "| not reached | not reached | not reached | not reached |" in at_bandwidths(by_loss, 10.0, target, None)[3]
+    for each in priced.values():
+        for one in each:
+            one.metrics = one.metrics.drop(columns="train_loss")
+    unknown = by_bandwidth(priced, Target(0.01, is_loss=True), equal)
+    assert "| -         | -          | -        | -         |" in at_bandwidths(unknown, 10.0, target, None)[3]
     figures: list[Figure] = []
     monkeypatch.setattr("commexp.report.replay.save", lambda figure, path: figures.append(figure) or [])
+    for each in priced.values():
+        for one in each:
+            one.metrics = one.metrics.assign(train_loss=1 - one.metrics["test_accuracy"])
     draw_replay(priced, target, Path("replay"))
     (figure,) = figures
     assert [axis.get_xlabel() for axis in figure.axes] == ["virtual seconds"] * 4 + ["Mbit/s"]
