@@ -114,30 +114,17 @@ class EqualCost:
     @cached_property
     def table(self) -> pd.DataFrame:
         """budgets.csv: a row per cost, budget and method: mean, standard deviation, standard error and number of the
-        completed runs, how many of them have spent so
-        much, and of how many the value is early: see ValueAt."""
+        completed runs, how many of them have spent so much, and of how many the value is early, see ValueAt."""
         assert self.metric is not None
-        rows = []
+        rows: list[tuple[Any, ...]] = []
         for cost, budgets in self.budgets.items():
             for budget in budgets:
                 for method, frames in self.curves.items():
                     at = [value_at(frame, cost, self.metric.name, budget) for frame in frames]
                     spread = Spread.of(one.value for one in at)
-                    row: dict[str, Any] = {
-                        "cost": cost,
-                        "budget": budget,
-                        "method": method,
-                        "status": self.statuses.get(method, ""),
-                    }
-                    row |= {"metric": self.metric.name, "mean": spread.mean, "std": spread.std, "error": spread.error}
-                    rows.append(
-                        {
-                            **row,
-                            "count": spread.count,
-                            "reached": sum(one.reached for one in at),
-                            "early": sum(one.early for one in at),
-                        }
-                    )
+                    told = (self.metric.name, spread.mean, spread.std, spread.error, spread.count)
+                    counts = (sum(one.reached for one in at), sum(one.early for one in at))
+                    rows.append((cost, budget, method, self.statuses.get(method, ""), *told, *counts))
         columns = ["cost", "budget", "method", "status", "metric", "mean", "std", "error", "count", "reached", "early"]
         return pd.DataFrame(rows, columns=columns)
 
@@ -162,20 +149,14 @@ class EqualCost:
         say = human_bytes if cost == "bytes_sent" else human_seconds
         spent, final = self.final(cost)
         table = self.table[self.table["cost"] == cost]
-        heads = [
-            "method",
-            "runs",
-            *[f"at {say(budget)}" for budget in self.budgets[cost]],
-            "at its end",
-            "spent in all",
-        ]
+        at = [f"at {say(budget)}" for budget in self.budgets[cost]]
         rows = []
         for method, place in self.places[cost].items():
             cells = [self._cell(row) for _, row in table[table["method"] == method].iterrows()]
             ends = [self.metric.plus_minus(final[method].mean, final[method].std)] if final[method].count else ["-"]
             ends.append(say(spent[method].mean, spent[method].std) if final[method].count else "-")
             rows.append([method, self.statuses.get(method, "-"), *cells, *ends, _beside(place)])
-        return [*heads, "on the front"], rows
+        return ["method", "runs", *at, "at its end", "spent in all", "on the front"], rows
 
     def _cell(self, row: pd.Series) -> str:
         assert self.metric is not None
@@ -183,9 +164,8 @@ class EqualCost:
             return "-"
         early = "~" if row["early"] else ""
         missed = int(row["count"]) - int(row["reached"])
-        mark = (
-            "" if not missed else " (unreached)" if not row["reached"] else f" ({missed} of {row['count']} unreached)"
-        )
+        some = f" ({missed} of {row['count']} unreached)" if row["reached"] else " (unreached)"
+        mark = some if missed else ""
         return early + self.metric.plus_minus(row["mean"], row["std"]) + mark
 
     def title(self, cost: str) -> str:

@@ -11,7 +11,7 @@ from commexp.report.tables import NOT_IN_LABELS, flatten, telling, words_of
 from commexp.report.target import Target
 from commexp.run_folder import Run
 
-LENGTHS = ("batch_size", "rounds", "steps", "eval_every")  # which follow from others, such as algo.tau
+LENGTHS = ("rounds", "steps", "eval_every")  # which may follow from others, such as algo.tau
 MOST = 5  # settings that a sentence lists of each kind
 
 
@@ -27,13 +27,13 @@ class Family:
 
 def families(groups: Mapping[str, Sequence[Run]]) -> list[Family]:
     """The methods that differ in nothing but hyper-parameters: values below ``algo`` and ``compress`` other than
-    classes, and the length of the run; only those of which there are several."""
+    classes, the batch size, and besides these the length of the run; only those of which there are several."""
     found: dict[tuple[str, ...], dict[str, dict[str, object]]] = {}
     names: dict[tuple[str, ...], str] = {}
     for method, runs in groups.items():
         flat = flatten({k: v for k, v in runs[0].config.items() if k not in NOT_IN_LABELS})
         free = [k for k in flat if k.startswith(("algo.", "compress.")) and not k.endswith("._target_")]
-        free += [k for k in LENGTHS if k in flat]
+        free += [k for k in ("batch_size", *LENGTHS) if k in flat]
         words = words_of(runs[0])
         alike = (*words, str(runs[0].on_wall_clock), *(f"{k}={v}" for k, v in sorted(flat.items()) if k not in free))
         found.setdefault(alike, {})[method] = {k: flat[k] for k in free}
@@ -42,7 +42,7 @@ def families(groups: Mapping[str, Sequence[Run]]) -> list[Family]:
     for alike, configs in found.items():
         k = ["compress.k"] if len({str(config.get("compress.k")) for config in configs.values()}) > 1 else []
         keys = [*k, *sorted(telling(list(configs.values())))]
-        if keys:
+        if {*keys} - {*LENGTHS}:
             values = {name: " ".join(_say(key, config, keys) for key in keys) for name, config in configs.items()}
             made.append(Family(names[alike], keys, values))
     return made
@@ -50,7 +50,7 @@ def families(groups: Mapping[str, Sequence[Run]]) -> list[Family]:
 
 def _say(key: str, config: Mapping[str, object], keys: Sequence[str]) -> str:
     value = config.get(key)
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
     return text if len(keys) == 1 else f"{key}={text}"
 
 

@@ -251,6 +251,8 @@ def test_families_are_of_methods_that_differ_in_hyper_parameters_only(tmp_path: 
         "0.01 0.5 4": "compress.k=0.01 algo.lr=0.5",
     })  # fmt: skip
     assert second == Family("sgd topk", ["compress.k"], {"0.1 0.1 8": "0.1", "0.01 0.1 8": "0.01"})
+    lengths = {f"{n} rounds": [made(tmp_path / f"{n}", 0.1, 0, 1.0, rounds=n)] for n in (10, 20)}
+    assert families(lengths) == [], "a shorter run is no other setting"
     (sentence,) = on_own_network({name: runs for name, runs in groups.items() if name in second.settings}, Target(0.99))
     assert sentence == "sgd topk: no run reaches 0.99 accuracy, whatever compress.k."
 
