@@ -15,7 +15,7 @@ from commexp.comm import ClosingRule, Entry, bucket_ends, exchange_named
 from commexp.config.components import build, outside
 from commexp.config.messages import UserError
 from commexp.experiment.record import busy
-from commexp.network import Closing, Network, Straggler, VirtualClock
+from commexp.network import Closing, Compute, Network, Straggler, VirtualClock
 from commexp.run_folder import Run
 
 NEEDED = ("config.yaml", "meta.json", "metrics.csv", "traffic.csv", "rounds.csv")
@@ -57,6 +57,8 @@ class Replay:
         self.traffic: dict[int, list[Entry]] = defaultdict(list)
         self.busy: dict[int, float] = defaultdict(float)  # seconds of one worker
         meta = run.meta
+        flops = meta.get("gradient_flops")
+        self.gradient_flops = None if flops is None else _amount(flops)
         workers, processes = _count(meta["workers"]), _count(meta["processes"])
         self.workers, self.seed = _count(self.config["workers"]), _count(self.config["seed"])
         self.bucket_ends = None
@@ -92,7 +94,7 @@ class Replay:
         if not self.algorithm.drops_late:
             return None, None
         closing_rule = self.algorithm.closing_rule(self.assignment)
-        own = self.config["network"]["compute"]  # as it is written, for it may name a file
+        own = {**dataclasses.asdict(Compute()), **self.config["network"]["compute"]}  # as written: it may name a file
         if closing_rule not in (None, ClosingRule()) and dataclasses.asdict(network.compute) != own:
             raise UserError(
                 f"RUN={self.run.folder}: who answered first depends on network.compute, and this one has another; run "
@@ -101,6 +103,17 @@ class Replay:
         loads = None if self.assignment is None else self.assignment.loads
         return loads, None if closing_rule is None else Closing(*closing_rule)
 
+    def _priced(self, network: Network) -> Network:
+        """With the seconds of a gradient in place of a device. Raises UserError for a run that does not say how many
+        operations a gradient takes."""
+        compute = network.compute
+        if compute.flops is None:
+            return network
+        if self.gradient_flops is None:
+            why = "does not say how many operations a gradient takes; run it again, with rerun=true"
+            raise UserError(f"RUN={self.run.folder}: {why}")
+        return dataclasses.replace(network, compute=compute.for_gradient(self.gradient_flops))
+
     def seconds(self, network: Network) -> list[float]:
         """The virtual clock at each evaluation, exactly as a run on this network would have it. Raises UserError for a
         network that does not fit the run's workers."""
@@ -108,6 +121,7 @@ class Replay:
             raise UserError(f"RUN={self.run.folder}: does not say what may overlap; run it again, with rerun=true")
         try:
             loads, closing = self._rounds_without_late(network)
+            network = self._priced(network)
             buckets = self.bucket_ends or (1.0,)
             clock = VirtualClock(
                 network, self.straggler, self.workers, self.seed, self.edges, loads, closing, buckets, self.delays

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from commexp.comm import ClosingRule, Communicator, Ledger, Links, bucket_ends, 
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
+from commexp.experiment.flops import gradient_flops
 from commexp.experiment.record import Clock, RoundPlan, RunRecord
 from commexp.network import Closing, VirtualClock
 from commexp.problems import (
@@ -49,7 +50,8 @@ class ExperimentSetup:
     ``payload``, ``dense_message``: bytes of a worker's message, and of one that is not compressed; the longest, where
     an algorithm exchanges parts of the model. ``dense_payload``: bytes of the model. ``choice``: the exchange that
     carries messages, and what each would cost. ``clock``: the one that gives ``sim_seconds``. ``world``:
-    of asynchronous methods, where the workers are. ``record``: what the run has measured.
+    of asynchronous methods, where the workers are. ``gradient_flops``: see flops.py; None where nobody knows. ``plan``:
+    with the seconds of a gradient in place of a device. ``record``: what the run has measured.
     ``announcements``: what this process tells the others at the end of a round, see comm.Agreement. ``stops``: whether
     the run is to stop.
     """
@@ -70,6 +72,9 @@ class ExperimentSetup:
             self.comm = self._communicator(announcements)
             self.assignment = self._assignment()
             self.problem = self._problem()
+        self.gradient_flops = self._gradient_flops()
+        compute = plan.network.compute.for_gradient(self.gradient_flops or 0.0)
+        self.plan = replace(plan, network=replace(plan.network, compute=compute))
         start = self.problem.init(generator(plan.config.seed, "start"))
         self._set_up_codec(start)
         self.guard = self._guard()
@@ -137,6 +142,18 @@ class ExperimentSetup:
                 "or stop.seconds"
             )
         return PerWorkerProblem.of(problem) if self.algorithm.asynchronous else problem
+
+    def _gradient_flops(self) -> float | None:
+        """Raises UserError where a device is to compute what cannot be counted."""
+        try:
+            return gradient_flops(self.problem)
+        except ValueError as error:
+            if (flops := self.plan.network.compute.flops) is None:
+                return None
+            raise UserError(
+                f"network.compute.flops={flops}: the operations of this model are not known ({error}); give "
+                "network.compute.seconds=0.02 or the like"
+            ) from error
 
     def _set_up_codec(self, start: Tensor) -> None:
         """``start``: x_0 [J]. Raises UserError for a compressor that does not fit J or the exchange."""

@@ -117,6 +117,7 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
     return {
         **about,
         "parameters": problem.dim,
+        "gradient_flops": setup.gradient_flops,
         "samples": problem.samples,
         "stretch": setup.bucket,
         "command": shlex.join(["commexp" if program == "__main__.py" else program, *sys.argv[1:]]),

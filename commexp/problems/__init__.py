@@ -45,6 +45,7 @@ __all__ = [
     "Dataset",
     "GradientOptions",
     "Model",
+    "ModuleProblem",
     "NoProx",
     "NonFiniteError",
     "NonFiniteGuard",
