@@ -15,7 +15,7 @@ from commexp.config.messages import UserError
 from commexp.files import printable
 from commexp.launch.streams import complain, lenient_streams
 from commexp.report.target import Target
-from commexp.run_folder import Run, write_atomic
+from commexp.run_folder import Run, clock_label, write_atomic
 
 if TYPE_CHECKING:
     from commexp.network import Network
@@ -161,10 +161,13 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
         raise UserError(f"RUN={left[0].folder}: {left[0].why}")
     target = comparison.target or Target.of(first.config)
     baseline = dense or max(priced, key=lambda name: float(priced[name][0].metrics["bytes_sent"].iloc[-1]))
-    blocks = [" ".join(words), replay_markdown(priced, network.bandwidth, target, baseline).rstrip()]
+    counted = clock_label(not network.compute.is_instant, network.compute.coding is not None)
+    blocks = [" ".join(words), replay_markdown(priced, network.bandwidth, target, baseline, counted).rstrip()]
+    if counted:
+        blocks.append("note: computing takes no time here; --replay network.compute=h100 counts it")
     text = "\n\n".join([*blocks, *left_out(Comparison([], left))]) + "\n"
     write_atomic(out / "replay.md", text)
-    written = _drawn(lambda _, path: draw_replay(priced, target, path), {}, out / "replay")
+    written = _drawn(lambda _, path: draw_replay(priced, target, path, counted), {}, out / "replay")
     print(text)
     print("\n".join(str(p) for p in [out / "replay.md", *written]))
 

@@ -17,9 +17,10 @@ from commexp.comm import ClosingRule, Communicator, Ledger, Links, bucket_ends, 
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
+from commexp.experiment.coding import kept_coding, measured_coding
 from commexp.experiment.flops import gradient_flops
 from commexp.experiment.record import Clock, RoundPlan, RunRecord
-from commexp.network import Closing, VirtualClock
+from commexp.network import NO_CODING, Closing, Coding, VirtualClock
 from commexp.problems import (
     ClippedGradients,
     GradientOptions,
@@ -50,8 +51,9 @@ class ExperimentSetup:
     ``payload``, ``dense_message``: bytes of a worker's message, and of one that is not compressed; the longest, where
     an algorithm exchanges parts of the model. ``dense_payload``: bytes of the model. ``choice``: the exchange that
     carries messages, and what each would cost. ``clock``: the one that gives ``sim_seconds``. ``world``:
-    of asynchronous methods, where the workers are. ``gradient_flops``: see flops.py; None where nobody knows. ``plan``:
-    with the seconds of a gradient in place of a device. ``record``: what the run has measured.
+    of asynchronous methods, where the workers are. ``gradient_flops``: see flops.py; None where nobody knows.
+    ``coding``: of a message, on the virtual clock. ``plan``: with the seconds of a gradient in place of a device.
+    ``record``: what the run has measured.
     ``announcements``: what this process tells the others at the end of a round, see comm.Agreement. ``stops``: whether
     the run is to stop.
     """
@@ -77,6 +79,7 @@ class ExperimentSetup:
         self.plan = replace(plan, network=replace(plan.network, compute=compute))
         start = self.problem.init(generator(plan.config.seed, "start"))
         self._set_up_codec(start)
+        self.coding = self._coding(start)
         self.guard = self._guard()
         steps = plan.config.steps or self.algorithm.steps_in(plan.config.rounds)
         lengths = self.algorithm.lengths(steps)
@@ -170,6 +173,24 @@ class ExperimentSetup:
             self.choice = self.comm.choose(codec, exchanged, itemsize)
         self.dense_payload = dim * itemsize
 
+    @property
+    def coded_bytes(self) -> float:
+        """Of the vector of which a message is made; a codec of several phases makes several, which share in it."""
+        return self.dense_message / self.plan.compressor.phases
+
+    def _coding(self, start: Tensor) -> Coding:
+        """What network.compute.coding says; a run that goes on keeps what it has measured."""
+        plan, wanted = self.plan, self.plan.network.compute.coding
+        if wanted is None:
+            return NO_CODING
+        if wanted != "measured":
+            return Coding.at_rate(wanted, self.coded_bytes)
+        if not plan.config.rerun and (kept := kept_coding(self.run.meta)):
+            return kept
+        measured = measured_coding(plan.compressor, self.problem, start.dtype, self.device, plan.config.seed)
+        share = self.dense_message / self.dense_payload  # of the model, that is exchanged at once
+        return Coding(share * measured.encode, share * measured.decode)
+
     def _guard(self) -> NonFiniteGuard:
         whose = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else self.rows
         owner = "worker" if self.assignment is None else "subset"
@@ -184,7 +205,9 @@ class ExperimentSetup:
         context = AlgorithmContext(self.guard, self.comm, plan.compressor, steps, start, plan.config.debug)
         context.codec_context = self.codec_context
         if isinstance(self.problem, PerWorkerProblem):
-            self.clock, self.world = place_workers(plan, self.problem, self.links, self.count_nonfinite, stops)
+            self.clock, self.world = place_workers(
+                plan, self.problem, self.links, self.count_nonfinite, stops, self.coding
+            )
             context.async_workers = self.world
         else:
             self.clock = clock = self._virtual_clock()
@@ -198,11 +221,12 @@ class ExperimentSetup:
         """Raises ValueError where it would not know who answers."""
         plan, assignment, mixer = self.plan, self.assignment, self.comm.mixer
         network, workers = plan.network, plan.config.workers
+        coding = self.coding
         if not self.algorithm.drops_late:
             edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
             buckets = bucket_ends(self.problem.dim, self.bucket)
             return VirtualClock(
-                network, plan.straggler, workers, plan.config.seed, edges, bucket_ends=buckets, delays=self.delays
+                network, plan.straggler, workers, plan.config.seed, edges, None, None, buckets, self.delays, coding
             )
         closing_rule = self.algorithm.closing_rule(assignment)
         if closing_rule is not None and closing_rule != ClosingRule() and network.compute.kind == "measured":
@@ -212,7 +236,7 @@ class ExperimentSetup:
             )
         closing = None if closing_rule is None else Closing(*closing_rule)
         loads = None if assignment is None else assignment.loads
-        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, loads, closing)
+        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, loads, closing, coding=coding)
 
     def _redundancy(self, assignment: Assignment) -> Redundancy:
         plan, workers = self.plan, self.plan.config.workers

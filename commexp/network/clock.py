@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from commexp.network.closing import Closing
+from commexp.network.coding import NO_CODING, CodedTraffic, Coding
 from commexp.network.link import Network, Transfer
 from commexp.network.overlap import overlapped
 from commexp.network.straggler import NoStragglers, Straggler
@@ -25,22 +26,15 @@ class TimedExchange(Protocol):
     def bucketed(self) -> bool: ...
     @property
     def among_neighbours(self) -> bool: ...
+    def coded(self, traffic: CodedTraffic) -> tuple[float, float]: ...
     def seconds(self, transfer: Transfer) -> float: ...
 
 
-class Traffic(Protocol):
+class Traffic(CodedTraffic, Protocol):
     """One exchange in one direction, as the ledger has it."""
 
     @property
     def kind(self) -> TimedExchange: ...
-    @property
-    def direction(self) -> str: ...
-    @property
-    def workers(self) -> int: ...
-    @property
-    def repeats(self) -> int: ...
-    @property
-    def bytes_wire(self) -> int: ...
 
 
 class VirtualClock:
@@ -64,6 +58,7 @@ class VirtualClock:
 
     Traffic that comes down from such an exchange is counted in that next round, before its own. ``times`` then has one
     more number, the last: E, as far as it is known at the end of a round; 0 where nothing travels.
+    ``coding``: how long a worker encodes and decodes; all of a round comes between its computing and its exchanges.
     Everything is a function of the seed and the round's number, so a run can be priced anew from its traffic.
     """
 
@@ -78,11 +73,13 @@ class VirtualClock:
         closing: Closing | None = None,
         bucket_ends: Sequence[float] = (1.0,),
         delays: Sequence[float] = (),
+        coding: Coding = NO_CODING,
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
         self.closing = closing
         self.bucket_ends = bucket_ends if network.overlap else (1.0,)
+        self.coding = coding
         network.compute.factors(workers)  # refuses what does not fit
         straggler.late(1, workers, seed)
         self.rates = network.rates(workers)
@@ -135,17 +132,19 @@ class VirtualClock:
         if self.even:
             compute, load = self.network.compute, float(self.loads[0])
             computing = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
+            computing += self.coding.seconds(traffic)
             self.times = self.times + (computing + sum(self._seconds(entry) for entry in traffic))
             return
         if self.delays:
             self._delayed_round(number, gradients, traffic, measured)
             return
         answered: np.ndarray | None = None
+        coding = self._coding(traffic)
         if self.closing is None:
-            ready = self.times + self.computing(number, gradients, measured)
+            ready = self.times + self.computing(number, gradients, measured) + coding
         else:
             answered, took = self._closed(number, gradients, measured)
-            ready = np.full_like(self.times, self.now + took)
+            ready = np.full_like(self.times, self.now + took) + coding
         for entry in traffic:
             if entry.kind.bucketed and entry is traffic[0]:
                 take = partial(self._seconds, entry)
@@ -156,9 +155,13 @@ class VirtualClock:
                 ready = np.full_like(ready, ready.max() + self._seconds(entry, answered=answered))
         self.times = ready
 
+    def _coding(self, traffic: Sequence[Traffic]) -> np.ndarray:
+        """How long each worker encodes and decodes in a round with this ``traffic``, [N]."""
+        return self.network.compute.factors(self.workers) * self.coding.seconds(traffic)
+
     def _delayed_round(self, number: int, gradients: float, traffic: Sequence[Traffic], measured: float) -> None:
         """A round of a run with ``delays``."""
-        computing = self.computing(number, gradients, measured)
+        computing, coding = self.computing(number, gradients, measured), self._coding(traffic)
         *begun, arrival = self.times
         before = self.delays[number - 2] if number > 1 else 0.0
         if before:
@@ -166,9 +169,9 @@ class VirtualClock:
             arrival += sum(self._seconds(entry) for entry in traffic[:came_down])
             traffic = traffic[came_down:]
             first = computing * (before / gradients)
-            ready = np.maximum(begun + first, arrival) + (computing - first)
+            ready = np.maximum(begun + first, arrival) + (computing - first) + coding
         else:
-            ready = begun + computing
+            ready = begun + computing + coding
         end = float(ready.max()) + sum(self._seconds(entry) for entry in traffic)
         self.times = np.append(ready, end) if self.delays[number - 1] else np.append(np.full_like(ready, end), 0.0)
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 from array import array
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Optional
+from typing import Any, ClassVar, Optional
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class Compute:
 
         constant              seconds
         measured              of a round, not of a gradient: for how long a worker was busy on this machine, with
-                              computing, encoding and decoding; ``seconds`` is unused
+                              computing, encoding and decoding, see MeasuredRounds; ``seconds`` is unused
         shifted_exponential   seconds (1 - spread + spread E), E ~ Exp(1)
         lognormal             seconds exp(spread Z - spread^2 / 2), Z ~ N(0, 1)
         pareto                seconds (1 - 1/a) U^(-1/a), U ~ U(0, 1], a = 1 + 1/spread
@@ -32,9 +32,11 @@ class Compute:
 
         seconds = floating-point operations of a gradient / (10^12 flops utilisation)
 
-    ``slow``: factors of single workers, the first ones (worker 0, 1, ...); all others have 1. ``digest``: 16 hex of
-    BLAKE2b of the trace's numbers, which stands for them; filled in. Source: Lee et al., arXiv 1512.02673 (shifted
-    exponential).
+    ``coding``: how long a worker encodes or decodes a message: ``measured``, what it takes on this machine, once for
+    the codec and the size of the model; or a rate in GB/s of uncompressed vectors; null: no time. It is a part of
+    kind=measured. ``slow``: factors of single workers, the first ones (worker 0, 1, ...); all others have 1.
+    ``digest``: 16 hex of BLAKE2b of the trace's numbers, which stands for them; filled in.
+    Source: Lee et al., arXiv 1512.02673 (shifted exponential).
     Raises ValueError for values out of range, or a file that cannot be read or is not the one of ``digest``.
     """
 
@@ -45,6 +47,7 @@ class Compute:
     utilisation: Optional[float] = field(default=None, metadata={"added": True})  # noqa: UP045
     spread: float = 0.5
     slow: list[float] = field(default_factory=list)
+    coding: Any = field(default=None, metadata={"added": True})
     trace: Optional[str] = field(default=None, metadata={"location": True})  # noqa: UP045
     digest: str = ""
 
@@ -54,6 +57,7 @@ class Compute:
         if not self.seconds >= 0:
             raise ValueError(f"compute.seconds={self.seconds}: must not be negative; give 0 or more")
         self._check_device()
+        self._check_coding()
         if not self.spread >= 0 or (self.kind == "shifted_exponential" and self.spread > 1):
             raise ValueError(f"compute.spread={self.spread}: out of range; give a share of the mean such as 0.5")
         if not all(s > 0 for s in self.slow):
@@ -93,6 +97,17 @@ class Compute:
         if self.kind in ("measured", "trace"):
             given = f"compute.kind={self.kind} network.compute.flops={self.flops}"
             raise ValueError(f"{given}: both say what a gradient takes; give another kind, or no device")
+
+    def _check_coding(self) -> None:
+        """Raises ValueError for what is no way to time messages, or is counted already."""
+        coding = self.coding
+        if coding is None:
+            return
+        rate = isinstance(coding, int | float) and not isinstance(coding, bool) and 0 < coding < math.inf
+        if not rate and coding != "measured":
+            raise ValueError(f"compute.coding={coding}: unknown; give measured, GB/s such as 2.0, or null")
+        if self.kind == "measured":
+            raise ValueError(f"compute.coding={coding}: compute.kind=measured includes it; leave out one of the two")
 
     def for_gradient(self, flops: float) -> Compute:
         """The same where a gradient takes so many floating-point operations, with ``seconds`` in place of the device;

@@ -52,9 +52,11 @@ def crossing(bandwidths: Sequence[float], method: Sequence[float], baseline: Seq
     return float(np.exp(np.log(bandwidths[i - 1]) * (1 - weight) + np.log(bandwidths[i]) * weight))
 
 
-def replay_markdown(runs: Mapping[str, Sequence[Priced]], given: float, target: Target | None, baseline: str) -> str:
+def replay_markdown(
+    runs: Mapping[str, Sequence[Priced]], given: float, target: Target | None, baseline: str, counted: str
+) -> str:
     """A row per method on the network of bandwidth ``given``: time and bytes to the target, and below which bandwidth
-    it is faster than the method ``baseline``."""
+    it is faster than the method ``baseline``. ``counted``: what is in the seconds, if not all, see ``clock_label``."""
     rows = []
     bandwidths = sorted(next(iter(runs.values()))[0].seconds)
     slow = mean_goals(runs[baseline], bandwidths, target)
@@ -69,7 +71,9 @@ def replay_markdown(runs: Mapping[str, Sequence[Priced]], given: float, target: 
             "-" if name == baseline else _below(crossing(bandwidths, mean_goals(each, bandwidths, target), slow))
         )
     goal = f"to {target}" if target else "to a target"
-    return markdown(["method", "all rounds", goal, "sent until then", f"faster than {baseline}"], rows) + "\n"
+    only = f", {counted}" if counted else ""
+    heads = ["method", f"all rounds{only}", f"{goal}{only}", "sent until then", f"faster than {baseline}"]
+    return markdown(heads, rows) + "\n"
 
 
 def mean_goals(runs: Sequence[Priced], bandwidths: Sequence[float], target: Target | None) -> list[float]:
@@ -89,9 +93,11 @@ def _below(bandwidth: float | None) -> str:
     return f"below {bandwidth:.3g} Mbit/s" if bandwidth < 1000 else f"below {bandwidth / 1000:.3g} Gbit/s"
 
 
-def draw_replay(runs: Mapping[str, Sequence[Priced]], target: Target | None, path: Path) -> list[Path]:
+def draw_replay(
+    runs: Mapping[str, Sequence[Priced]], target: Target | None, path: Path, counted: str = ""
+) -> list[Path]:
     """The foremost metric that all runs have (accuracy, objective or loss) against time at four bandwidths, and the
-    time to the goal against bandwidth."""
+    time to the goal against bandwidth. ``counted``: see ``replay_markdown``."""
     some = next(iter(runs.values()))[0]
     tables = [priced.metrics for each in runs.values() for priced in each]
     metric = next(m for m in foremost("replay") if all(m.name in table for table in tables))
@@ -105,7 +111,7 @@ def draw_replay(runs: Mapping[str, Sequence[Priced]], target: Target | None, pat
                     axis.plot(frame["sim_seconds"], frame[metric.name], **line_style(k), alpha=1 / len(each) ** 0.5)  # type: ignore[arg-type]
             log_scale(axis.xaxis)
             axis.set_title(f"{bandwidth:g} Mbit/s")
-            axis.set_xlabel("seconds")
+            axis.set_xlabel(f"virtual seconds\n{counted}" if counted else "virtual seconds")
             if metric.scale == "percent":
                 percent_axis(axis, metric.label if axis is axes[0] else "")
             else:
@@ -116,8 +122,8 @@ def draw_replay(runs: Mapping[str, Sequence[Priced]], target: Target | None, pat
             last.plot(bandwidths, mean_goals(each, bandwidths, target), **line_style(k))  # type: ignore[arg-type]
         log_scale(last.xaxis)
         log_scale(last.yaxis)
-        last.set_xlabel("Mbit/s")
-        last.set_title(f"seconds to {target}" if target else "seconds to the end")
+        last.set_xlabel(f"Mbit/s\n{counted}" if counted else "Mbit/s")
+        last.set_title(f"virtual seconds to {target}" if target else "virtual seconds to the end")
         handles = [axes[0].plot([], [], label=name, **line_style(k))[0] for k, name in enumerate(runs)]  # type: ignore[arg-type]
         made.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
         return save(made, path)
