@@ -151,9 +151,12 @@ class Run:
 
     @property
     def clock_counts(self) -> tuple[bool, bool]:
-        """Whether ``sim_seconds`` has the time of computing, and of encoding and decoding, by the config: anybody's, or
-        from before it said so."""
-        network = self.config.get("network")
+        """Whether ``sim_seconds`` has the time of computing, and of encoding and decoding, by the config; as if it had
+        where that cannot be read or is from before it said so."""
+        try:
+            network = self.config.get("network")
+        except (OSError, ValueError):
+            return True, True
         compute = network.get("compute") if isinstance(network, dict) else None
         if self.on_wall_clock or not isinstance(compute, dict):
             return True, True

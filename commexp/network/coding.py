@@ -39,6 +39,8 @@ class Coding:
 
     def seconds(self, traffic: Iterable[CodedTraffic]) -> float:
         """Of one worker in a round with these exchanges, each of which says how many messages a worker ``coded``."""
+        if not (self.encode or self.decode):
+            return 0.0
         counts = [entry.kind.coded(entry) for entry in traffic]
         return sum(encoded * self.encode + decoded * self.decode for encoded, decoded in counts)
 

@@ -25,9 +25,8 @@ def phase_seconds(run: Run) -> dict[str, float]:
     traffic = run.traffic
     if traffic.empty or "compute_seconds" not in traffic:
         return {}
-    rounds = traffic.groupby("round")[[f"{phase}_seconds" for phase in PHASES]].sum()
-    typical = rounds.iloc[left_out(len(rounds)) :].median()
-    return {phase: float(typical[f"{phase}_seconds"]) for phase in PHASES}
+    rounds = {phase: traffic[f"{phase}_seconds"].groupby(traffic["round"]).sum() for phase in PHASES}
+    return {phase: float(each.iloc[left_out(len(each)) :].median()) for phase, each in rounds.items()}
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -179,10 +178,8 @@ def summary_markdown(run: Run, target: Target | None = None) -> str:
         clock.append(["ms of a round", f"{each} (medians)"])
     if target is not None and target.column(s):
         row = target.first(run.metrics)
-        reached = (
-            "not reached" if row is None else f"{human_bytes(row.bytes_sent)} sent, {row.sim_seconds:.4g} s{counted}"
-        )
-        clock.append([f"to {target}", reached + (f", round {row['round']:.0f}" if row is not None else "")])
+        reached = "not reached" if row is None else f"{human_bytes(row.bytes_sent)} sent, {row.sim_seconds:.4g} s"
+        clock.append([f"to {target}", reached + (f", round {row['round']:.0f}{counted}" if row is not None else "")])
     blocks.append(markdown(["time", ""], clock))
     if run.clock_note:
         blocks.append(run.clock_note)

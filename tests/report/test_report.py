@@ -145,19 +145,22 @@ def test_a_target_loss_in_tables_pages_and_replays(
     assert rows[0]["round"] == 12
     text = summary_markdown(results[0], target)
     assert f"| to {named} " in text
-    assert f"| {human_bytes(rows[0]['bytes_sent'])} sent, {rows[0]['sim_seconds']:.4g} s, round 12 " in text
+    assert (
+        f"| {human_bytes(rows[0]['bytes_sent'])} sent, {rows[0]['sim_seconds']:.4g} s, round 12 (communication only) "
+        in text
+    )
     folders = [result.folder for result in results]
     compare(folders, tmp_path / "report", [], target)
     (head, _, dense, _) = (tmp_path / "report" / "comparison.md").read_text().split("\n\n")[2].splitlines()
     cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (head, dense)), strict=True))
     assert cells[f"sent to {named}"] == human_bytes(rows[0]["bytes_sent"])
-    assert cells[f"virtual s to {named}"] == f"{rows[0]['sim_seconds']:.4g}"
+    assert cells[f"virtual s to {named}, communication only"] == f"{rows[0]['sim_seconds']:.4g}"
     assert f"bytes to {named}" in (tmp_path / "report" / "index.html").read_text()
     capsys.readouterr()
     compare(folders, tmp_path / "replay", ["network=ethernet_1g"], target)
     (head, _, dense, _) = capsys.readouterr().out.split("\n\n")[1].splitlines()
     cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (head, dense)), strict=True))
-    assert cells[f"to {named}"] == f"{rows[0]['sim_seconds']:.4g} s", "on its own network"
+    assert cells[f"to {named}, communication only"] == f"{rows[0]['sim_seconds']:.4g} s", "on its own network"
     assert cells["sent until then"] == human_bytes(rows[0]["bytes_sent"])
 
 
