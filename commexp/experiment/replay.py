@@ -63,6 +63,9 @@ class Replay:
         self.gradient_flops = None if flops is None else _amount(flops)
         workers, processes = _count(meta["workers"]), _count(meta["processes"])
         self.workers, self.seed = _count(self.config["workers"]), _count(self.config["seed"])
+        self.islands = _count(meta["islands"]) if "islands" in meta else None
+        if self.islands is not None and (not self.islands or self.workers % self.islands):
+            raise ValueError(f"{self.workers} workers in {self.islands} islands")
         self.bucket_ends = None
         if "stretch" in meta:
             dim, bucket = _count(meta["parameters"]), _count(meta["stretch"] or 0)
@@ -78,7 +81,7 @@ class Replay:
         load = 1 if self.assignment is None else self.assignment.loads.max()
         _check_size("gradients of a round", load * self.workers * (1 + max(self.gradients.values(), default=0)), MOST)
         self.hosted = (
-            workers // processes if self.assignment is None else self.assignment.subsets_per_process(processes)
+            max(1, workers // processes) if self.assignment is None else self.assignment.subsets_per_process(processes)
         )
         for row in run.rows("traffic"):
             entry = Entry(**row)
@@ -152,6 +155,7 @@ class Replay:
                 closing,
                 buckets,
                 self.delays,
+                self.islands,
                 coding,
             )
             measured = MeasuredRounds(list(self.gradients.values()))
