@@ -329,7 +329,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return misfit(error.__cause__, as_typed(Word.read(merging[1]).key, overrides))
     if "Config group override must be a string" in text:
         given = as_typed(DEVICES.replace("/", "."), overrides)
-        return f"{given}: takes the name of a device, such as network.compute=h100, or network.compute.seconds=..."
+        return f"{given}: neither a device nor a section; give network.compute=h100, or network.compute.seconds=0.02"
     several = re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^\n]*?)'(?: requires|\n|$)", text)
     if several:
         key, _, value = several[1].replace(DEVICES, DEVICES.replace("/", ".")).partition("=")

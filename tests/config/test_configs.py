@@ -65,7 +65,7 @@ def test_a_device_is_chosen_as_it_is_named(device: str) -> None:
     [
         ("network.compute=h10", "network.compute=h10: no such option; did you mean h100"),
         ("network.compute=abacus", "network.compute=abacus: no such option; give one of a100, cpu, h100, rtx4090"),
-        ("network.compute=0.02", "network.compute=0.02: takes the name of a device, such as network.compute=h100, or"),
+        ("network.compute=0.02", "network.compute=0.02: neither a device nor a section; give network.compute=h100, or"),
         ("network.compute=a100,h100", "network.compute=a100,h100: several values; add -m to run one after the other"),
     ],
 )
