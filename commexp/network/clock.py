@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from commexp.network.closing import Closing
+from commexp.network.coding import NO_CODING, CodedTraffic, Coding
 from commexp.network.link import Network, Transfer
 from commexp.network.overlap import overlapped
 from commexp.network.straggler import NoStragglers, Straggler
@@ -26,24 +27,17 @@ class TimedExchange(Protocol):
     def bucketed(self) -> bool: ...
     @property
     def among_neighbours(self) -> bool: ...
+    def coded(self, traffic: CodedTraffic) -> tuple[float, float]: ...
     @property
     def inside(self) -> bool: ...
     def seconds(self, transfer: Transfer) -> float: ...
 
 
-class Traffic(Protocol):
+class Traffic(CodedTraffic, Protocol):
     """One exchange in one direction, as the ledger has it."""
 
     @property
     def kind(self) -> TimedExchange: ...
-    @property
-    def direction(self) -> str: ...
-    @property
-    def workers(self) -> int: ...
-    @property
-    def repeats(self) -> int: ...
-    @property
-    def bytes_wire(self) -> int: ...
 
 
 class VirtualClock:
@@ -74,6 +68,7 @@ class VirtualClock:
         the members of a group are ready at    begun + sum_j max over members n of T_nj + r (seconds of one sum)
 
     All other exchanges are those of the groups' first workers; of a single group, all exchanges go on inside.
+    ``coding``: how long a worker encodes and decodes; all of a round comes between its computing and its exchanges.
     Everything is a function of the seed and the round's number, so a run can be priced anew from its traffic.
     """
 
@@ -89,11 +84,13 @@ class VirtualClock:
         bucket_ends: Sequence[float] = (1.0,),
         delays: Sequence[float] = (),
         islands: int | None = None,
+        coding: Coding = NO_CODING,
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
         self.closing = closing
         self.bucket_ends = bucket_ends if network.overlap else (1.0,)
+        self.coding = coding
         network.compute.factors(workers)  # refuses what does not fit
         straggler.late(1, workers, seed)
         self.rates = network.rates(workers)
@@ -164,6 +161,7 @@ class VirtualClock:
         if self.even:
             compute, load = self.network.compute, float(self.loads[0])
             alike = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
+            alike += self.coding.seconds(traffic)
             self.times = self.times + (alike + sum(self._seconds(entry) for entry in traffic))
             return
         computing = np.zeros(self.workers)
@@ -177,11 +175,12 @@ class VirtualClock:
             self._delayed_round(number, gradients, traffic, computing)
             return
         answered: np.ndarray | None = None
+        coding = self._coding(traffic)
         if self.closing is None:
-            ready = self.times + computing
+            ready = self.times + computing + coding
         else:
             answered, took = self._closed(number, gradients, measured)
-            ready = np.full_like(self.times, self.now + took)
+            ready = np.full_like(self.times, self.now + took) + coding
         for entry in traffic:
             if entry.kind.bucketed and entry is traffic[0]:
                 take = partial(self._seconds, entry)
@@ -192,8 +191,13 @@ class VirtualClock:
                 ready = np.full_like(ready, ready.max() + self._seconds(entry, answered=answered))
         self.times = ready
 
+    def _coding(self, traffic: Sequence[Traffic]) -> np.ndarray:
+        """How long each worker encodes and decodes in a round with this ``traffic``, [N]."""
+        return self.network.compute.factors(self.workers) * self.coding.seconds(traffic)
+
     def _delayed_round(self, number: int, gradients: float, traffic: Sequence[Traffic], computing: np.ndarray) -> None:
         """A round of a run with ``delays``; ``computing``: seconds of each worker, [N]."""
+        coding = self._coding(traffic)
         *begun, arrival = self.times
         before = self.delays[number - 2] if number > 1 else 0.0
         if before:
@@ -201,9 +205,9 @@ class VirtualClock:
             arrival += sum(self._seconds(entry) for entry in traffic[:came_down])
             traffic = traffic[came_down:]
             first = computing * (before / gradients)
-            ready = np.maximum(begun + first, arrival) + (computing - first)
+            ready = np.maximum(begun + first, arrival) + (computing - first) + coding
         else:
-            ready = begun + computing
+            ready = begun + computing + coding
         end = float(ready.max()) + sum(self._seconds(entry) for entry in traffic)
         self.times = np.append(ready, end) if self.delays[number - 1] else np.append(np.full_like(ready, end), 0.0)
 

@@ -19,7 +19,7 @@ from commexp.report.pareto import Panel, Place, draw_pareto, places
 from commexp.report.spread import ERRORS, Spread, human_seconds
 from commexp.report.style import STYLES
 from commexp.report.tables import markdown
-from commexp.run_folder import write_atomic
+from commexp.run_folder import on_clocks, write_atomic
 
 #: the costs by their word on the command line: columns of metrics.csv
 COSTS = {"bytes": "bytes_sent", "seconds": "sim_seconds"}
@@ -68,12 +68,14 @@ class EqualCost:
     @classmethod
     def of(cls, groups: Mapping[str, Sequence[ReadRun]], at: Mapping[str, Sequence[float]] | None = None) -> EqualCost:
         """Of readable runs by method."""
-        real = {run.on_wall_clock for runs in groups.values() for run in runs}
+        every = [run for runs in groups.values() for run in runs]
+        real, counted = {run.on_wall_clock for run in every}, on_clocks(every)
+        virtual = f"{metric('sim_seconds').label}, {counted}" if counted else ""
         return cls(
             {name: [run.metrics for run in runs if run.status == "completed"] for name, runs in groups.items()},
             {name: statuses([str(run.status) for run in runs]) for name, runs in groups.items()},
             at or {},
-            "" if real <= {False} else "time" if real == {True} else "time, virtual or real",
+            virtual if real <= {False} else "time" if real == {True} else "time, virtual or real",
         )
 
     @cached_property

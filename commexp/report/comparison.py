@@ -16,6 +16,7 @@ from commexp.report.settings import on_own_network
 from commexp.report.sweep import latex, readable
 from commexp.report.tables import PHASES, compare_markdown, flatten, labels, markdown
 from commexp.report.target import Target
+from commexp.run_folder import on_clocks
 
 MOST = 1000  # keys in which configs differ
 Table = tuple[list[str], list[list[str]]]  # headers, rows
@@ -74,7 +75,7 @@ class Comparison:
 
     @cached_property
     def phases(self) -> dict[str, dict[str, float]]:
-        """Milliseconds of a round by method and phase, means over the runs that measured them."""
+        """Milliseconds of a round by method and phase: medians over rounds, means over the runs that measured them."""
         measured = {name: [r.phases for r in runs if r.phases] for name, runs in self.groups.items()}
         return {
             name: {phase: 1e3 * sum(one[phase] for one in each) / len(each) for phase in PHASES}
@@ -91,6 +92,11 @@ class Comparison:
     def best_settings(self) -> list[str]:
         """Which setting of a method reaches the target soonest."""
         return on_own_network(self.groups, self.target)
+
+    @property
+    def on_clocks(self) -> str:
+        """What is in the virtual seconds of the readable runs."""
+        return on_clocks(run for runs in self.groups.values() for run in runs)
 
     @property
     def unfinished(self) -> list[tuple[str, str, str]]:
@@ -113,7 +119,7 @@ def as_markdown(compared: Comparison) -> str:
     blocks += at_equal_cost(compared)
     if compared.phases:
         rows = [[name, *[f"{ms[phase]:.3g}" for phase in PHASES]] for name, ms in compared.phases.items()]
-        blocks += ["Milliseconds of a round:", markdown(["method", *PHASES.values()], rows)]
+        blocks += ["Milliseconds of a round, medians:", markdown(["method", *PHASES.values()], rows)]
     if compared.differences[1]:
         blocks += ["What the configs differ in:", markdown(*compared.differences)]
     return "\n\n".join([*blocks, *left_out(compared)]) + "\n"
@@ -139,7 +145,7 @@ def as_latex(compared: Comparison) -> str:
 
 
 def methods_table(compared: Comparison) -> Table:
-    return readable(compared.methods, ["method"])
+    return readable(compared.methods, ["method"], compared.on_clocks)
 
 
 def left_out(compared: Comparison) -> list[str]:

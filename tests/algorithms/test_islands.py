@@ -163,7 +163,7 @@ def test_seconds_of_both_classes_of_links() -> None:
     network = ["network.bandwidth=10", "network.latency=20", "network.inside={bandwidth:1000,latency:1}", compute]
     words = ["algo=localsgd", f"algo.tau={tau}", f"rounds={rounds}", *network, *ISLANDS]
     found = trained(*words)
-    law, seconds = Compute("lognormal", 0.02, 0.7), 0.0
+    law, seconds = Compute("lognormal", 0.02, spread=0.7), 0.0
     for number in range(1, rounds + 1):
         each = law.draw(numpy_generator(0, "compute", number), N, tau).reshape(G, M, tau)
         inside = 2 * (M - 1) * (1e-3 + 8 * (J + 1) / M / (fast * 1e6 / 8))

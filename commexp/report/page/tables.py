@@ -48,7 +48,7 @@ def methods_table(compared: Comparison) -> SortableTable:
     if "reached_target" in methods:
         target = common(methods)
         to = target.short if target else "target"
-        heads += [f"bytes to {to}", f"virtual time to {to}"]
+        heads += [f"bytes to {to}", f"virtual time to {to}{_counted(compared)}"]
     rows = []
     for _, row in methods.iterrows():
         cells = [Cell(row["method"]), Cell(row["status"])]
@@ -59,6 +59,10 @@ def methods_table(compared: Comparison) -> SortableTable:
                 cells.append(Cell(reached(row, cost, say), float(row[cost])))
         rows.append(cells)
     return SortableTable("methods", heads, rows)
+
+
+def _counted(compared: Comparison) -> str:
+    return f", {compared.on_clocks}" if compared.on_clocks else ""
 
 
 def _headline(columns: Sequence[Any]) -> list[Metric]:
@@ -82,7 +86,7 @@ def runs_table(compared: Comparison) -> SortableTable:
     counts = [m for m in shown("cost") if m.scale == "count" and any(m.name in s for s in summaries)]
     heads = ["run", "method", "seed", "status", "rounds"]
     heads += [head for m in metrics for head in (m.label, f"best {m.label}")]
-    heads += [*[m.short for m in (*counts, *sizes, *times)], "note"]
+    heads += [*[m.short for m in (*counts, *sizes)], f"{times[0].short}{_counted(compared)}", times[1].short, "note"]
     rows = []
     for run in compared.runs:
         s = {} if run.problem else run.summary
