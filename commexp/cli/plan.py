@@ -203,8 +203,8 @@ def forecasts_of(words: Sequence[str], given: argparse.Namespace) -> tuple[dict[
     forecasts: dict[SettingName, Forecast] = {}
     left: list[str] = []
     works: dict[str, tuple[Workload, int]] = {}
-    planned = [(job, composed, prepare(composed, job)) for job, composed in zip(each, compose(each), strict=True)]
-    for job, composed, base in planned:
+    planned = [(job, prepare(composed, job)) for job, composed in zip(each, compose(each), strict=True)]
+    for job, base in planned:
         kept = [word for word in job if not is_method(word)]
         if str(kept) not in works:
             works[str(kept)] = workload(base, given)
@@ -214,10 +214,10 @@ def forecasts_of(words: Sequence[str], given: argparse.Namespace) -> tuple[dict[
             if name in forecasts or (not work.shapes and "powersgd" in text):
                 continue  # without the tensors' shapes nothing can be said of it
             try:
-                forecasts[name] = Forecast(variant(base, composed, text.split()), work, steps)
+                forecasts[name] = Forecast(variant(base, base.config.preset, text.split()), work, steps)
             except UserError as error:
                 left.append(f"Not planned: {' '.join(name)}: {error}")
-    for job, _, base in planned if own else ():
+    for job, base in planned if own else ():
         work, steps = works[str([word for word in job if not is_method(word)])]
         forecasts.setdefault(name_of(job, varied), Forecast(base, work, steps))
     if not forecasts:
@@ -247,16 +247,20 @@ def workload(base: Plan, given: argparse.Namespace) -> tuple[Workload, int]:
 
 def rows_of(forecasts: Mapping[SettingName, Forecast]) -> list[PlanRow]:
     from commexp.cli.report import with_bandwidth
-    from commexp.report.utilisation import LEVELS, PlanRow, merged
+    from commexp.report.utilisation import LEVELS, PlanRow, Point, merged
 
     rows = []
     for name, forecast in forecasts.items():
-        network = forecast.network
+        network, computing = forecast.network, forecast.computing()
 
         def at(bandwidth: float, network: Network = network) -> Network:
             return with_bandwidth(network, bandwidth)
 
-        points = [(mbit, at(mbit)) for mbit in BANDWIDTHS]
+        def point(there: Network, forecast: Forecast = forecast, computing: float = computing) -> Point:
+            seconds = forecast.seconds(there)
+            return Point(there.bandwidth, computing / seconds if computing else None, seconds / 3600)
+
+        here = point(network)
         rows.append(
             PlanRow(
                 (name.method,),
@@ -266,10 +270,10 @@ def rows_of(forecasts: Mapping[SettingName, Forecast]) -> list[PlanRow]:
                 forecast.sent,
                 forecast.wire,
                 forecast.exchange_seconds(network),
-                forecast.utilisation(network),
-                forecast.seconds(network) / 3600,
+                here.utilisation,
+                here.hours,
                 {level: forecast.bandwidth_for(level, at) for level in LEVELS},
-                [(mbit, forecast.utilisation(there), forecast.seconds(there) / 3600) for mbit, there in points],
+                [point(at(mbit)) for mbit in BANDWIDTHS],
                 tuple(forecast.estimates),
             )
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,35 +16,40 @@ from commexp.compressors import Compressor
 from commexp.config.components import around_codec, build, wrap
 from commexp.config.overrides import parsed
 from commexp.config.plan import Plan
-from commexp.config.schema import CONF, node_of
+from commexp.config.schema import CONF, common_node, node_of
 from commexp.topologies import Topology
 
-GROUPS = ("topology", "compress", "algo")
 
-
-def variant(plan: Plan, composed: DictConfig, words: Sequence[str]) -> Plan:
-    """The plan of the config ``composed`` with another algorithm, compressor and, where ``words`` name one, topology;
-    its ``config``, ``resolved`` and name are those of ``plan``, and pairs are not checked. ``words``: overrides
+def variant(plan: Plan, preset: Mapping[str, Any], words: Sequence[str]) -> Plan:
+    """The plan with another algorithm, compressor and, where ``words`` name one, topology; its ``config``, ``resolved``
+    and name are those of ``plan``, and pairs are not checked. ``preset``: of its config. ``words``: overrides
     ``algo=...``, ``compress=...`` and fields of the two. A preset that chooses other groups, too, wants them named.
     Raises UserError."""
-    options = {word.partition("=")[0]: word.partition("=")[2] for word in words if "." not in word.partition("=")[0]}
-    nodes = {group: node_of(CONF / group / f"{name}.yaml", group) for group, name in options.items()}
-    for node in nodes.values():
-        node.pop("defaults", None)
-    common = cast(DictConfig, OmegaConf.load(CONF / "config.yaml"))
-    whole = OmegaConf.create({"preset": composed.preset, **{g: common.get(g, {}) for g in options}})
-    whole = cast(DictConfig, OmegaConf.merge(whole, nodes))
-    for word in words:
-        override = parsed(word)
-        if "." in override.key_or_group:
-            OmegaConf.update(whole, override.key_or_group, override.value())
-    plain = cast("dict[str, Any]", OmegaConf.to_container(whole, resolve=True))
-    around = around_codec(plain["compress"])
-    topology = build(plain["topology"], "topology", Topology) if "topology" in plain else None
+    choices = [parsed(word) for word in words]
+    names = {c.key_or_group: str(c.value()) for c in choices if "." not in c.key_or_group}
+    nodes = {group: copy.deepcopy(_node(group, name, json.dumps(dict(preset)))) for group, name in names.items()}
+    for choice in choices:
+        *path, field = choice.key_or_group.split(".")
+        if path:
+            node: Any = nodes
+            for part in path:
+                node = node[part]
+            node[field] = choice.value()
+    around = around_codec(nodes["compress"])
     return dataclasses.replace(
         plan,
-        names={**plan.names, **options},
-        algorithm=build(plain["algo"], "algo", Algorithm),
-        compressor=wrap(build(plain["compress"], "compress", Compressor), around),
-        topology=topology or plan.topology,
+        names={**plan.names, **names},
+        algorithm=build(nodes["algo"], "algo", Algorithm),
+        compressor=wrap(build(nodes["compress"], "compress", Compressor), around),
+        topology=build(nodes["topology"], "topology", Topology) if "topology" in nodes else plan.topology,
     )
+
+
+@cache
+def _node(group: str, name: str, preset: str) -> dict[str, Any]:
+    """An option of a group with what all options have in common, and what the preset, as JSON, gives for its fields."""
+    own = node_of(CONF / group / f"{name}.yaml", group)
+    own.pop("defaults", None)
+    whole = OmegaConf.create({"preset": json.loads(preset), group: common_node(group)})
+    merged = cast(DictConfig, OmegaConf.merge(whole, {group: own}))
+    return cast("dict[str, Any]", OmegaConf.to_container(merged[group], resolve=True))

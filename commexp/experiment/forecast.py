@@ -256,20 +256,15 @@ class Forecast:
                 network, plan.straggler, self.workers, plan.config.seed, edges, bucket_ends=ends, delays=delays
             )
 
-    def computing(self, network: Network) -> float:
-        """Seconds of them in which a worker computes, on average over the workers."""
-        draws, clock = self._draws(network), self._clock(network)
-        gradients = Counter[float]()
+    def computing(self) -> float:
+        """Seconds in which a worker computes, on average over the workers. Utilisation is their share of ``seconds``:
+        computing / (computing + whatever the worker waits for)."""
+        draws, clock = self._draws(self.network), self._clock(self.network)
+        gradients: Counter[float] = Counter()
         for (_, this), count in self.rounds.items():
             gradients[this.gradients] += count
         each = {g: np.mean([clock.computing(number, g).mean() for number in range(1, draws + 1)]) for g in gradients}
         return float(sum(count * each[g] for g, count in gradients.items()))
-
-    def utilisation(self, network: Network) -> float | None:
-        """The share of the time in which a worker computes: computing / (computing + whatever it waits for); None where
-        the network says nothing of computing."""
-        computing = self.computing(network)
-        return computing / self.seconds(network) if computing else None
 
     def exchange_seconds(self, network: Network) -> float:
         """Seconds of a round's exchanges, by themselves; a mean over the rounds."""
@@ -288,7 +283,7 @@ class Forecast:
         Seconds fall as the bandwidth grows, in a line or, where exchanges are hidden, a chain of lines in 1/bandwidth:
         each step goes where the line through the last two places on either side meets the time that is left.
         """
-        left = self.computing(at(MOST)) / level
+        left = self.computing() / level
         fast, slow = 1 / MOST, 1 / LEAST
         early, late = self.seconds(at(1 / fast)), self.seconds(at(1 / slow))
         if not left or early > left:
@@ -304,7 +299,7 @@ class Forecast:
                 fast, early = place, reached
             else:
                 slow, late = place, reached
-            if slow <= fast * (1 + 1e-9) or left - early <= 1e-12 * left:
+            if slow <= fast * (1 + 1e-9) or left - early <= 1e-9 * left:
                 break
         return 1 / fast
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from commexp.metrics import human_bytes
 from commexp.report.tables import markdown
@@ -18,13 +18,21 @@ WIDTH = 31  # of the methods' names in a table of 80 columns
 ESTIMATE = "~"
 
 
+class Point(NamedTuple):
+    """With links of ``mbit`` Mbit/s. ``utilisation``: None where nothing is known of computing."""
+
+    mbit: float
+    utilisation: float | None
+    hours: float
+
+
 @dataclass(frozen=True)
 class PlanRow:
     """A method with its settings. ``methods``, ``setting``: what it is called; several methods that send the same in
     the same time share a row. ``steps``: local steps of a worker. ``step_bytes``, ``sent``, ``wire``: bytes that a
     worker sends in a step, in all, and on the links. ``exchange``: seconds of an exchange. ``utilisation``: None where
     nothing is known of computing. ``needs``: Mbit/s for each of LEVELS; None where no bandwidth suffices. ``curve``:
-    bandwidth, utilisation and hours. ``estimates``: why a number is no more than an estimate."""
+    with other bandwidths. ``estimates``: why a number is no more than an estimate."""
 
     methods: tuple[str, ...]
     setting: str
@@ -36,7 +44,7 @@ class PlanRow:
     utilisation: float | None
     hours: float
     needs: Mapping[float, float | None]
-    curve: Sequence[tuple[float, float | None, float]]
+    curve: Sequence[Point]
     estimates: Sequence[str] = ()
 
     @property
@@ -160,8 +168,8 @@ def write_plan(rows: Sequence[PlanRow], bandwidth: float, text: str, out: Path) 
 
 
 def draw_utilisation(rows: Sequence[PlanRow], bandwidth: float, path: Path) -> list[Path]:
-    """Utilisation against bandwidth, a line per row, in the legend from what needs the least bandwidth to what needs the
-    most; ``bandwidth``: that of the plan, a grey band. The grey line is at BUSY."""
+    """Utilisation against bandwidth, a line per row; the legend goes from what needs the least bandwidth to what needs
+    the most. ``bandwidth``: that of the plan, a grey band. The grey line is at BUSY."""
     from commexp.report.style import figure, line_style, log_scale, percent_axis, save  # half a second of imports
 
     few = sorted(rows, key=lambda row: sum(share or 0.0 for _, share, _ in row.curve), reverse=True)
