@@ -39,13 +39,15 @@ LEAST, MOST = 1e-2, 1e8  # Mbit/s between which a bandwidth is looked for
 class Workload:
     """Of what gradients are computed. ``dim``: J, the number of parameters. ``flops``: floating-point operations of a
     worker's gradient of a batch; 0 where they are not known. ``samples_per_step``: in a worker's batch. ``samples``: in
-    the whole training set. ``shapes``: of the model's tensors, in order; empty where they are not known."""
+    the whole training set. ``shapes``: of the model's tensors, in order; empty where they are not known. ``problem``:
+    what is known more exactly, of a config."""
 
     dim: int
     flops: float
     samples_per_step: float
     samples: int
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    problem: Problem | None = None
 
     @classmethod
     def of_parameters(cls, parameters: int, tokens: float, batch: int) -> Workload:
@@ -59,7 +61,7 @@ class Workload:
 
     @classmethod
     def of(cls, problem: Problem, flops: float | None) -> Workload:
-        return cls(problem.dim, flops or 0.0, problem.samples_per_step, problem.samples, problem.shapes)
+        return cls(problem.dim, flops or 0.0, problem.samples_per_step, problem.samples, problem.shapes, problem)
 
     def fresh_samples(self, size: int) -> float:
         """As Problem.fresh_samples."""
@@ -134,7 +136,9 @@ class Forecast:
             with keyed("topology", plan.topology):
                 self.mixer = Mixer(plan.topology, plan.gossip, self.workers, config.seed)
         comm = Communicator(self.workers, Ledger(), plan.exchange, mixer=self.mixer)
-        problem = cast(Problem, self.work)  # of which a method asks for sizes alone before it begins
+        problem = self.work.problem or cast(
+            Problem, self.work
+        )  # of which a method asks for sizes alone before it begins
         method.context = AlgorithmContext(problem, comm, plan.compressor, self.steps, torch.empty(0))
         method.exchanged(self.work.shapes, self.work.dim)
         with user_mistakes("compress."):
@@ -177,26 +181,25 @@ class Forecast:
         plan = self.plan
         for sent in plan.algorithm.sends(place, self.work.shapes, self.work.dim, plan.compressor):
             codec = NoCompression() if sent.whole else self._codec(sent.shapes)
-            size = codec.payload(sent.dim, self.itemsize)
             if sent.exchange is not None and not isinstance(sent.exchange, Aggregation):
-                up.append(self._apart(sent, sent.exchange, size, isinstance(codec, NoCompression)))
+                up.append(self._apart(sent, sent.exchange, codec))
                 continue
             exchange = sent.exchange or choose(codec, plan.exchange, self.workers, sent.dim, self.itemsize).exchange
-            for phase in range(codec.phases):  # whichever share of the bytes each has: they follow one another
-                part = (phase + 1) * size // codec.phases - phase * size // codec.phases
-                wire = sum(exchange.wire(n, part, self.workers) for n in range(self.workers))
-                up.append(self._entry(exchange, exchange.direction, self.workers * part, wire))
+            for size in codec.messages(sent.dim, self.itemsize):
+                wire = sum(exchange.wire(n, size, self.workers) for n in range(self.workers))
+                up.append(self._entry(exchange, exchange.direction, self.workers * size, wire))
                 if exchange.comes_down:
                     most = exchange.aggregate_payload(codec, sent.dim, self.itemsize, self.workers)
                     down.append(self._entry(exchange, "down", self.workers * most, (self.workers - 1) * most))
         return up, down
 
-    def _apart(self, sent: Sent, exchange: Exchange, size: int, whole: bool) -> Entry:
-        """Of what is not summed over all workers: from neighbour to neighbour, or from one worker to all."""
-        if isinstance(exchange, Broadcast):
+    def _apart(self, sent: Sent, exchange: Exchange, codec: Compressor) -> Entry:
+        """Of what is not summed over all workers: from one worker to all, or from neighbour to neighbour."""
+        size = codec.payload(sent.dim, self.itemsize)
+        if self.mixer is None:
+            assert isinstance(exchange, Broadcast)
             return self._entry(exchange, "peers", size, exchange.wire(size, self.workers))
-        assert self.mixer is not None
-        mixings = self.mixer.rounds if whole else 1
+        mixings = self.mixer.rounds if isinstance(codec, NoCompression) else 1
         wire = int(self.mixer.at(1).degrees.sum()) * size * mixings
         return self._entry(exchange, "peers", self.workers * size * mixings, wire, mixings)
 

@@ -20,7 +20,7 @@ SETTINGS = (
     "algo=sgd compress=regtopk compress.k=0.01",
     "algo=sgd compress=topk compress.k=0.001",
     "algo=sgd compress=regtopk compress.k=0.001",
-    "algo=demo compress=dct_chunked compress.k=32 compress.transform.kind=dct",
+    "algo=demo compress=dct_chunked compress.k=32 compress.transform.kind=dct compress.error_feedback=false",
     "algo=localsgd compress=none algo.tau=4",
     "algo=dppf compress=none algo.tau=4",
     "algo=localsgd compress=none algo.tau=16",
@@ -36,6 +36,7 @@ SETTINGS = (
     "algo=noloco compress=none topology=random_pairs algo.tau=50",
 )
 BASELINES = SETTINGS[:2]
+HIDDEN = ("compress.transform.kind", "compress.error_feedback")  # what changes neither bytes nor time
 
 
 class SettingName(NamedTuple):
@@ -62,6 +63,6 @@ def name_of(words: Sequence[str], varied: Collection[str] = ()) -> SettingName:
     values = [
         f"{key.removeprefix('algo.').removeprefix('compress.')}={value}"
         for key, value in chosen.items()
-        if ("." in key and is_method(key) and key != "compress.transform.kind") or key in varied
+        if ("." in key and is_method(key) and key not in HIDDEN) or key in varied
     ]
     return SettingName(" ".join(parts) or "dense", " ".join(values))

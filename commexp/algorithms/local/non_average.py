@@ -36,6 +36,7 @@ class NonAverageConsensus(SoftConsensus):
             raise ValueError(f"delay={self.delay}: the pull needs two exchanges one after the other; give 0")
 
     def sends(self, t: int, shapes: Mapping[str, Sequence[int]], dim: int, codec: Compressor) -> list[Sent]:
+        """Without the average of the last rounds where there is no push."""
         (part,) = super().sends(t, shapes, dim, codec)
         numbers, centre = Sent(1, whole=True, exchange=ALL_GATHER), Sent(part.dim, whole=True, exchange=self.centre_by)
         average = [Sent(part.dim, whole=True, exchange=ALL_REDUCE)] if self.push else []
