@@ -19,12 +19,15 @@ Edges = tuple[Sequence[int], Sequence[int]]  # receivers, senders
 
 class TimedExchange(Protocol):
     """What the clock asks of a kind of exchange, see comm/exchanges: whether it may begin while a gradient is computed
-    (``bucketed``), whether a worker waits for its neighbours alone (``among_neighbours``), and its seconds."""
+    (``bucketed``), whether a worker waits for its neighbours alone (``among_neighbours``), whether it goes on inside
+    islands of workers (``inside``), and its seconds."""
 
     @property
     def bucketed(self) -> bool: ...
     @property
     def among_neighbours(self) -> bool: ...
+    @property
+    def inside(self) -> bool: ...
     def seconds(self, transfer: Transfer) -> float: ...
 
 
@@ -64,6 +67,13 @@ class VirtualClock:
 
     Traffic that comes down from such an exchange is counted in that next round, before its own. ``times`` then has one
     more number, the last: E, as far as it is known at the end of a round; 0 where nothing travels.
+    With ``islands`` = G groups of N/G workers, one after the other, those of a group add up inside (exchanges inside
+    among peers) r times in a round, on links of ``network.inside``. They compute their gradients in r parts and wait
+    for each other after each: with T_nj the time in which worker n computes part j,
+
+        the members of a group are ready at    begun + sum_j max over members n of T_nj + r (seconds of one sum)
+
+    All other exchanges are those of the groups' first workers; of a single group, all exchanges go on inside.
     Everything is a function of the seed and the round's number, so a run can be priced anew from its traffic.
     """
 
@@ -78,6 +88,7 @@ class VirtualClock:
         closing: Closing | None = None,
         bucket_ends: Sequence[float] = (1.0,),
         delays: Sequence[float] = (),
+        islands: int | None = None,
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
@@ -86,7 +97,12 @@ class VirtualClock:
         network.compute.factors(workers)  # refuses what does not fit
         straggler.late(1, workers, seed)
         self.rates = network.rates(workers)
-        self.alike, self.pace = self.rates.alike, self.rates.pace()
+        self.islands = islands or workers
+        leaders = np.zeros(workers, dtype=bool)
+        leaders[:: workers // self.islands] = True
+        self.inside_pace = network.inside_pace()
+        self.pace = self.inside_pace if islands == 1 else self.rates.pace(leaders)
+        self.alike = islands == 1 or self.rates.alike
         even = network.compute.kind in ("constant", "measured") and not network.compute.slow
         self.delays = delays if any(delays) else ()
         even = even and np.ptp(self.loads) == 0 and closing is None and self.alike and len(self.bucket_ends) == 1
@@ -114,11 +130,24 @@ class VirtualClock:
 
     def computing(self, number: int, gradients: float, measured: float = 0.0) -> np.ndarray:
         """How long each worker computes in round ``number``, [N], in seconds."""
-        seconds = self.network.compute_seconds(number, gradients * self.loads, self.seed, measured * self.loads)
-        if not seconds.any():
-            return seconds
-        late = self.straggler.late(number, self.workers, self.seed)
-        return np.asarray(seconds * np.where(late, self.straggler.slowdown, 1.0))
+        seconds = self._each(number, gradients, measured).sum(axis=1)
+        return np.asarray(seconds * self._slowdown(number)) if seconds.any() else seconds
+
+    def _each(self, number: int, gradients: float, measured: float) -> np.ndarray:
+        """The same, gradient by gradient, if nobody were late, [N, count]."""
+        return self.network.compute_seconds(number, gradients * self.loads, self.seed, measured * self.loads)
+
+    def _slowdown(self, number: int) -> np.ndarray:
+        """How many times as long each worker computes in round ``number``, [N]."""
+        return np.where(self.straggler.late(number, self.workers, self.seed), self.straggler.slowdown, 1.0)
+
+    def _together(self, number: int, gradients: float, measured: float, sums: Sequence[Traffic]) -> np.ndarray:
+        """How long each worker computes until its island has added up the last of its ``sums``, [N]."""
+        each = self._each(number, gradients, measured) * self._slowdown(number)[:, None]
+        width = max(1, -(-each.shape[1] // sum(entry.repeats for entry in sums)))
+        parts = np.add.reduceat(each, np.arange(0, each.shape[1], width), axis=1)
+        slowest = parts.reshape(self.islands, -1, parts.shape[1]).max(axis=1).sum(axis=1)
+        return np.repeat(slowest, self.workers // self.islands) + sum(self._seconds(entry) for entry in sums)
 
     def _closed(self, number: int, gradients: float, measured: float) -> tuple[np.ndarray, float]:
         assert self.closing is not None
@@ -134,15 +163,22 @@ class VirtualClock:
         with one subset of one worker."""
         if self.even:
             compute, load = self.network.compute, float(self.loads[0])
-            computing = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
-            self.times = self.times + (computing + sum(self._seconds(entry) for entry in traffic))
+            alike = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
+            self.times = self.times + (alike + sum(self._seconds(entry) for entry in traffic))
             return
+        computing = np.zeros(self.workers)
+        sums = [entry for entry in traffic if entry.kind.inside and entry.direction == "peers"]
+        if sums:
+            traffic = [entry for entry in traffic if entry not in sums]
+            computing = self._together(number, gradients, measured, sums)
+        elif self.closing is None:
+            computing = self.computing(number, gradients, measured)
         if self.delays:
-            self._delayed_round(number, gradients, traffic, measured)
+            self._delayed_round(number, gradients, traffic, computing)
             return
         answered: np.ndarray | None = None
         if self.closing is None:
-            ready = self.times + self.computing(number, gradients, measured)
+            ready = self.times + computing
         else:
             answered, took = self._closed(number, gradients, measured)
             ready = np.full_like(self.times, self.now + took)
@@ -156,9 +192,8 @@ class VirtualClock:
                 ready = np.full_like(ready, ready.max() + self._seconds(entry, answered=answered))
         self.times = ready
 
-    def _delayed_round(self, number: int, gradients: float, traffic: Sequence[Traffic], measured: float) -> None:
-        """A round of a run with ``delays``."""
-        computing = self.computing(number, gradients, measured)
+    def _delayed_round(self, number: int, gradients: float, traffic: Sequence[Traffic], computing: np.ndarray) -> None:
+        """A round of a run with ``delays``; ``computing``: seconds of each worker, [N]."""
         *begun, arrival = self.times
         before = self.delays[number - 2] if number > 1 else 0.0
         if before:
@@ -188,6 +223,8 @@ class VirtualClock:
     def _seconds(self, entry: Traffic, part: float = 1.0, answered: np.ndarray | None = None) -> float:
         """``part``: of the entry's bytes. ``answered``: who takes part, where not all do."""
         e, pace = entry, self.pace
+        if e.kind.inside:
+            return e.kind.seconds(Transfer(self.inside_pace, e.workers, e.bytes_wire / self.islands, e.repeats))
         if answered is not None and e.workers < self.workers and not self.alike:
             pace = self.rates.pace(answered)
         return e.kind.seconds(Transfer(pace, e.workers, part * e.bytes_wire, e.repeats, e.direction, self.share))
