@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from commexp.config.messages import UserError
 from commexp.experiment.replay import Replay
 from commexp.metrics import human_bytes
-from commexp.network import Network
 from commexp.report.comparison import Comparison
 from commexp.report.reading import read_runs
 from commexp.report.tables import markdown
 from commexp.report.target import Target
 from commexp.report.utilisation import bandwidth_text
+
+if TYPE_CHECKING:
+    from commexp.network import Network
 
 
 def joined_runs(given: Namespace, network: Network) -> tuple[str, str]:

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 BANDWIDTHS = [10 ** (1 + k / 8) for k in range(33)]  # 10 Mbit/s to 100 Gbit/s
 BATCH = 2**17  # tokens of a worker and step
 PER_PARAMETER = 20  # tokens; Hoffmann et al., arXiv 2203.15556
-HELP = """\
+SETTINGS_HELP = (
+    "Without algo= and compress= a list of methods is planned; with them, what they say, beside dense fp32 and fp16."
+)
+HELP = f"""\
 Overrides are those of commexp; several values, as with commexp -m, make several settings:
 
   commexp-plan --parameters 1e9 --workers 8 network=ethernet_1g network.compute=h100
@@ -37,17 +40,17 @@ Overrides are those of commexp; several values, as with commexp -m, make several
   torchrun --nproc-per-node 4 -m commexp.cli.plan --probe workers=4 dataset=text model=gpt
   commexp-plan dataset=digits network=mobile --from outputs/runs/A outputs/runs/B --target 0.95
 
-Without algo= and compress= a list of methods is planned; with them, what they say, beside dense fp32 and fp16.
+{SETTINGS_HELP}
 """
 
 
-class _Parser(argparse.ArgumentParser):
+class PlanParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see commexp-plan --help")
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = PlanParser(
         prog="commexp-plan",
         description="What training would cost on a network, in bytes and time, without training.",
         epilog=HELP,

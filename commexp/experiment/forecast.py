@@ -101,6 +101,10 @@ class Forecast:
                 f"algo={name}: who comes first decides what a round is, which a plan does not know; run it, and price "
                 "it elsewhere with commexp-report --replay"
             )
+        if plan.islands is not None:
+            raise UserError(
+                "topology=islands: a plan knows no exchange inside islands; give topology=complete, or run it"
+            )
         if plan.network.compute.kind == "measured":
             raise UserError(
                 "network.compute.kind=measured: a plan runs nothing; give --probe, or seconds of a gradient"
