@@ -55,11 +55,9 @@ def joined_runs(given: Namespace, network: Network) -> tuple[str, str]:
     notes = [f"Left out: {each}" for each in why]
     where = f"at {bandwidth_text(network.bandwidth)}"
     if not costs:
-        return "\n".join([table, *notes]), f"none of the runs: none reaches {target}."
+        return "\n".join([table, *notes]), f"none of the runs, for none reaches {target}."
     best = min(costs, key=lambda name: costs[name][0])
     hours, sent, count = costs[best]
     of = f"a mean of {count} runs" if count > 1 else "one run"
-    advice = (
-        f"{best}: it is the first to reach {target} {where}, in {hours:.3g} h with {human_bytes(sent)} from a worker"
-    )
+    advice = f"{best}, the first to reach {target} {where}, in {hours:.3g} h with {human_bytes(sent)} from a worker"
     return "\n".join([table, *notes]), f"{advice} ({of})."

@@ -7,6 +7,7 @@ import gc
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -143,7 +144,7 @@ def plan(given: argparse.Namespace) -> None:
 
         table, advice = joined_runs(given, first.plan.network)
         blocks.append(table)
-    text = "\n\n".join([*blocks, f"Recommended: {advice}"])
+    text = "\n\n".join([*blocks, textwrap.fill(f"Recommended: {advice}", 80)])
     print(text)
     if given.out is not None:
         try:
@@ -295,17 +296,19 @@ def heading(first: Forecast, given: argparse.Namespace) -> str:
     up = "" if network.up is None else f", {bandwidth_text(network.up)} up"
     links = f"links of {bandwidth_text(network.bandwidth)}{up}, {network.latency:g} ms"
     if network.compute.is_instant:
-        note = (
+        said = (
             "Communication only: nothing says how long a gradient takes; give network.compute=h100, a100, rtx4090 or "
+            "cpu, network.compute.seconds=0.02, or --probe."
         )
-        return f"{size}\n{links}\n{note}cpu,\nnetwork.compute.seconds=0.02, or --probe"
-    gradient = f"a gradient takes {seconds_text(network.compute.seconds)}"
-    if network.compute.kind == "trace":
-        gradient = "gradients take what the trace says"
-    elif device.flops is not None:
-        share = f"{device.flops:g} TFLOP/s, of which training is taken to reach {device.utilisation:.0%}"
-        gradient += f": {work.flops:.3g} operations,\n{share}"
-    return f"{size}\n{links}; {gradient}\nEncoding and decoding are not counted."
+    else:
+        said = f"A gradient takes {seconds_text(network.compute.seconds)}"
+        if network.compute.kind == "trace":
+            said = "Gradients take what the trace says"
+        elif device.flops is not None:
+            share = f"of which training is taken to reach {device.utilisation:.0%}"
+            said += f": {work.flops:.3g} operations at {device.flops:g} TFLOP/s, {share}"
+        said += ". Encoding and decoding are not counted."
+    return "\n".join(textwrap.fill(line, 80) for line in (f"{size}; {links}.", said))
 
 
 if __name__ == "__main__":

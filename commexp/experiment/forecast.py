@@ -118,8 +118,10 @@ class Forecast:
         lengths = method.lengths(self.steps)
         self.rounds = self._kinds(method.gradients_of(lengths), method.delays_of(lengths))
         self.traffic: dict[PlannedRound, list[Entry]] = {}
-        for _, this in self.rounds:
+        for before, this in self.rounds:
             self._book(this)
+            if before is not None:
+                self._book(before._replace(follows=False))
         self.estimates = [*self._estimates()]
 
     def computing_here(self, network: Network) -> Network:
@@ -235,7 +237,7 @@ class Forecast:
     def _lasts(self, network: Network, before: PlannedRound | None, this: PlannedRound) -> float:
         """Seconds of a round that comes after another one."""
         draws, lasted = self._draws(network), 0.0
-        pair = [this] if before is None else [before, this]
+        pair = [this] if before is None else [before._replace(follows=False), this]
         clock = self._clock(network, [each.delay for each in pair] * draws)
         for first in range(1, 1 + draws * len(pair), len(pair)):
             clock.times, begun = np.zeros_like(clock.times), 0.0

@@ -14,7 +14,7 @@ from commexp.run_folder import as_csv, write_atomic
 
 LEVELS = (0.5, 0.75, 0.9, 0.95, 0.99)
 BUSY = 0.9  # the utilisation with which a method is recommended
-WIDTH = 31  # of the methods' names in a table of 80 columns
+WIDTH = 29  # of the methods' names in a table of 80 columns
 ESTIMATE = "~"
 
 
@@ -118,21 +118,18 @@ def bandwidth_text(mbit: float, unit: str = "bit/s") -> str:
 def recommendation(rows: Sequence[PlanRow], bandwidth: float) -> str:
     """One sentence. The rows go from what changes training least to what changes it most."""
     where = f"at {bandwidth_text(bandwidth)}"
-    caution = "this goes by time alone: the accuracy is not known; --from RUN joins runs that have it"
+    caution = "by time alone, for the accuracy is not known; --from RUN joins runs that have it"
     if rows[0].utilisation is None:
         best = min(rows, key=lambda row: row.hours)
-        return f"{best.name}: it spends the least time on communication {where}; {caution}, network.compute the rest."
+        return f"{best.name}, which spends the least time on communication {where} ({caution})."
     enough = [row for row in rows if (row.utilisation or 0.0) >= BUSY]
     if enough:
-        why = (
-            f"of those listed, from small changes of the training to large ones, the first that is busy for {BUSY:.0%}"
-        )
-        return f"{enough[0].name}: {why} of the time or more {where}; {caution}."
+        order = "the first of those listed, which go from small changes of the training to large ones"
+        return f"{enough[0].name}, {order}, that is busy for {BUSY:.0%} of the time or more {where} ({caution})."
     best = max(rows, key=lambda row: row.utilisation or 0.0)
-    return (
-        f"{best.name}: nothing listed is busy for {BUSY:.0%} of the time {where}, and this comes closest with "
-        f"{best.utilisation:.3g}; {caution}."
-    )
+    share = f"{100 * (best.utilisation or 0.0):.3g} %"
+    closest = f"{best.name}, which comes closest with {share}"
+    return f"{closest}: nothing is busy for {BUSY:.0%} of the time {where} ({caution})."
 
 
 def write_plan(rows: Sequence[PlanRow], bandwidth: float, text: str, out: Path) -> list[Path]:
