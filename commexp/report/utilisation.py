@@ -14,7 +14,7 @@ from commexp.run_folder import as_csv, write_atomic
 
 LEVELS = (0.5, 0.75, 0.9, 0.95, 0.99)
 BUSY = 0.9  # the utilisation with which a method is recommended
-WIDTH = 29  # of the methods' names in a table of 80 columns
+WIDTH = 25  # of the methods' names in a table of 80 columns
 ESTIMATE = "~"
 
 
@@ -71,7 +71,7 @@ def merged(rows: Sequence[PlanRow]) -> list[PlanRow]:
 def plan_tables(rows: Sequence[PlanRow]) -> str:
     """What a worker sends and how long it takes; then the bandwidth that each utilisation needs; then what is an
     estimate. In 80 columns."""
-    blocks = [_folded(["method", "sent a step", "in all", "exchange", "busy", "hours"], rows, _costs)]
+    blocks = [_folded(["method", "sent/step", "in all", "exchange", "busy", "hours"], rows, _costs)]
     if any(row.utilisation is not None for row in rows):
         heads = ["busy for", *(f"{level:.0%}" for level in LEVELS)]
         blocks += [
