@@ -25,8 +25,8 @@ class Members:
     ``size``: G. ``each``: m. ``worker_ids``: the islands of this process, ``member_ids``: its members among the N.
     ``part``: (d, D): the d-th of D parts of the batch. ``leads``: whether this is the first process of its island.
     ``inside``, ``returning``: links among the processes of this island, for sums and for what comes back; they are two,
-    since the one may overtake the other. ``between``: links among the first processes of all islands (others have some, too, and do
-    not use them).
+    since the one may overtake the other. ``between``: links among the first processes of all islands; others have some,
+    too, and do not use them.
     """
 
     size: int
@@ -107,7 +107,9 @@ class Members:
 
 
 def _added(rows: Tensor) -> Tensor:
-    """[L, m, ...] -> [L, ...], added from first to last."""
+    """[L, m, ...] -> [L, ...], added from first to last; rows itself where m = 1."""
+    if rows.shape[1] == 1:
+        return rows[:, 0]
     total = rows[:, 0].clone()
     for i in range(1, rows.shape[1]):
         total += rows[:, i]
