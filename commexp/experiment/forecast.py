@@ -164,12 +164,20 @@ class Forecast:
     ) -> Counter[tuple[PlannedRound | None, PlannedRound]]:
         method, last = self.plan.algorithm, len(gradients) - 1
         travels, cycle = bool(getattr(method, "delay", 0)), method.cycle
-        rounds = [
-            PlannedRound(g, d, t % cycle, travels and t > 0, not travels or t == last)
+        each = [self._sent_in(place) for place in range(min(cycle, last + 1))]
+        alike = [(*sent, each[place - 1][1]) for place, sent in enumerate(each)]  # those that book the same
+        places = [alike.index(one) for one in alike]
+        kinds = [
+            (g, d, places[t % cycle], travels and t > 0, not travels or t == last)
             for t, (g, d) in enumerate(zip(gradients, delays, strict=True))
         ]
-        before = [None, *rounds[:-1]] if travels else [None] * len(rounds)
-        return Counter(zip(before, rounds, strict=True))
+        before = [None, *kinds[:-1]] if travels else [None] * len(kinds)
+        return Counter(
+            {
+                (None if first is None else PlannedRound(*first), PlannedRound(*this)): count
+                for (first, this), count in Counter(zip(before, kinds, strict=True)).items()
+            }
+        )
 
     # -- bytes
 
