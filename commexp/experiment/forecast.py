@@ -240,13 +240,15 @@ class Forecast:
     def seconds(self, network: Network) -> float:
         """The virtual clock at the end of the run: every kind of round is timed once. Where the network draws at
         random, a kind's seconds are a mean over DRAWS of them."""
-        return sum(count * self._lasts(network, *kinds) for kinds, count in self.rounds.items())
+        clock = self._clock(network)
+        return sum(count * self._lasts(clock, *kinds) for kinds, count in self.rounds.items())
 
-    def _lasts(self, network: Network, before: PlannedRound | None, this: PlannedRound) -> float:
-        """Seconds of a round that comes after another one."""
-        draws, lasted = self._draws(network), 0.0
+    def _lasts(self, clock: VirtualClock, before: PlannedRound | None, this: PlannedRound) -> float:
+        """Seconds of a round that comes after another one; ``clock``: of the network."""
+        draws, lasted = self._draws(clock.network), 0.0
         pair = [this] if before is None else [before._replace(follows=False), this]
-        clock = self._clock(network, [each.delay for each in pair] * draws)
+        if any(each.delay for each in pair):
+            clock = self._clock(clock.network, [each.delay for each in pair] * draws)
         for first in range(1, 1 + draws * len(pair), len(pair)):
             clock.times, begun = np.zeros_like(clock.times), 0.0
             for number, each in enumerate(pair, first):
