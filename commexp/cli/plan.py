@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 BANDWIDTHS = [10 ** (1 + k / 8) for k in range(33)]  # 10 Mbit/s to 100 Gbit/s
 BATCH = 2**17  # tokens of a worker and step
 PER_PARAMETER = 20  # tokens; Hoffmann et al., arXiv 2203.15556
+CODED = {  # by network.compute.coding
+    "None": "Encoding and decoding are not counted.",
+    "measured": "Encoding and decoding take what they take here.",
+}
 SETTINGS_HELP = (
     "Without algo= and compress= a list of methods is planned; with them, what they say, beside dense fp32 and fp16."
 )
@@ -307,7 +311,7 @@ def heading(first: Forecast, given: argparse.Namespace) -> str:
         elif device.flops is not None:
             share = f"of which training is taken to reach {device.utilisation:.0%}"
             said += f": {work.flops:.3g} operations at {device.flops:g} TFLOP/s, {share}"
-        said += ". Encoding and decoding are not counted."
+        said += ". " + CODED.get(str(device.coding), f"Encoding and decoding go at {device.coding} GB/s.")
     return "\n".join(textwrap.fill(line, 80) for line in (f"{size}; {links}.", said))
 
 

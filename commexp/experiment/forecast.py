@@ -26,8 +26,9 @@ from commexp.comm.exchanges.broadcast import Broadcast
 from commexp.compressors import CodecContext, Compressor, NoCompression
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
+from commexp.experiment.coding import measured_coding
 from commexp.experiment.setup import keyed, user_mistakes
-from commexp.network import Network, NoStragglers, VirtualClock
+from commexp.network import NO_CODING, Coding, Network, NoStragglers, VirtualClock
 from commexp.problems import Problem
 from commexp.topologies import Mixer
 
@@ -115,6 +116,7 @@ class Forecast:
         self.network = self.computing_here(plan.network)
         with user_mistakes():
             self._set_up()
+        self.coding = self._coding()
         lengths = method.lengths(self.steps)
         self.rounds = self._kinds(method.gradients_of(lengths), method.delays_of(lengths))
         self.traffic: dict[PlannedRound, list[Entry]] = {}
@@ -146,12 +148,29 @@ class Forecast:
             Problem, self.work
         )  # of which a method asks for sizes alone before it begins
         method.context = AlgorithmContext(problem, comm, plan.compressor, self.steps, torch.empty(0))
-        method.exchanged(self.work.shapes, self.work.dim)
+        self.exchanged = method.exchanged(self.work.shapes, self.work.dim)
         with user_mistakes("compress."):
             self._codec(self.work.shapes).payload(self.work.dim, self.itemsize)
         if not method.decentralised:
             with user_mistakes("comm."):
                 choose(plan.compressor, plan.exchange, self.workers, self.work.dim, self.itemsize)
+
+    def _coding(self) -> Coding:
+        """What network.compute.coding says, as in a run. Raises UserError where there is no model to measure it on."""
+        wanted, codec = self.plan.network.compute.coding, self.plan.compressor
+        if wanted is None:
+            return NO_CODING
+        if wanted != "measured":
+            return Coding.at_rate(wanted, self.exchanged * self.itemsize / codec.phases)
+        if self.work.problem is None:
+            raise UserError(
+                "network.compute.coding=measured: there is no model to measure it on; give a rate in GB/s such as 10, "
+                "or a model and a dataset"
+            )
+        config, share = self.plan.config, self.exchanged / self.work.dim
+        dtype, cpu = getattr(torch, config.dtype), torch.device("cpu")
+        measured = measured_coding(codec, self.work.problem, dtype, cpu, config.seed)
+        return Coding(share * measured.encode, share * measured.decode)
 
     def _codec(self, shapes: Mapping[str, Sequence[int]]) -> Compressor:
         """A copy of the compressor for vectors made up of such tensors."""
@@ -272,7 +291,14 @@ class Forecast:
         ends = bucket_ends(self.work.dim, bucket)
         with user_mistakes():
             return VirtualClock(
-                network, plan.straggler, self.workers, plan.config.seed, edges, bucket_ends=ends, delays=delays
+                network,
+                plan.straggler,
+                self.workers,
+                plan.config.seed,
+                edges,
+                bucket_ends=ends,
+                delays=delays,
+                coding=self.coding,
             )
 
     def computing(self) -> float:
@@ -288,6 +314,7 @@ class Forecast:
     def exchange_seconds(self, network: Network) -> float:
         """Seconds of a round's exchanges, by themselves; a mean over the rounds."""
         clock, each = self._clock(network), {}
+        clock.coding = NO_CODING
         for kind, entries in self.traffic.items():
             clock.times = np.zeros_like(clock.times)
             clock.round(1, 0.0, entries)

@@ -21,7 +21,7 @@ from commexp.run_folder import Run
 
 LINREG = ["dataset=linreg", "dataset.dim=40", "dataset.samples=10"]
 SMALL = ["workers=4", "rounds=15", "eval_every=50"]
-TIMED = ["network=mobile", "network.up=null", "network.compute.seconds=0.02"]
+TIMED = ["network=mobile", "network.up=null", "network.compute.seconds=0.02", "network.compute.coding=0.001"]
 
 
 def waits(method: type[Algorithm]) -> bool:
