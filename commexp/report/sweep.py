@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from matplotlib.axes import Axes
 
 from commexp.metrics import Metric, foremost, human_bytes, metric, shown, tuned
 from commexp.report.aggregate import Job, aggregate, per_run, read_jobs, varied
+from commexp.report.budgets import EqualCost
 from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.curves import draw_curves
+from commexp.report.settings import on_own_network
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.report.target import common
@@ -52,6 +54,8 @@ def write_sweep(folder: Path, count: int = 0, best_first: bool = False) -> tuple
     drawn = {name: each for name, each in complete.items() if each} or {n: each for n, each in begun.items() if each}
     if drawn:
         draw_curves(drawn, folder / "figures" / "curves")
+    if len(groups) > 1:
+        _at_equal_cost(folder, groups)
     done, against = table[table["count"] > 0].copy(), None
     if len(done):
         against = _abscissa(done, settings)
@@ -60,6 +64,16 @@ def write_sweep(folder: Path, count: int = 0, best_first: bool = False) -> tuple
         if "reached_target" in done and done["reached_target"].any():
             _draw_target(folder / "figures", done, against)
     return text, jobs, left
+
+
+def _at_equal_cost(folder: Path, groups: Mapping[str, Sequence[ReadRun]]) -> None:
+    """budgets.csv, .md, pareto.csv and the figure of the fronts."""
+    equal = EqualCost.of(groups)
+    sentences = "\n".join(f"* {text}" for text in on_own_network(groups, None))
+    blocks = equal.markdown() + (["Soonest to the target:", sentences] if sentences else [])
+    if equal.write(folder):
+        write_atomic(folder / "budgets.md", "\n\n".join(blocks) + "\n")
+        equal.draw(folder / "figures" / "pareto")
 
 
 ESCAPED = str.maketrans(

@@ -40,10 +40,10 @@ def labels(runs: Sequence[Run]) -> list[str]:
     words = [words_of(run) for run in runs]
     several = len({algo for algo, _ in words}) > 1
     codecs = [codec if not several else algo if codec == "none" else f"{algo} {codec}" for algo, codec in words]
-    telling = {codec: _telling([f for f, c in zip(flat, codecs, strict=True) if c == codec]) for codec in {*codecs}}
+    told_by = {codec: telling([f for f, c in zip(flat, codecs, strict=True) if c == codec]) for codec in {*codecs}}
     names, clocks = [], [run.on_clock for run in runs]
     for codec, mine, clock in zip(codecs, flat, clocks, strict=True):
-        told = [key for key in mine if key in telling[codec]]
+        told = [key for key in mine if key in told_by[codec]]
         k = [f"k={mine['compress.k']:g}"] if mine.get("compress.k") is not None else []
         rest = [_say(key, mine[key]) for key in told if key != "compress.k"]
         names.append(" ".join([codec, *k, *rest, *([f"({clock})"] if clock and len({*clocks}) > 1 else [])]))
@@ -60,7 +60,7 @@ def words_of(run: Run) -> tuple[str, str]:
     return word("algo"), word("compress")
 
 
-def _telling(configs: Sequence[dict[str, Any]]) -> set[str]:
+def telling(configs: Sequence[dict[str, Any]]) -> set[str]:
     """A few keys, besides compress.k, by which all flat configs that differ can be told apart: one by one the key that
     tells most of them apart, of several the first."""
     keys = dict.fromkeys(key for config in configs for key in config)

@@ -107,6 +107,23 @@ def runs_table(compared: Comparison) -> SortableTable:
     return SortableTable("runs", heads, rows)
 
 
+def equal_tables(compared: Comparison) -> dict[str, SortableTable]:
+    """The methods at equal bytes and at equal time, by title."""
+    equal = compared.equal_cost
+    made = {}
+    for cost in equal.shown:
+        heads, texts = equal.readable(cost)
+        spent, final = equal.final(cost)
+        means = equal.table[equal.table["cost"] == cost].pivot(index="method", columns="budget", values="mean")
+        rows = []
+        for line in texts:
+            method = line[0]
+            numbers = [*means.loc[method], final[method].mean, spent[method].mean]
+            rows.append([Cell(text, value) for text, value in zip(line, [None, None, *numbers, None], strict=True)])
+        made[equal.title(cost)] = SortableTable(f"equal_{cost}", heads, rows)
+    return made
+
+
 def made_table(runs: Sequence[ReadRun]) -> SortableTable:
     """What each run was, and the command that made it."""
     heads = ["run", "dataset", "model", "seed", "workers", "device", "commit", "command"]
