@@ -208,12 +208,13 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
     target = comparison.target or Target.of(first.config)
     baseline = dense or max(priced, key=lambda name: float(priced[name][0].metrics["bytes_sent"].iloc[-1]))
     counted = clock_label(not network.compute.is_instant, network.compute.coding is not None)
-    equal = equal_cost(priced, network.bandwidth, comparison.at, counted)
+    only = f", {counted}" if counted else ""
+    equal = equal_cost(priced, network.bandwidth, comparison.at, only)
     table = by_bandwidth(priced, target, equal)
-    blocks = [" ".join(words), replay_markdown(priced, network.bandwidth, target, baseline, counted).rstrip()]
+    blocks = [" ".join(words), replay_markdown(priced, network.bandwidth, target, baseline, only).rstrip()]
     if counted:
         blocks.append("note: computing takes no time here; --replay network.compute=h100 counts it")
-    blocks += at_bandwidths(table, network.bandwidth, target, equal.metric, counted)
+    blocks += at_bandwidths(table, network.bandwidth, target, equal.metric, only)
     alike = families({name: comparison.groups[name] for name in priced})
     blocks += best_settings(alike, priced, network.bandwidth, target)
     blocks += equal.markdown() if len(priced) > 1 or comparison.at else []
@@ -221,7 +222,7 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
     write_atomic(out / "replay.md", text)
     write_atomic(out / "replay.csv", table.to_csv(index=False))
     written = [out / "replay.md", out / "replay.csv", *equal.write(out, "replay_")]
-    written += _drawn(lambda _, path: draw_replay(priced, target, path, counted), {}, out / "replay")
+    written += _drawn(lambda _, path: draw_replay(priced, target, path, f"virtual seconds{only}"), {}, out / "replay")
     written += _drawn(lambda _, path: equal.draw(path), {}, out / "replay_pareto")
     print(text)
     print("\n".join(str(p) for p in written))

@@ -57,7 +57,8 @@ class Word:
     def read(cls, text: str) -> Word:
         name, equals, value = text.partition("=")
         key = name.lstrip("+~")
-        return cls(text, name.removesuffix(key), key.partition("@")[0], value if equals else None)
+        meant = key.partition("@")[0].replace(DEVICES, DEVICES.replace("/", "."))
+        return cls(text, name.removesuffix(key), meant, value if equals else None)
 
     @property
     def unsigned(self) -> str:

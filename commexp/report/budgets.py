@@ -68,14 +68,18 @@ class EqualCost:
     @classmethod
     def of(cls, groups: Mapping[str, Sequence[ReadRun]], at: Mapping[str, Sequence[float]] | None = None) -> EqualCost:
         """Of readable runs by method."""
-        every = [run for runs in groups.values() for run in runs]
-        real, counted = {run.on_wall_clock for run in every}, on_clocks(every)
+        real = {run.on_wall_clock for runs in groups.values() for run in runs}
+        counted = on_clocks(run for runs in groups.values() for run in runs)
         virtual = f"{metric('sim_seconds').label}, {counted}" if counted else ""
         return cls(
             {name: [run.metrics for run in runs if run.status == "completed"] for name, runs in groups.items()},
             {name: statuses([str(run.status) for run in runs]) for name, runs in groups.items()},
             at or {},
-            virtual if real <= {False} else "time" if real == {True} else "time, virtual or real",
+            virtual
+            if real <= {False}
+            else "time"
+            if real == {True}
+            else ", ".join(["time, virtual or real", *([counted] if counted else [])]),
         )
 
     @cached_property

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from commexp.metrics import Metric, foremost, human_bytes, metric
+from commexp.metrics import METRICS, Metric, foremost, human_bytes
 from commexp.report.budgets import EqualCost, statuses
 from commexp.report.curves import draw_line
 from commexp.report.settings import Family, best_setting, without_target
@@ -61,9 +61,10 @@ def crossing(bandwidths: Sequence[float], method: Sequence[float], baseline: Seq
     return float(np.exp(np.log(bandwidths[i - 1]) * (1 - weight) + np.log(bandwidths[i]) * weight))
 
 
-def replay_markdown(runs: Runs, given: float, target: Target | None, baseline: str, counted: str) -> str:
+def replay_markdown(runs: Runs, given: float, target: Target | None, baseline: str, only: str = "") -> str:
     """A row per method on the network of bandwidth ``given``: time and bytes to the target, and below which bandwidth
-    it is faster than the method ``baseline``. ``counted``: what is in the seconds, if not all, see ``clock_label``."""
+    it is faster than the method ``baseline``. ``only``: after what the
+    seconds are called, where they leave out computing, see ``clock_label``."""
     rows = []
     bandwidths = sorted(next(iter(runs.values()))[0].seconds)
     slow = mean_goals(runs[baseline], bandwidths, target)
@@ -81,7 +82,6 @@ def replay_markdown(runs: Runs, given: float, target: Target | None, baseline: s
             "-" if name == baseline else _below(crossing(bandwidths, mean_goals(each, bandwidths, target), slow))
         )
     goal = f"to {target}" if target else "to a target"
-    only = f", {counted}" if counted else ""
     heads = ["method", f"all rounds{only}", f"{goal}{only}", "sent until then", f"faster than {baseline}"]
     return markdown(heads, rows) + "\n"
 
@@ -101,17 +101,11 @@ def _below(bandwidth: float | None) -> str:
     return f"below {human_bandwidth(bandwidth)}" if bandwidth else "nowhere"
 
 
-def equal_cost(runs: Runs, given: float, at: Mapping[str, Sequence[float]], counted: str) -> EqualCost:
-    """The completed runs at equal cost on the network of bandwidth ``given``. ``counted``: see ``replay_markdown``."""
+def equal_cost(runs: Runs, given: float, at: Mapping[str, Sequence[float]], only: str = "") -> EqualCost:
+    """The completed runs at equal cost on the network of bandwidth ``given``. ``only``: see ``replay_markdown``."""
+    clock = f"{METRICS['sim_seconds'].label}{only}" if only else ""
     done = {name: [p.on(given) for p in each if p.status == "completed"] for name, each in runs.items()}
-    status = {name: statuses([p.status for p in each]) for name, each in runs.items()}
-    return EqualCost(done, status, at, clock_name(counted))
-
-
-def clock_name(counted: str) -> str:
-    """What virtual seconds are called; ``counted``: see ``replay_markdown``."""
-    label = metric("sim_seconds").label
-    return f"{label}, {counted}" if counted else label
+    return EqualCost(done, {name: statuses([p.status for p in each]) for name, each in runs.items()}, at, clock)
 
 
 def times_to(runs: Runs, bandwidth: float, target: Target) -> dict[str, list[float]]:
@@ -149,12 +143,11 @@ def by_bandwidth(runs: Runs, target: Target | None, equal: EqualCost) -> pd.Data
 
 
 def at_bandwidths(
-    table: pd.DataFrame, given: float, target: Target | None, final: Metric | None, counted: str
+    table: pd.DataFrame, given: float, target: Target | None, final: Metric | None, only: str = ""
 ) -> list[str]:
     """What each method gives and costs, side by side: the final metric, bytes, and the time at several bandwidths, of
-    all rounds and to the target. ``table``: that of ``by_bandwidth``, and its metric. ``counted``: see
-    ``replay_markdown``."""
-    only = f" ({counted})" if counted else ""
+    all rounds and to the target. ``only``: see ``replay_markdown``. ``table``: that of ``by_bandwidth``, and its
+    metric."""
     bandwidths = sorted({*SHOWN, given})
 
     def cells(values: str) -> list[list[str]]:
@@ -194,10 +187,10 @@ def best_settings(alike: Sequence[Family], runs: Runs, given: float, target: Tar
     return ["Soonest to the target, on the virtual clock:", "\n".join(f"* {text}" for text in told)] if told else []
 
 
-def draw_replay(runs: Runs, target: Target | None, path: Path, counted: str = "") -> list[Path]:
+def draw_replay(runs: Runs, target: Target | None, path: Path, clock: str = "virtual seconds") -> list[Path]:
     """The foremost metric that all runs have (accuracy, objective or loss) against time at four bandwidths, and the
     time to the goal against bandwidth: means over each method's runs, with their range as a band. The legend says of
-    how many runs the last panel is, where some do not reach the target. ``counted``: see ``replay_markdown``."""
+    how many runs the last panel is, where some do not reach the target. ``clock``: what the seconds are called."""
     some = next(iter(runs.values()))[0]
     tables = [priced.metrics for each in runs.values() for priced in each]
     shown = next(m for m in foremost("replay") if all(m.name in table for table in tables))
@@ -208,7 +201,7 @@ def draw_replay(runs: Runs, target: Target | None, path: Path, counted: str = ""
                 draw_line(axis, [priced.on(bandwidth) for priced in each], "sim_seconds", shown.name, k, log=True)
             log_scale(axis.xaxis)
             axis.set_title(human_bandwidth(bandwidth))
-            axis.set_xlabel(f"virtual seconds\n{counted}" if counted else "virtual seconds")
+            axis.set_xlabel(clock)
             if shown.scale == "percent":
                 percent_axis(axis, shown.label if axis is axes[0] else "")
             else:
@@ -219,8 +212,8 @@ def draw_replay(runs: Runs, target: Target | None, path: Path, counted: str = ""
         ]
         log_scale(axes[-1].xaxis)
         log_scale(axes[-1].yaxis)
-        axes[-1].set_xlabel(f"Mbit/s\n{counted}" if counted else "Mbit/s")
-        axes[-1].set_title(f"virtual seconds to {target.short if target else 'the end'}")
+        axes[-1].set_xlabel("Mbit/s")
+        axes[-1].set_title(f"{clock} to {target.short if target else 'the end'}")
         handles = [axes[0].plot([], [], label=name, **line_style(k))[0] for k, name in enumerate(names)]  # type: ignore[arg-type]
         made.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
         return save(made, path)

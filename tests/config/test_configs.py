@@ -15,7 +15,7 @@ from registry import composed, options, plan
 
 from commexp.api import compose_config
 from commexp.config.messages import UserError
-from commexp.config.overrides import arranged
+from commexp.config.overrides import Word, arranged
 from commexp.config.plan import prepare
 from commexp.config.schema import CONF, known_keys, top_keys
 from commexp.launch.sweep import register_resolvers
@@ -77,6 +77,7 @@ def test_what_is_no_device(word: str, wrong: str) -> None:
 
 def test_devices_in_a_sweep_and_fields_as_before() -> None:
     assert arranged(["-m", "network.compute=a100,h100"]) == ["-m", "network/compute=a100,h100"]
+    assert Word.read("network/compute=a100").key == "network.compute", "as a sweep's table names it"
     assert plan("network.compute={seconds:0.1,kind:pareto}").network.compute.kind == "pareto"
     assert plan("network.compute.seconds=0.1").name == plan("network.compute={seconds:0.1}").name
     assert len({plan(word).name for word in ("seed=0", "network.compute=a100", "network.compute=h100")}) == 3

@@ -373,25 +373,23 @@ def test_times_by_bandwidth_have_spreads_and_bands(
 ) -> None:
     target = Target(0.9)
     assert times_to(priced, 10.0, target) == {"a": [10.0, 20.0, 60.0], "b": [100.0, math.inf]}
-    equal = equal_cost(priced, 10.0, {}, "")
+    equal = equal_cost(priced, 10.0, {})
     table = by_bandwidth(priced, target, equal)
     again = pd.read_csv(io.StringIO(table.to_csv(index=False))).set_index(["method", "mbit_per_second"])
     a, b = again.loc[("a", 10.0)], again.loc[("b", 10.0)]
     assert (a["seconds_to_target"], a["seconds_to_target_std"]) == (30.0, pytest.approx(np.std([10, 20, 60], ddof=1)))
     assert (b["seconds"], b["seconds_to_target"], b["reached_target"], b["count"]) == (150.0, 100.0, 1, 2)
-    blocks = at_bandwidths(table, 10.0, target, equal.metric, "")
+    blocks = at_bandwidths(table, 10.0, target, equal.metric)
     assert "| b      | 2 completed | 72.50% ± 31.82      | 1.5 kB ± 0.71 | 100 s (1 of 2) " in blocks[3].replace(
         "1.67 min", "100 s"
     )
     by_loss = by_bandwidth(priced, Target(0.01, is_loss=True), equal)
-    assert (
-        "| not reached | not reached | not reached | not reached |" in at_bandwidths(by_loss, 10.0, target, None, "")[3]
-    )
+    assert "| not reached | not reached | not reached | not reached |" in at_bandwidths(by_loss, 10.0, target, None)[3]
     for each in priced.values():
         for one in each:
             one.metrics = one.metrics.drop(columns="train_loss")
     unknown = by_bandwidth(priced, Target(0.01, is_loss=True), equal)
-    assert "| -         | -          | -        | -         |" in at_bandwidths(unknown, 10.0, target, None, "")[3]
+    assert "| -         | -          | -        | -         |" in at_bandwidths(unknown, 10.0, target, None)[3]
     figures: list[Figure] = []
     monkeypatch.setattr("commexp.report.replay.save", lambda figure, path: figures.append(figure) or [])
     for each in priced.values():

@@ -321,7 +321,7 @@ def test_phases_of_a_round_are_told_and_drawn(run: Callable[..., Run], tmp_path:
     assert list(phases) == ["compute", "encode", "wait", "transfer", "decode"]
     assert phases["wait"] == phases["transfer"] == 0, "one process"
     assert min(phases["compute"], phases["encode"], phases["decode"]) > 0
-    assert sum(phases.values()) * 10 <= result.summary["wall_seconds"]
+    assert sum(phases.values()) <= result.summary["wall_seconds"]
     assert "| ms of a round    | compute " in (result.folder / "summary.md").read_text()
     written = draw_phases({"one": [result], "two": [result, result]}, tmp_path / "phases")
     assert [p.name for p in written] == ["phases.png", "phases.pdf"]
