@@ -151,9 +151,15 @@ class Forecast:
         self.exchanged = method.exchanged(self.work.shapes, self.work.dim)
         with user_mistakes("compress."):
             self._codec(self.work.shapes).payload(self.work.dim, self.itemsize)
+        bucket = None
         if not method.decentralised:
             with user_mistakes("comm."):
-                choose(plan.compressor, plan.exchange, self.workers, self.work.dim, self.itemsize)
+                choice = choose(plan.compressor, plan.exchange, self.workers, self.work.dim, self.itemsize)
+            if method.overlaps_gradient and config.on_nonfinite == "stop" and config.clip is None:
+                bucket = bucket_size(plan.compressor, choice.exchange, config.comm.deterministic)
+        self.buckets = bucket_ends(self.work.dim, bucket)
+        mixer = self.mixer
+        self.edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
 
     def _coding(self) -> Coding:
         """What network.compute.coding says, as in a run. Raises UserError where there is no model to measure it on."""
@@ -282,21 +288,15 @@ class Forecast:
 
     def _clock(self, network: Network, delays: Sequence[float] = ()) -> VirtualClock:
         """As ExperimentSetup makes it. Raises UserError for a network that does not fit the workers."""
-        plan, mixer = self.plan, self.mixer
-        edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
-        bucket = None
-        if plan.algorithm.overlaps_gradient and plan.config.on_nonfinite == "stop" and plan.config.clip is None:
-            choice = choose(plan.compressor, plan.exchange, self.workers, self.work.dim, self.itemsize)
-            bucket = bucket_size(plan.compressor, choice.exchange, plan.config.comm.deterministic)
-        ends = bucket_ends(self.work.dim, bucket)
+        plan = self.plan
         with user_mistakes():
             return VirtualClock(
                 network,
                 plan.straggler,
                 self.workers,
                 plan.config.seed,
-                edges,
-                bucket_ends=ends,
+                self.edges,
+                bucket_ends=self.buckets,
                 delays=delays,
                 coding=self.coding,
             )
