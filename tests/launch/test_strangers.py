@@ -8,17 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import environment
+from launch.beside import Start, beside
 from launch.processes import free_port, ranks, wait_for
-from launch.test_failures import LONG, SMALL, TWO, alive, meta, saved, started, until, workers_of
+from launch.test_failures import LONG, SMALL, TWO, alive, meta, saved, until, workers_of
 
 from commexp.launch.processes import SAFE, START
 
-__all__ = ["started"]  # a fixture
 EVIL = "import pathlib; pathlib.Path(__file__).with_name('PWNED').touch()"
 MINE = """
 from dataclasses import dataclass
@@ -38,7 +37,8 @@ def spread(folder: Path) -> None:
         path.write_text(EVIL)
 
 
-def test_a_run_among_strangers(tmp_path: Path) -> None:
+@beside
+def test_a_run_among_strangers(started: Start, tmp_path: Path) -> None:
     """In a folder of other people's modules, with garbage on every port: modules of one's own are found, the run
     goes on, and its secret is on no command line and in no file."""
     spread(tmp_path)
@@ -102,7 +102,8 @@ def test_processes_import_nothing_from_the_current_folder(tmp_path: Path, option
     assert not list(tmp_path.rglob("PWNED"))
 
 
-def test_a_process_that_does_not_know_the_secret(tmp_path: Path) -> None:
+@beside
+def test_a_process_that_does_not_know_the_secret(started: Start, tmp_path: Path) -> None:
     """Of those that the user starts: here the first does not, and says so."""
     words = ["-m", "commexp", *SMALL, "compress.k=4", "rounds=2", "launch.timeout=20"]
     port = str(free_port())
@@ -119,7 +120,8 @@ def test_a_process_that_does_not_know_the_secret(tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_second_interrupt_ends_all_at_once(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+@beside
+def test_a_second_interrupt_ends_all_at_once(started: Start, tmp_path: Path) -> None:
     """Even a process that cannot move."""
     (tmp_path / "scratch").mkdir()
     launcher = started(*LONG, *TWO, TMPDIR=str(tmp_path / "scratch"))
@@ -137,9 +139,8 @@ def test_a_second_interrupt_ends_all_at_once(started: Callable[..., subprocess.P
     assert not os.path.exists(scratch)
 
 
-def test_a_stopped_server_is_told_within_the_timeout(
-    started: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+@beside
+def test_a_stopped_server_is_told_within_the_timeout(started: Start, tmp_path: Path) -> None:
     words = [*SMALL, "algo=async_ps", "workers=2", "rounds=100000", "save_every=5", "launch.timeout=4"]
     launcher = started(*words, "launch=torchrun", "launch.nproc=3")
     until(lambda: saved(tmp_path), seconds=120)
