@@ -16,7 +16,7 @@ from typing import Any
 import warm
 from conftest import environment
 
-AT_ONCE = 5
+AT_ONCE = 4
 Start = Callable[..., "subprocess.Popen[str]"]
 Scene = Callable[[Start, Path], None]
 Played = dict[Scene, "Future[None]"]
