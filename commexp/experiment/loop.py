@@ -20,7 +20,15 @@ from commexp.experiment.progress import Progress
 from commexp.experiment.record import State
 from commexp.experiment.setup import ExperimentSetup
 from commexp.experiment.stopping import has_budget, reached
-from commexp.experiment.summary import announce_costs, final_summary, metrics_row, now, provenance, write_tables
+from commexp.experiment.summary import (
+    announce_clock,
+    announce_costs,
+    final_summary,
+    metrics_row,
+    now,
+    provenance,
+    write_tables,
+)
 from commexp.integrations.tracking import Trackers
 from commexp.metrics import described
 from commexp.problems import NonFiniteError
@@ -98,6 +106,7 @@ class TrainingLoop:
         times = {"started": run.meta.get("started"), "resumed": now()} if resumed else {"started": now()}
         run.set_meta(name=self.plan.name, status="running", **times, **provenance(self.setup))
         announce_costs(self.setup)
+        announce_clock(self.setup)
         self.tracking.begin(self.plan.resolved, run.folder)
 
     # -- the rounds
@@ -212,7 +221,8 @@ class TrainingLoop:
 
     def _count_nonfinite(self) -> int:
         """Gradients of all workers that were not finite."""
-        return int(self.links.agree(torch.tensor([self.guard.count]))[0])
+        own = self.guard.count if self.setup.comm.members.part[0] == 0 else 0  # what a worker's processes all have
+        return int(self.links.agree(torch.tensor([own]))[0])
 
     def _first_fault(self) -> NonFiniteError:
         """The first gradient that was not finite, of the first worker that had one. The record goes back to the end of

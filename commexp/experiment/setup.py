@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms import AlgorithmContext, Redundancy
-from commexp.comm import ClosingRule, Communicator, Ledger, Links, bucket_ends, bucket_size
+from commexp.comm import ClosingRule, Communicator, Ledger, Links, Members, bucket_ends, bucket_size
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
+from commexp.experiment.coding import kept_coding, measured_coding
+from commexp.experiment.flops import gradient_flops
 from commexp.experiment.record import Clock, RoundPlan, RunRecord
-from commexp.network import Closing, VirtualClock
+from commexp.network import NO_CODING, Closing, Coding, VirtualClock
 from commexp.problems import (
     ClippedGradients,
     GradientOptions,
@@ -27,6 +29,7 @@ from commexp.problems import (
     PerWorkerProblem,
     Problem,
     ProblemContext,
+    SharedGradients,
     build_problem,
 )
 from commexp.run_folder import Run
@@ -49,7 +52,9 @@ class ExperimentSetup:
     ``payload``, ``dense_message``: bytes of a worker's message, and of one that is not compressed; the longest, where
     an algorithm exchanges parts of the model. ``dense_payload``: bytes of the model. ``choice``: the exchange that
     carries messages, and what each would cost. ``clock``: the one that gives ``sim_seconds``. ``world``:
-    of asynchronous methods, where the workers are. ``record``: what the run has measured.
+    of asynchronous methods, where the workers are. ``gradient_flops``: see flops.py; None where nobody knows.
+    ``coding``: of a message, on the virtual clock. ``plan``: with the seconds of a gradient in place of a device.
+    ``record``: what the run has measured.
     ``announcements``: what this process tells the others at the end of a round, see comm.Agreement. ``stops``: whether
     the run is to stop.
     """
@@ -70,8 +75,12 @@ class ExperimentSetup:
             self.comm = self._communicator(announcements)
             self.assignment = self._assignment()
             self.problem = self._problem()
+        self.gradient_flops = self._gradient_flops()
+        compute = plan.network.compute.for_gradient(self.gradient_flops or 0.0)
+        self.plan = replace(plan, network=replace(plan.network, compute=compute))
         start = self.problem.init(generator(plan.config.seed, "start"))
         self._set_up_codec(start)
+        self.coding = self._coding(start)
         self.guard = self._guard()
         steps = plan.config.steps or self.algorithm.steps_in(plan.config.rounds)
         lengths = self.algorithm.lengths(steps)
@@ -86,11 +95,13 @@ class ExperimentSetup:
         if plan.algorithm.decentralised:
             with keyed("topology", plan.topology):
                 mixer = Mixer(plan.topology, plan.gossip, config.workers, config.seed)
+        members = Members.of(self.links, config.workers, plan.islands, config.launch.per_worker)
         return make_communicator(
             self.count_nonfinite,
             self.links,
             workers=config.workers,
-            ledger=Ledger(),
+            members=members,
+            ledger=Ledger(plan.islands),
             exchange=plan.exchange,
             deterministic=config.comm.deterministic,
             ask=announcements,
@@ -107,10 +118,10 @@ class ExperimentSetup:
     def _problem(self) -> Problem:
         """Loads the data, splits them, and gives the problem of the workers here. Raises ValueError or
         FileNotFoundError where data, model and batch size do not fit together."""
-        plan, config, here = self.plan, self.plan.config, self.comm.worker_ids
+        plan, config, here = self.plan, self.plan.config, self.comm.members.member_ids
         self.shard_count = config.workers if self.assignment is None else self.assignment.subsets
         self.rows: Sequence[int] = here if self.assignment is None else self.assignment.subsets_of(here)
-        dtype, options = getattr(torch, config.dtype), dict(vars(config.speed))
+        dtype, options = getattr(torch, config.dtype), {**vars(config.speed), "part": self.comm.members.part}
         if self.algorithm.asynchronous:
             options["workers"] = "loop"
         data = plan.dataset.load(self.shard_count, config.seed, dtype)
@@ -131,12 +142,29 @@ class ExperimentSetup:
             total = sum(map(len, shards))
             context.weights = [len(rows) / total for rows in shards]
         problem = build_problem(plan.model, data, context, plan.prox)
+        if config.launch.per_worker > 1 and not problem.divisible:
+            raise ValueError(
+                f"launch.per_worker={config.launch.per_worker}: a gradient of model={plan.names['model']} cannot be "
+                "shared out; give 1, or a torch module as model"
+            )
         if config.stop.accuracy is not None and not problem.has_accuracy:
             raise ValueError(
                 f"stop.accuracy={config.stop.accuracy}: nothing here has a test accuracy; give stop.loss, stop.bytes "
                 "or stop.seconds"
             )
         return PerWorkerProblem.of(problem) if self.algorithm.asynchronous else problem
+
+    def _gradient_flops(self) -> float | None:
+        """Raises UserError where a device is to compute what cannot be counted."""
+        try:
+            return gradient_flops(self.problem)
+        except ValueError as error:
+            if (flops := self.plan.network.compute.flops) is None:
+                return None
+            raise UserError(
+                f"network.compute.flops={flops}: the operations of this model are not known ({error}); give "
+                "network.compute.seconds=0.02 or the like"
+            ) from error
 
     def _set_up_codec(self, start: Tensor) -> None:
         """``start``: x_0 [J]. Raises UserError for a compressor that does not fit J or the exchange."""
@@ -153,21 +181,47 @@ class ExperimentSetup:
             self.choice = self.comm.choose(codec, exchanged, itemsize)
         self.dense_payload = dim * itemsize
 
+    @property
+    def coded_bytes(self) -> float:
+        """Of the vector of which a message is made; a codec of several phases makes several, which share in it."""
+        return self.dense_message / self.plan.compressor.phases
+
+    def _coding(self, start: Tensor) -> Coding:
+        """What network.compute.coding says; a run that goes on keeps what it has measured."""
+        plan, wanted = self.plan, self.plan.network.compute.coding
+        if wanted is None:
+            return NO_CODING
+        if wanted != "measured":
+            return Coding.at_rate(wanted, self.coded_bytes)
+        if not plan.config.rerun and (kept := kept_coding(self.run.meta)):
+            return kept
+        measured = measured_coding(plan.compressor, self.problem, start.dtype, self.device, plan.config.seed)
+        share = self.dense_message / self.dense_payload  # of the model, that is exchanged at once
+        return Coding(share * measured.encode, share * measured.decode)
+
     def _guard(self) -> NonFiniteGuard:
         whose = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else self.rows
+        problem, members = self.problem, self.comm.members
+        if members.part[1] > 1:  # a worker's gradient is checked, and clipped, as a whole
+            problem = SharedGradients(problem, self.comm.inside_mean, members.expanded, parts=True)
         owner = "worker" if self.assignment is None else "subset"
         policy, clip = self.plan.config.on_nonfinite, self.plan.config.clip
         if clip is not None:
-            return ClippedGradients(self.problem, whose, policy, owner, clip=clip)
-        return NonFiniteGuard(self.problem, whose, policy, owner)
+            return ClippedGradients(problem, whose, policy, owner, clip=clip)
+        return NonFiniteGuard(problem, whose, policy, owner)
 
     def _set_up_algorithm(self, start: Tensor, steps: int, stops: Callable[[], bool]) -> None:
         """``steps``: local steps of a worker in the whole run. Raises ValueError where the algorithm cannot work."""
         plan = self.plan
         context = AlgorithmContext(self.guard, self.comm, plan.compressor, steps, start, plan.config.debug)
+        if self.comm.members.each > 1:
+            context.problem = SharedGradients(self.guard, self.comm.inside_mean, self.comm.members.expanded)
+            context.members_problem = self.guard
         context.codec_context = self.codec_context
         if isinstance(self.problem, PerWorkerProblem):
-            self.clock, self.world = place_workers(plan, self.problem, self.links, self.count_nonfinite, stops)
+            self.clock, self.world = place_workers(
+                plan, self.problem, self.links, self.count_nonfinite, stops, self.coding
+            )
             context.async_workers = self.world
         else:
             self.clock = clock = self._virtual_clock()
@@ -181,11 +235,20 @@ class ExperimentSetup:
         """Raises ValueError where it would not know who answers."""
         plan, assignment, mixer = self.plan, self.assignment, self.comm.mixer
         network, workers = plan.network, plan.config.workers
+        coding = self.coding
         if not self.algorithm.drops_late:
             edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
             buckets = bucket_ends(self.problem.dim, self.bucket)
             return VirtualClock(
-                network, plan.straggler, workers, plan.config.seed, edges, bucket_ends=buckets, delays=self.delays
+                network,
+                plan.straggler,
+                workers,
+                plan.config.seed,
+                edges,
+                bucket_ends=buckets,
+                delays=self.delays,
+                islands=plan.islands,
+                coding=coding,
             )
         closing_rule = self.algorithm.closing_rule(assignment)
         if closing_rule is not None and closing_rule != ClosingRule() and network.compute.kind == "measured":
@@ -195,7 +258,7 @@ class ExperimentSetup:
             )
         closing = None if closing_rule is None else Closing(*closing_rule)
         loads = None if assignment is None else assignment.loads
-        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, loads, closing)
+        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, loads, closing, coding=coding)
 
     def _redundancy(self, assignment: Assignment) -> Redundancy:
         plan, workers = self.plan, self.plan.config.workers
@@ -216,14 +279,19 @@ class ExperimentSetup:
     def _hosted(self) -> float:
         """How many workers', or subsets', gradients a process computes."""
         if self.assignment is None:
-            return len(self.comm.worker_ids)
+            return max(1, self.plan.config.workers // self.links.processes)
         return self.assignment.subsets_per_process(self.links.processes)
 
     @property
     def bucket(self) -> int | None:
         """Entries of a gradient that go ahead of the rest together where there is one worker a process, or None."""
         config = self.plan.config
-        if not self.algorithm.overlaps_gradient or config.on_nonfinite != "stop" or config.clip is not None:
+        if (
+            self.comm.members.grouped
+            or not self.algorithm.overlaps_gradient
+            or config.on_nonfinite != "stop"
+            or config.clip is not None
+        ):
             return None
         return bucket_size(self.plan.compressor, self.choice.exchange, self.comm.deterministic)
 
@@ -236,7 +304,7 @@ class ExperimentSetup:
         """How many seconds this process sleeps in round ``number`` = 1, 2, ... with launch.inject: as long as the
         slowest of its workers computes; where it is known who will answer, the slowest of those, if there are any. The
         server of asynchronous methods does not sleep."""
-        clock, own = self.clock, list(self.comm.worker_ids)
+        clock, own = self.clock, list(self.comm.members.member_ids)
         if not self.plan.config.launch.inject or not isinstance(clock, VirtualClock):
             return 0.0
         each = self._gradients_in(number)

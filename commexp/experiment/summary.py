@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -109,6 +110,8 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
     about |= {"seed": config.seed, "workers": config.workers, "processes": setup.links.world_size}
     if isinstance(setup.clock, WallClock):
         about["clock"] = "wall"
+    if setup.plan.islands is not None:
+        about["islands"] = setup.plan.islands
     if problem.way:
         about["gradients"] = problem.way
     if setup.plan.sources:
@@ -117,6 +120,9 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
     return {
         **about,
         "parameters": problem.dim,
+        "gradient_flops": setup.gradient_flops,
+        "coded_bytes": setup.coded_bytes,
+        **({"coding": asdict(setup.coding)} if setup.plan.network.compute.coding == "measured" else {}),
         "samples": problem.samples,
         "stretch": setup.bucket,
         "command": shlex.join(["commexp" if program == "__main__.py" else program, *sys.argv[1:]]),
@@ -207,11 +213,24 @@ def _as_rows(columns: Sequence[str], cells: Iterable[tuple[Any, ...]]) -> list[R
     return [dict(zip(columns, row, strict=True)) for row in cells]
 
 
+@cache
+def tell(note: str) -> None:
+    """Once in this process, for a sweep's runs have their notes in common."""
+    print(f"commexp: {note}", file=sys.stderr, flush=True)
+
+
+def announce_clock(setup: ExperimentSetup) -> None:
+    """Tells the user what takes no time on the virtual clock."""
+    if note := setup.run.clock_note:
+        log.info(note)
+        tell(note)
+
+
 def announce_costs(setup: ExperimentSetup) -> None:
     """Tells the user which exchange was chosen where there was a choice, and which messages cost more than dense."""
     if setup.algorithm.decentralised:
         return
-    choice, workers = setup.choice, setup.plan.config.workers
+    choice, workers = setup.choice, setup.comm.size
     if len(choice.costs) > 1:
         log.info("%s", choice)
         if choice.exchange.name != next(iter(choice.costs)):

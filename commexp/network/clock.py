@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from commexp.network.closing import Closing
+from commexp.network.coding import NO_CODING, CodedTraffic, Coding
 from commexp.network.link import Network, Transfer
 from commexp.network.overlap import overlapped
 from commexp.network.straggler import NoStragglers, Straggler
@@ -19,28 +20,24 @@ Edges = tuple[Sequence[int], Sequence[int]]  # receivers, senders
 
 class TimedExchange(Protocol):
     """What the clock asks of a kind of exchange, see comm/exchanges: whether it may begin while a gradient is computed
-    (``bucketed``), whether a worker waits for its neighbours alone (``among_neighbours``), and its seconds."""
+    (``bucketed``), whether a worker waits for its neighbours alone (``among_neighbours``), whether it goes on inside
+    islands of workers (``inside``), and its seconds."""
 
     @property
     def bucketed(self) -> bool: ...
     @property
     def among_neighbours(self) -> bool: ...
+    def coded(self, traffic: CodedTraffic) -> tuple[float, float]: ...
+    @property
+    def inside(self) -> bool: ...
     def seconds(self, transfer: Transfer) -> float: ...
 
 
-class Traffic(Protocol):
+class Traffic(CodedTraffic, Protocol):
     """One exchange in one direction, as the ledger has it."""
 
     @property
     def kind(self) -> TimedExchange: ...
-    @property
-    def direction(self) -> str: ...
-    @property
-    def workers(self) -> int: ...
-    @property
-    def repeats(self) -> int: ...
-    @property
-    def bytes_wire(self) -> int: ...
 
 
 class VirtualClock:
@@ -64,6 +61,14 @@ class VirtualClock:
 
     Traffic that comes down from such an exchange is counted in that next round, before its own. ``times`` then has one
     more number, the last: E, as far as it is known at the end of a round; 0 where nothing travels.
+    With ``islands`` = G groups of N/G workers, one after the other, those of a group add up inside (exchanges inside
+    among peers) r times in a round, on links of ``network.inside``. They compute their gradients in r parts and wait
+    for each other after each: with T_nj the time in which worker n computes part j,
+
+        the members of a group are ready at    begun + sum_j max over members n of T_nj + r (seconds of one sum)
+
+    All other exchanges are those of the groups' first workers; of a single group, all exchanges go on inside.
+    ``coding``: how long a worker encodes and decodes; all of a round comes between its computing and its exchanges.
     Everything is a function of the seed and the round's number, so a run can be priced anew from its traffic.
     """
 
@@ -78,15 +83,23 @@ class VirtualClock:
         closing: Closing | None = None,
         bucket_ends: Sequence[float] = (1.0,),
         delays: Sequence[float] = (),
+        islands: int | None = None,
+        coding: Coding = NO_CODING,
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
         self.closing = closing
         self.bucket_ends = bucket_ends if network.overlap else (1.0,)
+        self.coding = coding
         network.compute.factors(workers)  # refuses what does not fit
         straggler.late(1, workers, seed)
         self.rates = network.rates(workers)
-        self.alike, self.pace = self.rates.alike, self.rates.pace()
+        self.islands = islands or workers
+        leaders = np.zeros(workers, dtype=bool)
+        leaders[:: workers // self.islands] = True
+        self.inside_pace = network.inside_pace()
+        self.pace = self.inside_pace if islands == 1 else self.rates.pace(leaders)
+        self.alike = islands == 1 or self.rates.alike
         even = network.compute.kind in ("constant", "measured") and not network.compute.slow
         self.delays = delays if any(delays) else ()
         even = even and np.ptp(self.loads) == 0 and closing is None and self.alike and len(self.bucket_ends) == 1
@@ -114,11 +127,24 @@ class VirtualClock:
 
     def computing(self, number: int, gradients: float, measured: float = 0.0) -> np.ndarray:
         """How long each worker computes in round ``number``, [N], in seconds."""
-        seconds = self.network.compute_seconds(number, gradients * self.loads, self.seed, measured * self.loads)
-        if not seconds.any():
-            return seconds
-        late = self.straggler.late(number, self.workers, self.seed)
-        return np.asarray(seconds * np.where(late, self.straggler.slowdown, 1.0))
+        seconds = self._each(number, gradients, measured).sum(axis=1)
+        return np.asarray(seconds * self._slowdown(number)) if seconds.any() else seconds
+
+    def _each(self, number: int, gradients: float, measured: float) -> np.ndarray:
+        """The same, gradient by gradient, if nobody were late, [N, count]."""
+        return self.network.compute_seconds(number, gradients * self.loads, self.seed, measured * self.loads)
+
+    def _slowdown(self, number: int) -> np.ndarray:
+        """How many times as long each worker computes in round ``number``, [N]."""
+        return np.where(self.straggler.late(number, self.workers, self.seed), self.straggler.slowdown, 1.0)
+
+    def _together(self, number: int, gradients: float, measured: float, sums: Sequence[Traffic]) -> np.ndarray:
+        """How long each worker computes until its island has added up the last of its ``sums``, [N]."""
+        each = self._each(number, gradients, measured) * self._slowdown(number)[:, None]
+        width = max(1, -(-each.shape[1] // sum(entry.repeats for entry in sums)))
+        parts = np.add.reduceat(each, np.arange(0, each.shape[1], width), axis=1)
+        slowest = parts.reshape(self.islands, -1, parts.shape[1]).max(axis=1).sum(axis=1)
+        return np.repeat(slowest, self.workers // self.islands) + sum(self._seconds(entry) for entry in sums)
 
     def _closed(self, number: int, gradients: float, measured: float) -> tuple[np.ndarray, float]:
         assert self.closing is not None
@@ -134,18 +160,27 @@ class VirtualClock:
         with one subset of one worker."""
         if self.even:
             compute, load = self.network.compute, float(self.loads[0])
-            computing = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
-            self.times = self.times + (computing + sum(self._seconds(entry) for entry in traffic))
+            alike = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
+            alike += self.coding.seconds(traffic)
+            self.times = self.times + (alike + sum(self._seconds(entry) for entry in traffic))
             return
+        computing = np.zeros(self.workers)
+        sums = [entry for entry in traffic if entry.kind.inside and entry.direction == "peers"]
+        if sums:
+            traffic = [entry for entry in traffic if entry not in sums]
+            computing = self._together(number, gradients, measured, sums)
+        elif self.closing is None:
+            computing = self.computing(number, gradients, measured)
         if self.delays:
-            self._delayed_round(number, gradients, traffic, measured)
+            self._delayed_round(number, gradients, traffic, computing)
             return
         answered: np.ndarray | None = None
+        coding = self._coding(traffic)
         if self.closing is None:
-            ready = self.times + self.computing(number, gradients, measured)
+            ready = self.times + computing + coding
         else:
             answered, took = self._closed(number, gradients, measured)
-            ready = np.full_like(self.times, self.now + took)
+            ready = np.full_like(self.times, self.now + took) + coding
         for entry in traffic:
             if entry.kind.bucketed and entry is traffic[0]:
                 take = partial(self._seconds, entry)
@@ -156,9 +191,13 @@ class VirtualClock:
                 ready = np.full_like(ready, ready.max() + self._seconds(entry, answered=answered))
         self.times = ready
 
-    def _delayed_round(self, number: int, gradients: float, traffic: Sequence[Traffic], measured: float) -> None:
-        """A round of a run with ``delays``."""
-        computing = self.computing(number, gradients, measured)
+    def _coding(self, traffic: Sequence[Traffic]) -> np.ndarray:
+        """How long each worker encodes and decodes in a round with this ``traffic``, [N]."""
+        return self.network.compute.factors(self.workers) * self.coding.seconds(traffic)
+
+    def _delayed_round(self, number: int, gradients: float, traffic: Sequence[Traffic], computing: np.ndarray) -> None:
+        """A round of a run with ``delays``; ``computing``: seconds of each worker, [N]."""
+        coding = self._coding(traffic)
         *begun, arrival = self.times
         before = self.delays[number - 2] if number > 1 else 0.0
         if before:
@@ -166,9 +205,9 @@ class VirtualClock:
             arrival += sum(self._seconds(entry) for entry in traffic[:came_down])
             traffic = traffic[came_down:]
             first = computing * (before / gradients)
-            ready = np.maximum(begun + first, arrival) + (computing - first)
+            ready = np.maximum(begun + first, arrival) + (computing - first) + coding
         else:
-            ready = begun + computing
+            ready = begun + computing + coding
         end = float(ready.max()) + sum(self._seconds(entry) for entry in traffic)
         self.times = np.append(ready, end) if self.delays[number - 1] else np.append(np.full_like(ready, end), 0.0)
 
@@ -188,6 +227,8 @@ class VirtualClock:
     def _seconds(self, entry: Traffic, part: float = 1.0, answered: np.ndarray | None = None) -> float:
         """``part``: of the entry's bytes. ``answered``: who takes part, where not all do."""
         e, pace = entry, self.pace
+        if e.kind.inside:
+            return e.kind.seconds(Transfer(self.inside_pace, e.workers, e.bytes_wire / self.islands, e.repeats))
         if answered is not None and e.workers < self.workers and not self.alike:
             pace = self.rates.pace(answered)
         return e.kind.seconds(Transfer(pace, e.workers, part * e.bytes_wire, e.repeats, e.direction, self.share))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from commexp.network.coding import NO_CODING, Coding
 from commexp.network.link import Network
 from commexp.network.straggler import Straggler
 from commexp.seeding import numpy_generator
@@ -45,12 +46,16 @@ class EventClock:
         up      begins alpha after the worker is ready, or when the server has received what came before;  B / beta
         down    begins when the server's own link is free;  alpha + B / beta
 
-    so transfers share the server's link in the order of arrival. ``now``: when the server processed the last message.
+    A worker encodes its message after computing, and the server decodes one after the other (``coding``).
+    So transfers share the server's link in the order of arrival. ``now``: when the server processed the last message.
     ``idle``, ``busy``: seconds of each worker, [N]. Everything is a function of the seed and what has been sent; no
     message is ``overwritten``.
     """
 
-    def __init__(self, network: Network, straggler: Straggler, workers: int, seed: int) -> None:
+    def __init__(
+        self, network: Network, straggler: Straggler, workers: int, seed: int, coding: Coding = NO_CODING
+    ) -> None:
+        self.coding = coding
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.factors = network.compute.factors(workers)
         straggler.late(1, workers, seed)
@@ -73,7 +78,7 @@ class EventClock:
         self.answered = begun + down / self.out[worker]
         start = self.answered + self.latency[worker]
         cycle = int(self.cycles[worker]) + 1
-        seconds = self.computing(worker, cycle, gradients)
+        seconds = self.computing(worker, cycle, gradients) + self.coding.encode * self.factors[worker]
         self.cycles[worker], self.sizes[worker], self.ready[worker] = cycle, up, start + seconds
         self.idle[worker] += start - self.since[worker]
         self.busy[worker] += seconds
@@ -101,7 +106,7 @@ class EventClock:
                 break
         if not came:
             raise RuntimeError("no worker is at work")
-        self.now = max(self.now, self.received)
+        self.now = max(self.now, self.received) + len(came) * self.coding.decode
         return sorted(came)
 
     def computing(self, worker: int, cycle: int, gradients: float) -> float:
