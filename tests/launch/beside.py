@@ -39,10 +39,10 @@ def scene_of(item: Any) -> Scene | None:
 def play(scenes: Iterable[Scene], new_folder: Callable[[str], Path]) -> Played:
     """``new_folder``: made for a name. Returns when all have come to an end, as futures that hold it."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return {scene: pool.submit(_play, scene, new_folder(scene.__name__)) for scene in scenes}
+        return {scene: pool.submit(play_one, scene, new_folder(scene.__name__)) for scene in scenes}
 
 
-def _play(scene: Scene, folder: Path) -> None:
+def play_one(scene: Scene, folder: Path) -> None:
     """``commexp ARGS`` is a process of its own; killed at the end if it still runs."""
     processes = []
 

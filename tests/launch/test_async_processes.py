@@ -94,7 +94,7 @@ def test_a_server_that_was_stopped_goes_on_and_so_do_others_without_the_dead(sta
 @beside
 def test_who_hangs_or_dies_may_come_back(started: Start, tmp_path: Path) -> None:
     """Where others wait for it they do so for launch.timeout; the dead one is started anew."""
-    words = ["algo=ssp", FIVE, "algo.bound=2", "rounds=1000", "eval_every=5", "save_every=5", "launch.timeout=3"]
+    words = ["algo=ssp", FIVE, "algo.bound=2", "rounds=1000", "eval_every=5", "save_every=5", "launch.timeout=5"]
     launcher = started(*WORLD, *SLEEPING, *FEWER, *words, "launch.max_restarts=1")
     until(lambda: saved(tmp_path) >= 10)
     pids = workers_of(launcher.pid)

@@ -84,7 +84,7 @@ def test_a_run_that_was_killed_and_interrupted_is_resumed_bit_for_bit(started: S
 
 @beside
 def test_less_than_a_quorum_is_waited_for_and_then_said(started: Start, tmp_path: Path) -> None:
-    launcher = started(*DILOCO, *THREE, "algo.quorum=3", "rounds=10000", "launch.timeout=2")
+    launcher = started(*DILOCO, *THREE, "algo.quorum=3", "rounds=10000", "launch.timeout=5")
     until(lambda: saved(tmp_path) >= 5)
     pids = workers_of(launcher.pid)
     os.kill(pids[2], signal.SIGKILL)

@@ -37,7 +37,7 @@ LINEAR = [
     "batch_size=null",
 ]
 LINEAR += ["debug=true", "dtype=float64", "rounds=4", "eval_every=2", "algo.lr=0.01", "algo.schedule.kind=constant"]
-DIGITS = ["rounds=4", "eval_every=4", "model.width=4", "batch_size=2", "dtype=float64"]
+DIGITS = ["rounds=4", "eval_every=4", "model.width=8", "batch_size=2", "dtype=float64"]
 MUON = ["model=mlp", "model.hidden=[8,7]", "algo.optimizer=muon", "algo.momentum=0.9", "algo.lr=0.01"]
 MUON += ["algo.weight_decay_on=matrices", "clip=0.5", *(word for word in DIGITS if "width" not in word)]
 FACTORS = ["dataset=ratings", "dataset.users=60", "dataset.items=40", "rounds=4", "eval_every=2"]

@@ -67,7 +67,7 @@ def test_a_sleeper_changes_nothing_and_the_dead_are_late_for_ever(started: Start
 
 @beside
 def test_one_that_hangs_is_given_up(started: Start, tmp_path: Path) -> None:
-    launcher = started(*CODED, TWO, "rounds=600", "launch.timeout=3", "network.compute.seconds=0")
+    launcher = started(*CODED, TWO, "rounds=600", "launch.timeout=5", "network.compute.seconds=0")
     until(lambda: saved(tmp_path) >= 5)
     pids = workers_of(launcher.pid)
     os.kill(pids[1], signal.SIGSTOP)
