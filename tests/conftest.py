@@ -45,8 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, then all others that start processes: nobody is left with them alone in the end."""
-    items.sort(key=lambda item: ("test_splits" not in item.nodeid, "tests/launch" not in item.nodeid))
+    """The longest first, then all others that start processes: nobody is left with them alone in the end; and scenes
+    that are played together are one worker's."""
+    from launch.beside import scene_of
+
+    items.sort(key=lambda i: ("test_splits" not in i.nodeid, scene_of(i) is None, "tests/launch" not in i.nodeid))
 
 
 def pytest_collection_finish() -> None:
@@ -120,6 +123,15 @@ def run(tmp_path: Path) -> Callable[..., Run]:
         return run_experiment([*overrides, f"outputs={tmp_path / 'outputs'}", "launch.device=cpu"], figures=figures)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """See launch/beside.py."""
+    from launch.beside import play, scene_of
+
+    scenes = [scene for item in request.session.items if (scene := scene_of(item))]
+    return play(scenes, lambda name: tmp_path_factory.mktemp(name[:30]))
 
 
 @pytest.fixture(scope="session")

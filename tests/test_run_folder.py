@@ -60,6 +60,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from commexp.run_folder import Run
+Path(sys.argv[1], sys.argv[2] + " asks").touch()
 with Run(Path(sys.argv[1])).locked():
     Path(sys.argv[1], sys.argv[2]).touch()
     time.sleep(float(sys.argv[3]))
@@ -68,7 +69,8 @@ with Run(Path(sys.argv[1])).locked():
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[Callable[[str, float], subprocess.Popen[bytes]]]:
-    """A process that takes the lock, writes a file of this name, and keeps it for so many seconds."""
+    """A process that says that it asks for the lock, takes it, writes a file of this name, and keeps it for so many
+    seconds."""
     started = []
 
     def start(name: str, seconds: float) -> subprocess.Popen[bytes]:
@@ -99,8 +101,9 @@ def test_the_lock_keeps_others_out_and_dies_with_its_holder(
     appears(tmp_path / "first")
     assert run.status == "running"
     second = holder("second", 0.0)
+    appears(tmp_path / "second asks")
     with pytest.raises(subprocess.TimeoutExpired):
-        second.wait(timeout=3)
+        second.wait(timeout=0.5)
     assert not (tmp_path / "second").exists(), "two held the lock at once"
     first.kill()
     assert second.wait(timeout=30) == 0

@@ -3,7 +3,8 @@
 Importing torch takes seconds of a core, and the tests start hundreds of processes. The first call starts a parent
 process that imports what a run imports and then waits. A process is a fork of it, with its own arguments, variables,
 folder and streams; it becomes a child of the process that asked for it, so that signals, exit statuses and the death of
-its parent mean what they mean for any other child. What it starts itself with ``subprocess.Popen`` is warm, too.
+its parent mean what they mean for any other child. What it starts itself with ``subprocess.Popen`` is warm, too, and
+so are the processes that multiprocessing would spawn.
 
 What depends on the start of the interpreter (/proc/PID/cmdline, /proc/PID/environ, closed streams) is
 tested with ``subprocess.Popen`` itself; so is each kind of start once.
@@ -17,6 +18,7 @@ import ctypes
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import signal
@@ -140,6 +142,8 @@ def received(line: socket.socket, size: int) -> bytes:
 
 def main(handle: int) -> None:
     subprocess.Popen = Popen  # type: ignore[misc]  # torch takes hold of it while it is imported
+    context = multiprocessing.get_context
+    multiprocessing.get_context = lambda method=None: context("fork" if method == "spawn" else method)  # type: ignore
     gc.disable()
     for name in IMPORTED:
         importlib.import_module(name)

@@ -353,7 +353,10 @@ class WorkerEndpoint(Links):
         self._send([kind, item.version, local_steps, item.generation, int(1e6 * busy), bad], body)
 
     def leave(self) -> None:
-        """Tells the server that this process has seen the end. Raises LostProcessError if the server is gone."""
+        """Tells the server that this process has seen the end. Raises LostProcessError if the server is gone or silent:
+        what is sent to a process that hangs arrives nowhere, and is no error."""
+        if self._gone:
+            raise self._lost(self._gone)
         self._send([FAREWELL, *[0] * (NUMBERS - 1)], NOTHING)
         self._thread.join(1.0)  # a thread that ends during the interpreter's exit may crash it
 

@@ -20,12 +20,17 @@ def free_port() -> int:
 
 
 def ranks(
-    processes: int, command: Sequence[str], folder: Path, start: Callable[..., Any] = warm.Popen, **env: str
+    processes: int,
+    command: Sequence[str],
+    folder: Path,
+    start: Callable[..., Any] = warm.Popen,
+    only: Sequence[int] | None = None,
+    **env: str,
 ) -> list[subprocess.Popen[str]]:
-    """``python COMMAND`` once for each rank, in ``folder``."""
+    """``python COMMAND`` once for each rank, or for those ``only``, in ``folder``."""
     port = free_port()
     started = []
-    for rank in range(processes):
+    for rank in range(processes) if only is None else only:
         own = {
             "RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank),
             "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),

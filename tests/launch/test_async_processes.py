@@ -6,18 +6,15 @@ import csv
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from launch.test_failures import alive, check_listening, meta, saved, started, until, workers_of
+from launch.beside import Start, beside
+from launch.test_failures import alive, check_listening, meta, saved, until, workers_of
 from launch.test_stragglers import finished
 from registry import untimed
 
 from commexp.api import run_experiment
 from commexp.run_folder import Run
-
-__all__ = ["started"]  # a fixture
 
 WORLD = ["dataset=ratings", "dataset.users=60", "dataset.items=40", "dtype=float64"]
 WORLD += ["workers=3", "batch_size=8", "network.compute.seconds=0.002"]
@@ -48,7 +45,8 @@ def back(folder: Path) -> list[str]:
     return [text.rpartition(" in ")[0] for text in meta(folder).get("back", [])]
 
 
-def test_behind_a_barrier_the_curve_is_that_of_the_virtual_clock(started: Callable[..., Any], tmp_path: Path) -> None:
+@beside
+def test_behind_a_barrier_the_curve_is_that_of_the_virtual_clock(started: Start, tmp_path: Path) -> None:
     """With a codec whose memory is in the workers' processes."""
     words = [*WORLD, "algo=sync_ps", FIVE, "algo.solver=svrg", "compress=topk", "compress.k=5"]
     words += ["compress.error_feedback=true", "rounds=20", "eval_every=5"]
@@ -69,9 +67,8 @@ def test_behind_a_barrier_the_curve_is_that_of_the_virtual_clock(started: Callab
     assert "clock" not in alone.meta
 
 
-def test_a_server_that_was_stopped_goes_on_and_so_do_others_without_the_dead(
-    started: Callable[..., Any], tmp_path: Path
-) -> None:
+@beside
+def test_a_server_that_was_stopped_goes_on_and_so_do_others_without_the_dead(started: Start, tmp_path: Path) -> None:
     launcher = started(*WORLD, *SLEEPING, "algo=async_ps", FIVE, "rounds=240", "eval_every=10", "save_every=10")
     until(lambda: saved(tmp_path) >= 20)
     pids = workers_of(launcher.pid)
@@ -94,9 +91,10 @@ def test_a_server_that_was_stopped_goes_on_and_so_do_others_without_the_dead(
     assert {span["worker"] for span in table(run, "gantt")} == {"0", "1", "2"}
 
 
-def test_who_hangs_or_dies_may_come_back(started: Callable[..., Any], tmp_path: Path) -> None:
+@beside
+def test_who_hangs_or_dies_may_come_back(started: Start, tmp_path: Path) -> None:
     """Where others wait for it they do so for launch.timeout; the dead one is started anew."""
-    words = ["algo=ssp", FIVE, "algo.bound=2", "rounds=1000", "eval_every=5", "save_every=5", "launch.timeout=3"]
+    words = ["algo=ssp", FIVE, "algo.bound=2", "rounds=1000", "eval_every=5", "save_every=5", "launch.timeout=5"]
     launcher = started(*WORLD, *SLEEPING, *FEWER, *words, "launch.max_restarts=1")
     until(lambda: saved(tmp_path) >= 10)
     pids = workers_of(launcher.pid)
@@ -117,7 +115,8 @@ def test_who_hangs_or_dies_may_come_back(started: Callable[..., Any], tmp_path: 
     assert "is back" in err
 
 
-def test_the_server_dies_and_is_started_anew(started: Callable[..., Any], tmp_path: Path) -> None:
+@beside
+def test_the_server_dies_and_is_started_anew(started: Start, tmp_path: Path) -> None:
     """async_sgd: its workers must be told the snapshot again, and what their codecs remember is on disk."""
     words = ["algo=async_sgd", "algo.solver=svrg", "algo.epoch=40", "compress=topk", "compress.k=0.5"]
     words += ["compress.error_feedback=true", "rounds=240", "eval_every=10", "save_every=10", "launch.max_restarts=1"]
@@ -138,7 +137,8 @@ def test_the_server_dies_and_is_started_anew(started: Callable[..., Any], tmp_pa
     assert run.metrics["train_loss"].iloc[-1] < run.metrics["train_loss"].iloc[0] / 2
 
 
-def test_a_process_is_missing(started: Callable[..., Any], tmp_path: Path) -> None:
+@beside
+def test_a_process_is_missing(started: Start, tmp_path: Path) -> None:
     launcher = started(*WORLD, "algo=async_ps", *REAL, "launch.nproc=2")
     out, err = launcher.communicate(timeout=60)
     says = "launch.nproc=2: algo=async_ps has a server and 3 workers, each in a process; give 4"

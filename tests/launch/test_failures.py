@@ -6,17 +6,15 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import warm
-from conftest import environment
-from launch.processes import free_port, ranks, wait_for
+from launch.beside import Start, beside, play_one
+from launch.processes import ranks, wait_for
 
 from commexp.api import run_experiment
 from commexp.config.messages import UserError
@@ -25,25 +23,6 @@ from commexp.launch.member import _place
 SMALL = ["algo=topk", "dataset=linreg", "dataset.dim=40", "dataset.samples=20", "workers=8"]  # no library is loaded
 LONG = [*SMALL, "compress.k=4", "rounds=100000", "eval_every=1", "save_every=5"]
 TWO = ["launch=torchrun", "launch.nproc=2"]
-
-
-@pytest.fixture
-def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """``commexp ARGS`` as a process of its own; killed at the end if it still runs."""
-    processes = []
-
-    def start(*args: str, **env: str) -> subprocess.Popen[str]:
-        process = warm.Popen(
-            [sys.executable, "-m", "commexp", *args], cwd=tmp_path, env=environment() | env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 def workers_of(launcher: int) -> list[int]:
@@ -81,8 +60,17 @@ def meta(folder: Path) -> dict[str, str]:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_dies(rank: int, started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+@beside
+def test_the_first_rank_dies(started: Start, tmp_path: Path) -> None:
+    dies(0, started, tmp_path)
+
+
+@beside
+def test_another_rank_dies(started: Start, tmp_path: Path) -> None:
+    dies(1, started, tmp_path)
+
+
+def dies(rank: int, started: Start, tmp_path: Path) -> None:
     launcher = started(*LONG, *TWO)
     until(lambda: saved(tmp_path))
     pids = workers_of(launcher.pid)
@@ -96,24 +84,26 @@ def test_a_rank_that_dies(rank: int, started: Callable[..., subprocess.Popen[str
     assert not any(map(alive, pids))
 
 
-def test_a_rank_that_hangs(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    launcher = started(*LONG, *TWO, "launch.timeout=3")
+@beside
+def test_a_rank_that_hangs(started: Start, tmp_path: Path) -> None:
+    launcher = started(*LONG, *TWO, "launch.timeout=6")
     until(lambda: saved(tmp_path))
     pids = workers_of(launcher.pid)
     os.kill(pids[1], signal.SIGSTOP)
-    _, err = launcher.communicate(timeout=3 + 30)
+    _, err = launcher.communicate(timeout=6 + 30)
     assert launcher.returncode == 1
     assert err.splitlines()[-1] == "commexp: error: rank 1: gave no answer to the others in launch.timeout"
     assert not any(map(alive, pids))
 
 
-def test_a_launcher_that_is_killed_leaves_nobody(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+@beside
+def test_a_launcher_that_is_killed_leaves_nobody(started: Start, tmp_path: Path) -> None:
     launcher = started(*LONG, *TWO)
     until(lambda: saved(tmp_path))
     pids = workers_of(launcher.pid)
     os.kill(pids[1], signal.SIGSTOP)  # even one that cannot move
     launcher.kill()
-    until(lambda: not any(map(alive, pids)), seconds=5)
+    until(lambda: not any(map(alive, pids)), seconds=15)
 
 
 def check_listening(pids: Sequence[int]) -> None:
@@ -123,9 +113,8 @@ def check_listening(pids: Sequence[int]) -> None:
     assert {a for a in found if not a.startswith("127.")} == set(), "listens beyond the loopback interface"
 
 
-def test_sockets_listen_on_the_loopback_alone_and_an_interrupt_saves_and_says_so(
-    started: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+@beside
+def test_sockets_listen_on_the_loopback_alone_and_an_interrupt_saves(started: Start, tmp_path: Path) -> None:
     launcher = started(*LONG, *TWO)
     until(lambda: saved(tmp_path))
     pids = workers_of(launcher.pid)
@@ -139,7 +128,12 @@ def test_sockets_listen_on_the_loopback_alone_and_an_interrupt_saves_and_says_so
     assert not any(map(alive, pids))
 
 
-def test_an_interrupt_before_anything_has_begun(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+def test_an_interrupt_before_anything_has_begun(tmp_path: Path) -> None:
+    """Played alone: beside others it might have begun."""
+    play_one(interrupted_at_once, tmp_path)
+
+
+def interrupted_at_once(started: Start, tmp_path: Path) -> None:
     launcher = started(*LONG, *TWO)
     until(lambda: len(workers_of(launcher.pid)) == 2)
     pids = workers_of(launcher.pid)
@@ -149,7 +143,8 @@ def test_an_interrupt_before_anything_has_begun(started: Callable[..., subproces
     assert not any(map(alive, pids))
 
 
-def test_a_port_in_use(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+@beside
+def test_a_port_in_use(started: Start, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         launcher = started(*TWO, f"launch.port={port}")
@@ -161,15 +156,16 @@ def test_a_port_in_use(started: Callable[..., subprocess.Popen[str]], tmp_path: 
     )
 
 
-def test_a_rank_that_cannot_reach_the_others(tmp_path: Path) -> None:
+@beside
+def test_a_rank_that_cannot_reach_the_others(started: Start, tmp_path: Path) -> None:
     """Rank 1 of 2, started by hand, and nobody listens."""
     command = ["-m", "commexp", "launch.timeout=2"]
-    (process, other) = ranks(2, command, tmp_path, MASTER_PORT=str(free_port()))[::-1]
-    other.kill()
-    other.communicate()
-    begin = time.monotonic()
-    ((status, _, err),) = wait_for([process], 32)
-    assert time.monotonic() - begin < 32
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        (process,) = ranks(2, command, tmp_path, only=[1], MASTER_PORT=str(deaf.getsockname()[1]))
+        begin = time.monotonic()
+        ((status, _, err),) = wait_for([process], 32)
+        assert time.monotonic() - begin < 32
     assert status == 1
     assert err.startswith("commexp: error: rank 1: did not meet the 2 processes at 127.0.0.1:")
     assert len(err.splitlines()) == 1
@@ -190,7 +186,8 @@ def test_a_number_of_processes_that_does_not_fit_starts_none(words: list[str], l
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_users_mistake_is_refused_in_one_line(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+@beside
+def test_a_users_mistake_is_refused_in_one_line(started: Start, tmp_path: Path) -> None:
     """One that only the processes can find."""
     launcher = started(*TWO, *SMALL, "compress.k=99999999")
     out, err = launcher.communicate(timeout=60)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import warm
 from conftest import environment
+from launch.beside import Start, beside
 from launch.test_failures import SMALL, alive, meta, saved, until, workers_of
 from registry import untimed
 
@@ -40,7 +41,8 @@ def tables(folder: Path) -> list[list[dict[str, str]]]:
     return [untimed(run / f"{name}.csv") for name in ("metrics", "traffic")]
 
 
-def test_ranks_killed_at_random(tmp_path: Path) -> None:
+@beside
+def test_ranks_killed_at_random(started: Start, tmp_path: Path) -> None:
     """One run, restarted by its launcher whenever a rank has died; then the same run in peace, in one process."""
     killed, peace = tmp_path / "killed", tmp_path / "peace"
     killed.mkdir()
@@ -66,7 +68,8 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_the_launcher_killed_checkpoints_damaged_and_another_split(tmp_path: Path) -> None:
+@beside
+def test_the_launcher_killed_checkpoints_damaged_and_another_split(started: Start, tmp_path: Path) -> None:
     """Killed and started again: with its newest checkpoint cut short; with one bit flipped. The first time it goes on
     with two processes instead of four, the last time with one. Each worker has a model, a momentum and a residual of
     its own."""

@@ -5,19 +5,16 @@ from __future__ import annotations
 import csv
 import os
 import signal
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
+from launch.beside import Start, beside
 from launch.test_async_processes import back, lost
-from launch.test_failures import alive, meta, saved, started, until, workers_of
+from launch.test_failures import alive, meta, saved, until, workers_of
 from launch.test_stragglers import finished
 from registry import untimed
 
 from commexp.api import run_experiment
-
-__all__ = ["started"]  # a fixture
 
 DILOCO = ["algo=diloco", "algo.tau=2", "dataset=linreg", "dataset.dim=40", "dataset.samples=20", "compress=topk"]
 DILOCO += ["compress.k=8", "save_every=5", "network.compute.kind=lognormal", "network.compute.seconds=0.01"]
@@ -32,7 +29,8 @@ def answers(folder: Path) -> list[int]:
         return [int(row["answers"]) for row in csv.DictReader(file)]
 
 
-def test_who_is_killed_in_a_round_is_left_out_and_comes_back(started: Callable[..., Any], tmp_path: Path) -> None:
+@beside
+def test_who_is_killed_in_a_round_is_left_out_and_comes_back(started: Start, tmp_path: Path) -> None:
     """With a grace that is long enough for everyone; it goes on with the optimiser and the residual that it kept."""
     launcher = started(*DILOCO, *THREE, "algo.grace=30", "rounds=600", "eval_every=1", "launch.max_restarts=1")
     until(lambda: saved(tmp_path) >= 5)
@@ -58,9 +56,8 @@ def test_who_is_killed_in_a_round_is_left_out_and_comes_back(started: Callable[.
     assert set(each[since + 5 :]) == {3}
 
 
-def test_a_run_that_was_killed_and_interrupted_is_resumed_bit_for_bit(
-    started: Callable[..., Any], tmp_path: Path
-) -> None:
+@beside
+def test_a_run_that_was_killed_and_interrupted_is_resumed_bit_for_bit(started: Start, tmp_path: Path) -> None:
     """AdamW's moments and the residuals of other processes' workers are saved with the rest."""
     words = [*DILOCO, "workers=4", "algo.quorum=3", "straggler=bernoulli", "straggler.p=0.3", "rounds=100"]
     words += ["comm.deterministic=true", "eval_every=10"]
@@ -85,8 +82,9 @@ def test_a_run_that_was_killed_and_interrupted_is_resumed_bit_for_bit(
     assert int(alone.metrics["answers"].iloc[-1]) < 4 * 100
 
 
-def test_less_than_a_quorum_is_waited_for_and_then_said(started: Callable[..., Any], tmp_path: Path) -> None:
-    launcher = started(*DILOCO, *THREE, "algo.quorum=3", "rounds=10000", "launch.timeout=2")
+@beside
+def test_less_than_a_quorum_is_waited_for_and_then_said(started: Start, tmp_path: Path) -> None:
+    launcher = started(*DILOCO, *THREE, "algo.quorum=3", "rounds=10000", "launch.timeout=5")
     until(lambda: saved(tmp_path) >= 5)
     pids = workers_of(launcher.pid)
     os.kill(pids[2], signal.SIGKILL)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
+from launch.beside import Start, beside
 from launch.processes import ranks, wait_for
-from launch.test_failures import alive, meta, saved, started, until, workers_of
+from launch.test_failures import alive, meta, saved, until, workers_of
 from registry import untimed
 
 from commexp.api import run_experiment
 from commexp.run_folder import Run
-
-__all__ = ["started"]  # a fixture
 
 SERVER = Path(__file__).with_name("server.py")
 CODED = [
@@ -38,7 +34,8 @@ def finished(folder: Path) -> Run:
     return Run(path)
 
 
-def test_a_sleeper_changes_nothing_and_the_dead_are_late_for_ever(started: Callable[..., Any], tmp_path: Path) -> None:
+@beside
+def test_a_sleeper_changes_nothing_and_the_dead_are_late_for_ever(started: Start, tmp_path: Path) -> None:
     """Until the death curve and books are those of one process; then the dead worker's answers are missing."""
     launcher = started(*CODED, *SLEEPER, "rounds=60")
     until(lambda: saved(tmp_path) >= 10)
@@ -68,8 +65,9 @@ def test_a_sleeper_changes_nothing_and_the_dead_are_late_for_ever(started: Calla
     assert answers[60] in (3 * (since - 1) + 2 * (61 - since), 3 * since + 2 * (60 - since))
 
 
-def test_one_that_hangs_is_given_up(started: Callable[..., Any], tmp_path: Path) -> None:
-    launcher = started(*CODED, TWO, "rounds=600", "launch.timeout=3", "network.compute.seconds=0")
+@beside
+def test_one_that_hangs_is_given_up(started: Start, tmp_path: Path) -> None:
+    launcher = started(*CODED, TWO, "rounds=600", "launch.timeout=5", "network.compute.seconds=0")
     until(lambda: saved(tmp_path) >= 5)
     pids = workers_of(launcher.pid)
     os.kill(pids[1], signal.SIGSTOP)
@@ -79,7 +77,8 @@ def test_one_that_hangs_is_given_up(started: Callable[..., Any], tmp_path: Path)
     assert not any(map(alive, pids))
 
 
-def test_the_server_dies_and_is_started_anew(started: Callable[..., Any], tmp_path: Path) -> None:
+@beside
+def test_the_server_dies_and_is_started_anew(started: Start, tmp_path: Path) -> None:
     launcher = started(*CODED, TWO, *SLEEPER, "rounds=60", "launch.max_restarts=1")
     until(lambda: saved(tmp_path) >= 20)
     os.kill(workers_of(launcher.pid)[0], signal.SIGKILL)
@@ -96,34 +95,35 @@ def test_the_server_dies_and_is_started_anew(started: Callable[..., Any], tmp_pa
     assert meta(tmp_path)["status"] == "completed"
 
 
-def test_answers_to_another_round_are_dropped(tmp_path: Path) -> None:
+@beside
+def test_answers_to_another_round_are_dropped(started: Start, tmp_path: Path) -> None:
     """See server.py, which asserts."""
     ended = wait_for(ranks(3, [str(SERVER)], tmp_path), 60)
     assert [status for status, _, _ in ended] == [0, 0, 0], ended[0][2][-2000:]
     assert ended[0][1].split() == ["first", "deadline", "model", "bad", "lost"]
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (
-            ["compress=topk", "compress.error_feedback=true"],
-            "compress=TopK: what it keeps of a worker would be lost with its process; give "
-            "compress.error_feedback=false, a codec without memory, or comm.exchange=all_gather",
-        ),
-        (
-            ["comm.exchange=all_gather", "launch.inject=true"],
-            "launch.inject=true: with comm.exchange=all_gather processes wait for each other, late or not; give server",
-        ),
-        (
-            ["network.compute.kind=measured", "launch.inject=true"],
-            "launch.inject=true: network.compute.kind=measured has no seconds to sleep; give constant, lognormal, ...",
-        ),
-    ],
-)
-def test_mistakes(words: list[str], says: str, started: Callable[..., Any], tmp_path: Path) -> None:
-    launcher = started(*CODED, *words)
-    out, err = launcher.communicate(timeout=60)
-    assert (launcher.returncode, out) == (2, "")
-    assert err.splitlines() == [f"commexp: error: {says}"]
+MISTAKES = [
+    (
+        ["compress=topk", "compress.error_feedback=true"],
+        "compress=TopK: what it keeps of a worker would be lost with its process; give "
+        "compress.error_feedback=false, a codec without memory, or comm.exchange=all_gather",
+    ),
+    (
+        ["comm.exchange=all_gather", "launch.inject=true"],
+        "launch.inject=true: with comm.exchange=all_gather processes wait for each other, late or not; give server",
+    ),
+    (
+        ["network.compute.kind=measured", "launch.inject=true"],
+        "launch.inject=true: network.compute.kind=measured has no seconds to sleep; give constant, lognormal, ...",
+    ),
+]
+
+
+@beside
+def test_mistakes(started: Start, tmp_path: Path) -> None:
+    for launcher, says in [(started(*CODED, *words), says) for words, says in MISTAKES]:
+        out, err = launcher.communicate(timeout=60)
+        assert (launcher.returncode, out) == (2, "")
+        assert err.splitlines() == [f"commexp: error: {says}"]
     assert not (tmp_path / "outputs").exists()

@@ -8,21 +8,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import environment
+from launch.beside import Start, beside
 from launch.processes import free_port, ranks, wait_for
-from launch.test_failures import LONG, SMALL, TWO, alive, meta, saved, started, until, workers_of
+from launch.test_failures import LONG, SMALL, TWO, alive, meta, saved, until, workers_of
 
 from commexp.launch.processes import SAFE, START
 
-__all__ = ["started"]  # a fixture
 EVIL = "import pathlib; pathlib.Path(__file__).with_name('PWNED').touch()"
 MINE = """
 from dataclasses import dataclass
 from commexp.compressors import TopK
+from commexp.report import finish
+
+finish._draw = lambda *_: None  # which takes longer than the run
 
 @dataclass
 class Mine(TopK):
@@ -38,7 +40,8 @@ def spread(folder: Path) -> None:
         path.write_text(EVIL)
 
 
-def test_a_run_among_strangers(tmp_path: Path) -> None:
+@beside
+def test_a_run_among_strangers(started: Start, tmp_path: Path) -> None:
     """In a folder of other people's modules, with garbage on every port: modules of one's own are found, the run
     goes on, and its secret is on no command line and in no file."""
     spread(tmp_path)
@@ -52,7 +55,7 @@ def test_a_run_among_strangers(tmp_path: Path) -> None:
         words, cwd=tmp_path / "here", env=env, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
     try:
-        until(lambda: saved(tmp_path / "here"))
+        until(lambda: saved(tmp_path / "here"), seconds=120)
         pids = [launcher.pid, *workers_of(launcher.pid)]
         ports = {int(a.rpartition(":")[2]) for pid in pids for a in listening_at(pid)}
         lines = [socket.create_connection(("127.0.0.1", port), 5) for port in ports]
@@ -102,15 +105,13 @@ def test_processes_import_nothing_from_the_current_folder(tmp_path: Path, option
     assert not list(tmp_path.rglob("PWNED"))
 
 
-def test_a_process_that_does_not_know_the_secret(tmp_path: Path) -> None:
+@beside
+def test_a_process_that_does_not_know_the_secret(started: Start, tmp_path: Path) -> None:
     """Of those that the user starts: here the first does not, and says so."""
     words = ["-m", "commexp", *SMALL, "compress.k=4", "rounds=2", "launch.timeout=20"]
     port = str(free_port())
-    first, instead = ranks(2, words, tmp_path, MASTER_PORT=port)
-    also, second = ranks(2, words, tmp_path, COMMEXP_SECRET="known", MASTER_PORT=port)
-    for process in (instead, also):
-        process.kill()
-        process.communicate()
+    (first,) = ranks(2, words, tmp_path, only=[0], MASTER_PORT=port)
+    (second,) = ranks(2, words, tmp_path, only=[1], COMMEXP_SECRET="known", MASTER_PORT=port)
     said = wait_for([first, second], 90)
     note, error = said[0][2].splitlines()
     assert note.startswith("commexp: note: COMMEXP_SECRET is not set: whoever reaches the ports of this run can join")
@@ -119,7 +120,8 @@ def test_a_process_that_does_not_know_the_secret(tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_second_interrupt_ends_all_at_once(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+@beside
+def test_a_second_interrupt_ends_all_at_once(started: Start, tmp_path: Path) -> None:
     """Even a process that cannot move."""
     (tmp_path / "scratch").mkdir()
     launcher = started(*LONG, *TWO, TMPDIR=str(tmp_path / "scratch"))
@@ -131,15 +133,14 @@ def test_a_second_interrupt_ends_all_at_once(started: Callable[..., subprocess.P
     assert launcher.poll() is None
     (scratch,) = (tmp_path / "scratch").glob("commexp-*")
     launcher.send_signal(signal.SIGTERM)
-    _, err = launcher.communicate(timeout=5)
+    _, err = launcher.communicate(timeout=15)
     assert (launcher.returncode, "Traceback" in err) == (143, False)
-    until(lambda: not any(map(alive, pids)), seconds=5)
+    until(lambda: not any(map(alive, pids)), seconds=15)
     assert not os.path.exists(scratch)
 
 
-def test_a_stopped_server_is_told_within_the_timeout(
-    started: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+@beside
+def test_a_stopped_server_is_told_within_the_timeout(started: Start, tmp_path: Path) -> None:
     words = [*SMALL, "algo=async_ps", "workers=2", "rounds=100000", "save_every=5", "launch.timeout=4"]
     launcher = started(*words, "launch=torchrun", "launch.nproc=3")
     until(lambda: saved(tmp_path), seconds=120)

@@ -298,6 +298,8 @@ def test_a_server_that_is_stopped_is_missed_within_the_timeout(monkeypatch: pyte
         with pytest.raises(LostProcessError, match=r"^rank 1: no word from rank 0 in launch\.timeout=1 s$"):
             worker.next()
         assert time.monotonic() - begun < 2
+        with pytest.raises(LostProcessError, match=r"^rank 1: no word from rank 0"):  # also if it was busy meanwhile
+            worker.leave()
     finally:
         started.kill()
         started.wait()
