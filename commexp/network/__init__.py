@@ -1,10 +1,13 @@
 """Time on a network that need not exist: links, computing, stragglers, and the clock that adds them up."""
 
+from commexp.network.changes import Jitter
 from commexp.network.clock import TimedExchange, VirtualClock
 from commexp.network.closing import Closing
 from commexp.network.compute import Compute
 from commexp.network.events import EventClock
 from commexp.network.link import Link, Network
+from commexp.network.outage import Outage
+from commexp.network.regions import Regions
 from commexp.network.straggler import Bernoulli, Fixed, Markov, NoStragglers, Straggler
 from commexp.network.wall import WallClock
 
@@ -14,10 +17,13 @@ __all__ = [
     "Compute",
     "EventClock",
     "Fixed",
+    "Jitter",
     "Link",
     "Markov",
     "Network",
     "NoStragglers",
+    "Outage",
+    "Regions",
     "Straggler",
     "TimedExchange",
     "VirtualClock",

@@ -34,6 +34,8 @@ class Exchange(ABC):
     bucketed: bool = False
     #: goes from neighbour to neighbour on a graph, so that a worker waits for its neighbours alone
     among_neighbours: bool = False
+    #: who sends to whom: each to the next one ("ring"), each to every other ("pairs"), or all to worker 0 and back ("star")
+    path: str = "ring"
 
     @abstractmethod
     def hops(self, workers: int) -> int:
@@ -44,7 +46,8 @@ class Exchange(ABC):
 
             repeats hops alpha + B / (n beta)
 
-        alpha: the latency of the links' pace; beta: its slowest rate.
+        alpha: the latency of the links' pace; beta: its slowest rate. In every exchange the sum of a part without
+        bytes and a part without latency: where the network changes, the clock asks for the two apart.
         Source: Thakur, Rabenseifner and Gropp, Optimization of Collective Communication Operations in MPICH, 2005.
         """
         pace, workers, wire, repeats, *_ = transfer
