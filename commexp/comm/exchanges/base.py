@@ -34,7 +34,7 @@ class Exchange(ABC):
     bucketed: bool = False
     #: goes from neighbour to neighbour on a graph, so that a worker waits for its neighbours alone
     among_neighbours: bool = False
-    #: who sends to whom: each to the next one ("ring"), each to every other ("pairs"), or all to worker 0 and back ("star")
+    #: who sends to whom: each to the next one ("ring"), each to every other ("pairs"), or all to worker 0 ("star")
     path: str = "ring"
 
     @abstractmethod
