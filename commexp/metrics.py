@@ -120,6 +120,7 @@ OWN = (
     Metric("bytes_info", "bytes of information, all workers", "info", scale="bytes", shown=("axis", "cost")),
     Metric("bytes_sent", "bytes sent, all workers", "sent", scale="bytes", shown=("axis", "cost")),
     Metric("bytes_wire", "bytes on the wire, all links", "wire", scale="bytes", shown=("axis", "cost")),
+    Metric("bytes_between", "bytes on links between islands", "between", scale="bytes", shown=("axis", "cost")),
     Metric("bytes_against_dense", "bytes sent, as a share of dense", "sent / dense", shown=("cost",)),
     Metric("wall_seconds", "time computing here", "time here", "s", shown=("axis", "cost"), headline=-1),
     Metric("sim_seconds", "time on the virtual clock", "virtual time", "s", shown=("axis", "cost")),

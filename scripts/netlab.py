@@ -63,11 +63,21 @@ class NetLab:
     A link that was idle lets one burst pass at once before its rate holds: 20 kB, or what the rate carries in 1 ms if
     that is more (125 kB at 1 Gbit/s). A message shorter than that after a pause costs no time.
 
+    With ``islands`` = G groups of neighbours by number, a host's link has ``inside`` Mbit/s more for the hosts of its
+    own group, which its other traffic leaves free.
+
     When the block ends, by an exception, Ctrl-C or SIGTERM too, all that runs on the hosts is killed and the
     namespaces go. What a killed owner left goes when the next lab starts.
     """
 
-    def __init__(self, hosts: int = 4, mbit: float | Sequence[float | None] | None = 100.0) -> None:
+    def __init__(
+        self,
+        hosts: int = 4,
+        mbit: float | Sequence[float | None] | None = 100.0,
+        islands: int | None = None,
+        inside: float = 1000.0,
+    ) -> None:
+        self.members, self.inside = hosts // (islands or hosts), inside
         self.mbit = list(mbit) if isinstance(mbit, Sequence) else [mbit] * hosts
         if not 1 <= hosts <= 254 or len(self.mbit) != hosts:
             raise NetLabError(f"1 to 254 hosts and a rate for each, not {hosts} hosts and {len(self.mbit)} rates")
@@ -118,11 +128,23 @@ class NetLab:
 
     def _shape(self, host: int, rate: float | None) -> None:
         for place, end in ((self.hosts[host], "eth0"), (self.switch, f"port{host}")):
-            if rate is not None:
-                shape = f"rate {rate * 1e6:.0f}bit burst {max(BURST, rate * 125):.0f} limit {QUEUE}"
-                _call(f"tc -n {place} qdisc replace dev {end} root tbf {shape}")
+            if self.members > 1 and rate is not None:
+                self._shape_apart(host, place, end, rate)
+            elif rate is not None:
+                _call(f"tc -n {place} qdisc replace dev {end} root {_tbf(rate)}")
             else:
                 _call(f"tc -n {place} qdisc del dev {end} root", check=False)
+
+    def _shape_apart(self, host: int, place: str, end: str, rate: float) -> None:
+        """One class for the hosts of the same island, another for all the rest."""
+        _call(f"tc -n {place} qdisc replace dev {end} root handle 1: htb default 1")
+        for number, each in enumerate((rate, self.inside), 1):
+            _call(f"tc -n {place} class add dev {end} parent 1: classid 1:{number} htb rate 40gbit quantum 60000")
+            _call(f"tc -n {place} qdisc add dev {end} parent 1:{number} {_tbf(each)}")
+        first, way = host // self.members * self.members, "dst" if end == "eth0" else "src"
+        for mate in range(first, first + self.members):
+            match = f"u32 match ip {way} {self.address(mate)}/32 flowid 1:2"
+            _call(f"tc -n {place} filter add dev {end} parent 1: protocol ip prio 1 {match}")
 
     def shape(self, mbit: float | None) -> None:
         """Gives all links another rate."""
@@ -205,6 +227,11 @@ class NetLab:
                 file.seek(0)
             outputs = [file.read().decode(errors="replace") for file in files]
         return [Ended(*rank) for rank in zip(codes, outputs, seconds, strict=True)]
+
+
+def _tbf(rate: float) -> str:
+    """A shaper of ``rate`` Mbit/s, as tc has it."""
+    return f"tbf rate {rate * 1e6:.0f}bit burst {max(BURST, rate * 125):.0f} limit {QUEUE}"
 
 
 def _call(command: str, check: bool = True) -> str:

@@ -33,6 +33,7 @@ FAMILIES = (
     "algo=async_sgd dataset=ratings model=matrix_factorisation dataset.users=20 dataset.items=15",
     "algo=dppf model.width=8 batch_size=2 flatness=valley workers=2",
     "dataset=text dataset.tokens=600 dataset.test_tokens=200 model.layers=1 model.width=8 workers=2 batch_size=2",
+    "dataset=linreg model=linear_regression dataset.dim=4 dataset.samples=3 batch_size=null topology=islands islands=2",
     "algo=gradient_coding dataset=breast_cancer model=logistic_regression straggler=bernoulli batch_size=null",
 )
 

@@ -112,6 +112,7 @@ class AlgorithmContext:
     in the whole run. ``start``: x_0 [J], which the algorithm may overwrite. ``debug``: whether to assert the method's
     invariants in every round. ``redundancy``: for coded methods. ``async_workers``: for asynchronous methods.
     ``codec_context``: what the compressor has been told, for copies of it and other random draws of the run.
+    ``members_problem``: where workers are islands of several, the same problem with a row for each of their members.
     ``on_time(t)``: for methods that drop late workers, which of them the virtual clock has answer in time in round
     t = 0, 1, ..., bool [N]."""
 
@@ -125,6 +126,7 @@ class AlgorithmContext:
     async_workers: AsyncWorkers | None = None
     codec_context: CodecContext = field(default_factory=CodecContext)
     on_time: Callable[[int], np.ndarray] = nobody_knows
+    members_problem: Problem | None = None
 
 
 class Algorithm(Stateful, ABC):

@@ -4,6 +4,7 @@ from commexp.comm.choice import AUTO, check_serves, choose
 from commexp.comm.communicator import ClosingRule, Communicator, DelayedSum, bucket_ends, bucket_size
 from commexp.comm.exchanges import AGGREGATIONS, ALL_GATHER, ALL_REDUCE, EXCHANGES, SERVER, exchange_named
 from commexp.comm.frames import bundle, pack_frames, unpack_frames
+from commexp.comm.islands import Members, check_spread
 from commexp.comm.ledger import PHASES, Entry, Ledger
 from commexp.comm.links import Links, LostProcessError, Processes
 from commexp.comm.secret import SECRET, is_given, made
@@ -24,11 +25,13 @@ __all__ = [
     "Ledger",
     "Links",
     "LostProcessError",
+    "Members",
     "Processes",
     "bucket_ends",
     "bucket_size",
     "bundle",
     "check_serves",
+    "check_spread",
     "choose",
     "exchange_named",
     "is_given",

@@ -15,9 +15,21 @@ import torch
 from torch import Tensor
 
 from commexp.comm.choice import Choice, check_exchange, choose
-from commexp.comm.exchanges import ALL_GATHER, ALL_REDUCE, BROADCAST, GOSSIP, SERVER, Aggregation, Bytes
+from commexp.comm.exchanges import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    BROADCAST,
+    GOSSIP,
+    INSIDE_ALL_REDUCE,
+    INSIDE_BROADCAST,
+    SERVER,
+    Aggregation,
+    Bytes,
+    Exchange,
+)
 from commexp.comm.frames import pack_frames, unpack_frames
 from commexp.comm.gossip import Neighbourhood
+from commexp.comm.islands import Members
 from commexp.comm.ledger import EXACT, Entry, Ledger, Stopwatch
 from commexp.comm.links import Handle, Links, PendingTransfer
 from commexp.comm.transport import Transport, as_bytes
@@ -56,10 +68,15 @@ class Communicator:
     With one process the exchanges are sums over the worker axis; with more they go over ``links``. The ledger counts
     the same either way: the exchange of N workers with a link each.
 
+    With ``members`` a worker of the exchange is an island of workers, and ``size`` counts islands, see Members:
+    ``inside_mean`` is what the members of each island add up, and what comes of an exchange among the leaders goes to
+    all members. The ledger counts both apart from the exchange. What a worker's own processes send to each other is
+    not counted.
+
     ``exchange``: how messages are aggregated, the name of an Aggregation, or ``auto``: the one with the fewest bytes
     on the links. ``deterministic``: sums run in worker order, so that every split of the same N agrees bit for bit.
     ``ask``: what this process has to say at the end of a round, see Agreement. ``mixer``: who gossips with whom.
-    Raises ValueError for an unknown exchange, or N that cannot be divided by P.
+    Raises ValueError for an unknown exchange, or workers that cannot be spread over the processes.
     """
 
     def __init__(
@@ -71,14 +88,12 @@ class Communicator:
         links: Links | None = None,
         ask: Callable[[], Sequence[int]] = tuple,
         mixer: Mixer | None = None,
+        members: Members | None = None,
     ) -> None:
         check_exchange(exchange)
         self.links = links or Links()
-        if workers % self.links.processes:
-            raise ValueError(f"workers={workers}: cannot be spread evenly over {self.links.processes} processes")
-        here = workers // self.links.processes
-        self.size = workers
-        self.worker_ids = range(self.links.rank * here, (self.links.rank + 1) * here)
+        self.members = members or Members.of(self.links, workers)
+        self.size, self.worker_ids = self.members.size, self.members.worker_ids
         self.ledger = ledger
         self.exchange = exchange
         self.deterministic = deterministic
@@ -87,7 +102,7 @@ class Communicator:
         self.mixer = mixer
         self.watch = Stopwatch()
         self.agreement = Agreement(self.links, ask)
-        self.transport = Transport(self.links, deterministic)
+        self.transport = Transport(self.members.between, deterministic)
         self._chosen: dict[int, tuple[Compressor, tuple[int, int, int], Choice]] = {}  # by the codec's id
         self._near: tuple[int, Neighbourhood] | None = None
 
@@ -151,31 +166,71 @@ class Communicator:
         weights = x.new_full((len(x),), 1.0 / self.size)
         return self._wait(self._aggregate(ALL_REDUCE, message, weights)).view(x.shape[1:])
 
+    def inside_mean(self, *rows: Tensor) -> list[Tensor]:
+        """[W, ...] each, of the members of islands here -> the mean over each island's members, [L, ...] each: one
+        dense all-reduce inside every island."""
+        members, here = self.members, len(self.worker_ids)
+        if members.each > 1:
+            size = sum(each[0].numel() * each.element_size() for each in rows)
+            load = INSIDE_ALL_REDUCE.load(size, members.each, here)
+            self.ledger.count_again(INSIDE_ALL_REDUCE, "peers", members.each, self._led(load))
+        return self._wait(members.mean(rows, self.deterministic), "compute")
+
     def exchange_of(self, message: Message) -> Aggregation:
         return self.choose(message.codec, message.dim, message.dtype.itemsize).exchange
 
     def _aggregate(self, exchange: Aggregation, message: Message, weights: Tensor) -> PendingTransfer[Tensor]:
         codec = message.codec
         while True:
-            load = exchange.load(message, self.worker_ids, self.size)
-            self.ledger.count(exchange, exchange.direction, self.size, load)
-            if self.links.collective:
-                total = yield from exchange.carry(self.transport, message, weights)
+            self.count(exchange, exchange.direction, exchange.load(message, self.worker_ids, self.size))
+            if self.carried:
+                total = yield from self.carry(exchange, message, weights)
             else:
                 total = exchange.total(message, weights, self.deterministic)
             following = codec.next_phase(message, total)
             if following is None:
                 break
             self._count_down(exchange, message, total)
+            self.count_returning(nbytes(total))
             message = following
         aggregate = self.finalized(exchange, message, total)
         self._count_down(exchange, message, aggregate)
+        self.count_returning(nbytes(total))
         return aggregate
+
+    @property
+    def carried(self) -> bool:
+        """Whether messages go to other processes."""
+        return self.links.collective and min(self.links.processes, self.size) > 1
+
+    def carry(self, exchange: Aggregation, message: Message, weights: Tensor) -> PendingTransfer[Tensor]:
+        """Begins the exchange among processes; what ``Aggregation.carry`` gives, at all of them."""
+        transfer = exchange.carry(self.transport, message, weights)
+        if not self.members.returning.collective:
+            return transfer
+        like = weights.new_empty(message.dim).to(message.dtype)
+        if not (self.members.leads or exchange.finalizes(message.codec)):
+            like = message.codec.total(message, weights, in_order=False)
+        return self.members.everywhere(transfer, like)
 
     def finalized(self, exchange: Aggregation, message: Message, total: Tensor) -> Tensor:
         """The aggregate [J] from what the exchange gives."""
-        final = self.links.collective and exchange.finalizes(message.codec)
+        final = self.carried and exchange.finalizes(message.codec)
         return total if final else message.codec.finalize(message, total)
+
+    def count(self, exchange: Exchange, direction: str, load: Bytes, repeats: int = 1) -> None:
+        """Of the workers of this process, in an exchange of all."""
+        self.ledger.count(exchange, direction, self.size, self._led(load), repeats)
+
+    def _led(self, load: Bytes) -> Bytes:
+        """Counted once, where several processes share a worker."""
+        return load if self.members.leads else Bytes(0.0, 0, 0)
+
+    def count_returning(self, size: int) -> None:
+        """Bytes that go from every leader to the members of its island, where there are others."""
+        if self.members.each > 1:
+            load = INSIDE_BROADCAST.load(size, self.members.each, len(self.worker_ids))
+            self.ledger.count(INSIDE_BROADCAST, "down", self.members.each, self._led(load))
 
     def _count_down(self, exchange: Aggregation, message: Message, aggregate: Tensor) -> None:
         if exchange.comes_down:
@@ -255,10 +310,10 @@ class Communicator:
         mixer, near = self._mixer(), self._neighbourhood()
         sizes = [x[0].numel() * x.element_size() * mixer.rounds] * len(x)
         load = Bytes(sum(sizes), sum(sizes), GOSSIP.wire(near.degrees, sizes))
-        self.ledger.count(GOSSIP, "peers", self.size, load, mixer.rounds)
+        self.count(GOSSIP, "peers", load, mixer.rounds)
 
         def step(rows: Tensor) -> Tensor:
-            return self._weighted(near, self._wait(near.gathered(rows)))
+            return self._returned(lambda: self._weighted(near, self._wait(near.gathered(rows))), rows)
 
         return mixed(x, step, mixer.rounds, mixer.eta)
 
@@ -267,14 +322,24 @@ class Communicator:
         neighbours, once, and is decoded there."""
         near = self._neighbourhood()
         load = Bytes(message.info_bits / 8, message.nbytes, GOSSIP.wire(near.degrees, message.sizes))
-        self.ledger.count(GOSSIP, "peers", self.size, load)
-        messages = message
-        if self.links.collective:
-            frames = pack_frames(message, torch.ones(message.workers))
-            frames = self._wait(near.gathered_bytes(frames, equal=not message.lengths))
-            messages, _ = unpack_frames(frames, message)
-        self.watch.to("decode")
-        return self._weighted(near, message.codec.decode(messages))
+        self.count(GOSSIP, "peers", load)
+
+        def gathered() -> Tensor:
+            messages = message
+            if self.carried:
+                frames = pack_frames(message, torch.ones(message.workers))
+                frames = self._wait(near.gathered_bytes(frames, equal=not message.lengths))
+                messages, _ = unpack_frames(frames, message)
+            self.watch.to("decode")
+            return self._weighted(near, message.codec.decode(messages))
+
+        return self._returned(gathered, message_like(message).new_empty(message.workers, message.dim))
+
+    def _returned(self, lead: Callable[[], Tensor], like: Tensor) -> Tensor:
+        """What ``lead`` gives in the first process of a worker, at all processes of it; ``like``: a tensor like it."""
+        returning = self.members.returning
+        result = lead() if self.members.leads else torch.empty_like(like)
+        return self._wait(returning.broadcast(result, 0)) if returning.collective else result
 
     def _weighted(self, near: Neighbourhood, rows: Tensor) -> Tensor:
         self.watch.to("decode")
@@ -291,32 +356,40 @@ class Communicator:
         """Of this round's matrix; made anew where it is another one."""
         mixer, number = self._mixer(), self.ledger.round
         if self._near is None or not (mixer.constant or self._near[0] == number):
-            self._near = number, Neighbourhood(mixer.at(number), self.worker_ids, self.links)
+            self._near = number, Neighbourhood(mixer.at(number), self.worker_ids, self.members.between)
         return self._near[1]
 
     # Vectors to all workers, as they are.
 
     def gather(self, x: Tensor) -> Tensor:
         """[W, m] -> [N, m], all workers' rows at every worker: an all-gather of a few numbers."""
-        sent = x.numel() * x.element_size()
-        self.ledger.count(ALL_GATHER, "peers", self.size, Bytes(sent, sent, (self.size - 1) * sent))
-        pieces = self._wait(self.links.all_gather(as_bytes(x.contiguous())))
-        return torch.cat(pieces).view(x.dtype).view(self.size, x.shape[1])
+        sent = nbytes(x)
+        self.count(ALL_GATHER, "peers", Bytes(sent, sent, (self.size - 1) * sent))
+        self.count_returning(self.size * nbytes(x[0]))
+
+        def gathered() -> Tensor:
+            pieces = self._wait(self.members.between.all_gather(as_bytes(x.contiguous())))
+            return torch.cat(pieces).view(x.dtype).view(self.size, x.shape[1])
+
+        return self._returned(gathered, x.new_empty(self.size, x.shape[1]))
 
     def broadcast(self, x: Tensor, owner: int) -> Tensor:
         """[W, J] -> x_n of worker n = ``owner``, [J], at every worker: down a tree."""
         here = owner in self.worker_ids
-        sent = x[0].numel() * x.element_size() * here
-        self.ledger.count(BROADCAST, "peers", self.size, Bytes(sent, sent, BROADCAST.wire(sent, self.size)))
+        sent = nbytes(x[0]) * here
+        self.count(BROADCAST, "peers", Bytes(sent, sent, BROADCAST.wire(sent, self.size)))
+        self.count_returning(nbytes(x[0]))
         row = x[owner - self.worker_ids.start] if here else torch.empty_like(x[0])
-        return self._wait(self.links.broadcast(row, owner // len(self.worker_ids)))
+        source = owner // len(self.worker_ids)
+        return self._returned(lambda: self._wait(self.members.between.broadcast(row, source)), row)
 
     # Diagnostics, which the ledger does not count. All processes call them together.
 
     def watched(self, x: Tensor) -> Tensor:
         """[W, ...] -> [N, ...] on the CPU: all workers' values."""
         rows = torch.zeros(self.size, *x.shape[1:], dtype=x.dtype)
-        rows[list(self.worker_ids)] = x.cpu()
+        if self.members.leads:
+            rows[list(self.worker_ids)] = x.cpu()
         return self.links.agree(rows)
 
     def watched_mean(self, x: Tensor) -> Tensor:
@@ -324,13 +397,14 @@ class Communicator:
         workers' rows."""
         if self.deterministic and self.links.processes > 1:
             return self.watched(x).sum(0).div_(self.size).to(x.device)
-        return self.links.agree(x.sum(0).cpu()).div_(self.size).to(x.device)
+        own = x.sum(0).cpu() if self.members.leads else torch.zeros(x.shape[1:], dtype=x.dtype)
+        return self.links.agree(own).div_(self.size).to(x.device)
 
     # Waiting for transfers, phase by phase of the stopwatch.
 
-    def _wait(self, transfer: PendingTransfer[T]) -> T:
-        """One exchange from its beginning to its end."""
-        self.watch.to("encode" if self.links.collective else "decode")
+    def _wait(self, transfer: PendingTransfer[T], without: str = "decode") -> T:
+        """One exchange from its beginning to its end. ``without``: the phase in which it is, where nothing travels."""
+        self.watch.to("encode" if self.links.collective else without)
         try:
             handle = next(transfer)
         except StopIteration as end:
@@ -363,6 +437,10 @@ class Communicator:
             pending = following
         self.watch.to("compute")
         return [results[i] for i in range(len(begun))]
+
+
+def nbytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
 
 
 def message_like(message: Message) -> Tensor:
@@ -458,7 +536,7 @@ class BucketedSum:
         self.comm, self.compressor, self.weights = comm, compressor, weights
         #: for ``loss_and_grad``; None where nothing can go ahead
         self.ready: Ready | None = None
-        if comm.links.collective and len(weights) == 1 and dim > BUCKET:
+        if comm.carried and not comm.members.grouped and len(weights) == 1 and dim > BUCKET:
             self.exchange = comm.choose(compressor, dim, weights.element_size()).exchange
             if bucket_size(compressor, self.exchange, comm.deterministic) is not None:
                 self.ready = self._send
@@ -490,8 +568,7 @@ class BucketedSum:
             self._send(vectors[0], 0)
             size = compressor.payload(vectors.shape[1], vectors.element_size())
             wire = self.exchange.wire(comm.worker_ids[0], size, comm.size)
-            bytes_here = Bytes(self._bits / 8, size, wire)
-            comm.ledger.count(self.exchange, self.exchange.direction, comm.size, bytes_here)
+            comm.count(self.exchange, self.exchange.direction, Bytes(self._bits / 8, size, wire))
             aggregate = torch.cat(comm.drive(*self._begun)[::-1])
         compressor.feedback(aggregate, self.weights)
         return aggregate
@@ -510,7 +587,7 @@ class DelayedSum(Stateful):
     turn. For compressors that need one exchange alone (``phases`` = 1).
     """
 
-    state = "aggregate down_info down_sent down_wire"
+    state = "aggregate down_info down_sent down_wire returning"
 
     def __init__(self, comm: Communicator, compressor: Compressor, weights: Tensor, dim: int) -> None:
         self.comm, self.compressor, self.weights = comm, compressor, weights
@@ -519,14 +596,14 @@ class DelayedSum(Stateful):
         self._message: Message | None = None
         self._transfer: tuple[Handle, PendingTransfer[Tensor]] | None = None
         self.down_info = self.down_sent = self.down_wire = 0  # information in parts of a byte, EXACT to a byte
+        self.returning = 0  # bytes that a leader sends to the members of its island
 
     def send(self, message: Message) -> None:
         comm, exchange = self.comm, self.exchange
-        load = exchange.load(message, comm.worker_ids, comm.size)
-        comm.ledger.count(exchange, exchange.direction, comm.size, load)
+        comm.count(exchange, exchange.direction, exchange.load(message, comm.worker_ids, comm.size))
         self._message = message
-        if comm.links.collective:
-            self._advance(exchange.carry(comm.transport, message, self.weights))
+        if comm.carried:
+            self._advance(comm.carry(exchange, message, self.weights))
 
     def _advance(self, transfer: PendingTransfer[Tensor]) -> None:
         """Begins the transfer's next step, if there is one."""
@@ -538,7 +615,8 @@ class DelayedSum(Stateful):
 
     def progress(self) -> None:
         """Begins the next step of an exchange that has several, if the step under way is over."""
-        if self._transfer is not None and not self.exchange.sizes_travel and self._transfer[0].is_completed():
+        in_step = self.exchange.sizes_travel or self.comm.members.returning.collective  # with other processes
+        if self._transfer is not None and not in_step and self._transfer[0].is_completed():
             self._transfer[0].wait()
             self._advance(self._transfer[1])
 
@@ -546,7 +624,7 @@ class DelayedSum(Stateful):
         """``total``: what the exchange gives."""
         assert self._message is not None
         message, self._message = self._message, None
-        self._aggregate = self.comm.finalized(self.exchange, message, total)
+        self._aggregate, self.returning = self.comm.finalized(self.exchange, message, total), nbytes(total)
         if self.exchange.comes_down:
             info, self.down_sent, self.down_wire = self.exchange.down(message, self._aggregate, self.comm.size)
             self.down_info = round(info * EXACT)
@@ -578,5 +656,6 @@ class DelayedSum(Stateful):
         if self.exchange.comes_down:
             load = Bytes(self.down_info / EXACT, self.down_sent, self.down_wire)
             self.comm.count_load_down(self.exchange, load)
+        self.comm.count_returning(self.returning)
         self.compressor.feedback(aggregate, self.weights)
         return aggregate

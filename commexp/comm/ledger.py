@@ -47,14 +47,15 @@ EXACT = 2**20  # information is rounded to such parts of a byte, so that sums ha
 
 
 class Ledger:
-    """Entries in the order in which they were counted, and their running totals; ``gossip_rounds``: mixings so far.
+    """Entries in the order in which they were counted, and their running totals; ``gossip_rounds``: mixings so far;
+    ``bytes_inside``: bytes on links inside ``islands``, where there are any.
 
     A process counts what its own workers send. ``settle`` adds up what all processes have counted since the last time;
     until then ``entries`` and totals leave it out.
     """
 
-    def __init__(self) -> None:
-        self.round = 0
+    def __init__(self, islands: int | None = None) -> None:
+        self.round, self.islands = 0, islands
         self._pending: list[Entry] = []
         self._first = 0  # the place in it of the first entry of the last round
         self.restore([])
@@ -64,6 +65,19 @@ class Ledger:
         if not self._pending or self._pending[-1].round != self.round:
             self._first = len(self._pending)
         self._pending.append(Entry(self.round, exchange.name, direction, workers, repeats, *load))
+
+    def count_again(self, exchange: Exchange, direction: str, workers: int, load: Bytes) -> None:
+        """The same; where the round's last entry is of the same kind, it becomes one exchange more of that entry."""
+        last = self._pending[-1] if self._pending else None
+        if last is None or last[:4] != (self.round, exchange.name, direction, workers):
+            self.count(exchange, direction, workers, load)
+            return
+        self._pending[-1] = last._replace(
+            repeats=last.repeats + 1,
+            bytes_info=last.bytes_info + load.info,
+            bytes_sent=last.bytes_sent + load.sent,
+            bytes_wire=last.bytes_wire + load.wire,
+        )
 
     def close_round(self, seconds: Mapping[str, float]) -> None:
         """Stores where the round's time went."""
@@ -90,15 +104,20 @@ class Ledger:
         self.bytes_info += sum(e.bytes_info for e in new)
         self.bytes_sent += sum(e.bytes_sent for e in new)
         self.bytes_wire += sum(e.bytes_wire for e in new)
+        self.bytes_inside += sum(e.bytes_wire for e in new if e.kind.inside)
         return new
 
     def totals(self) -> dict[str, float]:
-        return {"bytes_info": self.bytes_info, "bytes_sent": self.bytes_sent, "bytes_wire": self.bytes_wire}
+        """With islands also ``bytes_between``: those on the links between them."""
+        totals = {"bytes_info": self.bytes_info, "bytes_sent": self.bytes_sent, "bytes_wire": self.bytes_wire}
+        if self.islands is None:
+            return totals
+        return {**totals, "bytes_between": 0 if self.islands == 1 else self.bytes_wire - self.bytes_inside}
 
     def restore(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Takes the rows of a traffic.csv for all that was counted so far."""
         self.entries: list[Entry] = []
-        self.bytes_info, self.bytes_sent, self.bytes_wire = 0.0, 0, 0
+        self.bytes_info, self.bytes_sent, self.bytes_wire, self.bytes_inside = 0.0, 0, 0, 0
         self.gossip_rounds = 0
         self._pending = [Entry(**row) for row in entries]
         self.settle(lambda x: x)

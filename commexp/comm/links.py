@@ -176,6 +176,11 @@ class Links:
         yield from ()
         return {}
 
+    def subgroup(self, ranks: Sequence[int]) -> Links:
+        """Links among some processes, this one with them, which call this together; those of this process alone where
+        it is the only one."""
+        return Links()
+
     def explain(self, error: Exception) -> Exception:
         """A LostProcessError, in one line, where that is what the error means; else the error itself."""
         return error
@@ -205,6 +210,15 @@ class Processes(Links):
         self.timeout = timeout
         for each in (control, *([self.group] if self.staged else [])):
             self._prove(each)
+
+    def subgroup(self, ranks: Sequence[int]) -> Links:
+        if len(ranks) == 1:
+            return Links()
+        everywhere = [self._everywhere(rank) for rank in ranks]
+        backend = dist.get_backend(self.group)
+        group = dist.new_group(everywhere, self.timeout, backend, use_local_synchronization=True)
+        assert isinstance(group, dist.ProcessGroup)
+        return Processes(self.timeout, group)
 
     def _prove(self, group: dist.ProcessGroup) -> None:
         """Checks that the other end of each connection of a group knows the run's secret: it answers a random number.

@@ -12,7 +12,7 @@ from commexp.config.messages import UserError
 from commexp.config.schema import Config
 from commexp.network import NoStragglers
 from commexp.problems import NoProx
-from commexp.topologies import Complete, Gossip
+from commexp.topologies import Complete, Gossip, Islands
 
 
 def check_pairs(
@@ -82,10 +82,41 @@ def check_pairs(
         raise UserError(
             f"compress.error_feedback=true: algo={name} keeps what compression leaves out itself; give false"
         )
+    check_groups(parts, name, config)
     if not algo.decentralised:
-        if parts["topology"] != Complete() or gossip != Gossip():
+        grouped = isinstance(parts["topology"], Islands)
+        if (parts["topology"] != Complete() and not grouped) or gossip != Gossip():
             key = "topology" if parts["topology"] != Complete() else "gossip"
             raise UserError(f"{key}: algo={name} exchanges with all workers at once; leave it out, or give algo=dpsgd")
         return
     if named is not None:
         raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with neighbours; give auto")
+
+
+def check_groups(parts: dict[str, Any], name: str, config: Config) -> None:
+    """Raises UserError for islands, or workers of several processes, that an algorithm cannot have; ``name``: its."""
+    algo, topology = parts["algo"], parts["topology"]
+    if not isinstance(topology, Islands):
+        if config.islands is not None:
+            raise UserError(f"islands={config.islands}: needs topology=islands; give both, or leave it out")
+        if getattr(algo, "inside", 1) > 1:
+            raise UserError(f"algo.inside={algo.inside}: there are no islands; give topology=islands islands=..., or 1")
+    else:
+        try:
+            topology.members(config.workers)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if config.launch.per_worker > 1 and not algo.decentralised:
+            raise UserError(
+                f"launch.per_worker={config.launch.per_worker}: the members of an island share gradients already; give "
+                "1, and more workers"
+            )
+    alone = algo.asynchronous or algo.coded or algo.drops_late
+    if alone and isinstance(topology, Islands):
+        raise UserError(
+            f"topology=islands: with algo={name} every worker's message counts by itself; give algo=sgd, diloco, ..."
+        )
+    if alone and config.launch.per_worker > 1:
+        raise UserError(
+            f"launch.per_worker={config.launch.per_worker}: with algo={name} a worker is one process; give 1"
+        )

@@ -14,7 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from commexp import __version__
 from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
-from commexp.comm import AGGREGATIONS, ALL_GATHER, AUTO, SERVER
+from commexp.comm import AGGREGATIONS, ALL_GATHER, AUTO, SERVER, check_spread
 from commexp.compressors import Compressor
 from commexp.config.compatibility import check_pairs
 from commexp.config.components import KINDS, around_codec, build, short, typed, wrap
@@ -27,7 +27,7 @@ from commexp.environment import quiet
 from commexp.network import Network, Straggler
 from commexp.problems import Dataset, Model, Partition, Prox
 from commexp.problems.own import imported
-from commexp.topologies import Gossip, Topology
+from commexp.topologies import Gossip, Islands, Topology
 
 T = TypeVar("T")
 TOO_MANY = 2**31
@@ -77,8 +77,11 @@ class Plan:
             raise UserError(
                 f"{said}: algo={name} has a server and {workers} workers, each in a process; give {workers + 1}"
             )
-        if not self.algorithm.asynchronous and workers % processes:
-            raise UserError(f"{said}: {workers} workers cannot be spread evenly over it; give a divisor of workers")
+        if not self.algorithm.asynchronous:
+            try:
+                check_spread(workers, self.islands, self.config.launch.per_worker, processes, said)
+            except ValueError as error:
+                raise UserError(str(error)) from error
         if self.algorithm.coded and self.tolerates_stragglers and processes > 1 and self.compressor.stateful_per_worker:
             raise UserError(
                 f"compress={self.compressor.name}: what it keeps of a worker would be lost with its process; give "
@@ -89,6 +92,12 @@ class Plan:
                 f"compress={self.compressor.name}: learns from the aggregate, which the server alone has here; give "
                 f"compress=topk, or comm.exchange={ALL_GATHER.name}"
             )
+
+    @property
+    def islands(self) -> int | None:
+        """How many groups of workers there are that act as one worker each, if any do."""
+        grouped = isinstance(self.topology, Islands) and not self.algorithm.decentralised
+        return self.config.islands if grouped else None
 
     @property
     def exchange(self) -> str:

@@ -50,7 +50,8 @@ class Speed:
 @dataclass
 class Launch:
     """``kind``: single (one process) or torchrun (``nproc`` processes on this host, N / nproc workers in each; of
-    asynchronous methods a server and N workers).
+    asynchronous methods a server and N workers). ``per_worker``: D processes for each worker, nproc = N D in all, each
+    of which computes the gradient of a D-th of the worker's batch.
     ``device``: auto, cpu, cuda or cuda:0, ...; auto takes a GPU where there is one. ``threads``: of torch, null leaves
     torch's choice, shared out among the processes. ``port``: where the server of methods that do not wait listens, 0
     for any free one. ``timeout``: seconds that they wait for each other. ``max_restarts``: how often they are started
@@ -61,6 +62,7 @@ class Launch:
     device: str = "auto"
     threads: Optional[int] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
     nproc: int = 2
+    per_worker: int = 1
     port: int = 0
     timeout: float = 300.0
     max_restarts: int = 0
@@ -87,6 +89,7 @@ class Config:
     ``preset``: values that a dataset or an experiment gives for fields of whichever component is chosen, and for
     ``clip``: conf/algo/* and conf/compress/* look there first. So an experiment may say k and still be run with a
     compressor without k.
+    ``islands``: into how many groups topology=islands divides the workers.
     ``rounds``: the run's length in communications; ``steps``: in local steps of a worker instead, which makes methods
     with different numbers of local steps comparable. ``eval_every`` counts whichever of the two is given. ``stop``:
     what ends the run before that.
@@ -105,6 +108,7 @@ class Config:
     """
 
     workers: int = 8
+    islands: Optional[int] = field(default=None, metadata={"added": True})  # noqa: UP045
     seed: int = 0
     rounds: int = 500
     steps: Optional[int] = None  # noqa: UP045

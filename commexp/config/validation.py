@@ -83,6 +83,8 @@ def check_bounds(c: Config) -> None:
     for key in ("workers", "rounds", "eval_every"):
         if getattr(c, key) < 1:
             raise UserError(f"{key}={getattr(c, key)}: must not be less than 1; give 1 or more")
+    if c.islands is not None and c.islands < 1:
+        raise UserError(f"islands={c.islands}: must not be less than 1; give a divisor of workers")
     if c.steps is not None and c.steps < 1:
         raise UserError(f"steps={c.steps}: must not be less than 1; give 1 or more, or null for a number of rounds")
     for key, length in (("rounds", c.rounds), ("steps", c.steps)):
@@ -126,6 +128,13 @@ def check_bounds(c: Config) -> None:
         raise UserError(f"launch.kind={c.launch.kind}: unknown; give single or torchrun")
     if c.launch.device != "auto":
         check_device(c.launch.device)
+    if c.launch.per_worker < 1:
+        raise UserError(f"launch.per_worker={c.launch.per_worker}: must not be less than 1; give processes of a worker")
+    if c.batch_size is not None and c.batch_size < c.launch.per_worker:
+        raise UserError(
+            f"launch.per_worker={c.launch.per_worker}: a batch of {c.batch_size} samples cannot be shared out; give "
+            f"{c.batch_size} or less"
+        )
     if c.launch.nproc < 1:
         raise UserError(f"launch.nproc={c.launch.nproc}: must not be less than 1; give a number of processes")
     if not 0 <= c.launch.port < 65536:

@@ -57,19 +57,23 @@ def save_checkpoint(
     run: str = "",
     tables: Mapping[str, Any] | None = None,
 ) -> None:
-    """``state`` after ``completed`` rounds. ``run``: whose it is, see Plan.identity. ``tables``: what of each table
+    """``state`` after ``completed`` rounds; ``worker_ids``: whose rows it holds, none where another process writes
+    them. ``run``: whose it is, see Plan.identity. ``tables``: what of each table
     belongs to it; the first process's counts. All processes call this together. The versions of what other processes
     keep by themselves are ``links.versions``."""
     folder.mkdir(exist_ok=True)
-    own = {n: t for n, t in state.items() if has_workers(n) or links.rank == 0}
-    part = _write_part(folder, f"state-{completed}-{links.rank}", own)
-    told = links.tell(json.dumps({**part, "first": worker_ids[0], "end": worker_ids[-1] + 1}))
+    written = ""
+    if worker_ids:
+        own = {n: t for n, t in state.items() if has_workers(n) or links.rank == 0}
+        part = _write_part(folder, f"state-{completed}-{links.rank}", own)
+        written = json.dumps({**part, "first": worker_ids[0], "end": worker_ids[-1] + 1})
+    told = links.tell(written)
     if links.rank == 0:
-        parts = [json.loads(text) for text in told]
-        about = {"run": run, "completed": completed, "parts": parts, "tables": dict(tables or {})}
+        parts = [json.loads(text) for text in told if text]
+        index = {"run": run, "completed": completed, "parts": parts, "tables": dict(tables or {})}
         if links.versions:
-            about["versions"] = {str(rank): version for rank, version in links.versions.items()}
-        _write_index(folder / f"state-{completed}.json", about)
+            index["versions"] = {str(rank): version for rank, version in links.versions.items()}
+        _write_index(folder / f"state-{completed}.json", index)
         _prune(folder, completed)
 
 

@@ -212,7 +212,8 @@ class TrainingLoop:
 
     def _count_nonfinite(self) -> int:
         """Gradients of all workers that were not finite."""
-        return int(self.links.agree(torch.tensor([self.guard.count]))[0])
+        own = self.guard.count if self.setup.comm.members.part[0] == 0 else 0  # what a worker's processes all have
+        return int(self.links.agree(torch.tensor([own]))[0])
 
     def _first_fault(self) -> NonFiniteError:
         """The first gradient that was not finite, of the first worker that had one. The record goes back to the end of

@@ -131,7 +131,8 @@ class RunRecord:
         clocks = {"wall": torch.tensor(self.wall, dtype=torch.float64), "virtual": torch.from_numpy(self.clock.times)}
         state = {**with_prefix("clocks", clocks), **with_prefix("algorithm", algorithm)}
         folder = self.run.folder / "checkpoints"
-        save_checkpoint(folder, self.done, state, comm.worker_ids, comm.links, self.identity, tables)
+        own = comm.worker_ids if comm.members.leads else ()
+        save_checkpoint(folder, self.done, state, own, comm.links, self.identity, tables)
 
     def restore(self, load: Callable[[State], None]) -> bool:
         """Goes back to the folder's newest checkpoint that fits; False where there is none. ``load``: takes the

@@ -59,6 +59,9 @@ class Replay:
         meta = run.meta
         workers, processes = _count(meta["workers"]), _count(meta["processes"])
         self.workers, self.seed = _count(self.config["workers"]), _count(self.config["seed"])
+        self.islands = _count(meta["islands"]) if "islands" in meta else None
+        if self.islands is not None and (not self.islands or self.workers % self.islands):
+            raise ValueError(f"{self.workers} workers in {self.islands} islands")
         self.bucket_ends = None
         if "stretch" in meta:
             dim, bucket = _count(meta["parameters"]), _count(meta["stretch"] or 0)
@@ -73,7 +76,9 @@ class Replay:
             self.assignment = Assignment(holds)
         load = 1 if self.assignment is None else self.assignment.loads.max()
         _check_size("gradients of a round", load * self.workers * (1 + max(self.gradients.values(), default=0)), MOST)
-        hosted = workers // processes if self.assignment is None else self.assignment.subsets_per_process(processes)
+        hosted = (
+            max(1, workers // processes) if self.assignment is None else self.assignment.subsets_per_process(processes)
+        )
         for row in run.rows("traffic"):
             entry = Entry(**row)
             exchange_named(entry.exchange)
@@ -110,7 +115,16 @@ class Replay:
             loads, closing = self._rounds_without_late(network)
             buckets = self.bucket_ends or (1.0,)
             clock = VirtualClock(
-                network, self.straggler, self.workers, self.seed, self.edges, loads, closing, buckets, self.delays
+                network,
+                self.straggler,
+                self.workers,
+                self.seed,
+                self.edges,
+                loads,
+                closing,
+                buckets,
+                self.delays,
+                self.islands,
             )
             evaluations, last = [], 0
             for number in self.evaluated:

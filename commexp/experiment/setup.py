@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms import AlgorithmContext, Redundancy
-from commexp.comm import ClosingRule, Communicator, Ledger, Links, bucket_ends, bucket_size
+from commexp.comm import ClosingRule, Communicator, Ledger, Links, Members, bucket_ends, bucket_size
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
@@ -27,6 +27,7 @@ from commexp.problems import (
     PerWorkerProblem,
     Problem,
     ProblemContext,
+    SharedGradients,
     build_problem,
 )
 from commexp.run_folder import Run
@@ -86,11 +87,13 @@ class ExperimentSetup:
         if plan.algorithm.decentralised:
             with keyed("topology", plan.topology):
                 mixer = Mixer(plan.topology, plan.gossip, config.workers, config.seed)
+        members = Members.of(self.links, config.workers, plan.islands, config.launch.per_worker)
         return make_communicator(
             self.count_nonfinite,
             self.links,
             workers=config.workers,
-            ledger=Ledger(),
+            members=members,
+            ledger=Ledger(plan.islands),
             exchange=plan.exchange,
             deterministic=config.comm.deterministic,
             ask=announcements,
@@ -107,10 +110,10 @@ class ExperimentSetup:
     def _problem(self) -> Problem:
         """Loads the data, splits them, and gives the problem of the workers here. Raises ValueError or
         FileNotFoundError where data, model and batch size do not fit together."""
-        plan, config, here = self.plan, self.plan.config, self.comm.worker_ids
+        plan, config, here = self.plan, self.plan.config, self.comm.members.member_ids
         self.shard_count = config.workers if self.assignment is None else self.assignment.subsets
         self.rows: Sequence[int] = here if self.assignment is None else self.assignment.subsets_of(here)
-        dtype, options = getattr(torch, config.dtype), dict(vars(config.speed))
+        dtype, options = getattr(torch, config.dtype), {**vars(config.speed), "part": self.comm.members.part}
         if self.algorithm.asynchronous:
             options["workers"] = "loop"
         data = plan.dataset.load(self.shard_count, config.seed, dtype)
@@ -131,6 +134,11 @@ class ExperimentSetup:
             total = sum(map(len, shards))
             context.weights = [len(rows) / total for rows in shards]
         problem = build_problem(plan.model, data, context, plan.prox)
+        if config.launch.per_worker > 1 and not problem.divisible:
+            raise ValueError(
+                f"launch.per_worker={config.launch.per_worker}: a gradient of model={plan.names['model']} cannot be "
+                "shared out; give 1, or a torch module as model"
+            )
         if config.stop.accuracy is not None and not problem.has_accuracy:
             raise ValueError(
                 f"stop.accuracy={config.stop.accuracy}: nothing here has a test accuracy; give stop.loss, stop.bytes "
@@ -155,16 +163,22 @@ class ExperimentSetup:
 
     def _guard(self) -> NonFiniteGuard:
         whose = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else self.rows
+        problem, members = self.problem, self.comm.members
+        if members.part[1] > 1:  # a worker's gradient is checked, and clipped, as a whole
+            problem = SharedGradients(problem, self.comm.inside_mean, members.expanded, parts=True)
         owner = "worker" if self.assignment is None else "subset"
         policy, clip = self.plan.config.on_nonfinite, self.plan.config.clip
         if clip is not None:
-            return ClippedGradients(self.problem, whose, policy, owner, clip=clip)
-        return NonFiniteGuard(self.problem, whose, policy, owner)
+            return ClippedGradients(problem, whose, policy, owner, clip=clip)
+        return NonFiniteGuard(problem, whose, policy, owner)
 
     def _set_up_algorithm(self, start: Tensor, steps: int, stops: Callable[[], bool]) -> None:
         """``steps``: local steps of a worker in the whole run. Raises ValueError where the algorithm cannot work."""
         plan = self.plan
         context = AlgorithmContext(self.guard, self.comm, plan.compressor, steps, start, plan.config.debug)
+        if self.comm.members.each > 1:
+            context.problem = SharedGradients(self.guard, self.comm.inside_mean, self.comm.members.expanded)
+            context.members_problem = self.guard
         context.codec_context = self.codec_context
         if isinstance(self.problem, PerWorkerProblem):
             self.clock, self.world = place_workers(plan, self.problem, self.links, self.count_nonfinite, stops)
@@ -185,7 +199,14 @@ class ExperimentSetup:
             edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
             buckets = bucket_ends(self.problem.dim, self.bucket)
             return VirtualClock(
-                network, plan.straggler, workers, plan.config.seed, edges, bucket_ends=buckets, delays=self.delays
+                network,
+                plan.straggler,
+                workers,
+                plan.config.seed,
+                edges,
+                bucket_ends=buckets,
+                delays=self.delays,
+                islands=plan.islands,
             )
         closing_rule = self.algorithm.closing_rule(assignment)
         if closing_rule is not None and closing_rule != ClosingRule() and network.compute.kind == "measured":
@@ -216,14 +237,19 @@ class ExperimentSetup:
     def _hosted(self) -> float:
         """How many workers', or subsets', gradients a process computes."""
         if self.assignment is None:
-            return len(self.comm.worker_ids)
+            return max(1, self.plan.config.workers // self.links.processes)
         return self.assignment.subsets_per_process(self.links.processes)
 
     @property
     def bucket(self) -> int | None:
         """Entries of a gradient that go ahead of the rest together where there is one worker a process, or None."""
         config = self.plan.config
-        if not self.algorithm.overlaps_gradient or config.on_nonfinite != "stop" or config.clip is not None:
+        if (
+            self.comm.members.grouped
+            or not self.algorithm.overlaps_gradient
+            or config.on_nonfinite != "stop"
+            or config.clip is not None
+        ):
             return None
         return bucket_size(self.plan.compressor, self.choice.exchange, self.comm.deterministic)
 
@@ -236,7 +262,7 @@ class ExperimentSetup:
         """How many seconds this process sleeps in round ``number`` = 1, 2, ... with launch.inject: as long as the
         slowest of its workers computes; where it is known who will answer, the slowest of those, if there are any. The
         server of asynchronous methods does not sleep."""
-        clock, own = self.clock, list(self.comm.worker_ids)
+        clock, own = self.clock, list(self.comm.members.member_ids)
         if not self.plan.config.launch.inject or not isinstance(clock, VirtualClock):
             return 0.0
         each = self._gradients_in(number)

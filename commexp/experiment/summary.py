@@ -109,6 +109,8 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
     about |= {"seed": config.seed, "workers": config.workers, "processes": setup.links.world_size}
     if isinstance(setup.clock, WallClock):
         about["clock"] = "wall"
+    if setup.plan.islands is not None:
+        about["islands"] = setup.plan.islands
     if problem.way:
         about["gradients"] = problem.way
     if setup.plan.sources:
@@ -211,7 +213,7 @@ def announce_costs(setup: ExperimentSetup) -> None:
     """Tells the user which exchange was chosen where there was a choice, and which messages cost more than dense."""
     if setup.algorithm.decentralised:
         return
-    choice, workers = setup.choice, setup.plan.config.workers
+    choice, workers = setup.choice, setup.comm.size
     if len(choice.costs) > 1:
         log.info("%s", choice)
         if choice.exchange.name != next(iter(choice.costs)):

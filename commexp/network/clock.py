@@ -20,13 +20,16 @@ Edges = tuple[Sequence[int], Sequence[int]]  # receivers, senders
 
 class TimedExchange(Protocol):
     """What the clock asks of a kind of exchange, see comm/exchanges: whether it may begin while a gradient is computed
-    (``bucketed``), whether a worker waits for its neighbours alone (``among_neighbours``), who sends to whom (``path``,
-    see ``Sites.route``), and its seconds: the sum of those that it takes without bytes and of those without latency."""
+    (``bucketed``), whether a worker waits for its neighbours alone (``among_neighbours``), whether it goes on inside
+    islands of workers (``inside``), who sends to whom (``path``, see ``Sites.route``), and its seconds: those that it
+    takes without bytes and those without latency, added up."""
 
     @property
     def bucketed(self) -> bool: ...
     @property
     def among_neighbours(self) -> bool: ...
+    @property
+    def inside(self) -> bool: ...
     @property
     def path(self) -> str: ...
     def seconds(self, transfer: Transfer) -> float: ...
@@ -68,8 +71,16 @@ class VirtualClock:
 
     Traffic that comes down from such an exchange is counted in that next round, before its own. ``times`` then has one
     more number, the last: E, as far as it is known at the end of a round; 0 where nothing travels.
+    With ``islands`` = G groups of N/G workers, one after the other, those of a group add up inside (exchanges inside
+    among peers) r times in a round, on links of ``network.inside``. They compute their gradients in r parts and wait
+    for each other after each: with T_nj the time in which worker n computes part j,
+
+        the members of a group are ready at    begun + sum_j max over members n of T_nj + r (seconds of one sum)
+
+    All other exchanges are those of the groups' first workers; of a single group, all exchanges go on inside.
     Where the network changes, an exchange takes what it would take at the network's own bandwidth and at the latency of
     the moment at which it begins, as ``Changes`` says; so does each bucket, and in gossip each mixing of each worker.
+    Links inside islands do not change.
     Everything is a function of the seed and the round's number, so a run can be priced anew from its traffic.
     """
 
@@ -84,6 +95,7 @@ class VirtualClock:
         closing: Closing | None = None,
         bucket_ends: Sequence[float] = (1.0,),
         delays: Sequence[float] = (),
+        islands: int | None = None,
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
@@ -92,10 +104,21 @@ class VirtualClock:
         network.compute.factors(workers)  # refuses what does not fit
         straggler.late(1, workers, seed)
         self.rates = network.rates(workers)
-        self.alike, self.paces = self.rates.alike, {path: self.rates.pace(path=path) for path in PATHS}
-        self.changes = network.changes(seed)
-        if network.trace is not None and self.rates.own.any():
+        self.islands = islands or workers
+        self.leaders = np.zeros(workers, dtype=bool)
+        self.leaders[:: workers // self.islands] = True
+        self.inside_pace = network.inside_pace()
+        self.alike, self.changes = self.rates.alike, network.changes(seed)
+        self.paces = {path: self.rates.pace(self.leaders, path) for path in PATHS}
+        if islands == 1:
+            self.alike, self.changes, self.paces = True, None, dict.fromkeys(PATHS, self.inside_pace)
+        elif network.trace is not None and self.rates.own.any():
             self.alike = False  # they are so for as long as the network's latency stays what it is
+        if self.rates.sites is not None and np.ptp(self.rates.sites.place.reshape(self.islands, -1), axis=1).any():
+            raise ValueError(
+                "network.regions: the workers of an island stand at several sites; give network.regions.workers with "
+                "one site for each island"
+            )
         even = network.compute.kind in ("constant", "measured") and not network.compute.slow
         self.delays = delays if any(delays) else ()
         even = even and np.ptp(self.loads) == 0 and closing is None and self.alike and len(self.bucket_ends) == 1
@@ -123,11 +146,24 @@ class VirtualClock:
 
     def computing(self, number: int, gradients: float, measured: float = 0.0) -> np.ndarray:
         """How long each worker computes in round ``number``, [N], in seconds."""
-        seconds = self.network.compute_seconds(number, gradients * self.loads, self.seed, measured * self.loads)
-        if not seconds.any():
-            return seconds
-        late = self.straggler.late(number, self.workers, self.seed)
-        return np.asarray(seconds * np.where(late, self.straggler.slowdown, 1.0))
+        seconds = self._each(number, gradients, measured).sum(axis=1)
+        return np.asarray(seconds * self._slowdown(number)) if seconds.any() else seconds
+
+    def _each(self, number: int, gradients: float, measured: float) -> np.ndarray:
+        """The same, gradient by gradient, if nobody were late, [N, count]."""
+        return self.network.compute_seconds(number, gradients * self.loads, self.seed, measured * self.loads)
+
+    def _slowdown(self, number: int) -> np.ndarray:
+        """How many times as long each worker computes in round ``number``, [N]."""
+        return np.where(self.straggler.late(number, self.workers, self.seed), self.straggler.slowdown, 1.0)
+
+    def _together(self, number: int, gradients: float, measured: float, sums: Sequence[Traffic]) -> np.ndarray:
+        """How long each worker computes until its island has added up the last of its ``sums``, [N]."""
+        each = self._each(number, gradients, measured) * self._slowdown(number)[:, None]
+        width = max(1, -(-each.shape[1] // sum(entry.repeats for entry in sums)))
+        parts = np.add.reduceat(each, np.arange(0, each.shape[1], width), axis=1)
+        slowest = parts.reshape(self.islands, -1, parts.shape[1]).max(axis=1).sum(axis=1)
+        return np.repeat(slowest, self.workers // self.islands) + sum(self._seconds(entry) for entry in sums)
 
     def _closed(self, number: int, gradients: float, measured: float) -> tuple[np.ndarray, float]:
         assert self.closing is not None
@@ -143,15 +179,22 @@ class VirtualClock:
         with one subset of one worker."""
         if self.even:
             compute, load = self.network.compute, float(self.loads[0])
-            computing = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
-            self.times = self.times + (computing + sum(self._seconds(entry) for entry in traffic))
+            alike = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
+            self.times = self.times + (alike + sum(self._seconds(entry) for entry in traffic))
             return
+        computing = np.zeros(self.workers)
+        sums = [entry for entry in traffic if entry.kind.inside and entry.direction == "peers"]
+        if sums:
+            traffic = [entry for entry in traffic if entry not in sums]
+            computing = self._together(number, gradients, measured, sums)
+        elif self.closing is None:
+            computing = self.computing(number, gradients, measured)
         if self.delays:
-            self._delayed_round(number, gradients, traffic, measured)
+            self._delayed_round(number, gradients, traffic, computing)
             return
         answered: np.ndarray | None = None
         if self.closing is None:
-            ready = self.times + self.computing(number, gradients, measured)
+            ready = self.times + computing
         else:
             answered, took = self._closed(number, gradients, measured)
             ready = np.full_like(self.times, self.now + took)
@@ -167,9 +210,8 @@ class VirtualClock:
                 ready = np.full_like(ready, end)
         self.times = ready
 
-    def _delayed_round(self, number: int, gradients: float, traffic: Sequence[Traffic], measured: float) -> None:
-        """A round of a run with ``delays``."""
-        computing = self.computing(number, gradients, measured)
+    def _delayed_round(self, number: int, gradients: float, traffic: Sequence[Traffic], computing: np.ndarray) -> None:
+        """A round of a run with ``delays``; ``computing``: seconds of each worker, [N]."""
         *begun, last = self.times
         before = self.delays[number - 2] if number > 1 else 0.0
         came_down, arrival = 0, float(last)
@@ -237,7 +279,7 @@ class VirtualClock:
     ) -> float:
         """When an exchange has ended that begins at ``begun``, of ``part`` of the entry's bytes. ``key``: the round,
         and the exchange's place in it. ``answered``: who takes part, where not all do."""
-        if self.changes is None:
+        if self.changes is None or entry.kind.inside:
             return begun + self._seconds(entry, part, answered)
         now = self.changes.latency(begun)
         latencies = self._seconds(entry, 0.0, answered, None if now is None else float(now))
@@ -255,10 +297,12 @@ class VirtualClock:
         """How long it takes at the network's own bandwidth. ``latency``: of the network, in ms, if it is not the usual
         one."""
         e, pace = entry, self.paces[entry.kind.path]
+        if e.kind.inside:
+            return e.kind.seconds(Transfer(self.inside_pace, e.workers, e.bytes_wire / self.islands, e.repeats))
         fewer = answered is not None and e.workers < self.workers and not self.alike
         if latency is not None or fewer:
             rates = self.rates if latency is None else self.rates.with_latency(latency)
-            pace = rates.pace(answered if fewer else None, e.kind.path)
+            pace = rates.pace(answered if fewer else self.leaders, e.kind.path)
         if without_latency:
             pace = pace._replace(latency=0.0)
         return e.kind.seconds(Transfer(pace, e.workers, part * e.bytes_wire, e.repeats, e.direction, self.share))

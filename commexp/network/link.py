@@ -148,12 +148,17 @@ def check_links(links: Mapping[int, Link]) -> None:
         given = f"links={{{worker}:{written(link)}}}"
         if worker < 0:
             raise ValueError(f"{given}: there is no worker {worker}; give numbers from 0 on")
-        for name in ("bandwidth", "up"):
-            value = getattr(link, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{given}: {name} must be positive; give Mbit/s, such as 100")
-        if link.latency is not None and not link.latency >= 0:
-            raise ValueError(f"{given}: latency must not be negative; give 0 or more")
+        check_link(link, given)
+
+
+def check_link(link: Link, given: str) -> None:
+    """Raises ValueError; ``given``: the link as it was given."""
+    for name in ("bandwidth", "up"):
+        value = getattr(link, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{given}: {name} must be positive; give Mbit/s, such as 100")
+    if link.latency is not None and not link.latency >= 0:
+        raise ValueError(f"{given}: latency must not be negative; give 0 or more")
 
 
 def written(link: Link) -> str:
@@ -168,7 +173,8 @@ class Network:
 
     ``bandwidth``: Mbit/s per link, down, and up too unless ``up`` is given. ``latency``: milliseconds per message.
     ``headers``: bytes that travel with a byte of ours, such as 0.046 for TCP over Ethernet (66 with 1,448).
-    ``links``: by worker number; what a Link does not say is the network's.
+    ``links``: by worker number; what a Link does not say is the network's. ``inside``: the links among the members of
+    an island of workers (topology=islands), all alike; what it does not say is the network's.
     ``overlap``: a gradient's all-reduce begins while the gradient is still computed, wherever one worker a process
     would do so, see ``overlapped``; else exchanges follow the computing.
     ``compute``: seconds that a worker computes for a gradient, see Compute.
@@ -188,6 +194,7 @@ class Network:
     overlap: bool = False
     headers: float = 0.0
     compute: Compute = field(default_factory=Compute)
+    inside: Link = field(default_factory=Link, metadata={"added": True})
     trace: Optional[str] = field(default=None, metadata={"location": True})  # noqa: UP045
     digest: str = field(default="", metadata={"added": True})
     outage: Outage = field(default_factory=Outage, metadata={"added": True})
@@ -204,6 +211,7 @@ class Network:
         if not self.headers >= 0:
             raise ValueError(f"headers={self.headers}: must not be negative; give 0 or more")
         check_links(self.links or {})
+        check_link(self.inside, f"inside={written(self.inside)}")
         if self.trace is not None and self.regions is not None:
             raise ValueError(
                 f"trace={self.trace}: has one bandwidth for all links, and regions have many; give network.outage or "
@@ -222,8 +230,8 @@ class Network:
         return Changes(self.bandwidth, self.recorded, self.outage, self.jitter, seed)
 
     def scaled(self, bandwidth: float) -> Network:
-        """The same with another bandwidth; all else that has one, as much faster or slower than it as it was. Latencies
-        stay."""
+        """The same with another bandwidth; all else that has one, links inside islands apart, as much faster or slower
+        than it as it was. Latencies stay."""
 
         def by_factor(rate: float) -> float:
             return rate * bandwidth / self.bandwidth
@@ -265,15 +273,23 @@ class Network:
         ours = 1 + self.headers
         return self.bandwidth * 1e6 / 8 / ours, up * 1e6 / 8 / ours
 
+    def inside_pace(self) -> Pace:
+        """Of an exchange inside islands."""
+        up = self.bandwidth if self.up is None else self.up
+        down, up, latency = self.inside.beside(self.bandwidth, up, self.latency)
+        down, up = (rate * 1e6 / 8 / (1 + self.headers) for rate in (down, up))
+        return Pace(latency, min(down, up), down, up, down, up)
+
     def compute_seconds(self, number: int, gradients: np.ndarray, seed: int, measured: np.ndarray) -> np.ndarray:
-        """Seconds that each worker computes in round ``number``, [N]: the sum over its ``gradients`` [N], of which the
-        last may be a part of one; or ``measured`` [N], times the worker's factor."""
+        """Seconds that each worker computes in round ``number``, one gradient after the other, [N, count]: of its
+        ``gradients`` [N] the last may be a part of one, or none; or ``measured`` [N], times the worker's factor, as a
+        whole, [N, 1]."""
         workers = len(gradients)
         if self.compute.kind == "measured":
-            return np.asarray(measured * self.compute.factors(workers))
+            return np.asarray(measured * self.compute.factors(workers))[:, None]
         count = math.ceil(gradients.max())
         if not count:
-            return np.zeros(workers)
+            return np.zeros((workers, 1))
         each = self.compute.draw(numpy_generator(seed, "compute", number), workers, count)
         parts = np.clip(gradients[:, None] - np.arange(count), 0, 1)
-        return np.asarray((each * parts).sum(axis=1))
+        return np.asarray(each * parts)

@@ -11,6 +11,7 @@ from commexp.problems.module_problem import ModuleProblem
 from commexp.problems.nonfinite import POLICIES, NonFiniteError, NonFiniteGuard
 from commexp.problems.per_worker import PerWorkerProblem
 from commexp.problems.prox import NoProx, Prox
+from commexp.problems.shared import SharedGradients
 
 DEFAULT_BATCH = 16  # the default batch_size: small data are run with it, with several epochs in a batch
 
@@ -53,5 +54,6 @@ __all__ = [
     "Problem",
     "ProblemContext",
     "Prox",
+    "SharedGradients",
     "build_problem",
 ]

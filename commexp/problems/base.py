@@ -25,13 +25,15 @@ class GradientOptions:
     """How gradients are computed. ``workers``: the way to compute those of several workers, one of WAYS. ``amp``: with
     torch.autocast in bfloat16. ``channels_last``: in channels-last memory format. ``compile``: with torch.compile.
     ``accumulate``: a batch's gradient is computed over so many pieces of the batch, one after the other, which saves
-    memory."""
+    memory. ``part``: (d, D): of D parts of the batch, only the share of the d-th is computed; the shares of all parts
+    add up to the loss and the gradient."""
 
     workers: str = "auto"
     amp: bool = False
     channels_last: bool = False
     compile: bool = False
     accumulate: int = 1
+    part: tuple[int, int] = (0, 1)
 
 
 @dataclass
@@ -99,7 +101,7 @@ class Problem(ABC):
     workers. ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h.
     ``penalised``: whether F contains more than the loss on the samples, such as an l2 term. ``way``: how the gradients
     of the W workers are computed if there is a choice, see gradients.py. ``tokens_per_sample``: of language models.
-    ``has_accuracy``: whether ``evaluate`` gives a test accuracy.
+    ``has_accuracy``: whether ``evaluate`` gives a test accuracy. ``divisible``: whether it heeds GradientOptions.part.
     """
 
     prox: Prox = NoProx()
@@ -107,6 +109,7 @@ class Problem(ABC):
     way = ""
     tokens_per_sample: int | None = None
     has_accuracy = False
+    divisible = False
     dim: int
     samples: int
     samples_per_step: float

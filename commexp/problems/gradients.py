@@ -88,6 +88,7 @@ class ModuleGradients:
 
     ``speed.workers``: the way for several workers; ``auto`` follows the rule above. ``deterministic`` means ``loop``.
     ``random``: whether the module draws random numbers. ``speed.accumulate``: a batch is computed in so many pieces.
+    ``speed.part``: the pieces of this process, with one worker.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class ModuleGradients:
         """x [W, J]. The next call may overwrite the gradients. ``ready``: see Problem.loss_and_grad."""
         if self._grad is None or self._grad.shape != x.shape:
             self._grad = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        grad, pieces = self._grad.zero_(), self.speed.accumulate
+        grad, pieces, (mine, parts) = self._grad.zero_(), self.speed.accumulate, self.speed.part
         if x.shape[0] == 1:
             way: Way = partial(self.looped, ready=ready)
         else:
@@ -139,12 +140,13 @@ class ModuleGradients:
                 self.choose(len(x), tree_map(lambda t: t[0, :2], batch.tree))
             assert self._way is not None
             way = self._way
-        if pieces == 1:
+        if pieces * parts == 1:
             return way(x, batch.tree, batch.seeds, 1.0, grad), grad
-        losses, parts = x.new_zeros(len(x)), list(_split(batch.tree, pieces))
-        for i, (part, share) in enumerate(parts):
+        losses, split = x.new_zeros(len(x)), list(enumerate(_split(batch.tree, pieces * parts)))
+        own = split[mine * pieces : (mine + 1) * pieces]
+        for i, (part, share) in own:
             if len(x) == 1:
-                way = partial(self.looped, ready=ready if i == len(parts) - 1 else None)
+                way = partial(self.looped, ready=ready if i == own[-1][0] else None)
             losses += share * way(x, part, [derive(seed, i) for seed in batch.seeds], share, grad)
         return losses, grad
 

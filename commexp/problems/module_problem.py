@@ -51,6 +51,8 @@ class ModuleProblem(Problem):
     without trained parameters, that cannot take a batch, or whose buffers change.
     """
 
+    divisible = True
+
     def __init__(self, make: Callable[[], nn.Module], data: Data, context: ProblemContext, trial: bool = False) -> None:
         if data.test_x is None:
             raise ValueError("dataset: has no test set, by which models are judged; give one")

@@ -160,6 +160,7 @@ def summary_markdown(run: Run, target: Target | None = None) -> str:
         ["sent", human_bytes(s["bytes_sent"]), f"payload handed to the exchange: {share}"],
         ["sent / information", f"{number(s['sent_over_info']):.3g}", "1 is the ideal code"],
         ["on the wire", human_bytes(s["bytes_wire"]), f"all links, {s['exchange']}"],
+        *([["between islands", human_bytes(s["bytes_between"]), "of these"]] if "bytes_between" in s else []),
         ["dense", human_bytes(s["dense_bytes"]), "uncompressed, after every local step"],
     ]
     blocks.append(markdown(["bytes", "all workers", "meaning"], bytes_rows))

@@ -10,6 +10,7 @@ from commexp.topologies.deterministic import Complete, Hypercube, Line, Ring, St
 from commexp.topologies.exponential import Exponential, OnePeer
 from commexp.topologies.from_file import GraphFile, MatrixFile
 from commexp.topologies.gossip import Gossip, Mixer
+from commexp.topologies.islands import Islands
 from commexp.topologies.lattice import Grid, Ladder, Torus
 from commexp.topologies.mixing import Mixing, second_singular_value
 from commexp.topologies.random import ErdosRenyi, Geometric, RandomPairs, RandomRegular
@@ -24,6 +25,7 @@ __all__ = [
     "GraphFile",
     "Grid",
     "Hypercube",
+    "Islands",
     "Ladder",
     "Line",
     "MatrixFile",

@@ -282,7 +282,7 @@ def test_fragments_are_whole_blocks() -> None:
 class Sent:
     """Traffic that takes ``seconds`` on any network."""
 
-    bucketed = among_neighbours = False
+    bucketed = among_neighbours = inside = False
     workers, repeats, bytes_wire = 2, 1, 0
 
     def __init__(self, seconds: float, direction: str = "peers") -> None:

@@ -38,6 +38,8 @@ FORMULAS: dict[str, tuple[Callable[[int, int, int], int], Callable[[int], int]]]
     "quantised_all_reduce": (lambda n, s, a: (n - 1) * (s + a), lambda n: n - 1),
     "gossip": (lambda n, s, a: n * 2 * s, lambda n: 1),  # on a ring
     "broadcast": (lambda n, s, a: (n - 1) * s, lambda n: (n - 1).bit_length()),
+    "inside_all_reduce": (lambda n, s, a: 2 * (n - 1) * s, lambda n: 2 * (n - 1)),
+    "inside_broadcast": (lambda n, s, a: (n - 1) * s, lambda n: (n - 1).bit_length()),
 }
 #: which compressors; all where it is not said
 SERVES: dict[str, Callable[[Compressor], bool]] = {

@@ -39,15 +39,16 @@ def main() -> None:
         together([plans[case] for case in group["cases"]], **group)
 
 
-def together(plans: Sequence[Plan], processes: int, port: int, folder: str, **_: Any) -> None:
-    """The plans, in so many processes. All are ended when one fails, and then this process, too."""
+def together(plans: Sequence[Plan], processes: int, port: int, folder: str, per_worker: int = 1, **_: Any) -> None:
+    """The plans, in so many processes, ``per_worker`` of them for each worker. All are ended when one fails, and then
+    this process, too."""
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= shared
     started = set()
     for rank in range(processes):
         child = os.fork()
         if not child:
-            walk(plans, rank, Path(folder))
+            walk(plans, rank, Path(folder), per_worker)
         started.add(child)
     while started:
         ended, status = os.wait()
@@ -58,7 +59,7 @@ def together(plans: Sequence[Plan], processes: int, port: int, folder: str, **_:
             sys.exit(f"of {processes} processes one ended with {os.waitstatus_to_exitcode(status)}")
 
 
-def walk(plans: Sequence[Plan], rank: int, folder: Path) -> None:
+def walk(plans: Sequence[Plan], rank: int, folder: Path, per_worker: int) -> None:
     """One of the processes."""
     status = 1
     try:
@@ -69,7 +70,8 @@ def walk(plans: Sequence[Plan], rank: int, folder: Path) -> None:
         _join("gloo", 60)
         links = Processes(timedelta(seconds=60))
         for plan in plans:
-            config = dataclasses.replace(plan.config, outputs=str(folder))
+            launch = dataclasses.replace(plan.config.launch, per_worker=per_worker)
+            config = dataclasses.replace(plan.config, outputs=str(folder), launch=launch)
             here = dataclasses.replace(plan, config=config, resolved={**plan.resolved, "outputs": str(folder)})
             execute(here, torch.device("cpu"), links)
         save_file(gossiped(links), folder / f"gossip-{links.rank}.safetensors")

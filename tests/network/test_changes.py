@@ -242,6 +242,23 @@ def test_buckets_and_delayed_exchanges(trace: str) -> None:
     assert delayed.now == pytest.approx(arrival, rel=1e-12)
 
 
+def test_links_inside_islands_do_not_change(trace: str) -> None:
+    """Two islands of two: what they add up inside takes 0.5 s at 16 Mbit/s, whatever the trace; then the leaders."""
+    inside = Link(bandwidth=16.0, latency=0.0)
+    given = Network(8.0, 20.0, trace=trace, inside=inside, compute=Compute(seconds=0.7))
+    virtual, now = clock(given, islands=2), 0.0
+    for t in range(1, 6):
+        down = Booking("inside_broadcast", 2 * MB, 2)
+        down.direction = "down"
+        virtual.round(t, 1.0, [Booking("inside_all_reduce", 4 * MB, 2), Booking(workers=2, bytes_wire=2 * MB), down])
+        now += 0.7 + 0.5
+        now = reference(now, 2 * ms_at(now), 1.0) + 0.5
+        assert virtual.times.tolist() == pytest.approx([now] * 4, rel=1e-12)
+    alone = clock(given, islands=1)
+    alone.round(1, 1.0, [Booking("inside_all_reduce", 4 * MB), Booking()])
+    assert alone.now == pytest.approx(0.7 + 0.5 + 0.5)
+
+
 def test_workers_that_wait_for_nobody(trace: str) -> None:
     """Worker 0 takes 4 s, the others 1 s; a message takes 0.5 s of the server's link at 8 Mbit/s, an answer 0.25 s."""
     outages = [(6.0 * k, 6.0 * k + 0.7) for k in range(1, 20)]

@@ -117,7 +117,17 @@ def test_the_server_of_those_who_wait_for_nobody_is_at_worker_0s_site() -> None:
     assert events.now == pytest.approx(1 + there[1] + 0.2 + 0.5 / 0.5)
 
 
-def test_headers_outages_and_another_bandwidth_go_with_them() -> None:
+def test_an_island_stands_at_one_site() -> None:
+    """The leaders, workers 0 and 2, are at a and c: 4 Mbit/s from c."""
+    given = network("aacc", inside=Link(bandwidth=800.0))
+    clock = VirtualClock(given, NoStragglers(), 4, 0, islands=2)
+    clock.round(1, 0.0, [Booking(workers=2, bytes_wire=2 * MB)])
+    assert clock.now == pytest.approx(2 * 0.3 + 1 / 0.25)
+    with pytest.raises(ValueError, match=r"^network.regions: the workers of an island stand at several sites; give"):
+        VirtualClock(network("acca"), NoStragglers(), 4, 0, islands=2)
+
+
+def test_headers_and_another_bandwidth_go_with_them() -> None:
     assert took(network("abc", headers=0.25), "all_reduce", 3, 3 * MB) == pytest.approx(0.8 + 1.25 * 2)
     faster = with_bandwidth(network("abc", links={1: Link(up=8.0)}), 160.0)
     assert took(faster, "all_reduce", 3, 3 * MB) == pytest.approx(0.8 + 1.0)

@@ -51,9 +51,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def registered(name: str, files: dict[str, Path], **fields: Any) -> Topology:
     """As conf/topology/<name>.yaml describes it, built the way that commexp.config.plan does."""
-    node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "topology" / f"{name}.yaml"))  # type: ignore[assignment]
+    node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "topology" / f"{name}.yaml"), resolve=False)  # type: ignore[assignment]
     cls = get_class(node.pop("_target_"))
-    path = {"path": str(files[name])} if name in files else {}
+    path = {"path": str(files[name])} if name in files else {"islands": 2} if name == "islands" else {}
     made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), node, path, fields))
     assert isinstance(made, Topology)
     return made

@@ -45,6 +45,10 @@ class LocalMethod(QuorumRounds):
 
         x_n <- mix x_n + (1 - mix) y_n              mix = 0 drops what the fragment has moved in the meantime
 
+    In islands of workers (topology=islands) n counts islands: the members of one share x_n. In every local step their
+    gradients are averaged inside; or, with ``inside`` = k > 1, they take k local steps each by itself, and then their
+    models and the states of their optimisers are averaged, and once more at the end of a round.
+
     With a ``quorum``, a round closes without the workers that are late, see QuorumRounds; ``grace`` in seconds.
 
     The last exchange of a run is waited for. Source of fragments, delay and mix: Streaming DiLoCo, Douillard et al.,
@@ -60,7 +64,8 @@ class LocalMethod(QuorumRounds):
     the x_n before the exchange, which diagnostics need, for the x_n of the next round.
 
     Raises ValueError for values out of range, a model of fewer entries than fragments, a delay with a compressor that
-    takes two exchanges, and a quorum with fragments, a delay, a mix, or a method whose workers do not share x.
+    takes two exchanges, or that ends while members are apart, and a quorum with fragments, a delay, a mix, or a method
+    whose workers do not share x.
     """
 
     state = "average pulled_average travelling compressor=context.compressor codecs sums answers"
@@ -73,6 +78,7 @@ class LocalMethod(QuorumRounds):
     mix: float = field(default=0.0, metadata=ADDED)
     quorum: Optional[int] = field(default=None, metadata=ADDED)  # noqa: UP045  (for OmegaConf)
     grace: float = field(default=0.0, metadata=ADDED)
+    inside: int = field(default=1, metadata=ADDED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,6 +95,13 @@ class LocalMethod(QuorumRounds):
             between = self.tau // self.fragments
             raise ValueError(
                 f"delay={self.delay}: there are {between} local steps between two exchanges; give 0 to {between}"
+            )
+        if self.inside < 1:
+            raise ValueError(f"inside={self.inside}: must not be less than 1; give local steps between two averages")
+        if self.delay % self.inside:
+            raise ValueError(
+                f"delay={self.delay}: the members of an island are apart until inside={self.inside} steps are over; "
+                "give a multiple of inside"
             )
         if not 0 <= self.mix < 1:
             raise ValueError(f"mix={self.mix}: out of range; give a share in [0, 1), 0.5 is usual")
@@ -175,17 +188,38 @@ class LocalMethod(QuorumRounds):
             memory, self.before_exchange = self.before_exchange, None
             self.x = _copied(self.pulled, memory)
         self.losses = torch.zeros_like(self.losses)
-        for step in steps:
-            if self.travelling and step - steps.start == self.delay:
+        apart = self.inside > 1 and self.context.comm.members.each > 1
+        for i, step in enumerate(steps):
+            if self.travelling and i == self.delay:
                 self.arrive()
+            if apart and i % self.inside == 0:
+                self.part_members()
             losses, self.spent = self.gradient(self.x, step)
             self.update_workers(self.spent, step)
             self.losses += losses / len(steps)
+            if apart and (i % self.inside == self.inside - 1 or step + 1 == steps.stop):
+                self.join_members()
             for under_way in self.sums.values():
                 under_way.progress()
         if self.travelling:
             self.arrive()
         self.before_exchange = self.x if self.replaces else _copied(self.x, self.before_exchange)
+
+    def part_members(self) -> None:
+        """From here on every member of an island here has an x, and an optimiser, of its own: [W, J]."""
+        members = self.context.comm.members
+        assert self.context.members_problem is not None
+        self.shared_problem, self.context.problem = self.context.problem, self.context.members_problem
+        self.x = members.expanded(self.x).clone()
+        self.losses = members.expanded(self.losses)
+        self.update.buffers = {name: members.expanded(rows).clone() for name, rows in self.update.buffers.items()}
+
+    def join_members(self) -> None:
+        """Averages them inside each island."""
+        names, states = list(self.update.buffers), list(self.update.buffers.values())
+        self.x, self.losses, *means = self.context.comm.inside_mean(self.x, self.losses, *states)
+        self.update.buffers = dict(zip(names, means, strict=True))
+        self.context.problem, self.spent = self.shared_problem, None
 
     def round(self, t: int) -> None:
         if self.quorum is not None:

@@ -10,6 +10,7 @@ exchange's ``seconds`` says how long they take:
     quantised_all_reduce    2 (n-1) S                   the same, and encodes what it has added up
     gossip        sum_i degree_i S_i                    to the worker's neighbours
     broadcast     (n-1) S                               one worker's vector to all others
+    inside_all_reduce, inside_broadcast                 the same inside islands of workers
 """
 
 from commexp.comm.exchanges.all_gather import AllGather
@@ -17,6 +18,7 @@ from commexp.comm.exchanges.all_reduce import AllReduce
 from commexp.comm.exchanges.base import Aggregation, Bytes, Exchange
 from commexp.comm.exchanges.broadcast import Broadcast
 from commexp.comm.exchanges.gossip import GossipExchange
+from commexp.comm.exchanges.inside import InsideAllReduce, InsideBroadcast
 from commexp.comm.exchanges.quantised_all_reduce import QuantisedAllReduce
 from commexp.comm.exchanges.server import ParameterServer
 from commexp.comm.exchanges.two_phase import TwoPhase
@@ -28,10 +30,21 @@ ALL_REDUCE, ALL_GATHER, SERVER, GOSSIP, BROADCAST = (
     GossipExchange(),
     Broadcast(),
 )
+INSIDE_ALL_REDUCE, INSIDE_BROADCAST = InsideAllReduce(), InsideBroadcast()
 
 EXCHANGES: dict[str, Exchange] = {
     exchange.name: exchange
-    for exchange in (ALL_REDUCE, ALL_GATHER, SERVER, TwoPhase(), QuantisedAllReduce(), GOSSIP, BROADCAST)
+    for exchange in (
+        ALL_REDUCE,
+        ALL_GATHER,
+        SERVER,
+        TwoPhase(),
+        QuantisedAllReduce(),
+        GOSSIP,
+        BROADCAST,
+        INSIDE_ALL_REDUCE,
+        INSIDE_BROADCAST,
+    )
 }
 AGGREGATIONS = {name: exchange for name, exchange in EXCHANGES.items() if isinstance(exchange, Aggregation)}
 
@@ -42,6 +55,8 @@ __all__ = [
     "BROADCAST",
     "EXCHANGES",
     "GOSSIP",
+    "INSIDE_ALL_REDUCE",
+    "INSIDE_BROADCAST",
     "SERVER",
     "Aggregation",
     "Bytes",

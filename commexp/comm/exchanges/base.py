@@ -34,6 +34,8 @@ class Exchange(ABC):
     bucketed: bool = False
     #: goes from neighbour to neighbour on a graph, so that a worker waits for its neighbours alone
     among_neighbours: bool = False
+    #: goes over the links inside islands of workers, in all islands at the same time
+    inside: bool = False
     #: who sends to whom: each to the next one ("ring"), each to every other ("pairs"), or all to worker 0 ("star")
     path: str = "ring"
 
