@@ -1,6 +1,6 @@
 """Which share of the time workers compute, measured on hosts with slow links and predicted by the virtual clock.
 
-    python scripts/bench_utilisation.py        # as root; needs ip and tc
+    python scripts/bench_utilisation.py [Mbit/s ...]     # as root; needs ip and tc; 50, 200 and 1000 take two minutes
 
 Four namespaces with shaped links (netlab.py), one worker in each. DiLoCo averages a model of 1.2 M entries in fp32
 after every H local steps, as in the runner, but a gradient takes a fixed time in which the process sleeps, so that four
@@ -23,7 +23,6 @@ from commexp.comm import Communicator, Ledger, Processes
 from commexp.compressors import NoCompression
 from commexp.network import Compute, Network, NoStragglers, VirtualClock
 
-RATES = (50.0, 200.0, 1000.0)  # Mbit/s
 STEPS = {1: 8, 8: 40, 32: 128}  # by H: local steps of a run
 
 
@@ -61,7 +60,7 @@ def main() -> int:
         return 0
     heads = [f"{HOSTS} hosts", "H", "clock", "wall", "utilisation: clock", "wall", "wall / clock"]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}", flush=True)
-    for rate in RATES:
+    for rate in [float(word) for word in sys.argv[1:]] or [50.0, 200.0, 1000.0]:
         try:
             with NetLab(HOSTS, rate) as lab:
                 ended = lab.run_everywhere([sys.executable, __file__, "rank", str(rate)], timeout=300)

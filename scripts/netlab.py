@@ -31,7 +31,7 @@ from commexp.metrics import human_bytes
 
 SEGMENT = 16 * 1024  # most bytes that TCP hands to eth0 at once; each such segment counts one header of 66 bytes
 BURST = 20_000  # bytes: a segment, with the headers of all its packets
-CONTROL = "reno"  # of congestion, for TCP; BBR leaves a fifth of a link idle that acknowledgements share with data
+CONTROL = "reno"  # of congestion, for TCP; on a ring BBR leaves up to a third of a link of 50 Mbit/s unused
 QUEUE = 64_000_000  # bytes that may wait for a link: more than TCP has under way, so that nothing is sent twice
 
 
