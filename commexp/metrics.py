@@ -30,6 +30,7 @@ PLACES = {
     "work": "what curves of figures are drawn against: the last one that all runs have",
     "cost": "a column of runs.csv and sweep.csv",
 }
+FIRST = 3  # rounds that hold what happens once, such as loading code: medians of measured seconds leave them out
 SCALES = ("number", "percent", "bytes", "count")
 NAME = re.compile(r"(?!best_)[A-Za-z]\w{0,63}(?<!_std)", re.ASCII)
 TAKEN = {  # columns of a sweep's tables that are no metrics
@@ -211,6 +212,11 @@ def adopt(descriptions: Any) -> None:
                 register(entry)
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
             continue
+
+
+def left_out(rounds: int) -> int:
+    """How many of the first of so many rounds medians of measured seconds leave out: FIRST, but never all."""
+    return min(FIRST, max(0, rounds - 1))
 
 
 def number(value: Any) -> float:

@@ -16,7 +16,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +148,38 @@ class Run:
     def on_wall_clock(self) -> bool:
         """Whether ``sim_seconds`` is real time: the run was one of real processes that do not wait for each other."""
         return self.meta.get("clock") == "wall"
+
+    @property
+    def clock_counts(self) -> tuple[bool, bool]:
+        """Whether ``sim_seconds`` has the time of computing, and of encoding and decoding, by the config; as if it had
+        where that cannot be read or is from before it said so."""
+        try:
+            network = self.config.get("network")
+        except (OSError, ValueError):
+            return True, True
+        compute = network.get("compute") if isinstance(network, dict) else None
+        if self.on_wall_clock or not isinstance(compute, dict):
+            return True, True
+        measured = compute.get("kind") == "measured"
+        computing = measured or compute.get("kind") == "trace" or bool(compute.get("seconds") or compute.get("flops"))
+        return computing, measured or bool(compute.get("coding"))
+
+    @property
+    def on_clock(self) -> str:
+        return clock_label(*self.clock_counts)
+
+    @property
+    def clock_note(self) -> str:
+        """How to count what is left out; nothing of the coding where there is no compressor."""
+        (computing, coding), compress = self.clock_counts, self.config.get("compress")
+        if not computing:
+            how = "network.compute=h100 or network.compute.seconds=0.02"
+            return f"note: computing takes no time on the virtual clock; {how} counts it"
+        plain = isinstance(compress, dict) and str(compress.get("_target_")).endswith(".NoCompression")
+        if not coding and not plain:
+            how = "network.compute.coding=measured"
+            return f"note: encoding and decoding take no time on the virtual clock; {how} counts them"
+        return ""
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -371,3 +403,15 @@ def remove_unheld(path: Path) -> None:
                 path.unlink()
         finally:
             os.close(handle)
+
+
+def clock_label(computing: bool, coding: bool) -> str:
+    """What to say of virtual seconds that have or have not the time of computing, and of encoding and decoding; nothing
+    where they have that of computing."""
+    return "" if computing else "communication and coding only" if coding else "communication only"
+
+
+def on_clocks(runs: Iterable[Run]) -> str:
+    """The label of the virtual seconds of several runs."""
+    labels = dict.fromkeys(run.on_clock for run in runs)
+    return next(iter(labels), "") if len(labels) < 2 else "some with " + " or ".join(text for text in labels if text)

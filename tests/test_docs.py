@@ -173,6 +173,21 @@ def test_every_command_for_a_cluster_composes() -> None:
                     made.check_processes(made.config.launch.nproc, line)
 
 
+def test_every_command_of_the_comparison_at_equal_cost_is_understood() -> None:
+    found = [shlex.split(line) for kind, text in blocks("comparing") if kind == "sh" for line in lines(text)]
+    assert [words[0] for words in found] == ["commexp", *["commexp-report"] * 3]
+    for batch in BasicSweeper.split_arguments(
+        OverridesParser.create().parse_overrides(found[0][2:]), max_batch_size=None
+    ):
+        for overrides in batch:
+            plan(*overrides)
+    given = [
+        (words[i], words[i + 1]) for words in found[1:] for i, word in enumerate(words) if word in ("--at", "--replay")
+    ]
+    assert compare.budgets([word for option, word in given if option == "--at"]).keys() == {"bytes_sent", "sim_seconds"}
+    assert compare.described([word for option, word in given if option == "--replay"]).bandwidth == 100
+
+
 def test_links_lead_somewhere() -> None:
     for page in (*DOCS.glob("*.md"), ROOT / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

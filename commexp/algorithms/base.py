@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from commexp.comm import ClosingRule, Communicator
+from commexp.comm.exchanges import Exchange
 from commexp.compressors import CodecContext, Compressor, Message
 from commexp.state import HasState, Stateful
 
@@ -106,6 +108,17 @@ class AsyncWorkers(Protocol):
         """The message of a worker that the last call of ``arrivals`` returned."""
 
 
+class Sent(NamedTuple):
+    """A vector that every worker sends in a round: ``dim`` entries, of tensors of the model with these ``shapes``.
+    ``whole``: as it is, not as the compressor's message. ``exchange``: how it goes; None: in the way that is chosen for
+    the messages of the run."""
+
+    dim: int
+    shapes: Mapping[str, Sequence[int]] = MappingProxyType({})
+    whole: bool = False
+    exchange: Exchange | None = None
+
+
 @dataclass
 class AlgorithmContext:
     """What an algorithm works with: the problem, the communicator, the compressor. ``steps``: local steps of one worker
@@ -185,6 +198,16 @@ class Algorithm(Stateful, ABC):
     def steps_in(self, rounds: int) -> int:
         """The number of local steps of the first ``rounds`` rounds."""
         return rounds * self.tau
+
+    @property
+    def cycle(self) -> int:
+        """After so many rounds what a worker sends in a round repeats itself."""
+        return 1
+
+    def sends(self, t: int, shapes: Mapping[str, Sequence[int]], dim: int, codec: Compressor) -> list[Sent]:
+        """What a worker sends in round t = 0, 1, ..., known before the first round; diagnostics left out. ``shapes``:
+        of the model's tensors, ``dim`` entries in all; empty where they are not known. ``codec``: the run's."""
+        return [Sent(dim, shapes)]
 
     def exchanged(self, shapes: Mapping[str, Sequence[int]], dim: int) -> int:
         """The most entries of the model that a worker compresses into one message. ``shapes``: of the model's tensors,

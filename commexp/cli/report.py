@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from commexp import __version__
 from commexp.config.messages import UserError
-from commexp.files import printable
+from commexp.files import number, printable
 from commexp.launch.streams import complain, lenient_streams
 from commexp.report.target import Target
-from commexp.run_folder import Run, write_atomic
+from commexp.run_folder import Run, clock_label, write_atomic
 
 if TYPE_CHECKING:
     from commexp.network import Network
@@ -49,6 +49,15 @@ def main() -> None:
     goal = parser.add_mutually_exclusive_group()
     goal.add_argument("--target", type=float, help="accuracy to reach; the target of the runs' config if not given")
     goal.add_argument("--target-loss", type=float, help="loss to reach: test loss, or train loss of runs without one")
+    parser.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="COST=LIST",
+        help="show what each method has reached when it has spent so much: bytes=1e6,1e7 (sent by all workers), "
+        "seconds=1,10 (virtual; with --replay on that network); if not given, what the cheapest run spends in all, a "
+        "tenth of it, and ten times as much",
+    )
     parser.add_argument("--version", action="version", version=f"commexp {__version__}")
     try:
         given = parser.parse_args()
@@ -57,7 +66,7 @@ def main() -> None:
         if given.target_loss is not None and not 0 < given.target_loss < math.inf:
             raise UserError(f"--target-loss={given.target_loss:g}: must be positive; give a loss such as 1.5")
         target = Target.of({"target_accuracy": given.target, "target_loss": given.target_loss})
-        compare(given.runs, given.out, given.replay, target)
+        compare(given.runs, given.out, given.replay, target, budgets(given.at))
     except UserError as error:
         complain(printable(str(error)))
         sys.exit(2)
@@ -65,7 +74,32 @@ def main() -> None:
         sys.exit(130)
 
 
-def compare(folders: Sequence[Path], out: Path, words: Sequence[str], target: Target | None) -> None:
+def budgets(words: Sequence[str]) -> dict[str, list[float]]:
+    """The budgets of ``bytes=1e6,1e7`` and ``seconds=1,10`` by their column of metrics.csv; those of a word that is
+    given twice together. Raises UserError for anything else."""
+    from commexp.report.budgets import COSTS
+
+    right = "bytes=1e6,1e7 or seconds=1,10"
+    found: dict[str, list[float]] = {}
+    for word in words:
+        cost, _, values = word.partition("=")
+        if cost not in COSTS:
+            raise UserError(f"--at {word}: no such cost; give {right}")
+        for value in values.split(","):
+            amount = number(value.strip())
+            if amount is None or not 0 < amount < math.inf:
+                raise UserError(f"--at {word}: {value!r} is no positive number; give {right}")
+            found.setdefault(COSTS[cost], []).append(amount)
+    return found
+
+
+def compare(
+    folders: Sequence[Path],
+    out: Path,
+    words: Sequence[str],
+    target: Target | None,
+    at: Mapping[str, Sequence[float]] | None = None,
+) -> None:
     """Raises UserError, before anything is written, where no folder holds a run; for a network, where none holds one
     that can be priced on it; and for a folder ``out`` that cannot be written."""
     from commexp.report.reading import read_runs
@@ -81,9 +115,9 @@ def compare(folders: Sequence[Path], out: Path, words: Sequence[str], target: Ta
 
     try:
         if words:
-            replayed(Comparison(runs, left, target), out, words)
+            replayed(Comparison(runs, left, target, at or {}), out, words)
         else:
-            compared(Comparison(runs, left, target), out)
+            compared(Comparison(runs, left, target, at or {}), out)
     except OSError as error:
         raise UserError(
             f"--out={out}: cannot be written ({error.strerror or error}); give a folder that can"
@@ -102,10 +136,12 @@ def compared(comparison: Comparison, out: Path) -> None:
     write_atomic(out / "comparison.md", as_markdown(comparison))
     write_atomic(out / "comparison.tex", as_latex(comparison))
     written = [write_page(comparison, out / "index.html"), out / "comparison.md", out / "comparison.tex"]
+    written += comparison.equal_cost.write(out)
     few = len(comparison.groups) <= STYLES
     if comparison.groups and few:
         written += _drawn(draw_curves, comparison.groups, out / "comparison")
         written += _drawn(draw_phases, comparison.groups, out / "phases")
+        written += _drawn(lambda _, path: comparison.equal_cost.draw(path), {}, out / "pareto")
     written += _drawn(draw_graphs, comparison.groups, out / "topology")
     print(in_brief(comparison))
     if not few:
@@ -134,7 +170,17 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
     from commexp.experiment.replay import Replay
     from commexp.report.checked import LeftOut
     from commexp.report.comparison import Comparison, left_out
-    from commexp.report.replay import SHOWN, Priced, draw_replay, replay_markdown
+    from commexp.report.replay import (
+        SHOWN,
+        Priced,
+        at_bandwidths,
+        best_settings,
+        by_bandwidth,
+        draw_replay,
+        equal_cost,
+        replay_markdown,
+    )
+    from commexp.report.settings import families
     from commexp.report.tables import words_of
 
     network = described(words)
@@ -153,19 +199,32 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
                 continue
             for each in replay.outside:
                 note(f"{run.name}: {each}: from outside commexp, and not made; its tables are priced without it")
-            priced.setdefault(name, []).append(Priced(run.metrics, seconds))
+            priced.setdefault(name, []).append(Priced(run.metrics, seconds, str(run.status)))
             first = first or run
             dense = dense or (name if words_of(run) == ("sgd", "none") else "")
     if first is None:
         raise UserError(f"RUN={left[0].folder}: {left[0].why}")
     target = comparison.target or Target.of(first.config)
     baseline = dense or max(priced, key=lambda name: float(priced[name][0].metrics["bytes_sent"].iloc[-1]))
-    blocks = [" ".join(words), replay_markdown(priced, network.bandwidth, target, baseline).rstrip()]
+    counted = clock_label(not network.compute.is_instant, network.compute.coding is not None)
+    only = f", {counted}" if counted else ""
+    equal = equal_cost(priced, network.bandwidth, comparison.at, only)
+    table = by_bandwidth(priced, target, equal)
+    blocks = [" ".join(words), replay_markdown(priced, network.bandwidth, target, baseline, only).rstrip()]
+    if counted:
+        blocks.append("note: computing takes no time here; --replay network.compute=h100 counts it")
+    blocks += at_bandwidths(table, network.bandwidth, target, equal.metric, only)
+    alike = families({name: comparison.groups[name] for name in priced})
+    blocks += best_settings(alike, priced, network.bandwidth, target)
+    blocks += equal.markdown() if len(priced) > 1 or comparison.at else []
     text = "\n\n".join([*blocks, *left_out(Comparison([], left))]) + "\n"
     write_atomic(out / "replay.md", text)
-    written = _drawn(lambda _, path: draw_replay(priced, target, path), {}, out / "replay")
+    write_atomic(out / "replay.csv", table.to_csv(index=False))
+    written = [out / "replay.md", out / "replay.csv", *equal.write(out, "replay_")]
+    written += _drawn(lambda _, path: draw_replay(priced, target, path, f"virtual seconds{only}"), {}, out / "replay")
+    written += _drawn(lambda _, path: equal.draw(path), {}, out / "replay_pareto")
     print(text)
-    print("\n".join(str(p) for p in [out / "replay.md", *written]))
+    print("\n".join(str(p) for p in written))
 
 
 def described(words: Sequence[str]) -> Network:

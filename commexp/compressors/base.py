@@ -191,6 +191,10 @@ class Compressor(Stateful, ABC):
     def payload(self, dim: int, itemsize: int) -> int:
         """Bytes of one worker's message for J = ``dim`` numbers of ``itemsize`` bytes, known before any is sent."""
 
+    def messages(self, dim: int, itemsize: int) -> list[int]:
+        """The same for each of several messages that follow one another."""
+        return [self.payload(dim, itemsize)]
+
     def delta(self, dim: int) -> float | None:
         """delta in the contraction E||a - C(a)||^2 <= (1 - delta) ||a||^2, or None where C does not contract."""
         return None
@@ -348,5 +352,5 @@ class Combination(Wrapper):
     requantise = Compressor.requantise
     cut, cut_sizes, aggregate_payload = Compressor.cut, Compressor.cut_sizes, Compressor.aggregate_payload
     summands, summand_count, add_up = Compressor.summands, Compressor.summand_count, Compressor.add_up
-    next_phase, finalize = Compressor.next_phase, Compressor.finalize
+    next_phase, finalize, messages = Compressor.next_phase, Compressor.finalize, Compressor.messages
     subtract_sent, clear_sent = Compressor.subtract_sent, Compressor.clear_sent

@@ -209,5 +209,9 @@ class PowerSGD(Compressor):
 
     def payload(self, dim: int, itemsize: int) -> int:
         """Of both messages."""
+        return sum(self.messages(dim, itemsize))
+
+    def messages(self, dim: int, itemsize: int) -> list[int]:
         self._lay_out(dim)
-        return sum(self._lengths()) * itemsize
+        first, second = self._lengths()
+        return [first * itemsize, second * itemsize] if self._stacks else [first * itemsize]

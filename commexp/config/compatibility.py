@@ -99,8 +99,6 @@ def check_groups(parts: dict[str, Any], name: str, config: Config) -> None:
     if not isinstance(topology, Islands):
         if config.islands is not None:
             raise UserError(f"islands={config.islands}: needs topology=islands; give both, or leave it out")
-        if getattr(algo, "inside", 1) > 1:
-            raise UserError(f"algo.inside={algo.inside}: there are no islands; give topology=islands islands=..., or 1")
     else:
         try:
             topology.members(config.workers)
@@ -111,6 +109,9 @@ def check_groups(parts: dict[str, Any], name: str, config: Config) -> None:
                 f"launch.per_worker={config.launch.per_worker}: the members of an island share gradients already; give "
                 "1, and more workers"
             )
+    if getattr(algo, "inside", 1) > 1 and (algo.decentralised or not isinstance(topology, Islands)):
+        right = "1" if algo.decentralised else "topology=islands islands=..., or 1"
+        raise UserError(f"algo.inside={algo.inside}: no islands act as one worker here; give {right}")
     alone = algo.asynchronous or algo.coded or algo.drops_late
     if alone and isinstance(topology, Islands):
         raise UserError(

@@ -39,6 +39,7 @@ QUOTES = str.maketrans("“”„‟«»‘’‚‛", '"' * 6 + "'" * 4)  # noq
 KEY = r"(\+{1,2}|~)?[A-Za-z_$][\w$./@:-]*"
 CLOSES = {"[": "]", "{": "}", "(": ")"}
 FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag|int|float|str|bool)\s*\(")  # of Hydra's grammar
+DEVICES = "network/compute"  # a group in the folder of another one; its options are typed network.compute=h100
 FIELD = re.compile(rf"({'|'.join(COMPONENTS)})\.[\w.]+=")
 
 
@@ -56,7 +57,8 @@ class Word:
     def read(cls, text: str) -> Word:
         name, equals, value = text.partition("=")
         key = name.lstrip("+~")
-        return cls(text, name.removesuffix(key), key.partition("@")[0], value if equals else None)
+        meant = key.partition("@")[0].replace(DEVICES, DEVICES.replace("/", "."))
+        return cls(text, name.removesuffix(key), meant, value if equals else None)
 
     @property
     def unsigned(self) -> str:
@@ -74,9 +76,17 @@ def arranged(words: Sequence[str]) -> list[str]:
 
 def legible(overrides: Sequence[str]) -> list[str]:
     """The overrides with quotes where Hydra's grammar asks for them, as in outputs=ausgänge, and with ``~`` replaced by
-    the home folder, as a shell would do. Raises UserError for one that cannot be meant as it stands."""
+    the home folder, as a shell would do, and with ``network.compute=h100`` as the choice of an option. Raises UserError
+    for one that cannot be meant as it stands."""
     _check_spaces(overrides)
-    return [_legible(word) for word in overrides]
+    return [_device(_legible(word)) for word in overrides]
+
+
+def _device(text: str) -> str:
+    """``network.compute=NAME`` as Hydra spells the choice of an option; anything else as it is."""
+    word = Word.read(text)
+    chosen = word.key == DEVICES.replace("/", ".") and not word.sign and word.value and word.value[0] != "{"
+    return f"{DEVICES}={word.value}" if chosen else text
 
 
 def _flags_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -306,7 +316,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         if error.options is None:
             return f"--config-name: there is no config {missing} here; leave it out"
         group, _, choice = str(missing).rpartition("/")
-        name = as_typed(group, overrides).partition("=")[0]
+        name = as_typed(group.replace("/", ".") if group == DEVICES else group, overrides).partition("=")[0]
         return f"{name}={choice}: no such option; {near(choice, error.options)}"
     there = re.search(r"An item is already at '([^']+)'", text)
     if there:
@@ -318,11 +328,14 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     merging = re.search(r"Error merging override ([^\n]*)", text)
     if merging and isinstance(error.__cause__, OmegaConfBaseException):
         return misfit(error.__cause__, as_typed(Word.read(merging[1]).key, overrides))
+    if "Config group override must be a string" in text:
+        given = as_typed(DEVICES.replace("/", "."), overrides)
+        return f"{given}: neither a device nor a section; give network.compute=h100, or network.compute.seconds=0.02"
     several = re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^\n]*?)'(?: requires|\n|$)", text)
     if several:
-        key, _, value = several[1].partition("=")
+        key, _, value = several[1].replace(DEVICES, DEVICES.replace("/", ".")).partition("=")
         listed = f", or give {key}=[{value}]" if example(key).partition("=")[2].startswith("[") else ""
-        return f"{several[1]}: several values; add -m to run one after the other{listed}"
+        return f"{key}={value}: several values; add -m to run one after the other{listed}"
     if "does not support sweep type" in text:
         return f"{' '.join(overrides)}: an interval has no end of values; give values, or hydra/sweeper=optuna"
     twice = re.search(r"Multiple values for ([\w/@.]+)", text)

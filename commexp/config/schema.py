@@ -5,6 +5,7 @@ Imports no torch, so that ``commexp --help`` is quick.
 
 from __future__ import annotations
 
+import copy
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -245,6 +246,11 @@ def node_of(path: Path, group: str) -> DictConfig:
     merged = OmegaConf.merge(*(node_of(p, group) for p in beside if p.is_file()), loaded)
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def common_node(group: str) -> DictConfig:
+    """What conf/config.yaml says for every option of a group."""
+    return copy.deepcopy(_base().get(group) or OmegaConf.create())
 
 
 def _has(path: Path, group: str, leaf: str) -> bool:

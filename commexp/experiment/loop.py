@@ -20,7 +20,15 @@ from commexp.experiment.progress import Progress
 from commexp.experiment.record import State
 from commexp.experiment.setup import ExperimentSetup
 from commexp.experiment.stopping import has_budget, reached
-from commexp.experiment.summary import announce_costs, final_summary, metrics_row, now, provenance, write_tables
+from commexp.experiment.summary import (
+    announce_clock,
+    announce_costs,
+    final_summary,
+    metrics_row,
+    now,
+    provenance,
+    write_tables,
+)
 from commexp.integrations.tracking import Trackers
 from commexp.metrics import described
 from commexp.problems import NonFiniteError
@@ -98,6 +106,7 @@ class TrainingLoop:
         times = {"started": run.meta.get("started"), "resumed": now()} if resumed else {"started": now()}
         run.set_meta(name=self.plan.name, status="running", **times, **provenance(self.setup))
         announce_costs(self.setup)
+        announce_clock(self.setup)
         self.tracking.begin(self.plan.resolved, run.folder)
 
     # -- the rounds

@@ -7,8 +7,9 @@ import hashlib
 import io
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from commexp.comm import Communicator, Entry
 from commexp.experiment.checkpoint import UnusableError, load_checkpoint, save_checkpoint
 from commexp.files import open_regular
 from commexp.metrics import shown
-from commexp.network import EventClock, VirtualClock, WallClock
+from commexp.network import EventClock, MeasuredRounds, VirtualClock, WallClock
 from commexp.run_folder import Run, as_csv, from_cell
 from commexp.state import under_prefix, with_prefix
 
@@ -90,6 +91,10 @@ class RunRecord:
         self.done = 0
         self.wall = 0.0
         self._clocked = 0  # rounds that are on the clock
+        self._measured = self._measuring()
+
+    def _measuring(self) -> MeasuredRounds:
+        return MeasuredRounds([after - before for before, after in pairwise(self.planned.gradients)])
 
     @property
     def steps(self) -> int:
@@ -98,14 +103,11 @@ class RunRecord:
 
     def settle(self) -> None:
         """Brings ledger and clock up to date. All processes call this together."""
-        by_round: dict[int, list[Entry]] = {}
-        for entry in self.comm.settle():
-            by_round.setdefault(entry.round, []).append(entry)
-        gradients = self.planned.gradients
+        rounds, gradients = by_round(self.comm.settle()), self.planned.gradients
         for number in range(self._clocked + 1, self.done + 1):
-            entries = by_round.get(number, [])
-            busy_seconds = sum(busy(entry) / self.hosted for entry in entries)
-            self.clock.round(number, gradients[number] - gradients[number - 1], entries, busy_seconds)
+            entries = rounds.get(number, [])
+            measured = self._measured.seconds(number, *busy(entries, self.hosted))
+            self.clock.round(number, gradients[number] - gradients[number - 1], entries, measured)
         self._clocked = self.done
 
     @property
@@ -167,6 +169,9 @@ class RunRecord:
         self._clocked = self.done
         for self._metrics, self._traffic, self.rows, entries in read:
             self.ledger.restore(entries)
+        self._measured, rounds = self._measuring(), by_round(self.ledger.entries)
+        for number in range(1, self.done + 1):
+            self._measured.seconds(number, *busy(rounds.get(number, []), self.hosted))
         return True
 
     def _check_clocks(self, state: State) -> None:
@@ -233,6 +238,16 @@ def _numbers(row: Mapping[str, str], strict: bool) -> dict[str, Any]:
     return values
 
 
-def busy(entry: Entry) -> float:
-    """Seconds in which a process computed, encoded and decoded."""
-    return entry.compute_seconds + entry.encode_seconds + entry.decode_seconds
+def by_round(entries: Iterable[Entry]) -> dict[int, list[Entry]]:
+    rounds: dict[int, list[Entry]] = {}
+    for entry in entries:
+        rounds.setdefault(entry.round, []).append(entry)
+    return rounds
+
+
+def busy(entries: Sequence[Entry], hosted: float) -> tuple[float, float, bool]:
+    """Of a round's ``entries``, in a process that computes the gradients of ``hosted`` workers: seconds of one worker
+    in which it computed, and in which it encoded and decoded; and whether there are any, which hold the seconds."""
+    compute = sum(entry.compute_seconds for entry in entries)
+    coding = sum(entry.encode_seconds + entry.decode_seconds for entry in entries)
+    return compute / hosted, coding / hosted, bool(entries)

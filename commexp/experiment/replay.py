@@ -14,8 +14,9 @@ from commexp.allocations import Assignment
 from commexp.comm import ClosingRule, Entry, bucket_ends, exchange_named
 from commexp.config.components import build, outside
 from commexp.config.messages import UserError
+from commexp.experiment.coding import kept_coding
 from commexp.experiment.record import busy
-from commexp.network import Closing, Network, Straggler, VirtualClock
+from commexp.network import NO_CODING, Closing, Coding, Compute, MeasuredRounds, Network, Straggler, VirtualClock
 from commexp.run_folder import Run
 
 NEEDED = ("config.yaml", "meta.json", "metrics.csv", "traffic.csv", "rounds.csv")
@@ -55,8 +56,11 @@ class Replay:
         self.gradients = {_count(row["round"]): _amount(row["gradients"]) for row in rounds}
         self.delays = [_amount(row.get("delay", 0.0)) for row in rounds]
         self.traffic: dict[int, list[Entry]] = defaultdict(list)
-        self.busy: dict[int, float] = defaultdict(float)  # seconds of one worker
         meta = run.meta
+        self.coding, coded = kept_coding(meta), meta.get("coded_bytes")
+        self.coded_bytes = None if coded is None else _amount(coded)
+        flops = meta.get("gradient_flops")
+        self.gradient_flops = None if flops is None else _amount(flops)
         workers, processes = _count(meta["workers"]), _count(meta["processes"])
         self.workers, self.seed = _count(self.config["workers"]), _count(self.config["seed"])
         self.islands = _count(meta["islands"]) if "islands" in meta else None
@@ -76,7 +80,7 @@ class Replay:
             self.assignment = Assignment(holds)
         load = 1 if self.assignment is None else self.assignment.loads.max()
         _check_size("gradients of a round", load * self.workers * (1 + max(self.gradients.values(), default=0)), MOST)
-        hosted = (
+        self.hosted = (
             max(1, workers // processes) if self.assignment is None else self.assignment.subsets_per_process(processes)
         )
         for row in run.rows("traffic"):
@@ -84,8 +88,8 @@ class Replay:
             exchange_named(entry.exchange)
             _check_size("mixings of a round", _count(entry.repeats), LONGEST)
             _check_size("bytes of an exchange", _count(entry.bytes_wire), 10**18)
+            _amount(entry.compute_seconds), _amount(entry.encode_seconds), _amount(entry.decode_seconds)
             self.traffic[_count(entry.round)].append(entry)
-            self.busy[entry.round] += _amount(busy(entry) / hosted)
         rows = run.rows("topology") if (run.folder / "topology.csv").is_file() else []
         self.edges = ([_count(r["worker"]) for r in rows], [_count(r["neighbour"]) for r in rows]) if rows else None
         if rows and max(map(max, self.edges or ())) >= self.workers:
@@ -97,14 +101,39 @@ class Replay:
         if not self.algorithm.drops_late:
             return None, None
         closing_rule = self.algorithm.closing_rule(self.assignment)
-        own = self.config["network"]["compute"]  # as it is written, for it may name a file
-        if closing_rule not in (None, ClosingRule()) and dataclasses.asdict(network.compute) != own:
+        own = {**dataclasses.asdict(Compute()), **self.config["network"]["compute"]}  # as written: it may name a file
+        here = {**dataclasses.asdict(network.compute), "coding": own["coding"]}  # after which nobody is waited for
+        if closing_rule not in (None, ClosingRule()) and here != own:
             raise UserError(
                 f"RUN={self.run.folder}: who answered first depends on network.compute, and this one has another; run "
                 "it there"
             )
         loads = None if self.assignment is None else self.assignment.loads
         return loads, None if closing_rule is None else Closing(*closing_rule)
+
+    def _priced(self, network: Network) -> Network:
+        """With the seconds of a gradient in place of a device. Raises UserError for a run that does not say how many
+        operations a gradient takes."""
+        compute = network.compute
+        if compute.flops is None:
+            return network
+        if self.gradient_flops is None:
+            why = "does not say how many operations a gradient takes; run it again, with rerun=true"
+            raise UserError(f"RUN={self.run.folder}: {why}")
+        return network.with_compute(compute.for_gradient(self.gradient_flops))
+
+    def _coding(self, wanted: Any) -> Coding:
+        """What the network's compute.coding means here. Raises UserError for a run that does not say."""
+        if wanted is None:
+            return NO_CODING
+        if wanted == "measured" and self.coding is not None:
+            return self.coding
+        if wanted != "measured" and self.coded_bytes is not None:
+            return Coding.at_rate(wanted, self.coded_bytes)
+        raise UserError(
+            f"RUN={self.run.folder}: does not say what encoding takes; run it again, with rerun=true and "
+            f"network.compute.coding={wanted}"
+        )
 
     def seconds(self, network: Network) -> list[float]:
         """The virtual clock at each evaluation, exactly as a run on this network would have it. Raises UserError for a
@@ -113,6 +142,8 @@ class Replay:
             raise UserError(f"RUN={self.run.folder}: does not say what may overlap; run it again, with rerun=true")
         try:
             loads, closing = self._rounds_without_late(network)
+            coding = self._coding(network.compute.coding)
+            network = self._priced(network)
             buckets = self.bucket_ends or (1.0,)
             clock = VirtualClock(
                 network,
@@ -125,11 +156,14 @@ class Replay:
                 buckets,
                 self.delays,
                 self.islands,
+                coding,
             )
+            measured = MeasuredRounds(list(self.gradients.values()))
             evaluations, last = [], 0
             for number in self.evaluated:
                 for t in range(last + 1, number + 1):
-                    clock.round(t, self.gradients[t], self.traffic[t], self.busy[t])
+                    seconds = measured.seconds(t, *busy(self.traffic[t], self.hosted))
+                    clock.round(t, self.gradients[t], self.traffic[t], seconds)
                 last = number
                 evaluations.append(clock.now)
         except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,10 @@ from commexp.comm import ClosingRule, Communicator, Ledger, Links, Members, buck
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
+from commexp.experiment.coding import kept_coding, measured_coding
+from commexp.experiment.flops import gradient_flops
 from commexp.experiment.record import Clock, RoundPlan, RunRecord
-from commexp.network import Closing, VirtualClock
+from commexp.network import NO_CODING, Closing, Coding, VirtualClock
 from commexp.problems import (
     ClippedGradients,
     GradientOptions,
@@ -50,7 +52,9 @@ class ExperimentSetup:
     ``payload``, ``dense_message``: bytes of a worker's message, and of one that is not compressed; the longest, where
     an algorithm exchanges parts of the model. ``dense_payload``: bytes of the model. ``choice``: the exchange that
     carries messages, and what each would cost. ``clock``: the one that gives ``sim_seconds``. ``world``:
-    of asynchronous methods, where the workers are. ``record``: what the run has measured.
+    of asynchronous methods, where the workers are. ``gradient_flops``: see flops.py; None where nobody knows.
+    ``coding``: of a message, on the virtual clock. ``plan``: with the seconds of a gradient in place of a device.
+    ``record``: what the run has measured.
     ``announcements``: what this process tells the others at the end of a round, see comm.Agreement. ``stops``: whether
     the run is to stop.
     """
@@ -71,8 +75,12 @@ class ExperimentSetup:
             self.comm = self._communicator(announcements)
             self.assignment = self._assignment()
             self.problem = self._problem()
+        self.gradient_flops = self._gradient_flops()
+        compute = plan.network.compute.for_gradient(self.gradient_flops or 0.0)
+        self.plan = replace(plan, network=plan.network.with_compute(compute))
         start = self.problem.init(generator(plan.config.seed, "start"))
         self._set_up_codec(start)
+        self.coding = self._coding(start)
         self.guard = self._guard()
         steps = plan.config.steps or self.algorithm.steps_in(plan.config.rounds)
         lengths = self.algorithm.lengths(steps)
@@ -146,6 +154,18 @@ class ExperimentSetup:
             )
         return PerWorkerProblem.of(problem) if self.algorithm.asynchronous else problem
 
+    def _gradient_flops(self) -> float | None:
+        """Raises UserError where a device is to compute what cannot be counted."""
+        try:
+            return gradient_flops(self.problem)
+        except ValueError as error:
+            if (flops := self.plan.network.compute.flops) is None:
+                return None
+            raise UserError(
+                f"network.compute.flops={flops}: the operations of this model are not known ({error}); give "
+                "network.compute.seconds=0.02 or the like"
+            ) from error
+
     def _set_up_codec(self, start: Tensor) -> None:
         """``start``: x_0 [J]. Raises UserError for a compressor that does not fit J or the exchange."""
         plan, codec, dim, itemsize = self.plan, self.plan.compressor, self.problem.dim, start.element_size()
@@ -160,6 +180,24 @@ class ExperimentSetup:
         with user_mistakes("comm."):
             self.choice = self.comm.choose(codec, exchanged, itemsize)
         self.dense_payload = dim * itemsize
+
+    @property
+    def coded_bytes(self) -> float:
+        """Of the vector of which a message is made; a codec of several phases makes several, which share in it."""
+        return self.dense_message / self.plan.compressor.phases
+
+    def _coding(self, start: Tensor) -> Coding:
+        """What network.compute.coding says; a run that goes on keeps what it has measured."""
+        plan, wanted = self.plan, self.plan.network.compute.coding
+        if wanted is None:
+            return NO_CODING
+        if wanted != "measured":
+            return Coding.at_rate(wanted, self.coded_bytes)
+        if not plan.config.rerun and (kept := kept_coding(self.run.meta)):
+            return kept
+        measured = measured_coding(plan.compressor, self.problem, start.dtype, self.device, plan.config.seed)
+        share = self.dense_message / self.dense_payload  # of the model, that is exchanged at once
+        return Coding(share * measured.encode, share * measured.decode)
 
     def _guard(self) -> NonFiniteGuard:
         whose = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else self.rows
@@ -181,7 +219,9 @@ class ExperimentSetup:
             context.members_problem = self.guard
         context.codec_context = self.codec_context
         if isinstance(self.problem, PerWorkerProblem):
-            self.clock, self.world = place_workers(plan, self.problem, self.links, self.count_nonfinite, stops)
+            self.clock, self.world = place_workers(
+                plan, self.problem, self.links, self.count_nonfinite, stops, self.coding
+            )
             context.async_workers = self.world
         else:
             self.clock = clock = self._virtual_clock()
@@ -195,6 +235,7 @@ class ExperimentSetup:
         """Raises ValueError where it would not know who answers."""
         plan, assignment, mixer = self.plan, self.assignment, self.comm.mixer
         network, workers = plan.network, plan.config.workers
+        coding = self.coding
         if not self.algorithm.drops_late:
             edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
             buckets = bucket_ends(self.problem.dim, self.bucket)
@@ -207,6 +248,7 @@ class ExperimentSetup:
                 bucket_ends=buckets,
                 delays=self.delays,
                 islands=plan.islands,
+                coding=coding,
             )
         closing_rule = self.algorithm.closing_rule(assignment)
         if closing_rule is not None and closing_rule != ClosingRule() and network.compute.kind == "measured":
@@ -216,7 +258,7 @@ class ExperimentSetup:
             )
         closing = None if closing_rule is None else Closing(*closing_rule)
         loads = None if assignment is None else assignment.loads
-        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, loads, closing)
+        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, loads, closing, coding=coding)
 
     def _redundancy(self, assignment: Assignment) -> Redundancy:
         plan, workers = self.plan, self.plan.config.workers

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -119,6 +120,9 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
     return {
         **about,
         "parameters": problem.dim,
+        "gradient_flops": setup.gradient_flops,
+        "coded_bytes": setup.coded_bytes,
+        **({"coding": asdict(setup.coding)} if setup.plan.network.compute.coding == "measured" else {}),
         "samples": problem.samples,
         "stretch": setup.bucket,
         "command": shlex.join(["commexp" if program == "__main__.py" else program, *sys.argv[1:]]),
@@ -207,6 +211,19 @@ def round_rows(setup: ExperimentSetup) -> list[Row]:
 
 def _as_rows(columns: Sequence[str], cells: Iterable[tuple[Any, ...]]) -> list[Row]:
     return [dict(zip(columns, row, strict=True)) for row in cells]
+
+
+@cache
+def tell(note: str) -> None:
+    """Once in this process, for a sweep's runs have their notes in common."""
+    print(f"commexp: {note}", file=sys.stderr, flush=True)
+
+
+def announce_clock(setup: ExperimentSetup) -> None:
+    """Tells the user what takes no time on the virtual clock."""
+    if note := setup.run.clock_note:
+        log.info(note)
+        tell(note)
 
 
 def announce_costs(setup: ExperimentSetup) -> None:

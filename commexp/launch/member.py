@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import cache
 
@@ -118,3 +119,23 @@ def _die_with_launcher() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+@contextmanager
+def joined(plan: Plan) -> Iterator[tuple[torch.device, Links]]:
+    """The device of this process and its links to those that torchrun has started with it, as in a run of the plan; for
+    measurements. Raises UserError, and LaunchError where they do not meet."""
+    world, here = int(os.environ["WORLD_SIZE"]), local("LOCAL_WORLD_SIZE", "WORLD_SIZE")
+    plan.check_processes(world, f"{world} processes")
+    _die_with_launcher()
+    device, backend = _place(plan.config.launch.device, here)
+    timeout = plan.config.launch.timeout
+    _stay_here()
+    try:
+        _join(backend, timeout)
+        yield device, Processes(timedelta(seconds=timeout))
+    except RuntimeError as error:
+        raise LaunchError(" ".join(str(error).split())) from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()

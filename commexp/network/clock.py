@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from commexp.network.closing import Closing
+from commexp.network.coding import NO_CODING, CodedTraffic, Coding
 from commexp.network.link import Network, Transfer
 from commexp.network.overlap import overlapped
 from commexp.network.regions import PATHS
@@ -28,6 +29,7 @@ class TimedExchange(Protocol):
     def bucketed(self) -> bool: ...
     @property
     def among_neighbours(self) -> bool: ...
+    def coded(self, traffic: CodedTraffic) -> tuple[float, float]: ...
     @property
     def inside(self) -> bool: ...
     @property
@@ -35,19 +37,11 @@ class TimedExchange(Protocol):
     def seconds(self, transfer: Transfer) -> float: ...
 
 
-class Traffic(Protocol):
+class Traffic(CodedTraffic, Protocol):
     """One exchange in one direction, as the ledger has it."""
 
     @property
     def kind(self) -> TimedExchange: ...
-    @property
-    def direction(self) -> str: ...
-    @property
-    def workers(self) -> int: ...
-    @property
-    def repeats(self) -> int: ...
-    @property
-    def bytes_wire(self) -> int: ...
 
 
 class VirtualClock:
@@ -78,6 +72,7 @@ class VirtualClock:
         the members of a group are ready at    begun + sum_j max over members n of T_nj + r (seconds of one sum)
 
     All other exchanges are those of the groups' first workers; of a single group, all exchanges go on inside.
+    ``coding``: how long a worker encodes and decodes; all of a round comes between its computing and its exchanges.
     Where the network changes, an exchange takes what it would take at the network's own bandwidth and at the latency of
     the moment at which it begins, as ``Changes`` says; so does each bucket, and in gossip each mixing of each worker.
     Links inside islands do not change.
@@ -96,11 +91,13 @@ class VirtualClock:
         bucket_ends: Sequence[float] = (1.0,),
         delays: Sequence[float] = (),
         islands: int | None = None,
+        coding: Coding = NO_CODING,
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
         self.closing = closing
         self.bucket_ends = bucket_ends if network.overlap else (1.0,)
+        self.coding = coding
         network.compute.factors(workers)  # refuses what does not fit
         straggler.late(1, workers, seed)
         self.rates = network.rates(workers)
@@ -180,6 +177,7 @@ class VirtualClock:
         if self.even:
             compute, load = self.network.compute, float(self.loads[0])
             alike = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
+            alike += self.coding.seconds(traffic)
             self.times = self.times + (alike + sum(self._seconds(entry) for entry in traffic))
             return
         computing = np.zeros(self.workers)
@@ -193,11 +191,12 @@ class VirtualClock:
             self._delayed_round(number, gradients, traffic, computing)
             return
         answered: np.ndarray | None = None
+        coding = self._coding(traffic)
         if self.closing is None:
-            ready = self.times + computing
+            ready = self.times + computing + coding
         else:
             answered, took = self._closed(number, gradients, measured)
-            ready = np.full_like(self.times, self.now + took)
+            ready = np.full_like(self.times, self.now + took) + coding
         for place, entry in enumerate(traffic):
             if entry.kind.bucketed and place == 0:
                 carried = partial(self._end, entry, (number, place))
@@ -210,8 +209,13 @@ class VirtualClock:
                 ready = np.full_like(ready, end)
         self.times = ready
 
+    def _coding(self, traffic: Sequence[Traffic]) -> np.ndarray:
+        """How long each worker encodes and decodes in a round with this ``traffic``, [N]."""
+        return self.network.compute.factors(self.workers) * self.coding.seconds(traffic)
+
     def _delayed_round(self, number: int, gradients: float, traffic: Sequence[Traffic], computing: np.ndarray) -> None:
         """A round of a run with ``delays``; ``computing``: seconds of each worker, [N]."""
+        coding = self._coding(traffic)
         *begun, last = self.times
         before = self.delays[number - 2] if number > 1 else 0.0
         came_down, arrival = 0, float(last)
@@ -219,9 +223,9 @@ class VirtualClock:
             came_down = next((i for i, entry in enumerate(traffic) if entry.direction != "down"), len(traffic))
             arrival = self._end_of_all(traffic, slice(0, came_down), number, arrival)
             first = computing * (before / gradients)
-            ready = np.maximum(begun + first, arrival) + (computing - first)
+            ready = np.maximum(begun + first, arrival) + (computing - first) + coding
         else:
-            ready = begun + computing
+            ready = begun + computing + coding
         end = self._end_of_all(traffic, slice(came_down, None), number, float(ready.max()))
         self.times = np.append(ready, end) if self.delays[number - 1] else np.append(np.full_like(ready, end), 0.0)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from array import array
-from dataclasses import dataclass, field
-from typing import ClassVar, Optional
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Optional
 
 import numpy as np
 
@@ -21,23 +21,33 @@ class Compute:
 
         constant              seconds
         measured              of a round, not of a gradient: for how long a worker was busy on this machine, with
-                              computing, encoding and decoding; ``seconds`` is unused
+                              computing, encoding and decoding, see MeasuredRounds; ``seconds`` is unused
         shifted_exponential   seconds (1 - spread + spread E), E ~ Exp(1)
         lognormal             seconds exp(spread Z - spread^2 / 2), Z ~ N(0, 1)
         pareto                seconds (1 - 1/a) U^(-1/a), U ~ U(0, 1], a = 1 + 1/spread
         trace                 the numbers of the file ``trace``, one a line, from a place drawn at random on
 
-    The mean is ``seconds`` for each of the drawn ones, and spread = 0 is constant. ``slow``: factors of single workers,
-    the first ones (worker 0, 1, ...); all others have 1. ``digest``: 16 hex of BLAKE2b of the trace's numbers, which
-    stands for them; filled in. Source: Lee et al., arXiv 1512.02673 (shifted exponential).
+    The mean is ``seconds`` for each of the drawn ones, and spread = 0 is constant. In place of ``seconds`` a device may
+    be given: ``flops``, the TFLOP/s that it can do, of which a training step reaches the share ``utilisation``; then
+
+        seconds = floating-point operations of a gradient / (10^12 flops utilisation)
+
+    ``coding``: how long a worker encodes or decodes a message: ``measured``, what it takes on this machine, once for
+    the codec and the size of the model; or a rate in GB/s of uncompressed vectors; null: no time. It is a part of
+    kind=measured. ``slow``: factors of single workers, the first ones (worker 0, 1, ...); all others have 1.
+    ``digest``: 16 hex of BLAKE2b of the trace's numbers, which stands for them; filled in.
+    Source: Lee et al., arXiv 1512.02673 (shifted exponential).
     Raises ValueError for values out of range, or a file that cannot be read or is not the one of ``digest``.
     """
 
     kind: str = "constant"
     seconds: float = 0.0
+    # OmegaConf reads this spelling on every Python we support
+    flops: Optional[float] = field(default=None, metadata={"added": True})  # noqa: UP045
+    utilisation: Optional[float] = field(default=None, metadata={"added": True})  # noqa: UP045
     spread: float = 0.5
     slow: list[float] = field(default_factory=list)
-    # OmegaConf reads this spelling on every Python we support
+    coding: Any = field(default=None, metadata={"added": True})
     trace: Optional[str] = field(default=None, metadata={"location": True})  # noqa: UP045
     digest: str = ""
 
@@ -46,6 +56,8 @@ class Compute:
             raise ValueError(f"compute.kind={self.kind}: unknown; give one of {', '.join(KINDS)}")
         if not self.seconds >= 0:
             raise ValueError(f"compute.seconds={self.seconds}: must not be negative; give 0 or more")
+        self._check_device()
+        self._check_coding()
         if not self.spread >= 0 or (self.kind == "shifted_exponential" and self.spread > 1):
             raise ValueError(f"compute.spread={self.spread}: out of range; give a share of the mean such as 0.5")
         if not all(s > 0 for s in self.slow):
@@ -61,10 +73,56 @@ class Compute:
             )
         self.digest = digest
 
+    def _check_device(self) -> None:
+        """Raises ValueError for a device that is not described in full, or beside another time of a gradient."""
+        if self.flops is None:
+            if self.utilisation is not None:
+                given = f"compute.utilisation={self.utilisation}"
+                raise ValueError(f"{given}: a share of what no device can do; give network.compute=h100, or flops, too")
+            return
+        if not self.flops > 0:
+            raise ValueError(f"compute.flops={self.flops}: must be positive; give TFLOP/s such as 312")
+        if self.utilisation is None:
+            given = f"compute.flops={self.flops}"
+            raise ValueError(
+                f"{given}: a training step reaches a share of it; give network.compute.utilisation, such as 0.4"
+            )
+        if not 0 < self.utilisation <= 1:
+            raise ValueError(
+                f"compute.utilisation={self.utilisation}: out of range; give a share in (0, 1] such as 0.4"
+            )
+        if self.seconds:
+            given = f"compute.seconds={self.seconds} network.compute.flops={self.flops}"
+            raise ValueError(f"{given}: both say what a gradient takes; give one of the two, or seconds=0")
+        if self.kind in ("measured", "trace"):
+            given = f"compute.kind={self.kind} network.compute.flops={self.flops}"
+            raise ValueError(f"{given}: both say what a gradient takes; give another kind, or no device")
+
+    def _check_coding(self) -> None:
+        """Raises ValueError for what is no way to time messages, or is counted already."""
+        coding = self.coding
+        if coding is None:
+            return
+        rate = isinstance(coding, int | float) and not isinstance(coding, bool) and 0 < coding < math.inf
+        if not rate and coding != "measured":
+            raise ValueError(f"compute.coding={coding}: unknown; give measured, GB/s such as 2.0, or null")
+        if self.kind == "measured":
+            raise ValueError(f"compute.coding={coding}: compute.kind=measured includes it; leave out one of the two")
+
+    def for_gradient(self, flops: float) -> Compute:
+        """The same where a gradient takes so many floating-point operations, with ``seconds`` in place of the device;
+        itself where there is no device."""
+        if self.flops is None or self.utilisation is None:
+            return self
+        seconds = flops / (1e12 * self.flops * self.utilisation)
+        return replace(self, seconds=seconds, flops=None, utilisation=None)
+
     @property
     def is_instant(self) -> bool:
         """Whether every gradient takes 0 seconds."""
-        return not (self.recorded.any() if self.kind == "trace" else self.kind == "measured" or self.seconds)
+        if self.kind == "trace":
+            return not self.recorded.any()
+        return self.kind != "measured" and not self.seconds and self.flops is None
 
     def factors(self, workers: int) -> np.ndarray:
         """[N]. Raises ValueError for more factors than workers."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from commexp.network.coding import NO_CODING, Coding
 from commexp.network.link import Network
 from commexp.network.straggler import Straggler
 from commexp.seeding import numpy_generator
@@ -45,14 +46,18 @@ class EventClock:
         up      begins alpha after the worker is ready, or when the server has received what came before;  B / beta
         down    begins when the server's own link is free;  alpha + B / beta
 
-    so transfers share the server's link in the order of arrival. Between regions the server stands at worker 0's site.
+    A worker encodes its message after computing, and the server decodes one after the other (``coding``).
+    So transfers share the server's link in the order of arrival. Between regions the server stands at worker 0's site.
     Where the network changes, a message has the latency of the moment at which it sets out, times a jitter of its own,
     and ``Changes`` says how long latencies and bytes take. ``now``: when the server processed the last message.
     ``idle``, ``busy``: seconds of each worker, [N]. Everything is a function of the seed and what has been sent; no
     message is ``overwritten``.
     """
 
-    def __init__(self, network: Network, straggler: Straggler, workers: int, seed: int) -> None:
+    def __init__(
+        self, network: Network, straggler: Straggler, workers: int, seed: int, coding: Coding = NO_CODING
+    ) -> None:
+        self.coding = coding
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.factors = network.compute.factors(workers)
         straggler.late(1, workers, seed)
@@ -82,7 +87,7 @@ class EventClock:
         cycle = int(self.cycles[worker]) + 1
         self.answered = self._moved(begun, down / self.out[worker])
         start = self._waited(self.answered, worker, cycle, self.latency_down, "down")
-        seconds = self.computing(worker, cycle, gradients)
+        seconds = self.computing(worker, cycle, gradients) + self.coding.encode * self.factors[worker]
         self.cycles[worker], self.sizes[worker], self.ready[worker] = cycle, up, start + seconds
         self.arriving[worker] = self._waited(start + seconds, worker, cycle, self.latency_up, "up")
         self.idle[worker] += start - self.since[worker]
@@ -110,7 +115,7 @@ class EventClock:
                 break
         if not came:
             raise RuntimeError("no worker is at work")
-        self.now = max(self.now, self.received)
+        self.now = max(self.now, self.received) + len(came) * self.coding.decode
         return sorted(came)
 
     def _waited(self, begun: float, worker: int, cycle: int, latency: np.ndarray, way: str) -> float:

@@ -252,6 +252,12 @@ class Network:
             other.regions = dataclasses.replace(self.regions, bandwidth=rows)
         return other
 
+    def with_compute(self, compute: Compute) -> Network:
+        """The same with other computing."""
+        other = copy.copy(self)  # as it is scaled; its trace is not read again
+        other.compute = compute
+        return other
+
     def rates(self, workers: int) -> Rates:
         """Raises ValueError for the link of a worker that does not exist."""
         up = self.bandwidth if self.up is None else self.up

@@ -46,6 +46,7 @@ __all__ = [
     "Dataset",
     "GradientOptions",
     "Model",
+    "ModuleProblem",
     "NoProx",
     "NonFiniteError",
     "NonFiniteGuard",

@@ -116,6 +116,13 @@ class Problem(ABC):
     local_sizes: Sequence[int]
     shapes: Mapping[str, tuple[int, ...]]
 
+    @property
+    def gradient_flops(self) -> float:
+        """Floating-point operations of one worker's gradient of one batch, on average over workers and batches: two for
+        each multiplication and addition in its products; entry-wise work is left out. Modules: experiment/flops.py.
+        Raises ValueError where nobody knows it."""
+        raise ValueError(f"nobody has said how many operations a gradient of {type(self).__name__} takes")
+
     def for_worker(self, w: int) -> Problem:
         """The same problem for the ``w``-th local worker only, W = 1. It shares the data of all workers with this
         problem, and also the buffer of the gradient: the next gradient of either may overwrite it. Raises ValueError if

@@ -48,6 +48,11 @@ class LeastSquares(Problem):
         self.local_sizes = [len(rows) for rows in context.own]
         self.solution: Tensor = torch.linalg.solve(self.mean_gram, self.mean_cross)
 
+    @property
+    def gradient_flops(self) -> float:
+        """2 J^2, of the product of a worker's Gram matrix and x."""
+        return 2.0 * self.dim**2
+
     def for_worker(self, w: int) -> LeastSquares:
         one, here = copy.copy(self), slice(w, w + 1)
         one.gram, one.cross, one.square = self.gram[here], self.cross[here], self.square[here]

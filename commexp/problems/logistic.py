@@ -64,6 +64,12 @@ class Logistic(Problem):
         """All samples of the local workers, in the form of a batch."""
         return self.margins.take(self.own)
 
+    @property
+    def gradient_flops(self) -> float:
+        """4 for each entry of a sample's vector: its part in the margin, and in the gradient. Zeros that are not stored
+        take none."""
+        return 4 * self.margins.row_size * self.samples_per_step
+
     def for_worker(self, w: int) -> Logistic:
         one, here = copy.copy(self), slice(w, w + 1)
         one.__dict__.pop("own_samples", None)

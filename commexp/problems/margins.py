@@ -19,6 +19,11 @@ class Margins(ABC):
 
     negative: Tensor
 
+    @property
+    @abstractmethod
+    def row_size(self) -> float:
+        """Stored entries of a sample's vector, on average."""
+
     @abstractmethod
     def take(self, rows: Sequence[Tensor]) -> Any:
         """The batch that holds the samples rows[w] of each worker w, for ``each``."""
@@ -64,6 +69,10 @@ class DenseMargins(Margins):
     def __init__(self, signed: Tensor, one_by_one: bool) -> None:
         self.signed, self.one_by_one = signed, one_by_one
 
+    @property
+    def row_size(self) -> float:
+        return float(self.signed.shape[1])
+
     def take(self, rows: Sequence[Tensor]) -> PaddedBatch | list[PaddedBatch]:
         """Pads shorter rows with weights of zero; if padding would dominate, returns one batch per worker."""
         longest = max(len(r) for r in rows)
@@ -104,6 +113,10 @@ class SparseMargins(Margins):
 
     def __init__(self, signed: Any, device: torch.device, dtype: torch.dtype) -> None:
         self.signed, self.device, self.dtype = signed, device, dtype
+
+    @property
+    def row_size(self) -> float:
+        return float(self.signed.nnz / self.signed.shape[0])
 
     def take(self, rows: Sequence[Tensor]) -> list[SparseMargins]:
         return [SparseMargins(self.signed[r.numpy()], self.device, self.dtype) for r in rows]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
 
 from commexp.files import printable
 from commexp.report.aggregate import Job, aggregate, per_run
+from commexp.report.budgets import EqualCost
 from commexp.report.checked import LeftOut, ReadRun
+from commexp.report.settings import on_own_network
 from commexp.report.sweep import latex, readable
 from commexp.report.tables import PHASES, compare_markdown, flatten, labels, markdown
 from commexp.report.target import Target
+from commexp.run_folder import on_clocks
 
 MOST = 1000  # keys in which configs differ
 Table = tuple[list[str], list[list[str]]]  # headers, rows
@@ -22,11 +25,12 @@ Table = tuple[list[str], list[list[str]]]  # headers, rows
 @dataclass(frozen=True)
 class Comparison:
     """``runs``: all, also those with a ``problem``, which have a row and nothing else. ``target``: the accuracy
-    or loss to report the cost of reaching; that of each run's config if None."""
+    or loss to report the cost of reaching; that of each run's config if None. ``at``: budgets, see EqualCost."""
 
     runs: Sequence[ReadRun]
     left: Sequence[LeftOut] = ()
     target: Target | None = None
+    at: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @cached_property
     def groups(self) -> dict[str, list[ReadRun]]:
@@ -71,13 +75,28 @@ class Comparison:
 
     @cached_property
     def phases(self) -> dict[str, dict[str, float]]:
-        """Milliseconds of a round by method and phase, means over the runs that measured them."""
+        """Milliseconds of a round by method and phase: medians over rounds, means over the runs that measured them."""
         measured = {name: [r.phases for r in runs if r.phases] for name, runs in self.groups.items()}
         return {
             name: {phase: 1e3 * sum(one[phase] for one in each) / len(each) for phase in PHASES}
             for name, each in measured.items()
             if each
         }
+
+    @cached_property
+    def equal_cost(self) -> EqualCost:
+        """The methods at equal cost; of a single method only where budgets are given."""
+        return EqualCost.of(self.groups if len(self.groups) > 1 or self.at else {}, self.at)
+
+    @cached_property
+    def best_settings(self) -> list[str]:
+        """Which setting of a method reaches the target soonest."""
+        return on_own_network(self.groups, self.target)
+
+    @property
+    def on_clocks(self) -> str:
+        """What is in the virtual seconds of the readable runs."""
+        return on_clocks(run for runs in self.groups.values() for run in runs)
 
     @property
     def unfinished(self) -> list[tuple[str, str, str]]:
@@ -97,9 +116,10 @@ def as_markdown(compared: Comparison) -> str:
     blocks = [compare_markdown(runs).rstrip()] if runs else []
     if runs:
         blocks += ["Mean and standard deviation over completed runs:", markdown(*methods_table(compared))]
+    blocks += at_equal_cost(compared)
     if compared.phases:
         rows = [[name, *[f"{ms[phase]:.3g}" for phase in PHASES]] for name, ms in compared.phases.items()]
-        blocks += ["Milliseconds of a round:", markdown(["method", *PHASES.values()], rows)]
+        blocks += ["Milliseconds of a round, medians:", markdown(["method", *PHASES.values()], rows)]
     if compared.differences[1]:
         blocks += ["What the configs differ in:", markdown(*compared.differences)]
     return "\n\n".join([*blocks, *left_out(compared)]) + "\n"
@@ -108,7 +128,14 @@ def as_markdown(compared: Comparison) -> str:
 def in_brief(compared: Comparison) -> str:
     """What the terminal shows."""
     runs = [run for each in compared.groups.values() for run in each]
-    return "\n\n".join(([compare_markdown(runs).rstrip()] if runs else []) + left_out(compared))
+    told = [compare_markdown(runs).rstrip()] if runs else []
+    return "\n\n".join(told + at_equal_cost(compared) + left_out(compared))
+
+
+def at_equal_cost(compared: Comparison) -> list[str]:
+    """Tables by budget, and a list of sentences."""
+    sentences = "\n".join(f"* {text}" for text in compared.best_settings)
+    return compared.equal_cost.markdown() + (["Soonest to the target:", sentences] if sentences else [])
 
 
 def as_latex(compared: Comparison) -> str:
@@ -118,7 +145,7 @@ def as_latex(compared: Comparison) -> str:
 
 
 def methods_table(compared: Comparison) -> Table:
-    return readable(compared.methods, ["method"])
+    return readable(compared.methods, ["method"], compared.on_clocks)
 
 
 def left_out(compared: Comparison) -> list[str]:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from commexp.metrics import metric, shown
 from commexp.report.style import bytes_axis, count_axis, figure, line_style, log_scale, percent_axis, save
 from commexp.report.thin import thinned
-from commexp.run_folder import Run
+from commexp.run_folder import Run, on_clocks
 
 FAR = 5  # times as far as the shortest line goes the longest: where that is more, both are seen on a log scale
 
@@ -32,6 +32,7 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
     work = [m.name for m in shown("work") if m.name in everywhere]
     across = [*work[-1:], "bytes_sent", "sim_seconds"] if work else ["step", "bytes_sent", "sim_seconds"]
     real = {run.on_wall_clock for runs in groups.values() for run in runs}
+    counted = on_clocks(run for runs in groups.values() for run in runs)
     across += ["wall_seconds"] if "calls" in columns and real == {False} else []
     if not rows:  # nothing has been evaluated yet
         return []
@@ -48,8 +49,8 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
             least = 1 if any(0 < 5 * low < high for low, high in spans) else 5  # all of a row have the same scale
             for x, axis in row.items():
                 dress(axis, x, column, i == len(rows) - 1, x == across[0], log[x], least)
-                if x == "sim_seconds" and True in real and i == len(rows) - 1:
-                    axis.set_xlabel("time (s)" if real == {True} else "time, virtual or real (s)")
+                if x == "sim_seconds" and i == len(rows) - 1:
+                    axis.set_xlabel(_clock_label(real, counted))
         if len(frames) > 1:
             handles = [axes[0].plot([], [], label=name, **line_style(k))[0] for k, name in enumerate(frames)]  # type: ignore[arg-type]
             columns_that_fit = max(1, 120 // (8 + max(map(len, frames))))
@@ -57,6 +58,14 @@ def draw_curves(groups: Mapping[str, Sequence[Run]], path: Path, title: str | No
         if title:
             made.suptitle(title, fontsize=9)
         return save(made, path)
+
+
+def _clock_label(real: set[bool], counted: str) -> str:
+    """``real``: whether runs are on the wall clock. ``counted``: see ``on_clocks``."""
+    label = (
+        "time (s)" if real == {True} else "time, virtual or real (s)" if True in real else metric("sim_seconds").axis
+    )
+    return f"{label}\n{counted}" if counted else label
 
 
 def _far_apart(frames: Mapping[str, Sequence[pd.DataFrame]], x: str) -> bool:

@@ -11,7 +11,8 @@ from commexp.run_folder import Run
 
 
 def draw_phases(groups: Mapping[str, Sequence[Run]], path: Path) -> list[Path]:
-    """One bar per entry of ``groups``, the mean over its runs; nothing is drawn where nothing was measured."""
+    """One bar per entry of ``groups``, of the medians over rounds the mean over its runs; nothing is drawn where
+    nothing was measured."""
     measured = {name: [s for r in runs if (s := phase_seconds(r))] for name, runs in groups.items()}
     measured = {name: each for name, each in measured.items() if each}
     if not measured:
@@ -24,6 +25,6 @@ def draw_phases(groups: Mapping[str, Sequence[Run]], path: Path) -> list[Path]:
             left = [a + b for a, b in zip(left, widths, strict=True)]
         axis.invert_yaxis()
         axis.grid(False, axis="y")
-        axis.set_xlabel("milliseconds of a round, mean over processes")
+        axis.set_xlabel("milliseconds of a round (medians over rounds)")
         made.legend(loc="outside upper center", ncols=len(PHASES))
         return save(made, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,14 @@ from matplotlib.axes import Axes
 
 from commexp.metrics import Metric, foremost, human_bytes, metric, shown, tuned
 from commexp.report.aggregate import Job, aggregate, per_run, read_jobs, varied
+from commexp.report.budgets import EqualCost
 from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.curves import draw_curves
+from commexp.report.settings import on_own_network
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.report.target import common
-from commexp.run_folder import sweep_up, write_atomic
+from commexp.run_folder import on_clocks, sweep_up, write_atomic
 
 
 def write_sweep(folder: Path, count: int = 0, best_first: bool = False) -> tuple[str, list[Job], list[LeftOut]]:
@@ -36,7 +38,7 @@ def write_sweep(folder: Path, count: int = 0, best_first: bool = False) -> tuple
     if best_first and (goal := tuned(table)):
         table = table.sort_values(goal.best, ascending=goal.better == "lower", kind="stable", na_position="last")
     settings = [k for k in keys if k != "seed"]
-    heads, cells = readable(table, settings)
+    heads, cells = readable(table, settings, on_clocks(job.run for job in jobs if not job.run.problem))
     text = markdown(heads, cells) + "\n"
     write_atomic(folder / "runs.csv", runs.to_csv(index=False))
     write_atomic(folder / "sweep.csv", table.to_csv(index=False))
@@ -52,6 +54,8 @@ def write_sweep(folder: Path, count: int = 0, best_first: bool = False) -> tuple
     drawn = {name: each for name, each in complete.items() if each} or {n: each for n, each in begun.items() if each}
     if drawn:
         draw_curves(drawn, folder / "figures" / "curves")
+    if len(groups) > 1:
+        _at_equal_cost(folder, groups)
     done, against = table[table["count"] > 0].copy(), None
     if len(done):
         against = _abscissa(done, settings)
@@ -60,6 +64,16 @@ def write_sweep(folder: Path, count: int = 0, best_first: bool = False) -> tuple
         if "reached_target" in done and done["reached_target"].any():
             _draw_target(folder / "figures", done, against)
     return text, jobs, left
+
+
+def _at_equal_cost(folder: Path, groups: Mapping[str, Sequence[ReadRun]]) -> None:
+    """budgets.csv, .md, pareto.csv and the figure of the fronts."""
+    equal = EqualCost.of(groups)
+    sentences = "\n".join(f"* {text}" for text in on_own_network(groups, None))
+    blocks = equal.markdown() + (["Soonest to the target:", sentences] if sentences else [])
+    if equal.write(folder):
+        write_atomic(folder / "budgets.md", "\n\n".join(blocks) + "\n")
+        equal.draw(folder / "figures" / "pareto")
 
 
 ESCAPED = str.maketrans(
@@ -85,9 +99,9 @@ def latex(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"{top}{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
 
-def readable(table: pd.DataFrame, settings: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def readable(table: pd.DataFrame, settings: Sequence[str], counted: str) -> tuple[list[str], list[list[str]]]:
     """Headers and cells for people: mean ± standard deviation; '-' in a row without a completed run; of numbers that
-    ``settings`` have, three digits, see ``short``."""
+    ``settings`` have, three digits, see ``short``. ``counted``: what is in the virtual seconds, see ``on_clocks``."""
     settings_of = list(zip(*(short(list(map(str, table[k]))) for k in settings), strict=True)) or [()] * len(table)
     values = {m.name: (m.label, m) for m in shown("table")}
     values |= {m.best: (f"best {m.short}", m) for m in shown("best in sweeps")}
@@ -98,7 +112,7 @@ def readable(table: pd.DataFrame, settings: Sequence[str]) -> tuple[list[str], l
     if "reached_target" in table:
         target = common(table)
         to = target.short if target else "target"
-        heads += [f"sent to {to}", f"virtual s to {to}"]
+        heads += [f"sent to {to}", f"virtual s to {to}" + (f", {counted}" if counted else "")]
     heads += ["stopped by"] if "stopped_by" in table else []
     cells = []
     for setting, (_, row) in zip(settings_of, table.iterrows(), strict=True):

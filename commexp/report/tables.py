@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from commexp.files import printable
-from commexp.metrics import human_bytes, number, shown
+from commexp.metrics import human_bytes, left_out, number, shown
 from commexp.report.target import Target
 from commexp.run_folder import Run
 
@@ -20,32 +20,33 @@ PHASES = {
 
 
 def phase_seconds(run: Run) -> dict[str, float]:
-    """Mean seconds of each phase of a round; empty for a run without rounds or from before they were measured."""
+    """Seconds of each phase of a round, the medians over all rounds but the first, see ``left_out``; empty for a run
+    without rounds or from before they were measured."""
     traffic = run.traffic
     if traffic.empty or "compute_seconds" not in traffic:
         return {}
-    rounds = traffic["round"].nunique()
-    return {phase: float(traffic[f"{phase}_seconds"].sum()) / rounds for phase in PHASES}
+    rounds = {phase: traffic[f"{phase}_seconds"].groupby(traffic["round"]).sum() for phase in PHASES}
+    return {phase: float(each.iloc[left_out(len(each)) :].median()) for phase, each in rounds.items()}
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """What each run is called beside the others: its compressor, k, and as few keys of the config as tell it from all
     runs with this compressor that differ from it; the algorithm before it where there are several. Runs that differ by
     nothing but the seed have the same name; real processes and the virtual clock are told apart where a method has runs
-    of both."""
+    of both, and so is what is on the virtual clock where it is not the same for all."""
     flat = [flatten({k: v for k, v in run.config.items() if k not in NOT_IN_LABELS}) for run in runs]
     for each, run in zip(flat, runs, strict=True):
         each["clock"] = "wall" if run.on_wall_clock else "virtual"
     words = [words_of(run) for run in runs]
     several = len({algo for algo, _ in words}) > 1
     codecs = [codec if not several else algo if codec == "none" else f"{algo} {codec}" for algo, codec in words]
-    telling = {codec: _telling([f for f, c in zip(flat, codecs, strict=True) if c == codec]) for codec in {*codecs}}
-    names = []
-    for codec, mine in zip(codecs, flat, strict=True):
-        told = [key for key in mine if key in telling[codec]]
+    told_by = {codec: telling([f for f, c in zip(flat, codecs, strict=True) if c == codec]) for codec in {*codecs}}
+    names, clocks = [], [run.on_clock for run in runs]
+    for codec, mine, clock in zip(codecs, flat, clocks, strict=True):
+        told = [key for key in mine if key in told_by[codec]]
         k = [f"k={mine['compress.k']:g}"] if mine.get("compress.k") is not None else []
         rest = [_say(key, mine[key]) for key in told if key != "compress.k"]
-        names.append(" ".join([codec, *k, *rest]))
+        names.append(" ".join([codec, *k, *rest, *([f"({clock})"] if clock and len({*clocks}) > 1 else [])]))
     return names
 
 
@@ -59,7 +60,7 @@ def words_of(run: Run) -> tuple[str, str]:
     return word("algo"), word("compress")
 
 
-def _telling(configs: Sequence[dict[str, Any]]) -> set[str]:
+def telling(configs: Sequence[dict[str, Any]]) -> set[str]:
     """A few keys, besides compress.k, by which all flat configs that differ can be told apart: one by one the key that
     tells most of them apart, of several the first."""
     keys = dict.fromkeys(key for config in configs for key in config)
@@ -168,18 +169,21 @@ def summary_markdown(run: Run, target: Target | None = None) -> str:
         blocks.append(markdown(["graph", ""], _graph(s)))
     if "subsets" in s:
         blocks.append(markdown(["redundancy", ""], _redundancy(run)))
+    counted = f" ({run.on_clock})" if run.on_clock else ""
     clock = [
         ["computing here", f"{number(s['wall_seconds']):.2f} s"],
-        ["wall clock" if run.on_wall_clock else "virtual clock", f"{number(s['sim_seconds']):.4g} s"],
+        ["wall clock" if run.on_wall_clock else "virtual clock", f"{number(s['sim_seconds']):.4g} s{counted}"],
     ]
     if phases := phase_seconds(run):
         each = ", ".join(f"{PHASES[phase]} {1e3 * seconds:.3g}" for phase, seconds in phases.items())
-        clock.append(["ms of a round", each])
+        clock.append(["ms of a round", f"{each} (medians)"])
     if target is not None and target.column(s):
         row = target.first(run.metrics)
         reached = "not reached" if row is None else f"{human_bytes(row.bytes_sent)} sent, {row.sim_seconds:.4g} s"
-        clock.append([f"to {target}", reached + (f", round {row['round']:.0f}" if row is not None else "")])
+        clock.append([f"to {target}", reached + (f", round {row['round']:.0f}{counted}" if row is not None else "")])
     blocks.append(markdown(["time", ""], clock))
+    if run.clock_note:
+        blocks.append(run.clock_note)
     head = f"{run.name}: {status} after {s['round']:,} rounds"
     if s["evaluated_round"] != s["round"]:
         head += f" (evaluated after {s['evaluated_round']:,})"

@@ -8,7 +8,7 @@ from commexp.algorithms.asynchronous.asynchronous import Asynchronous
 from commexp.algorithms.base import AsyncWorkers
 from commexp.comm import Links
 from commexp.config.plan import Plan
-from commexp.network import EventClock, WallClock
+from commexp.network import Coding, EventClock, WallClock
 from commexp.problems import PerWorkerProblem
 from commexp.server.over_processes import WorkersOverProcesses
 from commexp.server.worker_process import WorkerProcess
@@ -16,10 +16,15 @@ from commexp.server.workers import SimulatedWorkers
 
 
 def place_workers(
-    plan: Plan, problem: PerWorkerProblem, links: Links, report: Callable[[int, str], None], stops: Callable[[], bool]
+    plan: Plan,
+    problem: PerWorkerProblem,
+    links: Links,
+    report: Callable[[int, str], None],
+    stops: Callable[[], bool],
+    coding: Coding,
 ) -> tuple[EventClock | WallClock, AsyncWorkers]:
-    """``report``, ``stops``: see WorkersOverProcesses. Raises ValueError for a network or a compressor that does not
-    fit."""
+    """``report``, ``stops``: see WorkersOverProcesses. ``coding``: of a message, virtually. Raises ValueError
+    for a network or a compressor that does not fit."""
     real = links.server is not None or links.worker is not None
     method, compute, name = plan.algorithm, plan.network.compute, plan.names["algo"]
     assert isinstance(method, Asynchronous)
@@ -43,5 +48,5 @@ def place_workers(
     if links.server is not None:
         wall = WallClock(plan.config.workers)
         return wall, WorkersOverProcesses(plan, problem, links.server, wall, report, stops)
-    clock = EventClock(plan.network, plan.straggler, plan.config.workers, plan.config.seed)
+    clock = EventClock(plan.network, plan.straggler, plan.config.workers, plan.config.seed, coding)
     return clock, WorkerProcess(plan, problem, clock) if real else SimulatedWorkers(plan, problem, clock)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from registry import plan
+from registry import interrupted, plan, untimed
 
 from commexp.config.messages import UserError
 from commexp.experiment.replay import Replay
@@ -163,7 +163,7 @@ def test_seconds_of_both_classes_of_links() -> None:
     network = ["network.bandwidth=10", "network.latency=20", "network.inside={bandwidth:1000,latency:1}", compute]
     words = ["algo=localsgd", f"algo.tau={tau}", f"rounds={rounds}", *network, *ISLANDS]
     found = trained(*words)
-    law, seconds = Compute("lognormal", 0.02, 0.7), 0.0
+    law, seconds = Compute("lognormal", 0.02, spread=0.7), 0.0
     for number in range(1, rounds + 1):
         each = law.draw(numpy_generator(0, "compute", number), N, tau).reshape(G, M, tau)
         inside = 2 * (M - 1) * (1e-3 + 8 * (J + 1) / M / (fast * 1e6 / 8))
@@ -185,6 +185,18 @@ def test_a_replay_has_the_same_digits(run: Callable[..., Run]) -> None:
     assert done.summary["bytes_between"] < done.summary["bytes_wire"]
 
 
+def test_a_run_goes_on_as_if_it_had_not_stopped(run: Callable[..., Run]) -> None:
+    words = [*DATA, f"workers={N}", *ISLANDS, "algo=diloco", "algo.tau=4", "algo.inside=2", "algo.fragments=2"]
+    words += ["algo.delay=2", "compress=topk", "compress.k=2", "rounds=9", "eval_every=3", "algo.lr=0.01"]
+    with interrupted(after=5):
+        assert run(*words).status == "interrupted"
+    found = [
+        [untimed(one.folder / f"{name}.csv") for name in ("metrics", "traffic")]
+        for one in (run(*words), run(*words, "rerun=true"))
+    ]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -192,7 +204,8 @@ def test_a_replay_has_the_same_digits(run: Callable[..., Run]) -> None:
         (["topology=islands", "islands=4"], "islands=4: 6 workers cannot be shared out evenly"),
         (["topology=islands", "islands=0"], "islands=0: must not be less than 1"),
         (["islands=3"], "islands=3: needs topology=islands"),
-        (["algo=localsgd", "algo.inside=2"], "algo.inside=2: there are no islands"),
+        (["algo=localsgd", "algo.inside=2"], "algo.inside=2: no islands act as one worker here"),
+        (["algo=noloco", "algo.inside=2", *ISLANDS], "algo.inside=2: no islands act as one worker here; give 1"),
         (["algo=localsgd", "algo.inside=0", *ISLANDS], "algo.inside=0: must not be less than 1"),
         (["algo=localsgd", "algo.inside=2", "algo.delay=1", *ISLANDS], "algo.delay=1: the members"),
         (["algo=async_sgd", *ISLANDS], "topology=islands: with algo=async_sgd every worker's message"),

@@ -49,7 +49,7 @@ def test_one_table_two_plots_and_nothing_runs_again(cli: Cli, entry: Cli, tmp_pa
         assert abs(row["test_accuracy_std"] - group["test_accuracy"].std(ddof=1)) < 1e-12
     assert {p.name for p in (folder / "figures").iterdir()} == {
         f"{name}.{kind}"
-        for name in ("final_against_compression", "bytes_to_target", "curves")
+        for name in ("final_against_compression", "bytes_to_target", "curves", "pareto")
         for kind in ("png", "pdf")
     }
     assert "\\toprule" in (folder / "sweep.tex").read_text()
@@ -150,7 +150,7 @@ def test_runs_with_different_metrics_share_a_table(entry: Cli, tmp_path: Path) -
 @pytest.mark.drawn
 def test_a_sweep_over_another_number_is_drawn_against_it(entry: Cli, tmp_path: Path) -> None:
     assert entry("-m", "algo.lr=0.001,0.01", "+experiment=regtopk_linreg", "rounds=20").returncode == 0
-    assert {p.stem for p in (folder_of(tmp_path) / "figures").iterdir()} == {"curves", "final"}
+    assert {p.stem for p in (folder_of(tmp_path) / "figures").iterdir()} == {"curves", "final", "pareto"}
 
 
 def test_a_sweep_shows_where_its_runs_stopped(entry: Cli, tmp_path: Path) -> None:

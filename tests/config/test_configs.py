@@ -13,7 +13,9 @@ from omegaconf import OmegaConf
 from problems.test_datasets import write_fashion
 from registry import composed, options, plan
 
+from commexp.api import compose_config
 from commexp.config.messages import UserError
+from commexp.config.overrides import Word, arranged
 from commexp.config.plan import prepare
 from commexp.config.schema import CONF, known_keys, top_keys
 from commexp.launch.sweep import register_resolvers
@@ -41,6 +43,46 @@ def test_every_yaml_opens_with_a_command_that_uses_it(group: str, option: str) -
     """Which composes and builds: test_readme.py."""
     head = (CONF / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines()[:2]
     assert any(f"{'+' if group in ADDED else ''}{group}={option}" in line and "# commexp " in line for line in head)
+
+
+DEVICES = sorted(p.stem for p in (CONF / "network" / "compute").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_device_is_chosen_as_it_is_named(device: str) -> None:
+    """Its file says where its numbers are from; the choice goes with other values, and replaces an experiment's."""
+    text = (CONF / "network" / "compute" / f"{device}.yaml").read_text(encoding="utf-8")
+    assert text.startswith(f"# commexp network.compute={device}\n")
+    assert "utilisation:" in text.partition("flops:")[2]
+    words = [f"network.compute={device}", "network.compute.utilisation=0.25", "network.compute.kind=lognormal"]
+    compute = plan(*words, "algo=async_sgd").network.compute
+    assert (compute.seconds, compute.utilisation, compute.kind) == (0.0, 0.25, "lognormal")
+    assert compute.flops == plan(f"network/compute={device}").network.compute.flops
+
+
+@pytest.mark.parametrize(
+    ("word", "wrong"),
+    [
+        ("network.compute=h10", "network.compute=h10: no such option; did you mean h100"),
+        ("network.compute=abacus", "network.compute=abacus: no such option; give one of a100, cpu, h100, rtx4090"),
+        ("network.compute=0.02", "network.compute=0.02: neither a device nor a section; give network.compute=h100, or"),
+        ("network.compute=a100,h100", "network.compute=a100,h100: several values; add -m to run one after the other"),
+    ],
+)
+def test_what_is_no_device(word: str, wrong: str) -> None:
+    with pytest.raises(UserError) as refused:
+        compose_config([word])
+    assert str(refused.value).startswith(wrong)
+
+
+def test_devices_in_a_sweep_and_fields_as_before() -> None:
+    assert arranged(["-m", "network.compute=a100,h100"]) == ["-m", "network/compute=a100,h100"]
+    assert Word.read("network/compute=a100").key == "network.compute", "as a sweep's table names it"
+    assert plan("network.compute={seconds:0.1,kind:pareto}").network.compute.kind == "pareto"
+    assert plan("network.compute.seconds=0.1").name == plan("network.compute={seconds:0.1}").name
+    assert len({plan(word).name for word in ("seed=0", "network.compute=a100", "network.compute=h100")}) == 3
+    with pytest.raises(UserError, match=r"network.compute.seconds=1.0 network.compute.flops=312.0: both say"):
+        plan("network.compute=a100", "network.compute.seconds=1")
 
 
 #: what makes an experiment on data that are not here one on digits

@@ -64,7 +64,10 @@ def test_the_command(
     assert told.startswith("network=mobile\n")
     assert "| fp16   |" in told
     assert "everywhere" in told, "without computing half the bytes are always faster"
-    assert {p.name for p in out.iterdir()} == {"replay.md", "replay.png", "replay.pdf"}
+    assert {p.name for p in out.iterdir()} == {
+        "replay.md", "replay.csv", "replay_budgets.csv", "replay_pareto.csv",
+        *(f"{name}.{kind}" for name in ("replay", "replay_pareto") for kind in ("png", "pdf")),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,9 @@ def test_another_bandwidth_keeps_all_in_proportion(trace: str) -> None:
             each.round(t, 0.0, [Booking(bytes_wire=wire), Booking("server", wire, direction="down")])
     np.testing.assert_allclose(slow.times, fast.times, rtol=1e-12)
     assert slow.network.recorded is not fast.network.recorded
+    device = fast.network.with_compute(Compute(seconds=1.0))
+    assert device.compute.seconds == 1.0
+    assert device.recorded is fast.network.recorded
     assert with_bandwidth(slow.network, 8.0) is slow.network
 
 

@@ -263,8 +263,8 @@ def test_how_many_graphs_are_not_drawn_is_said(tmp_path: Path) -> None:
 
 def test_papers_get_tables_and_figures(report: Path) -> None:
     names = {path.name for path in report.iterdir()}
-    assert names == {"index.html", "comparison.md", "comparison.tex"} | {
-        f"{name}.{kind}" for name in ("comparison", "phases", "topology") for kind in ("png", "pdf")
+    assert names == {"index.html", "comparison.md", "comparison.tex", "budgets.csv", "pareto.csv"} | {
+        f"{name}.{kind}" for name in ("comparison", "phases", "topology", "pareto") for kind in ("png", "pdf")
     }
     text = (report / "comparison.tex").read_text(encoding="utf-8")
     assert text.count(r"\begin{tabular}") == 2

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
-from commexp.algorithms.base import Algorithm, AlgorithmContext
+from commexp.algorithms.base import Algorithm, AlgorithmContext, Sent
 from commexp.algorithms.decentralised.gossip import CompressedGossip, NeighbourExchange, PlainGossip
 from commexp.algorithms.gradient.base import row_norms
-from commexp.compressors import NoCompression
+from commexp.comm.exchanges import GOSSIP
+from commexp.compressors import Compressor, NoCompression
 
 
 class DecentralisedMethod(Algorithm):
@@ -46,6 +48,9 @@ class DecentralisedMethod(Algorithm):
             self.mixing[name] = (
                 PlainGossip(comm) if whole else CompressedGossip(comm, codec, self.gamma, getattr(self, name))
             )
+
+    def sends(self, t: int, shapes: Mapping[str, Sequence[int]], dim: int, codec: Compressor) -> list[Sent]:
+        return [Sent(dim, shapes, exchange=GOSSIP)] * len(self.mixed_rows)
 
     def mixed(self, name: str, x: Tensor) -> Tensor:
         """Mixes x [W, J], the new value of the row ``name``, with the neighbours' values."""

@@ -12,7 +12,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import AlgorithmContext
+from commexp.algorithms.base import AlgorithmContext, Sent
 from commexp.algorithms.gradient.base import row_norms
 from commexp.algorithms.local.fragments import ORDERS, Fragment, equal_parts, fragments_of
 from commexp.algorithms.local.quorum import QuorumRounds
@@ -155,6 +155,14 @@ class LocalMethod(QuorumRounds):
     def codec(self, name: str, t: int) -> Compressor:
         """The compressor of round t's fragment of what is called ``name``."""
         return self.codecs.get(f"{name}{t % self.fragments}", self.context.compressor)
+
+    @property
+    def cycle(self) -> int:
+        return self.fragments
+
+    def sends(self, t: int, shapes: Mapping[str, Sequence[int]], dim: int, codec: Compressor) -> list[Sent]:
+        part = fragments_of(shapes, dim, self.fragments, self.fragment_order)[t % self.fragments]
+        return [Sent(part.dim, part.shapes)]
 
     def exchanged(self, shapes: Mapping[str, Sequence[int]], dim: int) -> int:
         return max(part.dim for part in fragments_of(shapes, dim, self.fragments, self.fragment_order))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import AlgorithmContext
+from commexp.algorithms.base import AlgorithmContext, Sent
 from commexp.algorithms.local.diloco import DiLoCo
+from commexp.compressors import Compressor
 
 SQUARE = "square"
+#: the states that an optimiser keeps, by its name
+MOMENTS = {"sgd": ("velocity",), "adamw": ("mean", SQUARE), "muon": ("mean", SQUARE), "sign": ()}
 
 
 @dataclass
@@ -50,6 +54,15 @@ class DESLOC(DiLoCo):
         self.moments: dict[str, Tensor] = {}  # last averages of the optimiser's states, [J] each, by name
         for name in ("velocity", "mean", SQUARE):
             self.make_codecs(name)
+
+    @property
+    def cycle(self) -> int:
+        return self.fragments * math.lcm(self.mean_every, self.square_every)
+
+    def sends(self, t: int, shapes: Mapping[str, Sequence[int]], dim: int, codec: Compressor) -> list[Sent]:
+        (part,) = super().sends(t, shapes, dim, codec)
+        kept = MOMENTS[self.optimizer] if self.optimizer != "sgd" or self.momentum else ()
+        return [part] * (1 + sum(self.is_due(name, t) for name in kept))
 
     def is_due(self, name: str, t: int) -> bool:
         """Whether the optimiser state of this name is exchanged in round t."""

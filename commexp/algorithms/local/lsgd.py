@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from commexp.algorithms.local.non_average import NonAverageConsensus
+from commexp.comm.exchanges import BROADCAST, Exchange
 
 
 @dataclass
@@ -17,6 +19,8 @@ class LSGD(NonAverageConsensus):
 
     Source: Teng et al., arXiv 1905.10395, algorithm 1, with one group of workers.
     """
+
+    centre_by: ClassVar[Exchange] = BROADCAST
 
     def centre(self, t: int, x: Tensor) -> Tensor:
         comm = self.context.comm

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import AlgorithmContext
+from commexp.algorithms.base import AlgorithmContext, Sent
 from commexp.algorithms.local.base import LocalMethod
-from commexp.compressors import NoCompression
+from commexp.comm.exchanges import GOSSIP
+from commexp.compressors import Compressor, NoCompression
 
 
 @dataclass
@@ -48,6 +50,12 @@ class NoLoCo(LocalMethod):
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
         self.velocity = torch.zeros_like(self.x)  # m_n
+
+    def sends(self, t: int, shapes: Mapping[str, Sequence[int]], dim: int, codec: Compressor) -> list[Sent]:
+        (part,) = super().sends(t, shapes, dim, codec)
+        if isinstance(codec, NoCompression):
+            return [Sent(2 * part.dim, whole=True, exchange=GOSSIP)]
+        return [part._replace(exchange=GOSSIP), Sent(part.dim, whole=True, exchange=GOSSIP)]
 
     def exchange(self, t: int) -> None:
         comm, codec, part = self.context.comm, self.codec("x", t), self.part(t)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
+from commexp.algorithms.base import Sent
 from commexp.algorithms.local.soft_consensus import SoftConsensus
+from commexp.comm.exchanges import ALL_GATHER, ALL_REDUCE, Exchange
+from commexp.compressors import Compressor
 
 
 @dataclass
@@ -19,6 +24,7 @@ class NonAverageConsensus(SoftConsensus):
     """
 
     compressible = False
+    centre_by: ClassVar[Exchange] = ALL_REDUCE  # how x_C comes to all, after a number of each worker
     average_is_current = True  # whether ``average`` is that of the last exchange
     pull: float = 0.1
 
@@ -28,6 +34,13 @@ class NonAverageConsensus(SoftConsensus):
             raise ValueError(f"pull={self.pull}: out of range; give a number in (0, 1] such as 0.1")
         if self.delay:
             raise ValueError(f"delay={self.delay}: the pull needs two exchanges one after the other; give 0")
+
+    def sends(self, t: int, shapes: Mapping[str, Sequence[int]], dim: int, codec: Compressor) -> list[Sent]:
+        """Without the average of the last rounds where there is no push."""
+        (part,) = super().sends(t, shapes, dim, codec)
+        numbers, centre = Sent(1, whole=True, exchange=ALL_GATHER), Sent(part.dim, whole=True, exchange=self.centre_by)
+        average = [Sent(part.dim, whole=True, exchange=ALL_REDUCE)] if self.push else []
+        return [*average, numbers, centre]
 
     def exchange(self, t: int) -> None:
         part, rounds = self.part(t), len(self.ends) - 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from commexp.algorithms.base import AlgorithmContext
+from commexp.algorithms.base import AlgorithmContext, Sent
 from commexp.algorithms.local.diloco import OUTER, DiLoCo
+from commexp.compressors import Compressor
 from commexp.compressors.randk import draw
 from commexp.seeding import derive
 
@@ -57,6 +59,14 @@ class SPARTA(DiLoCo):
         self.entries_codec = self.copied_codec("entries", {})
         self.agreed = context.start.clone()  # a
         self.count = self.exchanged({}, len(context.start))
+
+    @property
+    def cycle(self) -> int:
+        return 1 if self.outer == NONE else self.tau
+
+    def sends(self, t: int, shapes: Mapping[str, Sequence[int]], dim: int, codec: Compressor) -> list[Sent]:
+        due = self.outer != NONE and (t + 1) % self.tau == 0
+        return [Sent(self.exchanged(shapes, dim)), *([Sent(dim, shapes)] if due else [])]
 
     def exchanged(self, shapes: object, dim: int) -> int:
         return max(1, round(self.share * dim))

@@ -10,6 +10,7 @@ from commexp.comm.frames import pack_frames, unpack_frames
 from commexp.comm.links import PendingTransfer
 from commexp.comm.transport import Transport, split_frames
 from commexp.compressors import Compressor, Message
+from commexp.network.coding import CodedTraffic
 
 
 class AllGather(Aggregation):
@@ -30,6 +31,10 @@ class AllGather(Aggregation):
 
     def wire(self, worker: int, size: int, workers: int) -> int:
         return (workers - 1) * size
+
+    def coded(self, traffic: CodedTraffic) -> tuple[float, float]:
+        """A worker decodes the messages of all."""
+        return 1.0, float(traffic.workers)
 
     def carry(self, over: Transport, message: Message, weights: Tensor) -> PendingTransfer[Tensor]:
         frames = pack_frames(message, weights)

@@ -12,6 +12,7 @@ from commexp.comm.links import PendingTransfer
 from commexp.comm.transport import Transport, as_bytes
 from commexp.compressors import Compressor, Message
 from commexp.compressors.base import narrowed, weighted_sum
+from commexp.network.coding import CodedTraffic
 
 
 class AllReduce(Aggregation):
@@ -39,6 +40,10 @@ class AllReduce(Aggregation):
         """Shares of equal messages add up to ``cost``, to the byte."""
         total = self.cost(workers, size, size)
         return (worker + 1) * total // workers - worker * total // workers
+
+    def coded(self, traffic: CodedTraffic) -> tuple[float, float]:
+        """The sum of the messages is decoded once."""
+        return 1.0, 1.0
 
     def carry(self, over: Transport, message: Message, weights: Tensor) -> PendingTransfer[Tensor]:
         """The library's all-reduce where it keeps full width and any order will do. Else every process adds up a slice

@@ -12,6 +12,7 @@ from torch import Tensor
 from commexp.comm.links import PendingTransfer
 from commexp.comm.transport import Transport
 from commexp.compressors import Compressor, Message
+from commexp.network.coding import CodedTraffic
 from commexp.network.link import Transfer
 
 
@@ -42,6 +43,11 @@ class Exchange(ABC):
     @abstractmethod
     def hops(self, workers: int) -> int:
         """Latencies, one after the other, of an exchange among so many workers."""
+
+    def coded(self, traffic: CodedTraffic) -> tuple[float, float]:
+        """How many messages a worker encodes in ``traffic`` of this kind, and how many are decoded before it has the
+        result; parts of messages count by their share of the vector. Vectors that travel as they are take neither."""
+        return 0.0, 0.0
 
     def seconds(self, transfer: Transfer) -> float:
         """Duration of a transfer of B bytes among n workers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from commexp.comm.exchanges.base import Exchange
+from commexp.network.coding import CodedTraffic
 from commexp.network.link import Transfer
 
 
@@ -20,6 +21,11 @@ class GossipExchange(Exchange):
 
     def hops(self, workers: int) -> int:
         return 1
+
+    def coded(self, traffic: CodedTraffic) -> tuple[float, float]:
+        """In each mixing a worker decodes the messages of its neighbours, as many as the mean degree."""
+        degree = traffic.bytes_wire / traffic.bytes_sent if traffic.bytes_sent else 0.0
+        return float(traffic.repeats), traffic.repeats * degree
 
     def seconds(self, transfer: Transfer) -> float:
         """repeats alpha + share B / beta, where ``share`` is 1/n if it is not given: even for all workers. Where links

@@ -12,6 +12,7 @@ from commexp.comm.exchanges.two_phase import TwoPhase
 from commexp.comm.frames import pack_frames, unpack_frames
 from commexp.comm.links import Links
 from commexp.compressors import Compressor, Message
+from commexp.network.coding import CodedTraffic
 
 
 class QuantisedAllReduce(TwoPhase):
@@ -47,6 +48,10 @@ class QuantisedAllReduce(TwoPhase):
     def down(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
         sent = message.sizes[0]  # shards begin where blocks do, so their messages add up to one of the whole vector
         return Bytes(message.info_bits / message.workers / 8, sent, (workers - 1) * sent)
+
+    def coded(self, traffic: CodedTraffic) -> tuple[float, float]:
+        """A worker encodes the sum of its shard once more, and decodes n of them."""
+        return (1 / traffic.workers, 1.0) if traffic.direction == "down" else (1.0, 1.0)
 
     def total(self, message: Message, weights: Tensor, in_order: bool) -> Tensor:
         again = self._sum(message, weights, 0)

@@ -11,6 +11,7 @@ from commexp.comm.links import PendingTransfer
 from commexp.comm.transport import Transport, split_frames
 from commexp.compressors import Compressor, Message
 from commexp.compressors.aggregate import aggregate_size, pack_aggregate, unpack_aggregate
+from commexp.network.coding import CodedTraffic
 from commexp.network.link import Transfer
 
 
@@ -56,6 +57,10 @@ class ParameterServer(Aggregation):
         else:
             size, bits = aggregate_size(aggregate)
         return Bytes(workers * bits / 8, workers * size, (workers - 1) * size)
+
+    def coded(self, traffic: CodedTraffic) -> tuple[float, float]:
+        """The server decodes the messages of all; the sum comes down as values."""
+        return (0.0, 0.0) if traffic.direction == "down" else (1.0, float(traffic.workers))
 
     def finalizes(self, codec: Compressor) -> bool:
         return not codec.sums

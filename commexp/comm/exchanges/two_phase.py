@@ -15,6 +15,7 @@ from commexp.comm.links import Links, PendingTransfer
 from commexp.comm.transport import Transport, split_frames
 from commexp.compressors import Compressor, Message
 from commexp.compressors.aggregate import aggregate_size, pack_aggregate, unpack_aggregate
+from commexp.network.coding import CodedTraffic
 
 
 def shard_bounds(dim: int, count: int, grain: int = 8) -> list[int]:
@@ -60,6 +61,10 @@ class TwoPhase(Aggregation):
     def down(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
         sent, bits = aggregate_size(aggregate, shard_bounds(len(aggregate), workers, message.codec.grain)[1])
         return Bytes(bits / 8, sent, (workers - 1) * sent)
+
+    def coded(self, traffic: CodedTraffic) -> tuple[float, float]:
+        """A worker decodes n parts of 1/n each; the sum comes down as values."""
+        return (0.0, 0.0) if traffic.direction == "down" else (1.0, 1.0)
 
     def finalizes(self, codec: Compressor) -> bool:
         return True

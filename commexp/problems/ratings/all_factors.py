@@ -32,6 +32,11 @@ class AllFactors(Factorisation):
     def make_tables(self) -> dict[str, Tensor]:
         return {"users": self.user_counts, "items": self.item_counts}
 
+    @property
+    def gradient_flops(self) -> float:
+        """6 rank for each rating: <u, v>, and the error times v and times u."""
+        return 6 * self.rank * self.samples_per_step
+
     def gradients(self, rows: Tensor, batch: WeightedBatch) -> tuple[Tensor, Tensor]:
         losses = torch.zeros(len(batch), device=self.device, dtype=self.dtype)
         grads = torch.zeros(rows.shape, device=self.device, dtype=self.dtype)

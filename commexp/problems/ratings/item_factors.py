@@ -43,6 +43,14 @@ class ItemFactors(Factorisation):
     def make_tables(self) -> dict[str, Tensor]:
         return {"items": self.item_counts}
 
+    @property
+    def gradient_flops(self) -> float:
+        """For each of c ratings of a user, with rows of ``width`` = w entries: 2 w^2 of A^T A, and 2 w each of A^T y,
+        of the residual and of the gradient. For each user w^3/3 of the Cholesky factorisation, and 2 w^2 of the two
+        triangular systems. c is a mean over the users."""
+        w, ratings = self.width, self.count / self.samples
+        return ((2 * w**2 + 6 * w) * ratings + w**3 / 3 + 2 * w**2) * self.samples_per_step
+
     def gradients(self, rows: Tensor, batch: WeightedBatch) -> tuple[Tensor, Tensor]:
         losses = torch.stack([(self.decay * row.square()).sum() for row in rows])
         grads = torch.mul(rows, 2 * self.decay, out=torch.empty(rows.shape, dtype=self.dtype, device=self.device))

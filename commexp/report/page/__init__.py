@@ -14,7 +14,7 @@ from commexp.report.graphs import distinct_graphs
 from commexp.report.html import own_file, render
 from commexp.report.page.embed import embedded
 from commexp.report.page.graph import drawing
-from commexp.report.page.tables import differences_table, made_table, methods_table, part, runs_table
+from commexp.report.page.tables import differences_table, equal_tables, made_table, methods_table, part, runs_table
 from commexp.report.tables import PHASES
 from commexp.run_folder import write_atomic
 
@@ -32,6 +32,9 @@ def write_page(compared: Comparison, path: Path) -> Path:
         data={**embedded(compared), "graphs": drawings},
         facts=_facts(compared),
         methods=methods_table(compared),
+        equal=equal_tables(compared),
+        equal_notes=" ".join(compared.equal_cost.notes) if compared.equal_cost.shown else "",
+        best=compared.best_settings,
         phases=compared.phases,
         phase_names=PHASES,
         longest=max((sum(times.values()) for times in compared.phases.values()), default=0.0) or 1.0,

@@ -34,11 +34,12 @@ def embedded(compared: Comparison) -> dict[str, Any]:
         methods.append({"name": name, "runs": [one for one in kept if one["columns"]]})
     across = [m for m in foremost("axis") if m.name in seen]
     rest = seen - {m.name for m in across}
+    clock = f", {compared.on_clocks}" if compared.on_clocks else ""
     up = [metric(column) for column in (*(c for c in METRICS if c in rest), *sorted(rest - METRICS.keys()))]
     return {
         "methods": methods,
         "pool": list(pool),
-        "x": [(m.name, m.label) for m in across],
+        "x": [(m.name, m.label + clock if m.name == "sim_seconds" else m.label) for m in across],
         "y": [(m.name, m.label) for m in up],
         "scales": {m.name: m.scale for m in (*across, *up)},
         "units": {m.name: m.unit for m in (*across, *up) if m.unit},

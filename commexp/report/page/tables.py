@@ -48,7 +48,7 @@ def methods_table(compared: Comparison) -> SortableTable:
     if "reached_target" in methods:
         target = common(methods)
         to = target.short if target else "target"
-        heads += [f"bytes to {to}", f"virtual time to {to}"]
+        heads += [f"bytes to {to}", f"virtual time to {to}{_counted(compared)}"]
     rows = []
     for _, row in methods.iterrows():
         cells = [Cell(row["method"]), Cell(row["status"])]
@@ -59,6 +59,10 @@ def methods_table(compared: Comparison) -> SortableTable:
                 cells.append(Cell(reached(row, cost, say), float(row[cost])))
         rows.append(cells)
     return SortableTable("methods", heads, rows)
+
+
+def _counted(compared: Comparison) -> str:
+    return f", {compared.on_clocks}" if compared.on_clocks else ""
 
 
 def _headline(columns: Sequence[Any]) -> list[Metric]:
@@ -82,7 +86,7 @@ def runs_table(compared: Comparison) -> SortableTable:
     counts = [m for m in shown("cost") if m.scale == "count" and any(m.name in s for s in summaries)]
     heads = ["run", "method", "seed", "status", "rounds"]
     heads += [head for m in metrics for head in (m.label, f"best {m.label}")]
-    heads += [*[m.short for m in (*counts, *sizes, *times)], "note"]
+    heads += [*[m.short for m in (*counts, *sizes)], f"{times[0].short}{_counted(compared)}", times[1].short, "note"]
     rows = []
     for run in compared.runs:
         s = {} if run.problem else run.summary
@@ -101,6 +105,23 @@ def runs_table(compared: Comparison) -> SortableTable:
         empty = [Cell("-")] * (len(heads) - 5)
         rows.append([Cell(one.name), Cell("-"), Cell("-"), _status("no run"), *empty, Cell(one.why, kind="note")])
     return SortableTable("runs", heads, rows)
+
+
+def equal_tables(compared: Comparison) -> dict[str, SortableTable]:
+    """The methods at equal bytes and at equal time, by title."""
+    equal = compared.equal_cost
+    made = {}
+    for cost in equal.shown:
+        heads, texts = equal.readable(cost)
+        spent, final = equal.final(cost)
+        means = equal.table[equal.table["cost"] == cost].pivot(index="method", columns="budget", values="mean")
+        rows = []
+        for line in texts:
+            method = line[0]
+            numbers = [*means.loc[method], final[method].mean, spent[method].mean]
+            rows.append([Cell(text, value) for text, value in zip(line, [None, None, *numbers, None], strict=True)])
+        made[equal.title(cost)] = SortableTable(f"equal_{cost}", heads, rows)
+    return made
 
 
 def made_table(runs: Sequence[ReadRun]) -> SortableTable:

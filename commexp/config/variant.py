@@ -1,0 +1,55 @@
+"""A plan with other methods: what Hydra would compose for a few words more, without composing it all again."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from commexp.algorithms import Algorithm
+from commexp.compressors import Compressor
+from commexp.config.components import around_codec, build, wrap
+from commexp.config.overrides import parsed
+from commexp.config.plan import Plan
+from commexp.config.schema import CONF, common_node, node_of
+from commexp.topologies import Topology
+
+
+def variant(plan: Plan, preset: Mapping[str, Any], words: Sequence[str]) -> Plan:
+    """The plan with another algorithm, compressor and, where ``words`` name one, topology; its ``config``, ``resolved``
+    and name are those of ``plan``, and pairs are not checked. ``preset``: of its config. ``words``: overrides
+    ``algo=...``, ``compress=...`` and fields of the two. A preset that chooses other groups, too, wants them named.
+    Raises UserError."""
+    choices = [parsed(word) for word in words]
+    names = {c.key_or_group: str(c.value()) for c in choices if "." not in c.key_or_group}
+    nodes = {group: copy.deepcopy(_node(group, name, json.dumps(dict(preset)))) for group, name in names.items()}
+    for choice in choices:
+        *path, field = choice.key_or_group.split(".")
+        if path:
+            node: Any = nodes
+            for part in path:
+                node = node[part]
+            node[field] = choice.value()
+    around = around_codec(nodes["compress"])
+    return dataclasses.replace(
+        plan,
+        names={**plan.names, **names},
+        algorithm=build(nodes["algo"], "algo", Algorithm),
+        compressor=wrap(build(nodes["compress"], "compress", Compressor), around),
+        topology=build(nodes["topology"], "topology", Topology) if "topology" in nodes else plan.topology,
+    )
+
+
+@cache
+def _node(group: str, name: str, preset: str) -> dict[str, Any]:
+    """An option of a group with what all options have in common, and what the preset, as JSON, gives for its fields."""
+    own = node_of(CONF / group / f"{name}.yaml", group)
+    own.pop("defaults", None)
+    whole = OmegaConf.create({"preset": json.loads(preset), group: common_node(group)})
+    merged = cast(DictConfig, OmegaConf.merge(whole, {group: own}))
+    return cast("dict[str, Any]", OmegaConf.to_container(merged[group], resolve=True))
