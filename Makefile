@@ -69,7 +69,8 @@ bench: $(SETUP)  ## measure speed and memory, as ratios, side by side
 	$(BIN)/python scripts/bench_codecs.py
 	$(BIN)/python scripts/bench_launch.py
 	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python scripts/bench_bytes.py && $(BIN)/python scripts/bench_clock.py \
-	&& $(BIN)/python scripts/bench_overlap.py && $(BIN)/python scripts/bench_islands.py && $(BIN)/python scripts/bench_net.py; \
+	&& $(BIN)/python scripts/bench_overlap.py && $(BIN)/python scripts/bench_islands.py \
+	&& $(BIN)/python scripts/bench_utilisation.py && $(BIN)/python scripts/bench_net.py; \
 	else echo "Links as slow as a city's need root: sudo $(BIN)/python scripts/bench_net.py, and bench_bytes.py"; fi
 
 test-floors:  ## run the tests with the oldest dependencies that pyproject.toml allows, in .venv-floors

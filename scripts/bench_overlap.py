@@ -64,13 +64,15 @@ class Sleeping(GradientsAlone):
         return x.new_zeros(len(x)), gradient
 
 
-def run(comm: Communicator, codec: Compressor, fragments: int, delay: int) -> tuple[DiLoCo, float]:
+def run(
+    comm: Communicator, codec: Compressor, fragments: int = 1, delay: int = 0, tau: int = TAU, steps: int = STEPS
+) -> tuple[DiLoCo, float]:
     """A whole run and its seconds on the wall."""
     problem = Sleeping()
     codec.setup(CodecContext(0, comm.worker_ids, problem.shapes))
-    method = DiLoCo(lr=0.01, optimizer="sgd", schedule=Schedule(), tau=TAU, fragments=fragments, delay=delay, mix=0.5)
+    method = DiLoCo(lr=0.01, optimizer="sgd", schedule=Schedule(), tau=tau, fragments=fragments, delay=delay, mix=0.5)
     guard = NonFiniteGuard(problem, comm.worker_ids, "stop")
-    method.setup(AlgorithmContext(guard, comm, codec, STEPS, problem.init(torch.Generator())))
+    method.setup(AlgorithmContext(guard, comm, codec, steps, problem.init(torch.Generator())))
     begin = time.perf_counter()
     for t in range(len(method.ends) - 1):
         comm.begin_round(t + 1, ask=False)

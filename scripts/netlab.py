@@ -31,6 +31,7 @@ from commexp.metrics import human_bytes
 
 SEGMENT = 16 * 1024  # most bytes that TCP hands to eth0 at once; each such segment counts one header of 66 bytes
 BURST = 20_000  # bytes: a segment, with the headers of all its packets
+CONTROL = "reno"  # of congestion, for TCP; on a ring BBR leaves up to a third of a link of 50 Mbit/s unused
 QUEUE = 64_000_000  # bytes that may wait for a link: more than TCP has under way, so that nothing is sent twice
 
 
@@ -113,7 +114,8 @@ class NetLab:
             for name in (self.switch, *self.hosts):
                 _call(f"ip netns add {name}")
                 _call(f"ip -n {name} link set lo up")
-                _call(f"ip netns exec {name} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6'", check=False)
+                for key, value in (("ipv6/conf/all/disable_ipv6", "1"), ("ipv4/tcp_congestion_control", CONTROL)):
+                    _call(f"ip netns exec {name} sh -c 'echo {value} > /proc/sys/net/{key}'", check=False)
             _call(f"ip -n {self.switch} link add switch up type bridge")
             for i, (name, rate) in enumerate(zip(self.hosts, self.mbit, strict=True)):
                 _call(f"ip -n {name} link add eth0 type veth peer name port{i} netns {self.switch}")

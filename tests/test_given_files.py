@@ -22,6 +22,7 @@ from registry import plan
 
 from commexp.allocations import AllocationFile
 from commexp.experiment.execute import folder_of
+from commexp.network import Network
 from commexp.network.compute import Compute, read_trace
 from commexp.problems.datasets import A9A, MNIST, LibSVM, MovieLens, Netflix
 from commexp.problems.datasets.files import check
@@ -49,6 +50,7 @@ READERS: dict[str, tuple[Reader, str]] = {
     "path of a matrix": (lambda path: MatrixFile(path).mixings(4, 0), matrix_text()),
     "path of an allocation": (lambda path: AllocationFile(path=path).assign(2, 0), "1 0\n1 1\n"),
     "compute.trace": (lambda path: Compute(kind="trace", trace=path), "0.5\n1e-3\n2\n"),
+    "trace": (lambda path: Network(trace=path), "0 100 20\n5.5, 1e2, 0\n"),
 }
 
 
@@ -160,6 +162,7 @@ COMMANDS = {
     "topology.path": "dataset=linreg algo=dpsgd topology=matrix",
     "allocation.path": "dataset=linreg algo=gradient_coding allocation=file",
     "network.compute.trace": "dataset=linreg network.compute.kind=trace",
+    "network.trace": "dataset=linreg",
 }
 
 

@@ -138,12 +138,14 @@ def test_what_a_replay_does_not_need_is_named_and_not_made(
 
 def test_a_replay_reads_no_file_that_the_config_names(run: Callable[..., Run], tmp_path: Path) -> None:
     done = run(*SMALL, "algo=ignore", "algo.first=2", "network.compute.kind=lognormal", "network.compute.seconds=0.01")
-    fifo = tmp_path / "fifo"
+    fifo, plain = tmp_path / "fifo", run(*SMALL).config["algo"]
     os.mkfifo(fifo)
     spoil(done.folder, lambda c: c["network"]["compute"].update(kind="trace", trace=str(fifo)))
     own = prepare_network("network=mobile")
     with pytest.raises(UserError, match=r"depends on network\.compute"):
         Replay(done).seconds(own)
+    spoil(done.folder, lambda c: c.update(algo=plain, network={**c["network"], "trace": str(fifo)}))
+    assert Replay(done).seconds(own)[-1] > 0
 
 
 def prepare_network(*words: str) -> Any:

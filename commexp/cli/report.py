@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -244,12 +243,4 @@ def with_bandwidth(network: Network, bandwidth: float) -> Network:
     than it as they were. Latencies stay."""
     if math.isclose(bandwidth, network.bandwidth):
         return network
-
-    def scaled(rate: float | None) -> float | None:
-        return None if rate is None else rate * bandwidth / network.bandwidth
-
-    links = network.links and {
-        n: dataclasses.replace(link, bandwidth=scaled(link.bandwidth), up=scaled(link.up))
-        for n, link in network.links.items()
-    }
-    return dataclasses.replace(network, bandwidth=bandwidth, up=scaled(network.up), links=links)
+    return network.scaled(bandwidth)

@@ -8,7 +8,6 @@ as in a run. A method's rounds repeat themselves, so that each kind of round is 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,6 +109,11 @@ class Forecast:
             raise UserError(
                 "network.compute.kind=measured: a plan runs nothing; give --probe, or seconds of a gradient"
             )
+        if plan.network.changes(plan.config.seed) is not None:
+            raise UserError(
+                "network.{trace,outage,jitter}: a plan times each kind of round once, and on a network that changes no "
+                "two are alike; leave them out, or run it, and price it elsewhere with commexp-report --replay"
+            )
         self.steps = steps or plan.config.steps or method.steps_in(plan.config.rounds)
         self.workers = plan.config.workers
         self.itemsize = getattr(torch, plan.config.dtype).itemsize
@@ -134,7 +138,7 @@ class Forecast:
                 f"network.compute.flops={network.compute.flops}: the operations of this model are not known; give "
                 "network.compute.seconds=0.02 or the like"
             )
-        return dataclasses.replace(network, compute=network.compute.for_gradient(self.work.flops))
+        return network.with_compute(network.compute.for_gradient(self.work.flops))
 
     def _set_up(self) -> None:
         """What of a run's set-up its rounds depend on. Raises ValueError."""

@@ -120,7 +120,7 @@ class Replay:
         if self.gradient_flops is None:
             why = "does not say how many operations a gradient takes; run it again, with rerun=true"
             raise UserError(f"RUN={self.run.folder}: {why}")
-        return dataclasses.replace(network, compute=compute.for_gradient(self.gradient_flops))
+        return network.with_compute(compute.for_gradient(self.gradient_flops))
 
     def _coding(self, wanted: Any) -> Coding:
         """What the network's compute.coding means here. Raises UserError for a run that does not say."""

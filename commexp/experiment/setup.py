@@ -77,7 +77,7 @@ class ExperimentSetup:
             self.problem = self._problem()
         self.gradient_flops = self._gradient_flops()
         compute = plan.network.compute.for_gradient(self.gradient_flops or 0.0)
-        self.plan = replace(plan, network=replace(plan.network, compute=compute))
+        self.plan = replace(plan, network=plan.network.with_compute(compute))
         start = self.problem.init(generator(plan.config.seed, "start"))
         self._set_up_codec(start)
         self.coding = self._coding(start)

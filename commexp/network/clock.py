@@ -12,6 +12,7 @@ from commexp.network.closing import Closing
 from commexp.network.coding import NO_CODING, CodedTraffic, Coding
 from commexp.network.link import Network, Transfer
 from commexp.network.overlap import overlapped
+from commexp.network.regions import PATHS
 from commexp.network.straggler import NoStragglers, Straggler
 from commexp.seeding import numpy_generator
 
@@ -21,7 +22,8 @@ Edges = tuple[Sequence[int], Sequence[int]]  # receivers, senders
 class TimedExchange(Protocol):
     """What the clock asks of a kind of exchange, see comm/exchanges: whether it may begin while a gradient is computed
     (``bucketed``), whether a worker waits for its neighbours alone (``among_neighbours``), whether it goes on inside
-    islands of workers (``inside``), and its seconds."""
+    islands of workers (``inside``), who sends to whom (``path``, see ``Sites.route``), and its seconds: those that it
+    takes without bytes and those without latency, added up."""
 
     @property
     def bucketed(self) -> bool: ...
@@ -30,6 +32,8 @@ class TimedExchange(Protocol):
     def coded(self, traffic: CodedTraffic) -> tuple[float, float]: ...
     @property
     def inside(self) -> bool: ...
+    @property
+    def path(self) -> str: ...
     def seconds(self, transfer: Transfer) -> float: ...
 
 
@@ -69,6 +73,9 @@ class VirtualClock:
 
     All other exchanges are those of the groups' first workers; of a single group, all exchanges go on inside.
     ``coding``: how long a worker encodes and decodes; all of a round comes between its computing and its exchanges.
+    Where the network changes, an exchange takes what it would take at the network's own bandwidth and at the latency of
+    the moment at which it begins, as ``Changes`` says; so does each bucket, and in gossip each mixing of each worker.
+    Links inside islands do not change.
     Everything is a function of the seed and the round's number, so a run can be priced anew from its traffic.
     """
 
@@ -95,15 +102,24 @@ class VirtualClock:
         straggler.late(1, workers, seed)
         self.rates = network.rates(workers)
         self.islands = islands or workers
-        leaders = np.zeros(workers, dtype=bool)
-        leaders[:: workers // self.islands] = True
+        self.leaders = np.zeros(workers, dtype=bool)
+        self.leaders[:: workers // self.islands] = True
         self.inside_pace = network.inside_pace()
-        self.pace = self.inside_pace if islands == 1 else self.rates.pace(leaders)
-        self.alike = islands == 1 or self.rates.alike
+        self.alike, self.changes = self.rates.alike, network.changes(seed)
+        self.paces = {path: self.rates.pace(self.leaders, path) for path in PATHS}
+        if islands == 1:
+            self.alike, self.changes, self.paces = True, None, dict.fromkeys(PATHS, self.inside_pace)
+        elif network.trace is not None and self.rates.own.any():
+            self.alike = False  # they are so for as long as the network's latency stays what it is
+        if self.rates.sites is not None and np.ptp(self.rates.sites.place.reshape(self.islands, -1), axis=1).any():
+            raise ValueError(
+                "network.regions: the workers of an island stand at several sites; give network.regions.workers with "
+                "one site for each island"
+            )
         even = network.compute.kind in ("constant", "measured") and not network.compute.slow
         self.delays = delays if any(delays) else ()
         even = even and np.ptp(self.loads) == 0 and closing is None and self.alike and len(self.bucket_ends) == 1
-        even = even and not self.delays
+        even = even and not self.delays and self.changes is None
         self.even = even and isinstance(straggler, NoStragglers)  # all workers are always at the same second
         self.times = np.zeros(workers + bool(self.delays))
         self.edges: tuple[np.ndarray, ...] | None = None
@@ -181,14 +197,16 @@ class VirtualClock:
         else:
             answered, took = self._closed(number, gradients, measured)
             ready = np.full_like(self.times, self.now + took) + coding
-        for entry in traffic:
-            if entry.kind.bucketed and entry is traffic[0]:
-                take = partial(self._seconds, entry)
-                ready = np.full_like(ready, overlapped(self.times, ready, gradients, self.bucket_ends, take))
+        for place, entry in enumerate(traffic):
+            if entry.kind.bucketed and place == 0:
+                carried = partial(self._end, entry, (number, place))
+                ready = np.full_like(ready, overlapped(self.times, ready, gradients, self.bucket_ends, carried))
             elif entry.kind.among_neighbours and self.edges is not None:
-                ready = self._gossiped(entry, ready, *self.edges)
+                gossiped = self._gossiped if self.changes is None else partial(self._gossiped_in_time, (number, place))
+                ready = gossiped(entry, ready, *self.edges)
             else:
-                ready = np.full_like(ready, ready.max() + self._seconds(entry, answered=answered))
+                end = self._end(entry, (number, place), float(ready.max()), answered=answered)
+                ready = np.full_like(ready, end)
         self.times = ready
 
     def _coding(self, traffic: Sequence[Traffic]) -> np.ndarray:
@@ -198,17 +216,17 @@ class VirtualClock:
     def _delayed_round(self, number: int, gradients: float, traffic: Sequence[Traffic], computing: np.ndarray) -> None:
         """A round of a run with ``delays``; ``computing``: seconds of each worker, [N]."""
         coding = self._coding(traffic)
-        *begun, arrival = self.times
+        *begun, last = self.times
         before = self.delays[number - 2] if number > 1 else 0.0
+        came_down, arrival = 0, float(last)
         if before:
             came_down = next((i for i, entry in enumerate(traffic) if entry.direction != "down"), len(traffic))
-            arrival += sum(self._seconds(entry) for entry in traffic[:came_down])
-            traffic = traffic[came_down:]
+            arrival = self._end_of_all(traffic, slice(0, came_down), number, arrival)
             first = computing * (before / gradients)
             ready = np.maximum(begun + first, arrival) + (computing - first) + coding
         else:
             ready = begun + computing + coding
-        end = float(ready.max()) + sum(self._seconds(entry) for entry in traffic)
+        end = self._end_of_all(traffic, slice(came_down, None), number, float(ready.max()))
         self.times = np.append(ready, end) if self.delays[number - 1] else np.append(np.full_like(ready, end), 0.0)
 
     def _gossiped(self, entry: Traffic, ready: np.ndarray, receivers: np.ndarray, senders: np.ndarray) -> np.ndarray:
@@ -224,11 +242,71 @@ class VirtualClock:
             ready = begun + each
         return ready + whole
 
-    def _seconds(self, entry: Traffic, part: float = 1.0, answered: np.ndarray | None = None) -> float:
-        """``part``: of the entry's bytes. ``answered``: who takes part, where not all do."""
-        e, pace = entry, self.pace
+    def _gossiped_in_time(
+        self, key: tuple[int, int], entry: Traffic, ready: np.ndarray, receivers: np.ndarray, senders: np.ndarray
+    ) -> np.ndarray:
+        """The same on a network that changes: each worker's transfers begin when it and its neighbours are ready."""
+        changes = self.changes
+        assert changes is not None
+        factor, mixings = changes.jitter(*key), entry.repeats
+        for _ in range(mixings):
+            begun = ready.copy()
+            np.maximum.at(begun, receivers, ready[senders])
+            if self.alike:
+                latency = changes.latency(begun)
+                seconds = (self.rates.latency if latency is None else latency) / 1e3
+                carrying = self._seconds(entry, without_latency=True) / mixings
+                ready = changes.moved(changes.waited(begun, factor * seconds), carrying)
+                continue
+            transfers = self.rates.transfers(entry.bytes_wire, mixings, receivers, senders)
+            ready = begun.copy()
+            for ends in (receivers, senders):
+                latency = self.rates.latencies(receivers, senders, changes.latency(begun[ends]))
+                np.maximum.at(ready, ends, changes.moved(changes.waited(begun[ends], factor * latency), transfers))
+        return ready
+
+    def _end_of_all(self, traffic: Sequence[Traffic], which: slice, number: int, begun: float) -> float:
+        """When the exchanges ``which`` of round ``number`` have ended, the first of which begins at ``begun``."""
+        if self.changes is None:
+            return begun + sum(self._seconds(entry) for entry in traffic[which])
+        for place in range(len(traffic))[which]:
+            begun = self._end(traffic[place], (number, place), begun)
+        return begun
+
+    def _end(
+        self,
+        entry: Traffic,
+        key: tuple[int, int],
+        begun: float,
+        part: float = 1.0,
+        answered: np.ndarray | None = None,
+    ) -> float:
+        """When an exchange has ended that begins at ``begun``, of ``part`` of the entry's bytes. ``key``: the round,
+        and the exchange's place in it. ``answered``: who takes part, where not all do."""
+        if self.changes is None or entry.kind.inside:
+            return begun + self._seconds(entry, part, answered)
+        now = self.changes.latency(begun)
+        latencies = self._seconds(entry, 0.0, answered, None if now is None else float(now))
+        through = self.changes.waited(begun, self.changes.jitter(*key) * latencies)
+        return float(self.changes.moved(through, self._seconds(entry, part, answered, without_latency=True)))
+
+    def _seconds(
+        self,
+        entry: Traffic,
+        part: float = 1.0,
+        answered: np.ndarray | None = None,
+        latency: float | None = None,
+        without_latency: bool = False,
+    ) -> float:
+        """How long it takes at the network's own bandwidth. ``latency``: of the network, in ms, if it is not the usual
+        one."""
+        e, pace = entry, self.paces[entry.kind.path]
         if e.kind.inside:
             return e.kind.seconds(Transfer(self.inside_pace, e.workers, e.bytes_wire / self.islands, e.repeats))
-        if answered is not None and e.workers < self.workers and not self.alike:
-            pace = self.rates.pace(answered)
+        fewer = answered is not None and e.workers < self.workers and not self.alike
+        if latency is not None or fewer:
+            rates = self.rates if latency is None else self.rates.with_latency(latency)
+            pace = rates.pace(answered if fewer else self.leaders, e.kind.path)
+        if without_latency:
+            pace = pace._replace(latency=0.0)
         return e.kind.seconds(Transfer(pace, e.workers, part * e.bytes_wire, e.repeats, e.direction, self.share))

@@ -47,7 +47,9 @@ class EventClock:
         down    begins when the server's own link is free;  alpha + B / beta
 
     A worker encodes its message after computing, and the server decodes one after the other (``coding``).
-    So transfers share the server's link in the order of arrival. ``now``: when the server processed the last message.
+    So transfers share the server's link in the order of arrival. Between regions the server stands at worker 0's site.
+    Where the network changes, a message has the latency of the moment at which it sets out, times a jitter of its own,
+    and ``Changes`` says how long latencies and bytes take. ``now``: when the server processed the last message.
     ``idle``, ``busy``: seconds of each worker, [N]. Everything is a function of the seed and what has been sent; no
     message is ``overwritten``.
     """
@@ -59,13 +61,20 @@ class EventClock:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.factors = network.compute.factors(workers)
         straggler.late(1, workers, seed)
-        rates = network.rates(workers)
-        own = network.rates(workers + 1)  # the server is like a worker that has no link of its own
-        down, up = own.down[workers], own.up[workers]
+        self.rates = rates = network.rates(workers)
+        down, up = network.server_rates()
         self.into, self.out = np.minimum(rates.up, down), np.minimum(rates.down, up)
-        self.latency = rates.latency / 1e3
+        self.latency_up = self.latency_down = rates.latency / 1e3
+        if rates.sites is not None:
+            sites, server = rates.sites, rates.sites.place[0]
+            self.into = np.minimum(self.into, sites.rate[sites.place, server])
+            self.out = np.minimum(self.out, sites.rate[server, sites.place])
+            self.latency_up = np.maximum(self.latency_up, sites.latency[sites.place, server] / 1e3)
+            self.latency_down = np.maximum(self.latency_down, sites.latency[server, sites.place] / 1e3)
+        self.changes = network.changes(seed)
         self.now = self.received = self.answered = 0.0
         self.ready = np.full(workers, math.inf)  # when its message sets out, of a worker that computes
+        self.arriving = np.full(workers, math.inf)  # when it comes to the server's link
         self.cycles = np.zeros(workers)
         self.sizes = np.zeros(workers)
         self.since = np.zeros(workers)  # when it was last ready
@@ -75,11 +84,12 @@ class EventClock:
     def serve(self, worker: int, gradients: float, down: int, up: int) -> None:
         """The worker gets ``down`` bytes, computes ``gradients`` of a batch, and will send ``up`` bytes."""
         begun = max(self.now, self.answered)
-        self.answered = begun + down / self.out[worker]
-        start = self.answered + self.latency[worker]
         cycle = int(self.cycles[worker]) + 1
+        self.answered = self._moved(begun, down / self.out[worker])
+        start = self._waited(self.answered, worker, cycle, self.latency_down, "down")
         seconds = self.computing(worker, cycle, gradients) + self.coding.encode * self.factors[worker]
         self.cycles[worker], self.sizes[worker], self.ready[worker] = cycle, up, start + seconds
+        self.arriving[worker] = self._waited(start + seconds, worker, cycle, self.latency_up, "up")
         self.idle[worker] += start - self.since[worker]
         self.busy[worker] += seconds
         if cycle <= KEPT:
@@ -93,14 +103,13 @@ class EventClock:
         no worker is at work."""
         came: list[int] = []
         while np.isfinite(self.ready).any():
-            order = np.lexsort((np.arange(self.workers), self.ready + self.latency))
-            worker = int(order[0])
-            arrival = max(self.ready[worker] + self.latency[worker], self.received)
-            arrival = float(arrival + self.sizes[worker] / self.into[worker])
+            worker = int(np.argmin(self.arriving))  # of several the first
+            arrival = float(max(self.arriving[worker], self.received))
+            arrival = self._moved(arrival, self.sizes[worker] / self.into[worker])
             if came and not every and arrival > self.received:
                 break
             self.received = arrival
-            self.ready[worker] = math.inf
+            self.ready[worker] = self.arriving[worker] = math.inf
             came.append(worker)
             if every and set(every) <= set(came):
                 break
@@ -108,6 +117,19 @@ class EventClock:
             raise RuntimeError("no worker is at work")
         self.now = max(self.now, self.received) + len(came) * self.coding.decode
         return sorted(came)
+
+    def _waited(self, begun: float, worker: int, cycle: int, latency: np.ndarray, way: str) -> float:
+        """When a message of the worker's that sets out at ``begun`` has waited for its latency."""
+        if self.changes is None:
+            return float(begun + latency[worker])
+        seconds, now = float(latency[worker]), self.changes.latency(begun)
+        if now is not None and not self.rates.own[worker]:
+            seconds = float(now) / 1e3
+        return float(self.changes.waited(begun, self.changes.jitter(worker, cycle, way) * seconds))
+
+    def _moved(self, begun: float, seconds: float) -> float:
+        """When what takes so long at the network's own bandwidth has been carried."""
+        return float(begun + seconds if self.changes is None else self.changes.moved(begun, seconds))
 
     def computing(self, worker: int, cycle: int, gradients: float) -> float:
         """Seconds that so many gradients of a batch take the worker in cycle 1, 2, ..."""
@@ -137,3 +159,7 @@ class EventClock:
         rows = kept[3:end].reshape(6, self.workers).copy()
         self.ready, self.cycles, self.sizes, self.since, self.busy, self.idle = rows
         self.spans = unpacked(kept[end:])
+        self.arriving[:] = math.inf
+        for worker in np.flatnonzero(np.isfinite(self.ready)).tolist():
+            cycle = int(self.cycles[worker])
+            self.arriving[worker] = self._waited(self.ready[worker], worker, cycle, self.latency_up, "up")

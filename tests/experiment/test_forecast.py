@@ -223,6 +223,7 @@ def test_names_of_settings() -> None:
     [
         (["algo=async_ps"], "algo=async_ps: who comes first"),
         (["algo=diloco", "algo.quorum=2"], "algo=diloco: who comes first"),
+        (["network.jitter.kind=uniform"], "network.{trace,outage,jitter}: a plan times each kind of round once"),
         (["network.compute.kind=measured"], "network.compute.kind=measured: a plan runs nothing; give --probe"),
         (["compress=topk", "compress.k=5000"], r"compress.k=5000: more entries than the 1000 parameters"),
         (["comm.exchange=two_phase"], r"comm.exchange=two_phase: messages of NoCompression sum"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from network.test_rates import seconds
 
+from commexp.comm import exchange_named
 from commexp.network import Network
 
 
@@ -62,3 +63,18 @@ def test_headers_travel_with_every_byte() -> None:
         assert seconds(whole, exchange, 4, 4_000_000) == pytest.approx(1.25 * seconds(bare, exchange, 4, 4_000_000))
     with pytest.raises(ValueError, match=r"^headers=-0.1: must not be negative"):
         Network(headers=-0.1)
+
+
+@pytest.mark.parametrize(
+    ("rate", "formula", "measured"), [(49.6, 30.07, 36.96), (198.5, 7.52, 8.24), (992.6, 1.503, 1.616)]
+)
+def test_measurements_that_others_made(rate: float, formula: float, measured: float) -> None:
+    """Four hosts, 31.08 M parameters in fp32 (docs/time.md): no measured exchange is shorter than ours, and the longest
+    one takes 23 % more, which TCP's congestion control can make of a slow ring."""
+    wire = exchange_named("all_reduce").wire(0, 31_080_000 * 4, 4) * 4
+    ours = seconds(Network(rate, 0.0), "all_reduce", 4, wire)
+    assert ours == pytest.approx(31.08e6 * 4 * 8 * 1.5 / (rate * 1e6), rel=1e-9)
+    assert ours == pytest.approx(formula, abs=0.01)
+    assert 1.0 < measured / ours < 1.23
+    headers = seconds(Network(rate, 0.0, headers=66 / 1448), "all_reduce", 4, wire)
+    assert 1.02 < measured / headers < 1.18

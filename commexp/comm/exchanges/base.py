@@ -37,6 +37,8 @@ class Exchange(ABC):
     among_neighbours: bool = False
     #: goes over the links inside islands of workers, in all islands at the same time
     inside: bool = False
+    #: who sends to whom: each to the next one ("ring"), each to every other ("pairs"), or all to worker 0 ("star")
+    path: str = "ring"
 
     @abstractmethod
     def hops(self, workers: int) -> int:
@@ -52,7 +54,8 @@ class Exchange(ABC):
 
             repeats hops alpha + B / (n beta)
 
-        alpha: the latency of the links' pace; beta: its slowest rate.
+        alpha: the latency of the links' pace; beta: its slowest rate. In every exchange the sum of a part without
+        bytes and a part without latency: where the network changes, the clock asks for the two apart.
         Source: Thakur, Rabenseifner and Gropp, Optimization of Collective Communication Operations in MPICH, 2005.
         """
         pace, workers, wire, repeats, *_ = transfer

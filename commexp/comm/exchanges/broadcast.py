@@ -12,6 +12,7 @@ class Broadcast(Exchange):
     """A binary tree: (n-1) S bytes in all, in ceil(log2 n) hops, each of which carries the whole vector."""
 
     name = "broadcast"
+    path = "pairs"
 
     def hops(self, workers: int) -> int:
         return math.ceil(math.log2(workers))

@@ -17,6 +17,7 @@ class GossipExchange(Exchange):
 
     name = "gossip"
     among_neighbours = True
+    path = "pairs"
 
     def hops(self, workers: int) -> int:
         return 1

@@ -23,6 +23,7 @@ class ParameterServer(Aggregation):
     comes_down = True
     sizes_travel = True
     central = True
+    path = "star"
     tolerates_stragglers = True
 
     def candidate(self, codec: Compressor) -> bool:

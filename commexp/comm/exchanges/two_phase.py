@@ -32,6 +32,7 @@ class TwoPhase(Aggregation):
     name = "two_phase"
     comes_down = True
     sizes_travel = True
+    path = "pairs"
 
     def check(self, codec: Compressor) -> None:
         if not self.candidate(codec):
