@@ -283,6 +283,7 @@ class Sent:
     """Traffic that takes ``seconds`` on any network."""
 
     bucketed = among_neighbours = inside = False
+    path = "ring"
     workers, repeats, bytes_wire = 2, 1, 0
 
     def __init__(self, seconds: float, direction: str = "peers") -> None:

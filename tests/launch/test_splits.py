@@ -92,7 +92,7 @@ def sums_in_any_order() -> list[list[str]]:
     any_order = [case[:-1] for case in usual()]
     gossiping = {algo for algo, *_ in methods() if target(*algo.split("=")).decentralised}
     left_out = gossiping | {"algo=exact_coding"}  # these do not add up over all, this takes whoever comes first
-    return [[*case, ANY_ORDER] for case in any_order if case[0] not in left_out]
+    return [[*case, ANY_ORDER] for case in any_order if case[0] not in left_out][::2]
 
 
 def label(case: list[str]) -> str:
@@ -114,7 +114,7 @@ def test_curves_and_books_are_those_of_one_process(tmp_path: Path) -> None:
         launch(made)
     tracking = [case for case in everything[::2] if plans[tuple(case)].algorithm.proximal]  # over eight, too
     groups = {
-        2: everything + [case for n, case in enumerate(once) if n % 3],
+        2: [case for n, case in enumerate(everything) if n % 3] + [case for n, case in enumerate(once) if n % 3],
         4: everything[::3] + once[::3],
         8: [case for case in everything[1::8] if case[1:-1] != DIGITS] + tracking,
     }
