@@ -103,13 +103,14 @@ class EventClock:
         no worker is at work."""
         came: list[int] = []
         while np.isfinite(self.ready).any():
-            worker = int(np.argmin(self.arriving))  # of several the first
+            under_way = np.where(np.isfinite(self.ready), self.arriving, math.inf)
+            worker = int(np.argmin(under_way))  # of several the first
             arrival = float(max(self.arriving[worker], self.received))
             arrival = self._moved(arrival, self.sizes[worker] / self.into[worker])
             if came and not every and arrival > self.received:
                 break
             self.received = arrival
-            self.ready[worker] = self.arriving[worker] = math.inf
+            self.ready[worker] = math.inf
             came.append(worker)
             if every and set(every) <= set(came):
                 break
@@ -159,7 +160,6 @@ class EventClock:
         rows = kept[3:end].reshape(6, self.workers).copy()
         self.ready, self.cycles, self.sizes, self.since, self.busy, self.idle = rows
         self.spans = unpacked(kept[end:])
-        self.arriving[:] = math.inf
         for worker in np.flatnonzero(np.isfinite(self.ready)).tolist():
             cycle = int(self.cycles[worker])
             self.arriving[worker] = self._waited(self.ready[worker], worker, cycle, self.latency_up, "up")
