@@ -106,7 +106,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        gc.unfreeze()
+        gc.freeze()
 
 
 def _check(given: argparse.Namespace) -> None:
@@ -140,7 +140,7 @@ def plan(given: argparse.Namespace) -> None:
     forecasts, left = forecasts_of(words, given)
     first = next(iter(forecasts.values()))
     bandwidth = first.network.bandwidth
-    rows = rows_of(forecasts)
+    rows = rows_of(forecasts, BANDWIDTHS if given.out else ())
     blocks = [heading(first, given), plan_tables(rows), *left]
     advice = recommendation(rows, bandwidth)
     if given.runs:
@@ -253,7 +253,8 @@ def workload(base: Plan, given: argparse.Namespace) -> tuple[Workload, int]:
     return Workload.of(made.problem, made.gradient_flops), steps
 
 
-def rows_of(forecasts: Mapping[SettingName, Forecast]) -> list[PlanRow]:
+def rows_of(forecasts: Mapping[SettingName, Forecast], bandwidths: Sequence[float]) -> list[PlanRow]:
+    """``bandwidths``: in Mbit/s, those at which the figure has points."""
     from commexp.cli.report import with_bandwidth
     from commexp.report.utilisation import LEVELS, PlanRow, Point, merged
 
@@ -281,7 +282,7 @@ def rows_of(forecasts: Mapping[SettingName, Forecast]) -> list[PlanRow]:
                 here.utilisation,
                 here.hours,
                 {level: forecast.bandwidth_for(level, at) for level in LEVELS},
-                [point(at(mbit)) for mbit in BANDWIDTHS],
+                [point(at(mbit)) for mbit in bandwidths],
                 tuple(forecast.estimates),
             )
         )

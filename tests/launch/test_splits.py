@@ -1,8 +1,8 @@
 """N = 8 workers over 1, 2, 4 and 8 real processes: the same curves, the same books.
 
 Bit for bit with comm.deterministic, else to 1e-6 relative; for every codec, algorithm and exchange. Every case is gone
-through once, with two processes or, one in three, with four; one in eight of the usual ones with eight, too. Every other
-one is gone through with sums in any order.
+through once, with two processes or, one in three, with four; one in eight of the usual ones with eight, too. Every
+other one is gone through with sums in any order.
 """
 
 from __future__ import annotations
