@@ -4,8 +4,9 @@
 
 Four namespaces joined by links of 200 Mbit/s (netlab.py), one worker in each. A method runs as in the runner, but its
 gradient takes a fixed time in which the process sleeps, so that four workers do not compete for the cores of this
-machine; what a local step takes without an exchange is measured in the same processes, and given to the plan. A plan is
-made before its run, by Forecast, from overrides as a user types them.
+machine. What a local step takes without exchange and compressor is measured in the same processes, and so is, of the
+compressor, what encoding and decoding take (network.compute.coding=measured), in all of them at the same time. A plan
+is made before its run, by Forecast, from overrides as a user types them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ LINKS = ["network=ethernet_100m", f"network.bandwidth={BANDWIDTH}", f"network.he
 LOCAL = ["algo.optimizer=sgd", "algo.lr=1e-3"]  # AdamW's step takes a processor that four hosts would share
 CASES: dict[str, tuple[list[str], int]] = {  # overrides, local steps of the run
     "dense": (["network.overlap=true"], 5),
-    "fp16": (["compress=fp16", "network.overlap=true"], 8),
+    "fp16": (["compress=fp16"], 8),
     "topk k=0.01": (["compress=topk", "compress.k=0.01"], 12),
     "diloco tau=8": ([*LOCAL, "algo=diloco", "algo.tau=8"], 24),
     "streaming_diloco tau=16 fragments=4 delay=2": (
@@ -92,15 +93,18 @@ def rank() -> None:
     links, found = Processes(timedelta(seconds=120)), {}
     for name, (words, steps) in CASES.items():
         words = [f"workers={HOSTS}", *LINKS, *words]
-        alone = ran(prepare(compose_config(words)), Communicator(1, Ledger()), steps)[1] / steps
+        plain = prepare(compose_config([word for word in words if not word.startswith("compress")]))
+        alone = ran(plain, Communicator(1, Ledger()), steps)[1] / steps
         compute = float(links.agree(torch.tensor([alone], dtype=torch.float64))[0]) / HOSTS
-        words += [f"network.compute.seconds={compute:.5f}"]
-        forecast = Forecast(prepare(compose_config(words)), Workload(DIM, 0.0, 1, HOSTS, SHAPES), steps)
+        words += [f"network.compute.seconds={compute:.5f}", "network.compute.coding=measured"]
+        links.tell("")
+        forecast = Forecast(prepare(compose_config(words)), Workload.of(Sleeping(), None), steps)
         planned = forecast.seconds(forecast.network)
         plan = prepare(compose_config(words))
         ran(plan, Communicator(HOSTS, Ledger(), links=links), min(steps, 2))  # opens the connections
         rounds, seconds = ran(prepare(compose_config(words)), Communicator(HOSTS, Ledger(), links=links), steps)
-        found[name] = (compute, planned / rounds, seconds / rounds, forecast.computing() / planned)
+        coding = forecast.coding.encode + forecast.coding.decode
+        found[name] = (compute, coding, planned / rounds, seconds / rounds, forecast.computing() / planned)
     if links.rank == 0:
         print(json.dumps(found), flush=True)
     dist.destroy_process_group()
@@ -122,14 +126,22 @@ def main() -> int:
     heads = [
         f"{HOSTS} hosts, {BANDWIDTH:g} Mbit/s",
         "a step alone",
+        "encoding and decoding",
         "planned round",
         "its seconds",
         "run / plan",
         "busy",
     ]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
-    for name, (alone, planned, seconds, busy) in json.loads(ended[0].output.splitlines()[-1]).items():
-        cells = [name, f"{1e3 * alone:.1f} ms", f"{planned:.3f} s", f"{seconds:.3f} s", f"{seconds / planned:.3f}"]
+    for name, (alone, coding, planned, seconds, busy) in json.loads(ended[0].output.splitlines()[-1]).items():
+        cells = [
+            name,
+            f"{1e3 * alone:.1f} ms",
+            f"{1e3 * coding:.1f} ms",
+            f"{planned:.3f} s",
+            f"{seconds:.3f} s",
+            f"{seconds / planned:.3f}",
+        ]
         print(f"| {' | '.join(cells)} | {100 * busy:.1f} % |")
     return 0
 
