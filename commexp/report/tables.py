@@ -196,7 +196,7 @@ def compare_markdown(runs: Sequence[Run]) -> str:
     """A row per run, unfinished ones included."""
     metrics = [m for m in shown("table") if any(m.name in run.summary for run in runs)]
     counted = [m for m in shown("cost") if m.scale in ("bytes", "count")]
-    sizes = [m for m in counted if m.scale == "bytes" or any(m.name in run.summary for run in runs)]
+    sizes = [m for m in counted if any(m.name in run.summary for run in runs)]
     rows = []
     for run, name in zip(runs, labels(runs), strict=True):
         s = run.summary

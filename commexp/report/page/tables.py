@@ -81,9 +81,10 @@ def runs_table(compared: Comparison) -> SortableTable:
     """A row per run or folder that was named, whatever became of it."""
     method = {run.name: name for name, runs in compared.groups.items() for run in runs}
     metrics = _headline([m for run in compared.runs if not run.problem for m in run.summary])
-    sizes, times = [m for m in shown("cost") if m.scale == "bytes"], [metric("sim_seconds"), metric("wall_seconds")]
     summaries = [run.summary for run in compared.runs if not run.problem]
-    counts = [m for m in shown("cost") if m.scale == "count" and any(m.name in s for s in summaries)]
+    known = [m for m in shown("cost") if any(m.name in s for s in summaries)]
+    sizes, counts = ([m for m in known if m.scale == scale] for scale in ("bytes", "count"))
+    times = [metric("sim_seconds"), metric("wall_seconds")]
     heads = ["run", "method", "seed", "status", "rounds"]
     heads += [head for m in metrics for head in (m.label, f"best {m.label}")]
     heads += [*[m.short for m in (*counts, *sizes)], f"{times[0].short}{_counted(compared)}", times[1].short, "note"]
