@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from commexp import __version__
 from commexp.config.messages import LaunchError, UserError
 from commexp.files import printable
-from commexp.launch.streams import complain, lenient_streams
+from commexp.launch.streams import complain, leave, lenient_streams
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -316,5 +316,11 @@ def heading(first: Forecast, given: argparse.Namespace) -> str:
     return "\n".join(textwrap.fill(line, 80) for line in (f"{size}; {links}.", said))
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """The console script: what is done is printed and written, and torch need not be torn down."""
     main()
+    leave(0)
+
+
+if __name__ == "__main__":
+    command()

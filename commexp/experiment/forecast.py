@@ -129,6 +129,7 @@ class Forecast:
             if before is not None:
                 self._book(before._replace(follows=False))
         self.estimates = [*self._estimates()]
+        self._ends: tuple[float, float, float] | None = None  # of ``bandwidth_for``, the same for every level
 
     def computing_here(self, network: Network) -> Network:
         """The same with the seconds that its device takes for a gradient of this workload. Raises UserError for a
@@ -333,9 +334,11 @@ class Forecast:
         Seconds fall as the bandwidth grows, in a line or, where exchanges are hidden, a chain of lines in 1/bandwidth:
         each step goes where the line through the last two places on either side meets the time that is left.
         """
-        left = self.computing() / level
         fast, slow = 1 / MOST, 1 / LEAST
-        early, late = self.seconds(at(1 / fast)), self.seconds(at(1 / slow))
+        if self._ends is None:
+            self._ends = self.computing(), self.seconds(at(1 / fast)), self.seconds(at(1 / slow))
+        computing, early, late = self._ends
+        left = computing / level
         if not left or early > left:
             return None
         if late <= left:

@@ -33,7 +33,6 @@ SETTINGS = (
     "algo=muloco compress=kbit compress.bits=2 algo.tau=30",
     "algo=sparseloco compress=sparseloco algo.tau=30",
     "algo=diloco compress=none algo.tau=500",
-    "algo=noloco compress=none topology=random_pairs algo.tau=50",
 )
 BASELINES = SETTINGS[:2]
 HIDDEN = ("compress.transform.kind", "compress.error_feedback")  # what changes neither bytes nor time
