@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from netlab import NetLab, NetLabError
+from netlab import NetLab, first_says
 
 from commexp.comm import Communicator, Ledger, Processes
 from commexp.compressors import FP16, CodecContext, Compressor, NoCompression, PowerSGD, Sign, Threshold, TopK
@@ -90,16 +90,7 @@ def main() -> int:
     if sys.argv[1:] == ["rank"]:
         rank()
         return 0
-    try:
-        with NetLab(HOSTS, 1000.0) as lab:
-            ended = lab.run_everywhere([sys.executable, __file__, "rank"], timeout=300)
-    except NetLabError as error:
-        print(f"bench_bytes: {error}", file=sys.stderr)
-        return 2
-    if any(e.returncode for e in ended):
-        print(next(e.output for e in ended if e.returncode), file=sys.stderr)
-        return 1
-    found = json.loads(ended[0].output.splitlines()[-1])
+    found = first_says(NetLab(HOSTS, 1000.0), [sys.executable, __file__, "rank"], 300)
     heads = [f"{HOSTS} workers, {ROUNDS} rounds", "payload of one", "bytes_wire", "kernel", "ratio"]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for name, (size, wire, counted) in found.items():

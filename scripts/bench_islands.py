@@ -20,7 +20,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from bench_overlap import DIM, HEADERS, Sleeping
-from netlab import NetLab, NetLabError
+from netlab import NetLab, first_says
 
 from commexp.algorithms import SGD, Algorithm, AlgorithmContext, DiLoCo, LocalSGD
 from commexp.algorithms.gradient.base import Schedule
@@ -99,16 +99,8 @@ def main() -> int:
     if sys.argv[1:] == ["rank"]:
         rank()
         return 0
-    try:
-        with NetLab(HOSTS, SLOW, ISLANDS, FAST) as lab:
-            ended = lab.run_everywhere([sys.executable, __file__, "rank"], timeout=400)
-    except NetLabError as error:
-        print(f"bench_islands: {error}", file=sys.stderr)
-        return 2
-    if any(e.returncode for e in ended):
-        print(next(e.output for e in ended if e.returncode), file=sys.stderr)
-        return 1
-    print(table(json.loads(ended[0].output.splitlines()[-1])))
+    found = first_says(NetLab(HOSTS, SLOW, ISLANDS, FAST), [sys.executable, __file__, "rank"], 400)
+    print(table(found))
     return 0
 
 

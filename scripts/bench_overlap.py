@@ -18,7 +18,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from gradients_alone import GradientsAlone
-from netlab import NetLab, NetLabError
+from netlab import NetLab, first_says
 from torch import Tensor
 
 from commexp.algorithms import AlgorithmContext, DiLoCo
@@ -133,16 +133,8 @@ def main() -> int:
     if sys.argv[1:] == ["rank"]:
         rank()
         return 0
-    try:
-        with NetLab(HOSTS, BANDWIDTH) as lab:
-            ended = lab.run_everywhere([sys.executable, __file__, "rank"], timeout=400)
-    except NetLabError as error:
-        print(f"bench_overlap: {error}", file=sys.stderr)
-        return 2
-    if any(e.returncode for e in ended):
-        print(next(e.output for e in ended if e.returncode), file=sys.stderr)
-        return 1
-    print(table(json.loads(ended[0].output.splitlines()[-1])))
+    found = first_says(NetLab(HOSTS, BANDWIDTH), [sys.executable, __file__, "rank"], 400)
+    print(table(found))
     return 0
 
 

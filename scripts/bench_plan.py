@@ -19,7 +19,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from gradients_alone import GradientsAlone
-from netlab import NetLab, NetLabError
+from netlab import NetLab, first_says
 from torch import Tensor
 
 from commexp.algorithms import AlgorithmContext
@@ -114,15 +114,7 @@ def main() -> int:
     if sys.argv[1:] == ["rank"]:
         rank()
         return 0
-    try:
-        with NetLab(HOSTS, BANDWIDTH) as lab:
-            ended = lab.run_everywhere([sys.executable, __file__, "rank"], timeout=540)
-    except NetLabError as error:
-        print(f"bench_plan: {error}", file=sys.stderr)
-        return 2
-    if any(e.returncode for e in ended):
-        print(next(e.output for e in ended if e.returncode), file=sys.stderr)
-        return 1
+    found = first_says(NetLab(HOSTS, BANDWIDTH), [sys.executable, __file__, "rank"], 540)
     heads = [
         f"{HOSTS} hosts, {BANDWIDTH:g} Mbit/s",
         "a step alone",
@@ -133,7 +125,7 @@ def main() -> int:
         "busy",
     ]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
-    for name, (alone, coding, planned, seconds, busy) in json.loads(ended[0].output.splitlines()[-1]).items():
+    for name, (alone, coding, planned, seconds, busy) in found.items():
         cells = [
             name,
             f"{1e3 * alone:.1f} ms",

@@ -17,7 +17,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from bench_overlap import HEADERS, HOSTS, run
-from netlab import NetLab, NetLabError
+from netlab import NetLab, first_says
 
 from commexp.comm import Communicator, Ledger, Processes
 from commexp.compressors import NoCompression
@@ -61,16 +61,8 @@ def main() -> int:
     heads = [f"{HOSTS} hosts", "H", "clock", "wall", "utilisation: clock", "wall", "wall / clock"]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}", flush=True)
     for rate in [float(word) for word in sys.argv[1:]] or [50.0, 200.0, 1000.0]:
-        try:
-            with NetLab(HOSTS, rate) as lab:
-                ended = lab.run_everywhere([sys.executable, __file__, "rank", str(rate)], timeout=300)
-        except NetLabError as error:
-            print(f"bench_utilisation: {error}", file=sys.stderr)
-            return 2
-        if any(e.returncode for e in ended):
-            print(next(e.output for e in ended if e.returncode), file=sys.stderr)
-            return 1
-        for tau, (computing, clock, wall) in zip(STEPS, json.loads(ended[0].output.splitlines()[-1]), strict=True):
+        found = first_says(NetLab(HOSTS, rate), [sys.executable, __file__, "rank", str(rate)], 300)
+        for tau, (computing, clock, wall) in zip(STEPS, found, strict=True):
             predicted, measured = computing / clock, computing / wall
             cells = [
                 f"{rate:g} Mbit/s",

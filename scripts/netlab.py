@@ -229,6 +229,21 @@ class NetLab:
         return [Ended(*rank) for rank in zip(codes, outputs, seconds, strict=True)]
 
 
+def first_says(lab: NetLab, command: Sequence[str], timeout: float) -> Any:
+    """Opens the lab, runs a command as one rank per host, and reads the last line of the first one's output as JSON.
+    Ends the program, with status 2 where there can be no such network, and 1 with a failed rank's output."""
+    try:
+        with lab:
+            ended = lab.run_everywhere(command, timeout)
+    except NetLabError as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        sys.exit(2)
+    if any(each.returncode for each in ended):
+        print(next(each.output for each in ended if each.returncode), file=sys.stderr)
+        sys.exit(1)
+    return json.loads(ended[0].output.splitlines()[-1])
+
+
 def _tbf(rate: float) -> str:
     """A shaper of ``rate`` Mbit/s, as tc has it."""
     return f"tbf rate {rate * 1e6:.0f}bit burst {max(BURST, rate * 125):.0f} limit {QUEUE}"

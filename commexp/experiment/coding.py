@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from commexp.compressors import CodecContext, Compressor
-from commexp.network import Coding
+from commexp.config.messages import UserError
+from commexp.config.plan import Plan
+from commexp.network import NO_CODING, Coding
 from commexp.problems import Problem
 from commexp.seeding import generator
 
@@ -35,6 +37,24 @@ def measured_coding(codec: Compressor, problem: Problem, dtype: torch.dtype, dev
             break
     encode, decode = (median(seconds) / codec.phases for seconds in zip(*each[1:], strict=True))
     return Coding(encode, decode)
+
+
+def coding_of(plan: Plan, problem: Problem | None, exchanged: int, device: torch.device) -> Coding:
+    """What network.compute.coding says of messages of ``exchanged`` entries. A codec of several phases makes several
+    messages of them, which share in it. Raises UserError where it is to be measured and there is no problem."""
+    wanted, codec, dtype = plan.network.compute.coding, plan.compressor, getattr(torch, plan.config.dtype)
+    if wanted is None:
+        return NO_CODING
+    if wanted != "measured":
+        return Coding.at_rate(wanted, exchanged * dtype.itemsize / codec.phases)
+    if problem is None:
+        raise UserError(
+            "network.compute.coding=measured: there is no model to measure it on; give a rate in GB/s such as 10, or a "
+            "model and a dataset"
+        )
+    measured = measured_coding(codec, problem, dtype, device, plan.config.seed)
+    share = exchanged / problem.dim  # of the model, that is exchanged at once
+    return Coding(share * measured.encode, share * measured.decode)
 
 
 def kept_coding(meta: Mapping[str, Any]) -> Coding | None:

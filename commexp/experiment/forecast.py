@@ -25,9 +25,9 @@ from commexp.comm.exchanges.broadcast import Broadcast
 from commexp.compressors import CodecContext, Compressor, NoCompression
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
-from commexp.experiment.coding import measured_coding
+from commexp.experiment.coding import coding_of
 from commexp.experiment.setup import keyed, user_mistakes
-from commexp.network import NO_CODING, Coding, Network, NoStragglers, VirtualClock
+from commexp.network import NO_CODING, Network, NoStragglers, VirtualClock
 from commexp.problems import Problem
 from commexp.topologies import Mixer
 
@@ -120,7 +120,7 @@ class Forecast:
         self.network = self.computing_here(plan.network)
         with user_mistakes():
             self._set_up()
-        self.coding = self._coding()
+        self.coding = coding_of(plan, work.problem, self.exchanged, torch.device("cpu"))
         lengths = method.lengths(self.steps)
         self.rounds = self._kinds(method.gradients_of(lengths), method.delays_of(lengths))
         self.traffic: dict[PlannedRound, list[Entry]] = {}
@@ -165,23 +165,6 @@ class Forecast:
         self.buckets = bucket_ends(self.work.dim, bucket)
         mixer = self.mixer
         self.edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
-
-    def _coding(self) -> Coding:
-        """What network.compute.coding says, as in a run. Raises UserError where there is no model to measure it on."""
-        wanted, codec = self.plan.network.compute.coding, self.plan.compressor
-        if wanted is None:
-            return NO_CODING
-        if wanted != "measured":
-            return Coding.at_rate(wanted, self.exchanged * self.itemsize / codec.phases)
-        if self.work.problem is None:
-            raise UserError(
-                "network.compute.coding=measured: there is no model to measure it on; give a rate in GB/s such as 10, "
-                "or a model and a dataset"
-            )
-        config, share = self.plan.config, self.exchanged / self.work.dim
-        dtype, cpu = getattr(torch, config.dtype), torch.device("cpu")
-        measured = measured_coding(codec, self.work.problem, dtype, cpu, config.seed)
-        return Coding(share * measured.encode, share * measured.decode)
 
     def _codec(self, shapes: Mapping[str, Sequence[int]]) -> Compressor:
         """A copy of the compressor for vectors made up of such tensors."""

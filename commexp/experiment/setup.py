@@ -17,10 +17,10 @@ from commexp.comm import ClosingRule, Communicator, Ledger, Links, Members, buck
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
 from commexp.config.plan import Plan
-from commexp.experiment.coding import kept_coding, measured_coding
+from commexp.experiment.coding import coding_of, kept_coding
 from commexp.experiment.flops import gradient_flops
 from commexp.experiment.record import Clock, RoundPlan, RunRecord
-from commexp.network import NO_CODING, Closing, Coding, VirtualClock
+from commexp.network import Closing, Coding, VirtualClock
 from commexp.problems import (
     ClippedGradients,
     GradientOptions,
@@ -188,16 +188,10 @@ class ExperimentSetup:
 
     def _coding(self, start: Tensor) -> Coding:
         """What network.compute.coding says; a run that goes on keeps what it has measured."""
-        plan, wanted = self.plan, self.plan.network.compute.coding
-        if wanted is None:
-            return NO_CODING
-        if wanted != "measured":
-            return Coding.at_rate(wanted, self.coded_bytes)
-        if not plan.config.rerun and (kept := kept_coding(self.run.meta)):
+        plan = self.plan
+        if plan.network.compute.coding == "measured" and not plan.config.rerun and (kept := kept_coding(self.run.meta)):
             return kept
-        measured = measured_coding(plan.compressor, self.problem, start.dtype, self.device, plan.config.seed)
-        share = self.dense_message / self.dense_payload  # of the model, that is exchanged at once
-        return Coding(share * measured.encode, share * measured.decode)
+        return coding_of(plan, self.problem, self.dense_message // start.element_size(), self.device)
 
     def _guard(self) -> NonFiniteGuard:
         whose = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else self.rows

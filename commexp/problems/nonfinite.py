@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from commexp.problems.base import Problem, Ready
+from commexp.problems.wrapped import WrappedProblem
 
 log = logging.getLogger("commexp")
 
@@ -34,7 +35,7 @@ class NonFiniteError(ArithmeticError):
         return NonFiniteError(*json.loads(text))
 
 
-class NonFiniteGuard(Problem):
+class NonFiniteGuard(WrappedProblem):
     """Wraps ``problem`` and checks every worker's gradient before it is used.
 
     ``policy``: with stop, ``fault`` records the first non-finite gradient, and the caller must discard the round. With
@@ -45,25 +46,11 @@ class NonFiniteGuard(Problem):
     """
 
     def __init__(self, problem: Problem, worker_ids: Sequence[int], policy: str, owner: str = "worker") -> None:
-        self.problem, self.worker_ids, self.policy, self.owner = problem, worker_ids, policy, owner
-        self.prox, self.penalised = problem.prox, problem.penalised
-        self.dim, self.shapes = problem.dim, problem.shapes
-        self.samples, self.samples_per_step = problem.samples, problem.samples_per_step
+        super().__init__(problem)
+        self.worker_ids, self.policy, self.owner = worker_ids, policy, owner
         self.count = 0
         self.fault: NonFiniteError | None = None
         self.round = 1
-
-    def init(self, generator: torch.Generator) -> Tensor:
-        return self.problem.init(generator)
-
-    def batch(self, step: int) -> object:
-        return self.problem.batch(step)
-
-    def fresh(self, step: int, size: int) -> object:
-        return self.problem.fresh(step, size)
-
-    def fresh_samples(self, size: int) -> float:
-        return self.problem.fresh_samples(size)
 
     def local_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self._watched(*self.problem.local_gradient(x))
@@ -75,21 +62,6 @@ class NonFiniteGuard(Problem):
         """With skip and zero no entry may be used before the whole gradient is checked, so ``ready`` is not passed
         on."""
         return self._watched(*self.problem.loss_and_grad(x, batch, ready if self.policy == "stop" else None))
-
-    def common_samples(self) -> float:
-        return self.problem.common_samples()
-
-    def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
-        return self.problem.training_gradient(x)
-
-    def training_loss(self, x: Tensor) -> float:
-        return self.problem.training_loss(x)
-
-    def evaluate(self, x: Tensor) -> dict[str, float]:
-        return self.problem.evaluate(x)
-
-    def optimum(self) -> Tensor | None:
-        return self.problem.optimum()
 
     def _watched(self, losses: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Costs one sum and one synchronisation with the device if all gradients are finite."""

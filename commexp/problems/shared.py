@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from commexp.problems.base import Problem, Ready
+from commexp.problems.wrapped import WrappedProblem
 
 #: rows of the members here, [W, ...] each -> the means over groups of members, [L, ...] each
 Mean = Callable[..., list[Tensor]]
 
 
-class SharedGradients(Problem):
+class SharedGradients(WrappedProblem):
     """Wraps ``problem``, whose W rows are members of L groups: a group has one x, and its gradient is the mean of its
     members' gradients at that x, each on its own batch. ``expanded``: from rows of groups, [L, J], to rows of members,
     [W, J]; ``mean``: back. ``parts``: the members are processes that compute the gradients of parts of one worker's
@@ -21,22 +21,8 @@ class SharedGradients(Problem):
     gradient together."""
 
     def __init__(self, problem: Problem, mean: Mean, expanded: Callable[[Tensor], Tensor], parts: bool = False) -> None:
-        self.problem, self.mean, self.expanded, self.parts = problem, mean, expanded, parts
-        self.prox, self.penalised = problem.prox, problem.penalised
-        self.dim, self.shapes = problem.dim, problem.shapes
-        self.samples, self.samples_per_step = problem.samples, problem.samples_per_step
-
-    def init(self, generator: torch.Generator) -> Tensor:
-        return self.problem.init(generator)
-
-    def batch(self, step: int) -> object:
-        return self.problem.batch(step)
-
-    def fresh(self, step: int, size: int) -> object:
-        return self.problem.fresh(step, size)
-
-    def fresh_samples(self, size: int) -> float:
-        return self.problem.fresh_samples(size)
+        super().__init__(problem)
+        self.mean, self.expanded, self.parts = mean, expanded, parts
 
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         """No entry is final before all members have theirs, so ``ready`` is not passed on."""
@@ -49,21 +35,6 @@ class SharedGradients(Problem):
 
     def common_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         return self._shared(*self.problem.common_gradient(self.expanded(x), step))
-
-    def common_samples(self) -> float:
-        return self.problem.common_samples()
-
-    def training_gradient(self, x: Tensor) -> tuple[float, Tensor]:
-        return self.problem.training_gradient(x)
-
-    def training_loss(self, x: Tensor) -> float:
-        return self.problem.training_loss(x)
-
-    def evaluate(self, x: Tensor) -> dict[str, float]:
-        return self.problem.evaluate(x)
-
-    def optimum(self) -> Tensor | None:
-        return self.problem.optimum()
 
     def _shared(self, losses: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
         gradients, losses = self.mean(gradients, losses)
