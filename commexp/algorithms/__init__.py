@@ -33,6 +33,7 @@ from commexp.algorithms.local.postlocal import PostLocalSGD
 from commexp.algorithms.local.qsr import QSR
 from commexp.algorithms.local.soft_consensus import SoftConsensus
 from commexp.algorithms.local.sparta import SPARTA
+from commexp.algorithms.theory import Constants
 
 __all__ = [
     "D2",
@@ -54,6 +55,7 @@ __all__ = [
     "AsyncWorkers",
     "Asynchronous",
     "Choco",
+    "Constants",
     "DeMo",
     "DeepStorm",
     "DiLoCo",
