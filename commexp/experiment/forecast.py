@@ -152,7 +152,11 @@ class Forecast:
         problem = self.work.problem or cast(
             Problem, self.work
         )  # of which a method asks for sizes alone before it begins
-        method.context = AlgorithmContext(problem, comm, plan.compressor, self.steps, torch.empty(0))
+        seen = CodecContext(config.seed, range(self.workers), self.work.shapes)
+        start = torch.empty(0, dtype=getattr(torch, config.dtype))
+        method.context = AlgorithmContext(
+            problem, comm, self._codec(self.work.shapes), self.steps, start, codec_context=seen
+        )
         self.exchanged = method.exchanged(self.work.shapes, self.work.dim)
         with user_mistakes("compress."):
             self._codec(self.work.shapes).payload(self.work.dim, self.itemsize)
