@@ -80,7 +80,7 @@ class LeastSquares(Problem):
         if self.deterministic:
             gx = torch.stack([gram @ row for gram, row in zip(self.gram, x, strict=True)])
         else:
-            gx = self.gram @ x[0] if shared else torch.bmm(self.gram, x[..., None]).squeeze(-1)
+            gx = self.gram @ x[0] if shared else torch.bmm(x[:, None], self.gram.mT).squeeze(1)
         losses = self.square + (x * (gx / 2 - self.cross)).sum(1)
         return losses, gx - self.cross
 

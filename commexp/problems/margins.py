@@ -106,7 +106,7 @@ class DenseMargins(Margins):
 
     @staticmethod
     def _of(signed: Tensor, weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        margins = torch.bmm(signed, x[..., None]).squeeze(-1)
+        margins = torch.bmm(x[:, None], signed.mT).squeeze(1)  # several times as fast as signed times columns
         slopes = -torch.sigmoid(-margins) * weights
         return (F.softplus(-margins) * weights).sum(1), torch.bmm(slopes[:, None], signed).squeeze(1)
 

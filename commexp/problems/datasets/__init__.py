@@ -12,6 +12,7 @@ from commexp.problems.datasets.imagenette import Imagenette
 from commexp.problems.datasets.images import ImageSet
 from commexp.problems.datasets.libsvm import LibSVM
 from commexp.problems.datasets.linreg import LinReg
+from commexp.problems.datasets.logreg import LogReg
 from commexp.problems.datasets.mnist import MNIST
 from commexp.problems.datasets.module import OwnDataset
 from commexp.problems.datasets.partition import ByClass, BySource, Dirichlet, Iid, Partition, RandomShares
@@ -44,6 +45,7 @@ __all__ = [
     "Imagenette",
     "LibSVM",
     "LinReg",
+    "LogReg",
     "LowRank",
     "MovieLens",
     "Natural",
