@@ -242,10 +242,9 @@ class Compressor(Stateful, ABC):
         cut may lie. It depends on nothing but these and the setup: it is no encoding of this worker's own."""
         raise NotImplementedError(f"sums of messages of {self.name} cannot be encoded")
 
-    def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
-        """Payload of each worker's message for each shard, [W][shards]; an empty shard has no message."""
-        sizes = [m.sizes if m.dim else [0] * message.workers for m in self.cut(message, bounds)]
-        return [list(row) for row in zip(*sizes, strict=True)]
+    def cut_sizes(self, message: Message, bounds: Sequence[int]) -> Tensor:
+        """Bytes of each worker's message for each shard, int64 [W, shards] on the CPU; an empty shard has none."""
+        return torch.tensor([m.sizes if m.dim else [0] * message.workers for m in self.cut(message, bounds)]).T
 
     def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
         """a - decode(message), [W, J], written over ``a``: what stays behind as residual."""

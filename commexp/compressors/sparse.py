@@ -231,21 +231,20 @@ class Entries(Compressor):
         widths = [b - a for a, b in pairwise(bounds)]
         return [self._ragged(rows, m, message.dtype) for rows, m in zip(shards, widths, strict=True)]
 
-    def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
-        edges = torch.tensor(bounds, device=message.buffers["values"].device)
+    def cut_sizes(self, message: Message, bounds: Sequence[int]) -> Tensor:
+        widths = [b - a for a, b in pairwise(bounds)]
+        filled = sum(width > 0 for width in widths)  # the first so many
+        edges = torch.tensor(bounds[: filled + 1], device=message.buffers["values"].device)
         if message.lengths:
             counts = torch.stack([torch.searchsorted(places, edges) for places, _ in self.rows(message)])
         else:
             places = self.places(message)
             counts = torch.searchsorted(places, edges.expand(len(places), -1).contiguous())
         counts, item = counts.diff(dim=1).cpu(), message.dtype.itemsize
-        widths = [b - a for a, b in pairwise(bounds)]
-        kinds, most = sorted(set(widths)), int(counts.max())
-        table = torch.tensor(
-            [[k * item + index_bytes(k, m) if k <= m > 0 else 0 for k in range(most + 1)] for m in kinds]
-        )
-        sizes: list[list[int]] = table[torch.tensor([kinds.index(m) for m in widths]), counts].tolist()
-        return sizes
+        kinds, most = sorted(set(widths[:filled])), int(counts.max())
+        table = torch.tensor([[k * item + index_bytes(k, m) if k <= m else 0 for k in range(most + 1)] for m in kinds])
+        sizes = table[torch.tensor([kinds.index(m) for m in widths[:filled]]), counts]
+        return torch.nn.functional.pad(sizes, (0, len(widths) - filled))
 
     def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
         """The values travel unchanged, so what was sent leaves an exact zero behind."""

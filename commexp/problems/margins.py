@@ -65,6 +65,7 @@ class Margins(ABC):
         return (margins > 0) | ((margins == 0) & self.negative)
 
 
+SparseBatch = tuple["SparseMargins", list[int]]  # [m, W J], the samples one worker after the other, and how many each
 PaddedBatch = tuple[Tensor, Tensor]  # [W, d, J] and each sample's weight in the mean, [W, d]
 PADDING = 4  # the largest size of a padded batch, in multiples of its samples
 
@@ -130,15 +131,22 @@ class SparseMargins(Margins):
     def rows(self, samples: Tensor | None = None) -> Any:
         return (self.signed if samples is None else self.signed[samples.numpy()]).astype(np.float64)
 
-    def take(self, rows: Sequence[Tensor]) -> list[SparseMargins]:
-        return [SparseMargins(self.signed[r.numpy()], self.device, self.dtype) for r in rows]
+    def take(self, rows: Sequence[Tensor]) -> SparseBatch:
+        """A matrix with a block of columns for each worker, so that one product serves all of them."""
+        wide = self.signed[torch.cat(list(rows)).numpy()]
+        counts, dim = [len(r) for r in rows], self.signed.shape[1]
+        stored = np.add.reduceat(np.diff(wide.indptr), np.cumsum([0, *counts[:-1]]))
+        columns = wide.indices + np.repeat(dim * np.arange(len(rows)), stored)
+        blocks = type(wide)((wide.data, columns, wide.indptr), shape=(sum(counts), dim * len(rows)))
+        return SparseMargins(blocks, self.device, self.dtype), counts
 
-    def each(self, batch: list[SparseMargins], x: Tensor) -> tuple[Tensor, Tensor]:
-        each = []
-        for own, row in zip(batch, x, strict=True):
-            count = own.signed.shape[0]
-            each.append(own.weighted(row.new_full((count,), 1 / count), row))
-        return torch.stack([loss for loss, _ in each]), torch.stack([grad for _, grad in each])
+    def each(self, batch: SparseBatch, x: Tensor) -> tuple[Tensor, Tensor]:
+        blocks, counts = batch
+        margins = blocks.product(x.flatten())
+        shares = torch.cat([x.new_full((count,), 1 / count) for count in counts])
+        losses = F.softplus(-margins)
+        each = [s @ own for s, own in zip(*(torch.split(both, counts) for both in (shares, losses)), strict=True)]
+        return torch.stack(each), blocks.back(-torch.sigmoid(-margins) * shares).view_as(x)
 
     def product(self, x: Tensor) -> Tensor:
         margins: Tensor = torch.from_numpy(self.signed @ x.detach().cpu().numpy())

@@ -54,8 +54,7 @@ class TwoPhase(Aggregation):
 
     def load(self, message: Message, worker_ids: Sequence[int], workers: int) -> Bytes:
         sizes = message.codec.cut_sizes(message, shard_bounds(message.dim, workers, message.codec.grain))
-        sent = sum(map(sum, sizes))
-        kept = sum(shards[n] for n, shards in zip(worker_ids, sizes, strict=True))
+        sent, kept = int(sizes.sum()), int(sizes[range(len(sizes)), worker_ids].sum())
         return Bytes(message.info_bits / 8, sent, sent - kept)
 
     def down(self, message: Message, aggregate: Tensor, workers: int) -> Bytes:
