@@ -151,6 +151,7 @@ class Algorithm(Stateful, ABC):
     """
 
     context: AlgorithmContext
+    run_seed = 0  # for rounds whose lengths are drawn; known before ``setup``
     tau = 1  # local steps between two exchanges, if the number is fixed
     gradients = 1  # gradients that a worker computes in a local step
     fragment_dims: Collection[int] = ()  # entries of parts of the model that have state of their own

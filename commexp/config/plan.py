@@ -130,6 +130,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     around = around_codec(nodes["compress"])
     gossip = typed("gossip", config.gossip, Gossip)
     parts: dict[str, Any] = {name: build(nodes[name], name, kind) for name, kind in KINDS.items()}
+    parts["algo"].run_seed = config.seed
     functions, loss, metrics = own_functions(config, parts)
     names = {name: short(node["_target_"]) for name, node in nodes.items()}
     resolved = dataclasses.asdict(config)
