@@ -32,6 +32,7 @@ from commexp.problems import (
     SharedGradients,
     build_problem,
 )
+from commexp.problems.datasets import BySource
 from commexp.run_folder import Run
 from commexp.seeding import generator
 from commexp.server.calling import make_communicator
@@ -47,7 +48,8 @@ class ExperimentSetup:
 
     ``comm``: the exchange among the workers. ``assignment``: of coded methods, which worker holds which subset of the
     data. ``shard_count``: how many shards the data are split into, one a worker or one a subset. ``rows``: the
-    workers, or subsets, whose gradients this process computes. ``guard``: ``problem`` with every gradient checked, and
+    workers, or subsets, whose gradients this process computes. ``sources``: where shards are made of whole sources, how
+    many samples of which source each has. ``guard``: ``problem`` with every gradient checked, and
     clipped where config.clip says so.
     ``payload``, ``dense_message``: bytes of a worker's message, and of one that is not compressed; the longest, where
     an algorithm exchanges parts of the model. ``dense_payload``: bytes of the model. ``choice``: the exchange that
@@ -126,6 +128,7 @@ class ExperimentSetup:
             options["workers"] = "loop"
         data = plan.dataset.load(self.shard_count, config.seed, dtype)
         shards = plan.partition.split(data, self.shard_count, config.seed)
+        self.sources = data.source_counts(shards) if isinstance(plan.partition, BySource) else []
         context = ProblemContext(
             shards=shards,
             worker_ids=self.rows,

@@ -169,8 +169,10 @@ def write_tables(setup: ExperimentSetup) -> None:
 
 
 def partition_rows(setup: ExperimentSetup) -> list[Row]:
-    """How many samples of each class every worker has."""
+    """How many samples of each class every worker has; of each source, where whole sources are assigned."""
     counts, assignment = setup.problem.classes_per_worker(), setup.assignment
+    if setup.sources and assignment is None:
+        return _as_rows(("worker", "source", "samples"), setup.sources)
     if counts is None:
         return []
     if assignment is not None:
