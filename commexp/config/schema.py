@@ -90,7 +90,8 @@ class Config:
     ``preset``: values that a dataset or an experiment gives for fields of whichever component is chosen, and for
     ``clip``: conf/algo/* and conf/compress/* look there first. So an experiment may say k and still be run with a
     compressor without k.
-    ``islands``: into how many groups topology=islands divides the workers.
+    ``islands``: into how many groups topology=islands divides the workers. ``participation``: the share of the workers
+    that take part in a round, drawn anew for each; those alone compute, receive and send, by way of a server.
     ``rounds``: the run's length in communications; ``steps``: in local steps of a worker instead, which makes methods
     with different numbers of local steps comparable. ``eval_every`` counts whichever of the two is given. ``stop``:
     what ends the run before that.
@@ -110,6 +111,7 @@ class Config:
 
     workers: int = 8
     islands: Optional[int] = field(default=None, metadata={"added": True})  # noqa: UP045
+    participation: float = field(default=1.0, metadata={"added": True})
     seed: int = 0
     rounds: int = 500
     steps: Optional[int] = None  # noqa: UP045

@@ -43,7 +43,7 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
     if links.collective and plan.tolerates_stragglers:
         wanted, workers, method = plan.config.launch, plan.config.workers, plan.algorithm
         side = endpoint(
-            links.rank, links.processes, wanted.timeout, workers, method.asynchronous, wanted.port, method.rejoins
+            links.rank, links.processes, wanted.timeout, workers, method.asynchronous, wanted.port, plan.rejoins
         )
     loop = TrainingLoop(plan, device, run, side)
     if links.worker is not None:  # this process takes the place of one that has died while the run goes on

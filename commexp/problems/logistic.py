@@ -70,12 +70,14 @@ class Logistic(Problem):
         take none."""
         return 4 * self.margins.row_size * self.samples_per_step
 
-    def for_worker(self, w: int) -> Logistic:
-        one, here = copy.copy(self), slice(w, w + 1)
-        one.__dict__.pop("own_samples", None)
-        one.own, one.worker_ids = self.own[here], self.worker_ids[here]
-        one.sampler = self.sampler and self.sampler.for_worker(w)
-        return one
+    def for_workers(self, rows: Sequence[int]) -> Logistic:
+        some = copy.copy(self)
+        some.own, some.worker_ids = [self.own[row] for row in rows], [self.worker_ids[row] for row in rows]
+        some.local_sizes = [self.local_sizes[row] for row in rows]
+        some.sampler = self.sampler and self.sampler.for_workers(rows)
+        if "own_samples" in some.__dict__ or (self.sampler is None and len(rows) > 1):
+            some.__dict__["own_samples"] = self.margins.of_workers(self.own_samples, rows)
+        return some
 
     def init(self, generator: torch.Generator) -> Tensor:
         return self.start.clone()

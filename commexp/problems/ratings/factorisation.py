@@ -99,11 +99,12 @@ class Factorisation(Problem):
     def _here(self, ratings: Ratings) -> Ratings:
         return Ratings(ratings.users.to(self.device), ratings.items.to(self.device), ratings.n_users, ratings.n_items)
 
-    def for_worker(self, w: int) -> Factorisation:
-        one = copy.copy(self)
-        one.context = replace(self.context, worker_ids=self.context.worker_ids[w : w + 1])
-        one.pools, one.sampler = self.pools[w : w + 1], self.sampler and self.sampler.for_worker(w)
-        return one
+    def for_workers(self, rows: Sequence[int]) -> Factorisation:
+        some = copy.copy(self)
+        some.context = replace(self.context, worker_ids=[self.context.worker_ids[row] for row in rows])
+        some.pools, some.local_sizes = [self.pools[row] for row in rows], [self.local_sizes[row] for row in rows]
+        some.sampler = self.sampler and self.sampler.for_workers(rows)
+        return some
 
     def init(self, generator: torch.Generator) -> Tensor:
         rows = self.start * torch.randn(len(self.rated), self.width, generator=generator, dtype=self.dtype)
