@@ -37,6 +37,7 @@ from commexp.algorithms.local.qsr import QSR
 from commexp.algorithms.local.scaffold import Scaffold
 from commexp.algorithms.local.soft_consensus import SoftConsensus
 from commexp.algorithms.local.sparta import SPARTA
+from commexp.algorithms.theory import Constants
 
 __all__ = [
     "D2",
@@ -58,6 +59,7 @@ __all__ = [
     "AsyncWorkers",
     "Asynchronous",
     "Choco",
+    "Constants",
     "DeMo",
     "DeepStorm",
     "DiLoCo",

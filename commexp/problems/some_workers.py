@@ -19,12 +19,12 @@ class SomeWorkers(WrappedProblem):
     def __init__(self, problem: Problem, worker_ids: Sequence[int]) -> None:
         super().__init__(problem)
         problem.for_workers([0])
-        self.whole, self.worker_ids, self.ids = problem, list(worker_ids), list(worker_ids)
+        self.everyone, self.worker_ids, self.ids = problem, list(worker_ids), list(worker_ids)
 
     def select(self, rows: Sequence[int]) -> None:
         """``rows``: places in ``worker_ids``, ascending."""
         self.ids[:] = [self.worker_ids[row] for row in rows]
-        self.problem = self.whole if len(rows) == len(self.worker_ids) else self.whole.for_workers(rows)
+        self.problem = self.everyone if len(rows) == len(self.worker_ids) else self.everyone.for_workers(rows)
 
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         return self.problem.loss_and_grad(x, batch, ready)
