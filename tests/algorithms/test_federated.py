@@ -11,6 +11,7 @@ from registry import plan
 
 from commexp.algorithms import LocalSGD, ProxSkip, Scaffold
 from commexp.config.messages import UserError
+from commexp.experiment.setup import ExperimentSetup
 from commexp.problems.base import ProblemContext
 from commexp.problems.datasets import LinReg
 from commexp.problems.least_squares import LeastSquares
@@ -201,12 +202,70 @@ def test_what_the_controls_add_up_to(algo: str, codec: list[str]) -> None:
     torch.testing.assert_close(mean, made.c if isinstance(made, Scaffold) else 0 * mean, rtol=0, atol=1e-12)
 
 
+# -- some workers per round
+
+SOME = [*LONG, "participation=0.5", "seed=3"]
+
+
+def drawn(setup: ExperimentSetup) -> list[Vector]:
+    """The workers of each round."""
+    found = [np.flatnonzero(setup.taking(t)) for t in range(ROUNDS)]
+    assert {len(each) for each in found} == {N // 2}
+    assert len({tuple(each) for each in found}) > 3
+    return found
+
+
+def test_scaffold_with_some_workers_is_its_recursion() -> None:
+    """Who does not take part keeps c_n; c moves by the share of those that do, and stays the mean of all c_n."""
+    setup = trained("algo=scaffold", *SOME)
+    world = World("seed=3")
+    x, c, controls = world.start, np.zeros(J), np.zeros((N, J))
+    for some in drawn(setup):
+        y = local_steps(x, world, correction=c - controls)[some]
+        new = controls[some] - c + (x - y) / (TAU * LR)
+        x = x + (y - x).mean(0)
+        c = c + len(some) / N * (new - controls[some]).mean(0)
+        controls[some] = new
+    assert isinstance(setup.algorithm, Scaffold)
+    assert largest(model(setup), x) < 1e-12
+    assert largest(setup.algorithm.c.numpy(), c) < 1e-11
+    assert largest(setup.algorithm.controls.numpy(), controls) < 1e-11
+    assert largest(c, controls.mean(0)) < 1e-11
+
+
+def test_fedprox_and_fedopt_with_some_workers_are_their_recursions() -> None:
+    prox = trained("algo=fedprox", "algo.mu=0.7", *SOME)
+    adam = trained("algo=fedopt", "algo.outer_epsilon=0.05", *SOME)
+    world, m, v = World("seed=3"), np.zeros(J), np.full(J, 0.05**2)
+    x = z = world.start
+    for some in drawn(prox):
+        x = local_steps(x, world, mu=0.7)[some].mean(0)
+        d = z - local_steps(z, world)[some].mean(0)
+        m, v = 0.9 * m + 0.1 * d, 0.99 * v + 0.01 * d * d
+        z = z - 0.01 * m / (np.sqrt(v) + 0.05)
+    assert largest(model(prox), x) < 1e-12
+    assert largest(model(adam), z) < 1e-12
+
+
+def test_scaffold_with_some_workers_and_a_codec_ends_at_the_optimum() -> None:
+    words = ["algo=scaffold", f"algo.tau={TAU}", "algo.lr=0.05", "rounds=200", "participation=0.5"]
+    assert excess(*words, "compress=qsgd") < 1e-12
+    assert excess("algo=localsgd", *words[1:]) > 1e-3
+
+
 # -- bytes
 
 
 def test_bytes_by_hand() -> None:
-    """Scaffold: two vectors up and two down; the others one each."""
+    """Scaffold: two vectors up and two down; the others one each. Of half of the workers half of it."""
     vector = N * J * 8
+    for algo, vectors in (("scaffold", 2), ("fedprox", 1)):
+        setup = trained(f"algo={algo}", "rounds=5", "participation=0.5")
+        setup.record.done = 5
+        setup.record.settle()
+        for direction in ("up", "down"):
+            entries = [e for e in setup.record.ledger.entries if e.direction == direction]
+            assert sum(e.bytes_sent for e in entries) == 5 * vectors * vector // 2
     for algo, vectors in (("scaffold", 2), ("proxskip", 1), ("fedprox", 1), ("fedopt", 1)):
         setup = trained(f"algo={algo}", "rounds=5", "comm.exchange=server")
         setup.record.done = 5
@@ -228,7 +287,8 @@ REFUSED = {
     "algo=scaffold algo.momentum=0.9": "algo.momentum=0.9: Scaffold reads gradients from plain steps; give 0",
     "algo=scaffold algo.optimizer=adamw": "algo.optimizer=adamw: Scaffold reads gradients from SGD's steps; give sgd",
     "algo=scaffold algo.fragments=2": "algo.fragments=2, delay=0, mix=0.0, inside=1: Scaffold needs all of x_n",
-    "algo=scaffold algo.quorum=2": "algo.quorum=2: after an exchange of Scaffold",
+    "algo=proxskip algo.quorum=2": "algo.quorum=2: after an exchange of ProxSkip",
+    "algo=proxskip participation=0.5": "participation=0.5: algo=proxskip needs every worker in every round",
     "algo=proxskip algo.p=0": "algo.p=0.0: out of range; give a probability",
     "algo=proxskip algo.p=1.5": "algo.p=1.5: out of range; give a probability",
     "algo=proxskip algo.delay=1": "algo.fragments=1, delay=1, mix=0.0, inside=1: ProxSkip needs all of x_n",

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from commexp.algorithms.gradient.base import GradientMethod
 from commexp.algorithms.gradient.optimizers import Optimizer
-from commexp.comm import ClosingRule, no_message
-from commexp.compressors import Message
+from commexp.comm import Answers, ClosingRule, no_message
+from commexp.compressors import Compressor, Message
 from commexp.state import Stateful, put_rows, worker_rows
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class CalledRounds(GradientMethod):
             )
         self.answers = 0
         self.taken = torch.zeros(len(comm.worker_ids), dtype=torch.int64)
-        self.own = OwnState(self)
+        self.own = self.kept()
         self.before: dict[str, Tensor] = {}  # the own state, of those that take part, before round ``responded``
         self.responded: int | None = None  # the round of the last message that another process was sent
 
@@ -142,14 +142,14 @@ class CalledRounds(GradientMethod):
         self.taken += 1
 
     def called_round(self, t: int) -> None:
-        comm, codec, here = self.context.comm, self.context.compressor, list(self.context.comm.worker_ids)
+        comm, here = self.context.comm, list(self.context.comm.worker_ids)
         assert self.own is not None
         assert self.answers is not None
         rule, expected, rows = self.closing_rule(None), self.context.on_time(t), self.context.rows(t)
         own = [here[row] for row in rows]
         some_late = not (comm.by_clock and expected[own].all())
         before = worker_rows(self.own, rows) if some_late else {}
-        comm.call(t, self.pulled_average, None if self.context.drawn is None else self.context.taking(t))
+        comm.call(t, self.known, None if self.context.drawn is None else self.context.taking(t))
         answers = comm.answers(self._message(t, rows), expected, rule or ClosingRule(), self.weigh)
         if some_late:
             self._take_back(rows, before, ~answers.answered[own])
@@ -157,26 +157,57 @@ class CalledRounds(GradientMethod):
         if answers.weights is None:
             self.continue_from(t, self.pulled_average)
             return
-        codec.feedback(answers.total, torch.from_numpy(answers.weights[here]).to(self.x))
+        self.answering.feedback(answers.total, torch.from_numpy(answers.weights[here]).to(self.x))
+        self.close(t, answers)
+
+    @property
+    def known(self) -> Tensor:
+        """What the server sends to a worker that it calls: x [J]."""
+        return self.pulled_average
+
+    def begin_at(self, t: int, known: Tensor) -> None:
+        """The workers here begin round t at what the server has sent, as ``known``."""
+        self.continue_from(t, known)
+
+    @property
+    def answering(self) -> Compressor:
+        """The codec of the workers' answers."""
+        return self.context.compressor
+
+    def answer(self, t: int) -> Message:
+        """The answers of the workers here, after their local steps: vectors of the length of ``known``."""
+        return self.answering.encode(self.differences(t)["x"])
+
+    def close(self, t: int, answers: Answers) -> None:
+        """The exchange of round t; ``answers``: the mean of those that have come."""
         self.receive(t, {"x": answers.total}, self.x)
+
+    def kept(self) -> OwnState:
+        return OwnState(self)
 
     def weigh(self, answered: np.ndarray) -> np.ndarray | None:
         """The weights of all workers in the mean over those that have ``answered``, [N]; None where none has."""
         weights = answered * (np.array(self.context.sizes) if self.shares == "samples" else 1)
         return weights / weights.sum() if weights.any() else None
 
+    def share_of(self, answered: np.ndarray) -> float:
+        """How much of all workers those are that have ``answered``, by the same weights."""
+        everyone = self.weigh(np.ones_like(answered))
+        assert everyone is not None
+        return float(everyone[answered].sum())
+
     def _message(self, t: int, rows: Sequence[int]) -> Message:
         """Of the workers ``rows`` here, which take part."""
-        codec, watch = self.context.compressor, self.context.comm.watch
+        watch = self.context.comm.watch
         if not rows:
-            return no_message(codec, self.pulled_average)
+            return no_message(self.answering, self.known)
         assert self.own is not None
         with self.context.only(rows, self.own):
             self.begin_with(len(rows))
             self.take_steps(t)
             watch.to("encode")
-            codec.set_round(t)
-            message = codec.encode(self.differences(t)["x"])
+            self.answering.set_round(t)
+            message = self.answer(t)
         self.spent = None
         return message
 
@@ -192,7 +223,7 @@ class CalledRounds(GradientMethod):
         assert self.own is not None
         rows = self.context.rows(t)
         self.before, self.responded = worker_rows(self.own, rows), t
-        self.continue_from(t, x)
+        self.begin_at(t, x)
         return self._message(t, rows)
 
     def settle(self, counted: int) -> None:
@@ -210,7 +241,7 @@ class CalledRounds(GradientMethod):
 class OwnState(Stateful):
     """What the workers here keep from round to round beside x: their optimisers and compressors."""
 
-    state = "compressor=method.context.compressor"
+    state = "compressor=method.answering"
     worker_state = "optimizer=method.update taken=method.taken"
 
     def __init__(self, method: CalledRounds) -> None:
