@@ -51,6 +51,7 @@ class Logistic(Problem):
         self.sampler: Sampler | None = None
         if context.batch_size is not None:
             self.sampler = Sampler(self.own, self.worker_ids, context.batch_size, self.seed)
+        self.whole_batches = self.sampler is None
         self.samples_per_step = float(context.batch_size or self.samples / len(context.shards))
         if start is not None and len(start) != self.dim:
             raise ValueError(f"model.start={list(start)}: has {len(start)} entries; give {self.dim}")
