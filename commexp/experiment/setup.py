@@ -75,6 +75,7 @@ class ExperimentSetup:
     ) -> None:
         self.plan, self.device, self.run, self.links = plan, device, run, links or Links()
         self.clock: Clock
+        self._drawn = 0, 0.0  # rounds, and samples that were drawn in them
         self.algorithm = plan.algorithm
         with user_mistakes():
             self.comm = self._communicator(announcements)
@@ -135,7 +136,7 @@ class ExperimentSetup:
         data = plan.dataset.load(self.shard_count, config.seed, dtype)
         shards = plan.partition.split(data, self.shard_count, config.seed)
         self.sources = data.source_counts(shards) if isinstance(plan.partition, BySource) else []
-        self.sizes = [len(rows) for rows in shards]
+        self.sizes = list(plan.model.pools(data, shards))
         context = ProblemContext(
             shards=shards,
             worker_ids=self.rows,
@@ -214,7 +215,7 @@ class ExperimentSetup:
             L,
             self.comm.watched(torch.from_numpy(own)).tolist(),
             mu,
-            whole=problem.whole,
+            whole=problem.whole_batches,
             delta=codec.delta(dim),
             omega=codec.omega(dim),
             independent=not codec.shared_state,
@@ -321,6 +322,19 @@ class ExperimentSetup:
         """Who takes part in round t = 0, 1, ..., bool [N]."""
         config = self.plan.config
         return self.plan.participation.taking(t + 1, config.workers, config.seed)
+
+    def samples_drawn(self, done: int) -> float:
+        """How many samples all workers have drawn in the first ``done`` rounds, of methods that plan their batches."""
+        batches, each = self.record.planned.batches, self.problem.samples_per_step
+        if self.present is None:
+            return batches[done] * each * self.shard_count
+        if not self.problem.whole_batches:
+            return batches[done] * each * self.plan.participation.count(self.plan.config.workers)
+        counted, total = self._drawn if self._drawn[0] <= done else (0, 0.0)
+        for t in range(counted, done):
+            total += (batches[t + 1] - batches[t]) * float(np.array(self.sizes)[self.taking(t)].sum())
+        self._drawn = done, total
+        return total
 
     def _rounds(self, lengths: Sequence[int]) -> RoundPlan:
         """``lengths``: local steps of each round."""

@@ -113,8 +113,8 @@ class Problem(ABC):
     workers. ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h.
     ``penalised``: whether F contains more than the loss on the samples, such as an l2 term. ``way``: how the gradients
     of the W workers are computed if there is a choice, see gradients.py. ``tokens_per_sample``: of language models.
-    ``has_accuracy``: whether ``evaluate`` gives a test accuracy. ``divisible``: whether it heeds GradientOptions.part.
-    ``whole``: whether a batch holds all samples of each worker.
+    ``whole_batches``: whether a batch is all that a worker has. ``has_accuracy``: whether ``evaluate`` gives a test
+    accuracy. ``divisible``: whether it heeds GradientOptions.part.
     """
 
     prox: Prox = NoProx()
@@ -123,7 +123,7 @@ class Problem(ABC):
     tokens_per_sample: int | None = None
     has_accuracy = False
     divisible = False
-    whole = False
+    whole_batches = False
     dim: int
     samples: int
     samples_per_step: float

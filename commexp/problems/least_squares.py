@@ -25,6 +25,8 @@ class LeastSquares(Problem):
     (2/D_n) X_n^T X_n; this form avoids cancellation, so small values are accurate.
     """
 
+    whole_batches = True
+
     def __init__(self, data: Data, context: ProblemContext) -> None:
         shards, own = context.shards, {n: w for w, n in enumerate(context.worker_ids)}
         self.dim = dim = data.train_x.shape[1]
@@ -45,7 +47,7 @@ class LeastSquares(Problem):
         self.mean_gram, self.mean_cross, self.mean_square = (
             (total / len(shards)).to(context.device, gram.dtype) for total in sums
         )
-        self.deterministic, self.whole = context.deterministic, True
+        self.deterministic = context.deterministic
         self.shapes = {"x": (self.dim,)}
         self.samples = sum(len(rows) for rows in shards)
         self.samples_per_step = self.samples / len(shards)

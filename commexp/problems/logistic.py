@@ -51,9 +51,9 @@ class Logistic(Problem):
         self.shards, self.local_sizes = context.shards, [len(rows) for rows in context.own]
         self.own, self.worker_ids, self.seed = context.own, context.worker_ids, context.seed
         self.sampler: Sampler | None = None
-        self.whole = context.batch_size is None
         if context.batch_size is not None:
             self.sampler = Sampler(self.own, self.worker_ids, context.batch_size, self.seed)
+        self.whole_batches = self.sampler is None
         self.samples_per_step = float(context.batch_size or self.samples / len(context.shards))
         if start is not None and len(start) != self.dim:
             raise ValueError(f"model.start={list(start)}: has {len(start)} entries; give {self.dim}")

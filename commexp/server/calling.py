@@ -32,7 +32,8 @@ def make_communicator(report: Callable[[int, str], None], links: Links, **given:
 class CallingCommunicator(Communicator):
     """In the first process, which hosts the server and workers of its own.
 
-    A round is closed when all processes have answered that are not late by the straggler model; or after so many
+    A round is closed when all processes have answered that were asked, of coded methods those that are not late by the
+    straggler model; or after so many
     answers, or seconds, where the method says so: of those that really come, or with ``deterministic`` of those that
     come on the virtual clock. Where the closing rule has a grace, what has come by its end counts, and a round that
     has fewer workers left than must answer waits for processes to come back. An answer to another round than the one
@@ -65,6 +66,7 @@ class CallingCommunicator(Communicator):
     def _send_to(self, rank: int) -> None:
         """A process of whose workers none was asked sleeps on."""
         if not self.asked_of(self.server.workers_of(rank)):
+            self.server.let_sleep(rank)
             return
         self.server.send(rank, self._item._replace(messages_received=self.server.counted.get(rank, 0)))
 

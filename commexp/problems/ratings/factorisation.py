@@ -75,6 +75,7 @@ class Factorisation(Problem):
         size = context.batch_size
         self.samples_per_step = float(size or self.samples / self.workers)
         self.sampler = Sampler(self.pools, context.worker_ids, size, context.seed) if size is not None else None
+        self.whole_batches = self.sampler is None
         self.tables = self.make_tables()
         self.shapes = {name: (len(counts), self.width) for name, counts in self.tables.items()}
         self.dim = sum(rows * width for rows, width in self.shapes.values())
