@@ -201,6 +201,7 @@ class Algorithm(Stateful, ABC):
     feeds_back = True  # whether it passes every aggregate to the compressor's feedback()
     overlaps_gradient = False  # whether its exchange may begin during the backward pass
     decentralised = False  # exchanges with neighbours on a graph, not with all workers
+    codec_kind = ""  # contractive or unbiased, if a codec has to be that and messages have to tell what was sent
     keeps_residual = False  # keeps what compression leaves out itself, so that error feedback would do it twice
     proximal = False  # minimises F + h, not F alone
     asynchronous = False  # workers exchange messages with a server one by one, without rounds of all workers

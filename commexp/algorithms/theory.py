@@ -45,12 +45,24 @@ class Constants:
         return math.sqrt(sum(each**2 for each in self.L_n) / self.workers)
 
     @property
-    def omega_mean(self) -> float:
-        """omega of the mean of N messages for vectors of equal norms: omega / N, or omega where the workers draw alike.
-        Raises ValueError for a biased C."""
+    def contraction(self) -> float:
+        """delta. Raises ValueError where C does not contract."""
+        if self.delta is None:
+            raise ValueError("lr=theory: the compressor does not contract; give compress=topk or the like")
+        return self.delta
+
+    @property
+    def variance(self) -> float:
+        """omega. Raises ValueError where C is biased."""
         if self.omega is None:
-            raise ValueError("compress: the compressor is biased; give one that is not, such as compress=qsgd")
-        return self.omega / self.workers if self.independent else self.omega
+            raise ValueError("lr=theory: the compressor is biased; give compress=qsgd or the like")
+        return self.omega
+
+    @property
+    def variance_of_mean(self) -> float:
+        """omega / N; omega where the workers draw alike, so that the mean of their messages varies as much as one.
+        Raises ValueError where C is biased."""
+        return self.variance / self.workers if self.independent else self.variance
 
     def need_whole(self) -> None:
         """Raises ValueError where gradients are of batches."""

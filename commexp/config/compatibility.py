@@ -7,7 +7,9 @@ from typing import Any
 from commexp.algorithms import Algorithm
 from commexp.allocations import Single
 from commexp.comm import AGGREGATIONS, AUTO, SERVER, check_serves
+from commexp.comm.exchanges import Aggregation
 from commexp.compressors import Compressor, NoCompression
+from commexp.compressors.base import MANY
 from commexp.config.components import CodecWrapping
 from commexp.config.messages import UserError
 from commexp.config.schema import Config
@@ -85,6 +87,7 @@ def check_pairs(
         raise UserError(
             f"compress.error_feedback=true: algo={name} keeps what compression leaves out itself; give false"
         )
+    check_kind(parts, names, named)
     check_groups(parts, name, config)
     if not algo.decentralised:
         grouped = isinstance(parts["topology"], Islands)
@@ -119,6 +122,33 @@ def check_participation(algo: Algorithm, name: str, codec_name: str, codec: Comp
         raise UserError(
             f"compress={codec_name}: takes a sum over all workers before it sends, and with participation={share} some "
             "have no part in it; give compress=topk"
+        )
+
+
+def check_kind(parts: dict[str, Any], names: dict[str, str], named: Aggregation | None) -> None:
+    """Raises UserError for a codec that is not of the kind that an algorithm asks for, or whose messages, or those of
+    the exchange ``named``, do not tell what the workers have sent."""
+    algo, codec = parts["algo"], parts["compress"]
+    said, name = f"compress={names['compress']}", f"algo={names['algo']}"
+    if not algo.codec_kind:
+        return
+    if codec.phases > 1 or not codec.linear:
+        raise UserError(
+            f"{said}: the aggregate is not the mean of what the workers have sent, on which {name} builds; give "
+            "compress=topk, or qsgd"
+        )
+    if algo.codec_kind == "contractive" and codec.delta(MANY) is None:
+        own = f"compress.{codec.contracting}, " if codec.contracting else ""
+        others = ", or algo=diana" if codec.unbiased else ""
+        raise UserError(f"{said}: does not contract, and {name} needs that; give {own}compress=topk, or sign{others}")
+    if algo.codec_kind == "unbiased" and codec.omega(MANY) is None:
+        raise UserError(
+            f"{said}: is biased, and {name} needs an unbiased one; give compress=qsgd, natural, or randk with "
+            "compress.rescale=true, or algo=ef21"
+        )
+    if named is not None and not named.exact:
+        raise UserError(
+            f"comm.exchange={named.name}: compresses the sum, too, which {name} would not notice; give auto"
         )
 
 

@@ -155,7 +155,11 @@ class Forecast:
         problem = self.work.problem or cast(
             Problem, self.work
         )  # of which a method asks for sizes alone before it begins
-        method.context = AlgorithmContext(problem, comm, plan.compressor, self.steps, torch.empty(0))
+        seen = CodecContext(config.seed, range(self.workers), self.work.shapes)
+        start = torch.empty(0, dtype=getattr(torch, config.dtype))
+        method.context = AlgorithmContext(
+            problem, comm, self._codec(self.work.shapes), self.steps, start, codec_context=seen
+        )
         self.exchanged = method.exchanged(self.work.shapes, self.work.dim)
         with user_mistakes("compress."):
             self._codec(self.work.shapes).payload(self.work.dim, self.itemsize)
@@ -219,9 +223,9 @@ class Forecast:
         """The entries of a round in which a server calls so many workers beside worker 0 or in its place: x comes down
         to those that take part, and their messages go up."""
         plan, taking = self.plan, self.plan.participation.count(self.workers)
-        (sent,) = plan.algorithm.sends(place, self.work.shapes, self.work.dim, plan.compressor)
-        up = self._codec(sent.shapes).payload(sent.dim, self.itemsize)
-        each = ("down", sent.dim * self.itemsize), (SERVER.direction, up)
+        sends = plan.algorithm.sends(place, self.work.shapes, self.work.dim, plan.compressor)  # in one message
+        up = sum(self._codec(sent.shapes).payload(sent.dim, self.itemsize) for sent in sends)
+        each = ("down", sum(sent.dim for sent in sends) * self.itemsize), (SERVER.direction, up)
         return [
             Entry(0, SERVER.name, direction, 1 + called, 1, 0.0, taking * size, called * size)
             for direction, size in each
