@@ -201,7 +201,7 @@ class Algorithm(Stateful, ABC):
     feeds_back = True  # whether it passes every aggregate to the compressor's feedback()
     overlaps_gradient = False  # whether its exchange may begin during the backward pass
     decentralised = False  # exchanges with neighbours on a graph, not with all workers
-    codec_kind = ""  # contractive or unbiased, if a codec has to be that and messages have to tell what was sent
+    codec_kind = ""  # contractive, unbiased or any, if messages have to tell what was sent, and a codec has to be that
     keeps_residual = False  # keeps what compression leaves out itself, so that error feedback would do it twice
     proximal = False  # minimises F + h, not F alone
     asynchronous = False  # workers exchange messages with a server one by one, without rounds of all workers
@@ -285,6 +285,11 @@ class Algorithm(Stateful, ABC):
         with ``context`` not set. Raises ValueError, with a message for the user, where none is known: for the method,
         which then leaves this out, or for these constants."""
         raise ValueError("lr=theory: no step is known for this method; give a number")
+
+    def theoretical_probability(self, constants: Constants) -> float | None:
+        """The probability of an exchange in a local step with which the theory needs the fewest of them, for the
+        summary; None for methods without one, and where it is not known."""
+        return None
 
     @property
     def has_theory(self) -> bool:

@@ -102,6 +102,7 @@ def theory_summary(setup: ExperimentSetup) -> dict[str, Any]:
         "strong_convexity": constants.mu,
         "delta": constants.delta,
         "omega": constants.omega,
+        "theoretical_probability": setup.algorithm.theoretical_probability(constants),
     }
     return {
         "lr": factor * setup.step,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from commexp.experiment.setup import ExperimentSetup
 from commexp.problems.base import ProblemContext
 from commexp.problems.datasets import LinReg
 from commexp.problems.least_squares import LeastSquares
+from commexp.run_folder import Run
 
 ROUNDS, TAU = 60, 3
 LONG = [f"algo.tau={TAU}", f"rounds={ROUNDS}"]
@@ -176,6 +179,23 @@ def test_proxskip_and_scaffold_reach_the_optimum_with_unlike_data() -> None:
         assert excess(*words, f"algo.tau={TAU}", "algo.lr=0.05", "rounds=250") < 1e-12
 
 
+def test_the_theory_of_proxskip(run: Callable[..., Run]) -> None:
+    """1/L with the largest L of the workers; the summary says which p goes with it."""
+    curvature, mean = (np.linalg.eigvalsh(each) for each in (quadratics()[0], quadratics()[0].mean(0)))
+    words = ["dataset=linreg", f"dataset.dim={J}", "dataset.samples=40", f"workers={N}", "rounds=3", "algo.p=0.5"]
+    found = run("algo=proxskip", *words, "algo.lr=theory", "algo.lr_factor=2", "algo.weight_decay=0.3")
+    assert found.summary["lr"] == pytest.approx(2 / (curvature.max() + 0.3), rel=1e-12)
+    best = np.sqrt((mean[0] + 0.3) / (curvature.max() + 0.3))
+    assert found.summary["theoretical_probability"] == pytest.approx(best, rel=1e-12)
+    assert f"| probability of an exchange | best {best:.6g}" in (found.folder / "summary.md").read_text()
+    for more, wrong in (
+        (["compress=topk"], "no step is known of ProxSkip with compr"),
+        (["algo.sam=1"], "the step is"),
+    ):
+        with pytest.raises(UserError, match=f"^algo.lr=theory: {wrong}"):
+            trained("algo=proxskip", "rounds=3", "algo.lr=theory", *more)
+
+
 def test_fedavg_stands_where_a_hand_computation_says() -> None:
     """A round takes worker n from x to x_n* + (I - lr A_n)^H (x - x_n*); x stands where the mean of these is x. With
     unlike data this is not the optimum, and the further from it the longer the rounds are."""
@@ -292,7 +312,8 @@ REFUSED = {
     "algo=proxskip algo.p=0": "algo.p=0.0: out of range; give a probability",
     "algo=proxskip algo.p=1.5": "algo.p=1.5: out of range; give a probability",
     "algo=proxskip algo.delay=1": "algo.fragments=1, delay=1, mix=0.0, inside=1: ProxSkip needs all of x_n",
-    "algo=proxskip compress=powersgd": "compress: PowerSGD takes a sum over all workers before it sends",
+    "algo=proxskip compress=powersgd": "compress=powersgd: the aggregate is not the mean of what the workers have sent",
+    "algo=scaffold compress=sign compress.vote=true": "compress=sign: the aggregate is not the mean of what the workers",
 }
 
 

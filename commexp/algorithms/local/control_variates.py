@@ -26,9 +26,10 @@ class ControlVariates(LocalMethod):
     that the method needs, whatever the compressor leaves out.
 
     Raises ValueError for a local optimiser other than SGD without momentum, from whose steps no gradient can be read;
-    for fragments, a delay, a mix or steps inside islands, and a compressor that takes a sum before it sends.
+    for fragments, a delay, a mix or steps inside islands.
     """
 
+    codec_kind = "any"
     worker_state = "controls"
 
     def __post_init__(self) -> None:
@@ -46,12 +47,6 @@ class ControlVariates(LocalMethod):
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
-        codec = context.compressor
-        if codec.phases > 1:
-            raise ValueError(
-                f"compress: {codec.name} takes a sum over all workers before it sends, so that no worker knows what it "
-                "has sent itself; give compress=topk, ..., or algo=localsgd"
-            )
         self.controls = torch.zeros_like(self.x)
 
     def gradient(self, x: Tensor, step: int, ready: Ready | None = None) -> tuple[Tensor, Tensor]:

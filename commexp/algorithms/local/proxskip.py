@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +11,7 @@ from typing import Optional
 from torch import Tensor
 
 from commexp.algorithms.local.control_variates import ControlVariates
+from commexp.algorithms.theory import Constants
 from commexp.seeding import numpy_generator
 
 FLIPPED = 1024  # lengths that are drawn together
@@ -71,6 +73,23 @@ class ProxSkip(ControlVariates):
 
     def steps_in(self, rounds: int) -> int:
         return sum(islice(self.flips(), rounds))
+
+    # -- theory
+
+    def theoretical_step(self, constants: Constants) -> float:
+        """1/(L + weight_decay), L = max_n L_n."""
+        constants.need_whole()
+        if constants.omega != 0:
+            raise ValueError("lr=theory: no step is known of ProxSkip with compression; give compress=none")
+        if self.sam:
+            raise ValueError("lr=theory: the step is that of gradient descent; give algo.sam=0")
+        return 1 / (constants.largest + self.weight_decay)
+
+    def theoretical_probability(self, constants: Constants) -> float | None:
+        """sqrt(mu/L), with mu and L after weight decay. The theory has the mu of the least convex f_n; here it is that
+        of F, which is not less."""
+        mu, largest = constants.mu + self.weight_decay, constants.largest + self.weight_decay
+        return math.sqrt(mu / largest) if mu > 0 else None
 
     # -- the exchange
 
