@@ -222,16 +222,21 @@ def keys_meant(key: str) -> list[str]:
 
 
 def choices() -> str:
-    """A paragraph per config group: its options; an experiment's small twin with the experiment."""
+    """A paragraph per config group: its options; an experiment's small twin with the experiment. A group that fits on the
+    last line of the one before shares it."""
     options = {group: sorted(f.stem for f in (CONF / group).glob("*.yaml")) for group in groups()}
     listed = {
         group: ", ".join(f"{n}[_small]" if f"{n}_small" in names else n for n in names if not _is_twin(n, names))
         for group, names in options.items()
     }
-    return "\n".join(
-        textwrap.fill(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
-        for name, text in listed.items()
-    )
+    paragraphs: list[str] = []
+    for name, text in listed.items():
+        wide = textwrap.fill(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
+        if paragraphs and len(paragraphs[-1].rpartition("\n")[2]) + len(wide) <= 119:
+            paragraphs[-1] += wide
+        else:
+            paragraphs.append(wide)
+    return "\n".join(paragraphs)
 
 
 def _is_twin(name: str, names: Sequence[str]) -> bool:
