@@ -153,13 +153,15 @@ def check_kind(parts: dict[str, Any], names: dict[str, str], named: Aggregation 
 
 
 def check_theory(parts: dict[str, Any], names: dict[str, str]) -> None:
-    """Raises UserError for algo.lr=theory with a method of which no step is known, or in islands."""
+    """Raises UserError for algo.lr=theory with a method of which no step is known, in islands, or with a prox."""
     if not parts["algo"].has_theory:
         raise UserError(
             f"algo.lr=theory: no step is known for algo={names['algo']}; give a number, or algo=ef21, diana, ..."
         )
     if isinstance(parts["topology"], Islands) and not parts["algo"].decentralised:
         raise UserError("algo.lr=theory: no step is known for workers in islands; give a number, or no islands")
+    if not isinstance(parts["prox"], NoProx):
+        raise UserError("algo.lr=theory: no step is known with a proximal term; give a number, or prox=none")
 
 
 def check_groups(parts: dict[str, Any], name: str, config: Config) -> None:

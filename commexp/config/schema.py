@@ -222,8 +222,8 @@ def keys_meant(key: str) -> list[str]:
 
 
 def choices() -> str:
-    """A paragraph per config group: its options; an experiment's small twin with the experiment. A group that fits on the
-    last line of the one before shares it."""
+    """A paragraph per config group: its options; an experiment's small twin with the experiment. A group that fits on
+    the last line of the one before shares it."""
     options = {group: sorted(f.stem for f in (CONF / group).glob("*.yaml")) for group in groups()}
     listed = {
         group: ", ".join(f"{n}[_small]" if f"{n}_small" in names else n for n in names if not _is_twin(n, names))

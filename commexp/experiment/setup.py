@@ -220,7 +220,7 @@ class ExperimentSetup:
             omega=codec.omega(dim),
             independent=not codec.shared_state,
             size=self.payload / self.dense_message,
-            gap=None if mixer is None else 1 - mixer.contraction,
+            gap=None if mixer is None or not mixer.constant else 1 - mixer.contraction,
         )
         with user_mistakes("algo."):
             step = self.algorithm.theoretical_step(constants)
