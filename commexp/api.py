@@ -43,6 +43,7 @@ def run(
     model: nn.Module | Callable[[], nn.Module] | None = None,
     train: Any = None,
     test: Any = None,
+    source: Sequence[Any] | str | None = None,
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     metrics: Mapping[str, Callable[[nn.Module, Any], Any]] | None = None,
     name: str | None = None,
@@ -54,8 +55,10 @@ def run(
 
     ``model``: a torch module, or a function that returns one; its initialisation, drawn from the run's seed where it is
     a function, is x_0. It is not changed: training works on copies. ``train``, ``test``: samples: a torch Dataset with
-    a length, or a tensor, tuple or dict of tensors [m, ...]. ``loss``: called with the module and a batch, returns the
-    mean loss over the batch, a scalar; without it the module's own or cross entropy, see problems/tasks.py.
+    a length, or a tensor, tuple or dict of tensors [m, ...]. ``source``: for partition=by_source, an id of where each
+    training sample comes from, such as its writer, or the name of a column of ``train``. ``loss``: called with the
+    module and a batch, returns the mean loss over the batch, a scalar; without it the module's own or cross entropy,
+    see problems/tasks.py.
     ``metrics``: by name, called alike; the mean over the test set becomes the column test_<name>. ``name``: what the
     run's folder is called in place of the dataset. Source and values of what is handed over are part of the run's
     identity. Objects stay in this process: for launch=torchrun give full names of functions as overrides,
@@ -63,7 +66,7 @@ def run(
 
     Raises commexp.config.messages.UserError for a mistake in an override or in what is handed over.
     """
-    given = {"model": model, "train": train, "test": test, "loss": loss, "metrics": metrics or None}
+    given = {"model": model, "train": train, "test": test, "source": source, "loss": loss, "metrics": metrics or None}
     handed = {key: value for key, value in given.items() if value is not None}
     words = [*overrides, *([] if name is None else [f"name={name}"])]
     return run_experiment(words, handed=handed)

@@ -31,12 +31,16 @@ from commexp.algorithms.local.desloc import DESLOC
 from commexp.algorithms.local.diloco import DiLoCo
 from commexp.algorithms.local.dppf import DPPF
 from commexp.algorithms.local.easgd import EASGD
+from commexp.algorithms.local.fedopt import FedOpt
+from commexp.algorithms.local.fedprox import FedProx
 from commexp.algorithms.local.localsgd import LocalSGD
 from commexp.algorithms.local.lsgd import LSGD
 from commexp.algorithms.local.mgrawa import MGRAWA
 from commexp.algorithms.local.noloco import NoLoCo
 from commexp.algorithms.local.postlocal import PostLocalSGD
+from commexp.algorithms.local.proxskip import ProxSkip
 from commexp.algorithms.local.qsr import QSR
+from commexp.algorithms.local.scaffold import Scaffold
 from commexp.algorithms.local.soft_consensus import SoftConsensus
 from commexp.algorithms.local.sparta import SPARTA
 from commexp.algorithms.theory import Constants
@@ -72,6 +76,8 @@ __all__ = [
     "DiLoCo",
     "DifferenceMethod",
     "ExactCoding",
+    "FedOpt",
+    "FedProx",
     "GradientCoding",
     "GradientMethod",
     "IgnoreStragglers",
@@ -82,7 +88,9 @@ __all__ = [
     "ProxGTSA",
     "ProxGTSRE",
     "ProxGTSRO",
+    "ProxSkip",
     "Redundancy",
+    "Scaffold",
     "Schedule",
     "SoftConsensus",
     "SyncPS",

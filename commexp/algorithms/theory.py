@@ -15,8 +15,8 @@ class Constants:
     ``delta``: E||C(a) - a||^2 <= (1 - delta) ||a||^2 for the vectors that a worker compresses; None where C does not
     contract. ``omega``: E||C(a) - a||^2 <= omega ||a||^2, E C(a) = a; None where C is biased. ``independent``: whether
     the workers draw independently of each other. ``size``: bytes of a message over those of the vector.
-    ``gap``: 1 - lambda, lambda the second singular value of the mixing matrix, of an exchange; None without a graph.
-    ``share``: how much of the workers takes part in a round.
+    ``gap``: 1 - lambda, lambda the factor by which an exchange shrinks distances from the mean; None without a fixed
+    graph.
     """
 
     L: float
@@ -28,7 +28,6 @@ class Constants:
     independent: bool = True
     size: float = 1.0
     gap: float | None = None
-    share: float = 1.0
 
     @property
     def workers(self) -> int:

@@ -13,8 +13,8 @@ from commexp.problems.datasets import OwnDataset
 
 
 class Handed:
-    """``given``: some of model, train, test, loss, metrics, see ``commexp.run``. ``words``: the overrides that stand
-    for them in the config: digests of their source and values. Raises UserError for what is of no use."""
+    """``given``: some of model, train, test, source, loss, metrics, see ``commexp.run``. ``words``: the overrides that
+    stand for them in the config: digests of their source and values. Raises UserError for what is of no use."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given, self.words = given, list[str]()
@@ -33,8 +33,10 @@ class Handed:
             self.words += ["model=module", f"+model.digest='{fingerprint(given['model'])}'"]
         if "train" in given or "test" in given:
             self.data = OwnDataset(digest="to come")
-            self.data.hand_over(given.get("train"), given.get("test"))
+            self.data.hand_over(given.get("train"), given.get("test"), given.get("source"))
             self.words += ["dataset=module", f"+dataset.digest='{self.data.digest}'"]
+        elif "source" in given:
+            raise ValueError("source: of samples that are handed over; give train and test")
         if "loss" in given:
             self.words.append(f"loss='{HANDED_OVER}{fingerprint(given['loss'])}'")
         for name, function in self.metrics.items():
@@ -54,6 +56,6 @@ class Handed:
             plan.model.hand_over(self.given["model"])  # type: ignore[attr-defined]
         if self.data is not None:
             assert isinstance(plan.dataset, OwnDataset)
-            plan.dataset.parts = self.data.parts
+            plan.dataset.parts, plan.dataset.source = self.data.parts, self.data.source
         plan.loss = self.given.get("loss", plan.loss)
         plan.metrics |= self.metrics

@@ -35,10 +35,12 @@ def variant(plan: Plan, preset: Mapping[str, Any], words: Sequence[str]) -> Plan
                 node = node[part]
             node[field] = choice.value()
     around, lr_factor = around_codec(nodes["compress"]), theory_factor(nodes["algo"])
+    algorithm = build(nodes["algo"], "algo", Algorithm)
+    algorithm.run_seed = plan.config.seed
     return dataclasses.replace(
         plan,
         names={**plan.names, **names},
-        algorithm=build(nodes["algo"], "algo", Algorithm),
+        algorithm=algorithm,
         compressor=wrap(build(nodes["compress"], "compress", Compressor), around),
         lr_factor=lr_factor,
         topology=build(nodes["topology"], "topology", Topology) if "topology" in nodes else plan.topology,

@@ -25,7 +25,7 @@ class Data:
     (x / 255 - mean) / std by ``mean`` and ``std`` [C], on the 0..1 scale; or Photos, normalised in the same way; or
     SparseRows [m, d], Ratings, Tokens or Items, which are not normalised. For floats mean and std describe the
     normalisation, if known. ``third_class``: the line of the user's file with the first sample of a third class, for
-    error messages of models with two classes. ``source``: int64 [m], the number of the file, author, ... that each
+    error messages of models with two classes. ``source``: int64 [m], the number of the file, writer, ... that each
     sample comes from, if known. ``augment``: the augmentation of batches of image tensors [m, C, H, W]; Photos have
     their own. Raises ValueError for uint8 images or Photos without mean and std, and for ``augment`` with anything but
     image tensors.
@@ -51,6 +51,16 @@ class Data:
             raise ValueError("train_x: uint8 images or Photos without mean and std; give both, [C] each")
         if self.augment is not None and not (tensor and self.train_x.ndim == 4):
             raise ValueError("augment: acts on image tensors [m, C, H, W] alone; leave it out")
+
+    def source_counts(self, shards: Sequence[Tensor]) -> list[tuple[int, int, int]]:
+        """Of each worker, each of its sources, and how many samples of that one it has; none if there are no
+        sources."""
+        found = []
+        for n, rows in enumerate(shards if self.source is not None else ()):
+            assert self.source is not None
+            sources, counts = torch.unique(self.source[rows], return_counts=True)
+            found += [(n, s, m) for s, m in zip(sources.tolist(), counts.tolist(), strict=True)]
+        return found
 
     def class_counts(self, shards: Sequence[Tensor]) -> Tensor | None:
         """How many samples of each class each of the N ``shards`` has, [N, classes]; None if there are no classes."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from commexp.problems.base import ProblemContext
+from commexp.problems.base import FEW, ProblemContext
 from commexp.problems.smoothness import as_float64
 from commexp.problems.sparse_rows import SparseRows
 
@@ -37,6 +37,10 @@ class Margins(ABC):
     @abstractmethod
     def each(self, batch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [W, J] -> the mean loss [W] over each worker's samples at x_w, and its gradient [W, J]."""
+
+    @abstractmethod
+    def of_workers(self, batch: Any, rows: Sequence[int]) -> Any:
+        """The batch of these workers alone, for ``each``; nothing that is large is copied."""
 
     @abstractmethod
     def product(self, x: Tensor) -> Tensor:
@@ -65,7 +69,6 @@ class Margins(ABC):
         return (margins > 0) | ((margins == 0) & self.negative)
 
 
-SparseBatch = tuple["SparseMargins", list[int]]  # [m, W J], the samples one worker after the other, and how many each
 PaddedBatch = tuple[Tensor, Tensor]  # [W, d, J] and each sample's weight in the mean, [W, d]
 PADDING = 4  # the largest size of a padded batch, in multiples of its samples
 
@@ -97,6 +100,17 @@ class DenseMargins(Margins):
             index[w, : len(r)], weights[w, : len(r)] = r, 1 / len(r)
         return self.signed[index.to(self.signed.device)], weights
 
+    def of_workers(
+        self, batch: PaddedBatch | list[PaddedBatch], rows: Sequence[int]
+    ) -> PaddedBatch | list[PaddedBatch]:
+        if isinstance(batch, list):
+            return [batch[row] for row in rows]
+        signed, weights = batch
+        if signed[0].numel() <= FEW and not self.one_by_one:
+            return signed[list(rows)], weights[list(rows)]
+        sizes = (weights[list(rows)] > 0).sum(1).tolist()
+        return [(signed[row, None, :size], weights[row, None, :size]) for row, size in zip(rows, sizes, strict=True)]
+
     def each(self, batch: PaddedBatch | list[PaddedBatch], x: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(batch, tuple) and self.one_by_one and len(x) > 1:
             batch = [(a[None], w[None]) for a, w in zip(*batch, strict=True)]
@@ -118,6 +132,13 @@ class DenseMargins(Margins):
         return slopes @ self.signed
 
 
+class SparseBatch(NamedTuple):
+    """``rows``: which samples each of the W workers has. ``blocks``: all of them, [m, W J]."""
+
+    blocks: SparseMargins
+    rows: Sequence[Tensor]
+
+
 class SparseMargins(Margins):
     """A scipy matrix [m, J] in compressed rows, on the CPU; never made dense."""
 
@@ -132,21 +153,24 @@ class SparseMargins(Margins):
         return (self.signed if samples is None else self.signed[samples.numpy()]).astype(np.float64)
 
     def take(self, rows: Sequence[Tensor]) -> SparseBatch:
-        """A matrix with a block of columns for each worker, so that one product serves all of them."""
+        """One product serves all workers: worker w's samples have their numbers in columns w J to (w + 1) J - 1."""
         wide = self.signed[torch.cat(list(rows)).numpy()]
         counts, dim = [len(r) for r in rows], self.signed.shape[1]
         stored = np.add.reduceat(np.diff(wide.indptr), np.cumsum([0, *counts[:-1]]))
         columns = wide.indices + np.repeat(dim * np.arange(len(rows)), stored)
         blocks = type(wide)((wide.data, columns, wide.indptr), shape=(sum(counts), dim * len(rows)))
-        return SparseMargins(blocks, self.device, self.dtype), counts
+        return SparseBatch(SparseMargins(blocks, self.device, self.dtype), rows)
+
+    def of_workers(self, batch: SparseBatch, rows: Sequence[int]) -> SparseBatch:
+        return self.take([batch.rows[row] for row in rows])
 
     def each(self, batch: SparseBatch, x: Tensor) -> tuple[Tensor, Tensor]:
-        blocks, counts = batch
-        margins = blocks.product(x.flatten())
+        counts = [len(rows) for rows in batch.rows]
+        margins = batch.blocks.product(x.flatten())
         shares = torch.cat([x.new_full((count,), 1 / count) for count in counts])
         losses = F.softplus(-margins)
         each = [s @ own for s, own in zip(*(torch.split(both, counts) for both in (shares, losses)), strict=True)]
-        return torch.stack(each), blocks.back(-torch.sigmoid(-margins) * shares).view_as(x)
+        return torch.stack(each), batch.blocks.back(-torch.sigmoid(-margins) * shares).view_as(x)
 
     def product(self, x: Tensor) -> Tensor:
         margins: Tensor = torch.from_numpy(self.signed @ x.detach().cpu().numpy())

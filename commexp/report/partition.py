@@ -1,4 +1,4 @@
-"""Which worker holds how many samples of which class, from partition.csv."""
+"""Which worker holds how many samples of which class, or source, from partition.csv."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ MOST = 3 * 10**7
 
 
 def draw_partition(run: Run, path: Path) -> list[Path]:
-    """partition.csv, columns ``worker``, ``class``, ``samples``: a bar per worker, at most the first 64, the classes
-    side by side; more than ten of them in a sequence of colours."""
+    """partition.csv, columns ``worker``, ``class`` or ``source``, ``samples``: a bar per worker, at most the first 64,
+    the classes side by side; more than ten of them in a sequence of colours."""
     table = run.table("partition")
-    if table["worker"].nunique() * table["class"].nunique() > MOST:
-        raise ValueError(f"more than {MOST} pairs of a worker and a class")
-    counts = table.pivot_table(index="worker", columns="class", values="samples", aggfunc="sum", fill_value=0)
+    kind = "source" if "source" in table else "class"
+    if table["worker"].nunique() * table[kind].nunique() > MOST:
+        raise ValueError(f"more than {MOST} pairs of a worker and a {kind}")
+    counts = table.pivot_table(index="worker", columns=kind, values="samples", aggfunc="sum", fill_value=0)
     shown = counts.iloc[:WORKERS]
     names = [str(name) for name in counts.columns]
     few = len(names) <= len(CLASS_COLOURS)
@@ -69,11 +70,11 @@ def draw_partition(run: Run, path: Path) -> list[Path]:
             handles = [Patch(color=c, label=n) for c, n in zip(colours, names, strict=False)]
             square = {"handlelength": 1.0, "handleheight": 1.0, "handletextpad": 0.4, "columnspacing": 1.2}
             made.legend(
-                handles=handles, title="class", title_fontsize=8, loc="outside upper center", ncols=columns, **square
+                handles=handles, title=kind, title_fontsize=8, loc="outside upper center", ncols=columns, **square
             )
         else:
             scale = ScalarMappable(Normalize(0, len(names) - 1), sequence)
-            bar = made.colorbar(scale, ax=axis, label="class", pad=0.02)
+            bar = made.colorbar(scale, ax=axis, label=kind, pad=0.02)
             bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
             inside = range(len(names))
             bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: names[round(v)] if round(v) in inside else ""))

@@ -139,6 +139,8 @@ def _theory(s: dict[str, Any]) -> list[list[str]]:
         ["of the workers", f"{number(s['smoothness_rms']):.6g} rms, at most {number(s['smoothness_max']):.6g}"],
         ["strong convexity mu", f"{number(s['strong_convexity']):.6g}"],
     ]
+    if "theoretical_probability" in s:
+        rows.append(["probability of an exchange", f"best {number(s['theoretical_probability']):.6g}"])
     return rows + [[f"{name} of the compressor", f"{number(s[name]):.6g}"] for name in ("delta", "omega") if name in s]
 
 

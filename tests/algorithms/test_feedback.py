@@ -40,6 +40,7 @@ TOLD: dict[str, tuple[int, Callable[[int], int]]] = {
     "streaming_diloco": (10, lambda t: t),  # a fragment of two, in the round after
     "local_adam": (20, lambda t: 3 * (t + 1)),  # with both moments
     "sparta": (1, lambda t: t + 1),
+    "scaffold": (20, lambda t: 2 * (t + 1)),  # with what its controls lack
 }
 AROUND = [(algo, BARE) for algo in options("algo")] + [("sgd", []), ("sgd", ["compress.scope=layer"])]
 

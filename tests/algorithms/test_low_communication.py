@@ -44,9 +44,9 @@ def model(setup: ExperimentSetup) -> Vector:
 class World:
     """f_n(x) = (1/D) ||A_n x - b_n||^2 of worker n, and the workers' x [N, J]."""
 
-    def __init__(self, workers: int = N) -> None:
-        made = plan(*DATA, *PLAIN, f"workers={workers}", "steps=1")
-        data = made.dataset.load(workers, 0, torch.float64)
+    def __init__(self, *words: str, workers: int = N) -> None:
+        made = plan(*DATA, *PLAIN, f"workers={workers}", "steps=1", *words)
+        data = made.dataset.load(workers, made.config.seed, torch.float64)
         self.a, self.b = data.train_x.numpy().reshape(workers, D, J), data.train_y.numpy().reshape(workers, D)
         start = ExperimentSetup(made, torch.device("cpu"), Run(Path("none"))).algorithm.model().numpy().copy()
         self.start, self.x = start, np.tile(start, (workers, 1))

@@ -50,6 +50,30 @@ def test_by_class_gives_few_classes_each() -> None:
     assert np.mean([len(data.train_y[p].unique()) for p in parts]) <= 2.5
 
 
+@pytest.mark.parametrize(("workers", "classes"), [(10, 2), (4, 3), (7, 4), (25, 1), (3, 10)])
+def test_by_class_gives_exactly_so_many_classes(workers: int, classes: int) -> None:
+    """And every class to equally many workers, give or take one, which share its samples evenly."""
+    data = labelled()
+    parts = ByClass(classes=classes).split(data, workers, 0)
+    held = np.stack([np.bincount(data.train_y[p], minlength=10) for p in parts])
+    assert (np.count_nonzero(held, axis=1) == classes).all()
+    owners = np.count_nonzero(held, axis=0)
+    assert owners.min() >= 1
+    assert np.ptp(owners) <= 1
+    for counts in held.T:
+        assert np.ptp(counts[counts > 0]) <= 1
+    other = ByClass(classes=classes).split(data, workers, 1)
+    assert any(not torch.equal(a, b) for a, b in zip(parts, other, strict=True))
+
+
+def test_classes_that_would_go_to_nobody_are_refused() -> None:
+    for workers, classes, right in ((4, 2, "give 3 to 10"), (20, 11, "give 1 to 10")):
+        with pytest.raises(ValueError, match=f"^partition.classes={classes}: {workers} workers .*; {right}$"):
+            ByClass(classes=classes).split(labelled(), workers, 0)
+    with pytest.raises(ValueError, match=r"^classes=0: must not be less than 1; give"):
+        ByClass(classes=0)
+
+
 def test_small_alpha_is_uneven_large_alpha_even() -> None:
     data = labelled(10_000)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from commexp.config.messages import UserError
 from commexp.problems import Data
 from commexp.problems.augment import Augment
-from commexp.problems.datasets import Folder, folder
+from commexp.problems.datasets import BySource, Folder, folder
 from commexp.problems.datasets.photos import MEAN, STD, Photos
 from commexp.run_folder import Run
 
@@ -72,6 +72,28 @@ def test_classes_by_folder_are_divided_by_class(tmp_path: Path) -> None:
     assert data.std is not None
     assert torch.allclose(data.mean, x.mean((0, 2, 3)), atol=1e-6)
     assert torch.allclose(data.std, x.std((0, 2, 3), correction=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_writers_are_folders_within_the_classes(part: str, tmp_path: Path) -> None:
+    """A writer has images of several classes, and goes to one worker as a whole."""
+    for name in ("one", "two"):
+        for writer in range(6):
+            for i in range(1 + writer):
+                draw(tmp_path / part / name / f"w{writer}" / f"{i}.png", 39 * writer)
+    data = load(tmp_path, test=0.2)
+    assert data.source is not None
+    assert [n // 13 for n in numbers(data.train_x)] == data.source.tolist()
+    parts = BySource().split(data, 3, 0)
+    held = [set(data.source[rows].tolist()) for rows in parts]
+    assert sum(map(len, held)) == len(set().union(*held)) == 6
+    assert sorted(data.source_counts(parts)) == sorted(
+        (n, w, int((data.source == w).sum())) for n, some in enumerate(held) for w in some
+    )
+    flat = load(write(tmp_path / "flat", {"": CLASSES}))
+    assert flat.source is None
+    with pytest.raises(ValueError, match=r"^partition=by_source: the data have no sources; give partition=iid or nat"):
+        BySource().split(flat, 3, 0)
 
 
 @pytest.mark.parametrize("held_out", ["val", "test"])

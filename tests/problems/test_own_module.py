@@ -103,7 +103,7 @@ def test_a_worker_has_the_same_batches_masks_and_bits_wherever_it_lives() -> Non
     losses, grads = (t.clone() for t in together.loss_and_grad(x, together.batch(5)))
     fresh = [t.clone() for t in together.loss_and_grad(x, together.fresh(5, 6))]
     for n in range(3):
-        alone, taken = problem_of(ids=range(n, n + 1)), together.for_worker(n)
+        alone, taken = problem_of(ids=range(n, n + 1)), together.for_workers([n])
         for one in (alone, taken):
             found = one.loss_and_grad(x[n : n + 1], one.batch(5))
             assert torch.equal(found[0][0], losses[n])
@@ -252,6 +252,54 @@ def test_every_kind_of_samples(kind: str, own: Own) -> None:
 def test_validation_takes_samples_away_from_training(own: Own) -> None:
     found = own("dataset.validation=20", model=make_plain)
     assert found.meta["samples"] == 40
+
+
+WRITERS = [f"writer {i % 5}" for i in range(len(make_data()[0][0]))]
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_own_samples_go_by_source(column: bool, own: Own) -> None:
+    """By an id of each sample, or by a column of samples that are dicts, which no batch has then."""
+    (x, y), test = make_data()
+    seen: set[str] = set()
+
+    def loss(module: nn.Module, batch: Any) -> Tensor:
+        seen.update(batch if column else ())
+        return F.cross_entropy(module(batch["x"] if column else batch[0]), batch["y"] if column else batch[1])
+
+    data: Any = {"x": x, "y": y, "writer": torch.arange(len(x)) % 5} if column else (x, y)
+    held = {"x": test[0], "y": test[1]} if column else test
+    handed = {"train": data, "test": held, "source": "writer" if column else WRITERS, "loss": loss}
+    found = own("partition=by_source", model=make_plain, **handed)
+    rows = found.rows("partition")
+    assert sorted(int(row["source"]) for row in rows) == list(range(5))
+    assert sum(int(row["samples"]) for row in rows) == len(x)
+    assert seen == ({"x", "y"} if column else set())
+
+
+def test_sources_are_part_of_a_runs_name() -> None:
+    train, test = make_data()
+    names = {
+        plan_of(WORDS, {"model": make_model, "train": train, "test": test, **more}).name
+        for more in ({}, {"source": WRITERS}, {"source": WRITERS[::-1]}, {"source": [w.upper() for w in WRITERS]})
+    }
+    assert len(names) == 3, "who wrote what counts, not how the writers are called"
+
+
+def test_sources_that_do_not_fit_are_refused(own: Own) -> None:
+    train, _ = make_data()
+    dicts = dict(zip("xy", train, strict=True))
+    for handed, wrong in (
+        ({"source": [1, 2]}, f"source: 2 ids for {len(train[0])} training samples; give one for each"),
+        ({"source": "writer"}, "source=writer: train has no such column; give one, or an id of each sample"),
+        ({"train": dicts, "source": "writer"}, "source=writer: train has no such column; its columns are x, y; give"),
+        ({"train": None, "test": None, "source": [1]}, "source: of samples that are handed over; give train and test"),
+    ):
+        with pytest.raises(UserError) as refused:
+            own("partition=by_source", **handed)
+        assert str(refused.value).startswith(wrong)
+    with pytest.raises(UserError, match=r"^partition=by_source: the data have no sources; give"):
+        own("partition=by_source")
 
 
 def test_own_classes_are_split_by_class_and_go_with_any_model(own: Own) -> None:

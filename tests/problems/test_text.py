@@ -17,6 +17,7 @@ from registry import plan
 from commexp.config.messages import UserError
 from commexp.problems import Data
 from commexp.problems.datasets import BySource, Natural, Text, text_files, token_files
+from commexp.problems.datasets.text import by_speaker
 from commexp.problems.tokens import Tokens
 
 SHORT = {"block": 4, "test_tokens": None}
@@ -223,6 +224,44 @@ def test_workers_have_whole_files_or_contiguous_blocks(tmp_path: Path) -> None:
     assert set().union(*found) == set(range(20))
     for rows in Natural().split(data, 3, 0):
         assert torch.equal(rows, torch.arange(int(rows[0]), int(rows[-1]) + 1))
+
+
+PLAY = """A Tragedy
+
+First Citizen:
+Before we proceed, hear me.
+
+All:
+Speak, speak.
+
+First Citizen:
+Note: you are resolved.
+
+SECOND CITIZEN:
+Resolved.
+"""
+
+
+def test_speeches_are_joined_by_speaker(tmp_path: Path) -> None:
+    assert by_speaker(PLAY.replace("\n", "\r\n").encode()) == [
+        b"A Tragedy",
+        b"First Citizen:\nBefore we proceed, hear me.\n\nFirst Citizen:\nNote: you are resolved.",
+        b"All:\nSpeak, speak.",
+        b"SECOND CITIZEN:\nResolved.\n",
+    ]
+    speeches = "\n\n".join(f"Speaker {i % 12}:\n{chr(ord('a') + i % 12) * (20 + i)}" for i in range(60))
+    path = write(tmp_path, {"play.txt": speeches}) / "play.txt"
+    data = load(path, source="speaker", block=8)
+    assert data.source is not None
+    held = [set(data.source[rows].tolist()) for rows in BySource().split(data, 3, 0)]
+    assert sum(map(len, held)) == len(set().union(*held)) > 8
+    assert sorted(b"".join(streams(data))) == sorted(b"".join(by_speaker(speeches.encode())))
+    assert load(path).source is None
+    wrong = r"^dataset.source=speaker: no line after an empty one names a speaker, as NAME: does; give file$"
+    with pytest.raises(ValueError, match=wrong):
+        load(write(tmp_path, {"prose.txt": "no play " * 50}) / "prose.txt", source="speaker")
+    with pytest.raises(ValueError, match=r"^source=scene: unknown; give file or speaker$"):
+        Text(str(path), source="scene")
 
 
 # -------------------------------------------------------------------------------------------------------- token files

@@ -170,6 +170,16 @@ def test_class_names_may_be_words(tmp_path: Path, laid_out: list[Figure]) -> Non
     assert [t.get_text() for t in laid_out[0].legends[0].texts] == ["cat", "dog", "snowy owl"]
 
 
+@pytest.mark.parametrize("sources", [4, 30])
+def test_whole_sources_are_drawn_as_such(sources: int, tmp_path: Path, laid_out: list[Figure]) -> None:
+    rows = [{"worker": s % 3, "source": s, "samples": 2 + s} for s in range(sources)]
+    Run(tmp_path).write_rows("partition", rows)
+    draw_partition(Run(tmp_path), tmp_path / "partition")
+    few, (made,) = sources <= 10, laid_out
+    assert (made.legends[0].get_title().get_text() if few else made.axes[1].get_ylabel()) == "source"
+    assert len(made.axes[0].collections[0].get_paths()) == sources
+
+
 @pytest.mark.parametrize("workers", [1, 10, 24, 25])
 def test_first_seconds_of_few_and_of_many(workers: int, tmp_path: Path, laid_out: list[Figure]) -> None:
     write_gantt(Run(tmp_path), workers)

@@ -70,7 +70,7 @@ class DifferenceMethod(Algorithm):
 
     def round(self, t: int) -> None:
         rate = self.lr * self.schedule.factor(t, self.context.steps)
-        self.x = self.x - rate * self.direction(t, self.evaluated(t))
+        self.x = self.x.add(self.direction(t, self.evaluated(t)), alpha=-rate)
 
     def evaluated(self, t: int) -> Tensor:
         """grad f_n(x) of the local workers, [W, J]."""

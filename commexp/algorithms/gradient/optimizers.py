@@ -1,4 +1,5 @@
-"""The optimisers of gradient methods, on stacked flat vectors: SGD with momentum, AdamW, Muon, sign SGD."""
+"""The optimisers of gradient methods, on stacked flat vectors: SGD with momentum, AdamW, Muon, sign SGD; and those of
+FedOpt's server."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from commexp.compressors import adjoined, places_of
 from commexp.state import Stateful
 
 OPTIMIZERS = ("sgd", "adamw", "muon", "sign")
+ADAPTIVE = ("adam", "adagrad", "yogi")  # of a server
 DECAYED = ("all", "matrices")
 #: tensors with two dimensions that are no hidden matrices: embeddings, positions, the output layer
 NOT_HIDDEN = ("*embed*", "*token*", "*position*", "*wte*", "*wpe*", "*head.weight", "*classifier*", "fc.weight")
@@ -24,7 +26,8 @@ Shape = Sequence[int]
 
 
 class Optimizer(Stateful):
-    """SGD with momentum, AdamW, Muon or sign SGD acting in place on x, [J] or [W, J].
+    """SGD with momentum, AdamW, Muon, sign SGD, or an adaptive optimiser of a server, acting in place on x, [J] or
+    [W, J].
 
         sgd     u <- momentum u + g + weight_decay x;   x <- x - lr u     (nesterov: x <- x - lr (g' + momentum u))
         adamw   x <- (1 - lr weight_decay) x - lr mhat / (sqrt(vhat) + 1e-8)
@@ -35,6 +38,8 @@ class Optimizer(Stateful):
 
                 of all other tensors adamw, with lr ``adam_ratio`` as their learning rate
         sign    x <- (1 - lr weight_decay) x - lr sign(g)     (arXiv 1802.04434)
+
+        adam, adagrad, yogi    x <- x - lr m / (sqrt(v) + epsilon), without bias correction; see FedOpt for m and v
 
     The operations are those of torch.optim.SGD and torch.optim.AdamW in the same order, so the bits are theirs. They
     are applied to one piece of the vectors after the other: intermediate results take little memory, and a piece stays
@@ -65,9 +70,10 @@ class Optimizer(Stateful):
         weight_decay_on: str = "all",
         muon_except: Sequence[str] = NOT_HIDDEN,
         adam_ratio: float = 1.0,
+        epsilon: float = EPSILON,
     ) -> None:
-        self.kind, self.momentum, self.weight_decay, self.nesterov, self.betas, self.adam_ratio = (
-            kind, momentum, weight_decay, nesterov, betas, adam_ratio,
+        self.kind, self.momentum, self.weight_decay, self.nesterov, self.betas, self.adam_ratio, self.epsilon = (
+            kind, momentum, weight_decay, nesterov, betas, adam_ratio, epsilon,
         )  # fmt: skip
         self.buffers: dict[str, Tensor] = {}
         shapes = shapes or {}
@@ -84,6 +90,11 @@ class Optimizer(Stateful):
         if weight_decay_on == "matrices":
             self.decayed = adjoined(places[name] for name in others if len(shapes[name]) >= 2)
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether the number of an update changes it."""
+        return self.kind in ("adamw", "muon")
+
     def step(self, x: Tensor, gradient: Tensor, lr: float, step: int) -> None:
         """Update number ``step`` = 0, 1, ... with learning rate ``lr``; AdamW uses the number for its bias
         correction."""
@@ -91,6 +102,8 @@ class Optimizer(Stateful):
             self._sgd(x, gradient, lr)
         elif self.kind == "sign":
             self._sign(x, gradient, lr)
+        elif self.kind in ADAPTIVE:
+            self._adaptive(x, gradient, lr)
         else:
             self._adamw(x, gradient, lr * self.adam_ratio, step)
         if self.hidden:
@@ -119,6 +132,21 @@ class Optimizer(Stateful):
             x[..., place].mul_(1 - lr * self.weight_decay)
         for part, g in pieces(x, gradient):
             part.add_(g.sign(), alpha=-lr)
+
+    def _adaptive(self, x: Tensor, gradient: Tensor, lr: float) -> None:
+        if not self.buffers:
+            self.buffers = {"mean": torch.zeros_like(x), "square": torch.full_like(x, self.epsilon**2)}
+        first, second = self.betas
+        for part, g, mean, square in pieces(x, gradient, self.buffers["mean"], self.buffers["square"]):
+            mean.lerp_(g, 1 - first)
+            new = g.square()
+            if self.kind == "adam":
+                square.lerp_(new, 1 - second)
+            elif self.kind == "adagrad":
+                square.add_(new)
+            else:
+                square.addcmul_(new, (square - new).sign_(), value=second - 1)
+            part.addcdiv_(mean, square.sqrt().add_(self.epsilon), value=-lr)
 
     def _adamw(self, x: Tensor, gradient: Tensor, lr: float, step: int) -> None:
         if not self.buffers:

@@ -33,8 +33,10 @@ class Folder(LabelledImages):
 
     ``root``: the folder, with <class>/*, at any depth; or with train/<class>/* and a test set in test/<class>/* or,
     where that is missing, in val/<class>/*. Classes are numbered in the order of their names; hidden files are left
-    out. ``test``: without a test set, the share of each class that is held out, the same for every seed. ``size``: S;
-    the shorter side of an image is resized to 256/224 S, and the S x S centre is taken.
+    out. An image's source, such as its writer, is the folder in <class> in which it lies, <class>/<source>/*, if some
+    images lie in such folders; a source may have images of several classes. ``test``: without a test set, the share of
+    each class that is held out, the same for every seed. ``size``: S; the shorter side of an image is resized to
+    256/224 S, and the S x S centre is taken.
 
     Images are decoded once, and each channel is scaled to mean 0 and variance 1 over the training images that are used,
     if all of them take at most ``memory`` GB. Otherwise they stay in the files, ``loaders`` processes decode them when
@@ -77,6 +79,7 @@ class Folder(LabelledImages):
         rows, test_rows = self.chosen(train_y, test_y)
         if self.validation is not None:
             test, test_y = train, train_y
+        source = sources_of([train[i] for i in rows.tolist()], place(self.root))
         photos = [
             Photos([paths[i] for i in chosen.tolist()], labels[chosen], self.size, loaders=self.loaders)
             for paths, labels, chosen in ((train, train_y, rows), (test, test_y, test_rows))
@@ -88,13 +91,13 @@ class Folder(LabelledImages):
             mean, std = statistics(train_x)
             std = std.where(std > 0, 1.0)  # of a channel that has one value
             scale = mean.to(dtype), std.to(dtype)
-            return Data(train_x, train_y, test_x, test_y, len(names), None, *scale, augment=self.augment)
+            return Data(train_x, train_y, test_x, test_y, len(names), None, *scale, self.augment, source=source)
         if self.augment != Augment():
             raise ValueError(
                 f"dataset.memory={self.memory}: the images take {size:.3g} GB, and dataset.augment acts on images in "
                 "memory; give more, a smaller dataset.size, or no augment"
             )
-        return Data(photos[0], train_y, photos[1], test_y, len(names), None, MEAN, STD)
+        return Data(photos[0], train_y, photos[1], test_y, len(names), None, MEAN, STD, source=source)
 
     @property
     def _key(self) -> str:
@@ -173,6 +176,16 @@ def images_in(folder: Path) -> list[str]:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes()
         ]
     return sorted(found)
+
+
+def sources_of(paths: Sequence[str], root: Path) -> Tensor | None:
+    """The number of each image's source, int64 [m], in the order of their names: of the folder that lies in the
+    image's class, '' where it lies there itself. None if all do."""
+    from_root = [Path(path).relative_to(root).parts for path in paths]
+    skip = 2 if subfolders(root / "train") else 1  # as whole in _listed
+    names = [parts[skip] if len(parts) > skip + 1 else "" for parts in from_root]
+    known = {name: i for i, name in enumerate(sorted(set(names)))}
+    return torch.tensor([known[name] for name in names]) if any(names) else None
 
 
 @cache

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Optional
 
 import numpy as np
 import torch
@@ -54,16 +55,25 @@ class NaturalPartition(Partition):
 class ByClass(Partition):
     """Sorts the samples by label, cuts them into workers x ``shards`` pieces, and assigns the pieces at random: a
     worker has about ``shards`` classes. Source: McMahan et al., arXiv 1602.05629, section 3.
+
+    With ``classes`` = c, instead, every worker has c classes, drawn at random, and the workers of a class have equal
+    parts of its samples. Source: Li et al., arXiv 2102.02079, quantity-based label imbalance; that all classes go to
+    equally many workers, give or take one, is ours.
     """
 
     shards: int = 2
+    classes: Optional[int] = field(default=None, metadata={"added": True})  # noqa: UP045  (for OmegaConf)
 
     def __post_init__(self) -> None:
         if self.shards < 1:
             raise ValueError(f"shards={self.shards}: must not be less than 1; 2 is usual")
+        if self.classes is not None and self.classes < 1:
+            raise ValueError(f"classes={self.classes}: must not be less than 1; give classes of a worker, or null")
 
     def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
         labels = _labels(data, "by_class")
+        if self.classes is not None:
+            return self._dealt(labels, self.classes, workers, rng)
         if workers * self.shards > len(labels):
             most = len(labels) // workers
             raise ValueError(f"partition.shards={self.shards}: more pieces than samples; give at most {most}")
@@ -71,6 +81,27 @@ class ByClass(Partition):
         pieces = np.array_split(shuffled[np.argsort(labels[shuffled], kind="stable")], workers * self.shards)
         dealt = rng.permutation(len(pieces)).reshape(workers, self.shards)
         return [np.concatenate([pieces[i] for i in mine]) for mine in dealt]
+
+    @staticmethod
+    def _dealt(labels: np.ndarray, each: int, workers: int, rng: np.random.Generator) -> Shares:
+        """``each`` classes for each worker."""
+        present = np.unique(labels)
+        least = -(-len(present) // workers)
+        if not least <= each <= len(present):
+            raise ValueError(
+                f"partition.classes={each}: {workers} workers are to have all of {len(present)} classes; give {least} "
+                f"to {len(present)}"
+            )
+        owners: list[list[int]] = [[] for _ in present]
+        for n in rng.permutation(workers):
+            for c in np.lexsort(np.stack([rng.random(len(present)), [len(some) for some in owners]]))[:each]:
+                owners[c].append(int(n))
+        mine: list[list[np.ndarray]] = [[] for _ in range(workers)]
+        for label, some in zip(present, owners, strict=True):
+            rows = rng.permutation(np.flatnonzero(labels == label))
+            for n, piece in zip(some, np.array_split(rows, len(some)), strict=True):
+                mine[n].append(piece)
+        return [np.concatenate(pieces) for pieces in mine]
 
 
 @dataclass
@@ -98,13 +129,17 @@ class Dirichlet(Partition):
 
 @dataclass
 class BySource(Partition):
-    """Assigns whole sources, such as files or authors: in descending order of their samples, each to the worker with
-    the fewest samples so far. Raises ValueError for data without sources, or with fewer sources than workers.
+    """Assigns whole sources, such as files, speakers or writers: in descending order of their samples, each to the
+    worker with the fewest samples so far. Raises ValueError for data without sources, or with fewer sources than
+    workers.
     """
 
     def shares(self, data: Data, workers: int, rng: np.random.Generator) -> Shares:
         if data.source is None:
-            raise ValueError("partition=by_source: the data have no sources; give partition=iid or natural")
+            raise ValueError(
+                "partition=by_source: the data have no sources; give partition=iid or natural, or data that have some: "
+                "texts, folders of images by writer, your own with source="
+            )
         names, source = np.unique(data.source.numpy(), return_inverse=True)
         if workers > len(names):
             wrong = f"more workers than the {len(names)} sources"

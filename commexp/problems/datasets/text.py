@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Optional, Union
 
@@ -19,13 +21,16 @@ from commexp.problems.datasets.token_files import is_prepared, largest, token_fi
 from commexp.problems.tokens import Tokens
 
 LEVELS = ("byte", "char")
+FILE, SPEAKER = "file", "speaker"
+#: the line that names a speaker: after an empty line or at the beginning, it ends in a colon
+SPEECH = re.compile(r"(?:\A|\n[ \t]*\n)([^\n:]{1,60}):[ \t]*(?=\n)")
 CODES = 0x110000  # code points of Unicode
 
 
 @dataclass(eq=False)
 class Source:
-    """The tokens of one file. ``number``: its place in the order of the file names. ``order``: the digest by which
-    files are chosen for the test."""
+    """The tokens of one file, or one speaker. ``number``: its place in the order of the file names, then in that of
+    first speeches. ``order``: the digest by which sources are chosen for the test."""
 
     number: int
     order: bytes
@@ -51,7 +56,10 @@ class Text(Dataset):
     ``digest``: the first 16 hex digits of blake2b over the blake2b sums of the texts, filled in if they can be read;
     see token_files.tokens_sum for token files.
 
-    The number of the file in which a window begins is its source, if there are several files. Raises FileNotFoundError
+    ``source``: what partition=by_source assigns as a whole and what is held out as a whole: file; or speaker: in a file
+    that holds plays, a line after an empty line that ends in a colon names who speaks from there on, and all speeches
+    of a speaker in a file are joined. The number of the source in which a window begins is the window's, if there are
+    several. Raises FileNotFoundError
     for a missing file; ValueError for a file that is not UTF-8 text, for a text with fewer windows than workers, and
     for a wrong digest.
     """
@@ -65,12 +73,17 @@ class Text(Dataset):
     tokens: Optional[int] = None  # noqa: UP045
     test_tokens: Optional[int] = 100_000  # noqa: UP045
     digest: str = ""
+    source: str = field(default=FILE, metadata={"added": True})
 
     def __post_init__(self) -> None:
         if self.path == "":
             raise ValueError(f"path=: empty; give {WANTED}, or null for the modules of Python's library")
         if self.level not in LEVELS:
             raise ValueError(f"level={self.level}: unknown; give {' or '.join(LEVELS)}")
+        if self.source not in (FILE, SPEAKER):
+            raise ValueError(f"source={self.source}: unknown; give {FILE} or {SPEAKER}")
+        if self.source == SPEAKER and self._prepared:
+            raise ValueError(f"source={self.source}: train.bin and val.bin hold tokens, not lines; give {FILE}")
         for name in ("block", "vocabulary", "tokens", "test_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -137,6 +150,12 @@ class Text(Dataset):
         if self.digest not in ("", content_sum(texts)):
             raise ValueError(f"dataset.{self._changed()}")
         read = bytes_of if self.level == "byte" else codes_of
+        if self.source == SPEAKER:
+            texts = [speech for text in texts for speech in by_speaker(text)]
+            if len(texts) < 2:
+                raise ValueError(
+                    f"dataset.source={SPEAKER}: no line after an empty one names a speaker, as NAME: does; give {FILE}"
+                )
         sources = [Source(i, hashlib.blake2b(text).digest(), read(text)) for i, text in enumerate(texts)]
         return held_out(sources, round(self.test * _length(sources)))
 
@@ -182,6 +201,18 @@ def held_out(sources: Sequence[Source], count: int) -> tuple[list[Source], list[
         cut = len(source.tokens) - round(share * len(source.tokens))
         parts.append([replace(source, tokens=tokens) for tokens in (source.tokens[:cut], source.tokens[cut:])])
     return [kept for kept, _ in parts], [end for _, end in parts]
+
+
+def by_speaker(text: bytes) -> list[bytes]:
+    """The speeches of each speaker, joined, with the lines that name them, in the order of their first speeches; what
+    stands before the first speech is a source of its own."""
+    content = text.decode().replace("\r\n", "\n")
+    starts = [(match.start(), match[1]) for match in SPEECH.finditer(content)]
+    speeches: dict[str, list[str]] = {}
+    for (start, name), (end, _) in pairwise([(0, ""), *starts, (len(content), "")]):
+        if end > start:
+            speeches.setdefault(name, []).append(content[start:end].lstrip("\n"))
+    return ["\n\n".join(some).encode() for some in speeches.values()]
 
 
 def bytes_of(text: bytes) -> np.ndarray:
