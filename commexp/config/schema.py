@@ -220,16 +220,21 @@ def keys_meant(key: str) -> list[str]:
 
 
 def choices() -> str:
-    """A paragraph per config group: its options; an experiment's small twin with the experiment."""
+    """A paragraph per config group: its options; an experiment's small twin with the experiment. Groups that follow
+    each other and have few options share a line."""
     options = {group: sorted(f.stem for f in (CONF / group).glob("*.yaml")) for group in groups()}
     listed = {
         group: ", ".join(f"{n}[_small]" if f"{n}_small" in names else n for n in names if not _is_twin(n, names))
         for group, names in options.items()
     }
-    return "\n".join(
-        textwrap.fill(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
-        for name, text in listed.items()
-    )
+    lines: list[str] = []
+    for name, text in listed.items():
+        beside = f"{lines[-1]}   {name}: {text}" if lines else ""
+        if lines and len(beside) < 120 and not lines[-1].startswith("   "):  # the end of a paragraph
+            lines[-1] = beside
+        else:
+            lines += textwrap.wrap(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
+    return "\n".join(lines)
 
 
 def _is_twin(name: str, names: Sequence[str]) -> bool:

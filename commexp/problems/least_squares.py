@@ -22,6 +22,8 @@ class LeastSquares(Problem):
     (2/D_n) X_n^T X_n; this form avoids cancellation, so small values are accurate.
     """
 
+    tells_gradient = True
+
     def __init__(self, data: Data, context: ProblemContext) -> None:
         shards, own = context.shards, {n: w for w, n in enumerate(context.worker_ids)}
         self.dim = dim = data.train_x.shape[1]

@@ -25,6 +25,10 @@ class Margins(ABC):
         """Stored entries of a sample's vector, on average."""
 
     @abstractmethod
+    def signed64(self) -> Any:
+        """y_i a_i of all samples in float64, [m, J], of numpy, or of scipy where they are sparse."""
+
+    @abstractmethod
     def take(self, rows: Sequence[Tensor]) -> Any:
         """The batch that holds the samples rows[w] of each worker w, for ``each``."""
 
@@ -73,6 +77,9 @@ class DenseMargins(Margins):
     def row_size(self) -> float:
         return float(self.signed.shape[1])
 
+    def signed64(self) -> Any:
+        return self.signed.double().cpu().numpy()
+
     def take(self, rows: Sequence[Tensor]) -> PaddedBatch | list[PaddedBatch]:
         """Pads shorter rows with weights of zero; if padding would dominate, returns one batch per worker."""
         longest = max(len(r) for r in rows)
@@ -117,6 +124,9 @@ class SparseMargins(Margins):
     @property
     def row_size(self) -> float:
         return float(self.signed.nnz / self.signed.shape[0])
+
+    def signed64(self) -> Any:
+        return self.signed.astype("float64")
 
     def take(self, rows: Sequence[Tensor]) -> list[SparseMargins]:
         return [SparseMargins(self.signed[r.numpy()], self.device, self.dtype) for r in rows]
