@@ -132,6 +132,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     parts: dict[str, Any] = {name: build(nodes[name], name, kind) for name, kind in KINDS.items()}
     functions, loss, metrics = own_functions(config, parts)
     names = {name: short(node["_target_"]) for name, node in nodes.items()}
+    names["dataset"] = parts["dataset"].called or names["dataset"]
     resolved = dataclasses.asdict(config)
     resolved.update({name: _describe(nodes[name], part) for name, part in parts.items()})
     resolved["compress"].update(dataclasses.asdict(around))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 MOST = 10**10  # multiplications of a Newton step: of larger problems nobody waits for the minimum
-STEPS, TINY = 100, 1e-25
+STEPS, CLOSE, WHOLE = 100, 1e-12, 2
 NEAR = 1e-4  # differences of margins below which a series is more accurate than the formula
 
 
@@ -15,27 +15,33 @@ class Minimum:
     """Of F(x) = sum_i s_i log(1 + exp(-z_i)) + (l2 / 2) ||x||^2 with the margins z = A x, strongly convex for l2 > 0.
 
     ``signed``: A [m, J], dense or of scipy; ``shares``: s [m]; both float64. ``point``: the minimiser x* [J].
-    A step is x <- x - t H^-1 g with gradient g and Hessian H; t is halved until F falls by 1e-4 t g^T H^-1 g (Boyd and
-    Vandenberghe, Convex Optimization, section 9.5). It ends when g^T H^-1 g, about twice F(x) - F*, is at most TINY, or
-    no step lowers F any more. Raises ArithmeticError where that is further than 1e-16 from the minimum.
+    A step is x <- x - t H^-1 g with gradient g and Hessian H. As long as g^T H^-1 g, about twice F(x) - F*, is more
+    than CLOSE, t is halved from 1 on until F falls by 1e-4 t g^T H^-1 g (Boyd and Vandenberghe, Convex Optimization,
+    section 9.5); then WHOLE steps with t = 1, each of which doubles the digits, come to the rounding errors. Raises
+    ArithmeticError where that takes more than STEPS, or l2 is too small for the precision.
     """
 
     def __init__(self, signed: Any, shares: np.ndarray, l2: float) -> None:
         self.signed, self.shares, self.l2 = signed, shares, l2
-        self.point = np.zeros(signed.shape[1])
+        self.point, whole = np.zeros(signed.shape[1]), 0
         for _ in range(STEPS):
             way, decrement = self._newton(self.point)
-            if decrement <= TINY:
+            close = decrement <= CLOSE
+            self.point = self.point - (1.0 if close else self._size(way, decrement)) * way
+            whole += close
+            if whole == WHOLE:
                 break
-            size, before = 1.0, self.value(self.point)
-            while size > 1e-9 and self.value(self.point - size * way) > before - 1e-4 * size * decrement:
-                size /= 2
-            if size <= 1e-9:
-                break
-            self.point = self.point - size * way
-        if not decrement <= 1e-16:
-            raise ArithmeticError(f"no minimum found: g^T H^-1 g = {decrement}")
+        else:
+            raise ArithmeticError(f"no minimum within {STEPS} steps")
         self.margins = signed @ self.point
+
+    def _size(self, way: np.ndarray, decrement: float) -> float:
+        """t, see above."""
+        before = self.value(self.point)
+        for size in 0.5 ** np.arange(30):
+            if self.value(self.point - size * way) <= before - 1e-4 * size * decrement:
+                return float(size)
+        raise ArithmeticError("no step lowers F")
 
     def value(self, x: np.ndarray) -> float:
         """F(x)."""

@@ -299,6 +299,7 @@ def test_a9a_that_is_not_there_or_not_the_published_one(tmp_path: Path) -> None:
         "from https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/binary.html"
     )
     write(tmp_path, name="a9a", suffix=".gz")
+    write(tmp_path, name="a9a.t")
     with pytest.raises(ValueError, match=r"^dataset.root=.*a9a.gz is not the published a9a \(.*\); ") as other:
         A9A(str(tmp_path)).load(2, 0, torch.float32)
     assert "\n" not in str(other.value)

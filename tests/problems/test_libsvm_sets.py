@@ -67,10 +67,12 @@ def test_any_two_labels_are_two_classes_and_a_share_is_held_out(name: str, label
     (tmp_path / name).write_bytes(lines(labels, 10))
     data, again = load(name, tmp_path), LibSVM(str(tmp_path / name)).load(2, 0, torch.float64)
     assert (len(data.train_x), len(data.test_x)) == (8, 2)
-    assert data.train_y.tolist() == [1, 0] * 4
+    assert data.train_y.tolist() == again.train_y.tolist()
+    assert data.train_y.sum() == 4
     assert (data.train_x.matrix != again.train_x.matrix).nnz == 0, "as by its path"
     whole = load(name, tmp_path, test_path=name)
     assert (len(whole.train_x), len(whole.test_x)) == (10, 10)
+    assert whole.train_y.tolist() == [1, 0] * 5, "the larger label is the class 1"
 
 
 OTHERS = {
@@ -92,8 +94,8 @@ def test_another_file_is_refused(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"; get it anew from ") as refusal:
         load(name, tmp_path)
     assert str(refusal.value) == (
-        f"dataset.root={tmp_path}: {tmp_path / name} is not the published {name} ({wrong}); get it anew from {PAGE}, or "
-        "give dataset=libsvm for files of your own"
+        f"dataset.root={tmp_path}: {tmp_path / name} is not the published {name} ({wrong}); get it anew from {PAGE}, "
+        "or give dataset=libsvm for files of your own"
     )
 
 
@@ -118,8 +120,8 @@ def test_what_is_not_there_is_named_with_its_place_and_page(name: str, tmp_path:
         load(name, tmp_path)
     each = "each " if len(both) > 1 else ""
     assert str(refusal.value) == (
-        f"dataset={name}: {both[0]} is not in {tmp_path}; put {' and '.join(both)} there, {each}plain, .gz, .bz2 or .xz, "
-        f"from {PAGE}"
+        f"dataset={name}: {both[0]} is not in {tmp_path}; put {' and '.join(both)} there, {each}plain, .gz, .bz2 or "
+        f".xz, from {PAGE}"
     )
 
 

@@ -64,10 +64,9 @@ def test_modules_that_are_linear() -> None:
 WITH = {
     "logistic regression": [*CANCER, "algo=topk", "compress.k=2"],
     "an asynchronous method": [*CANCER, "algo=async_sgd"],
-    "a method with a proximal term": [*CANCER, "algo=async_ps", "prox=l1", "prox.weight=0.001"],
     "a perceptron on vectors": ["dataset=breast_cancer", "model.hidden=[4]", "workers=2"],
     "a linear model of images": ["model=mlp", "model.hidden=[]", "workers=2"],
-    "least squares": "dataset=linreg model=linear_regression dataset.dim=4 dataset.samples=3 batch_size=null".split(),
+    "least squares": ["dataset=linreg", "dataset.dim=4", "dataset.samples=3"],
 }
 
 

@@ -23,13 +23,13 @@ class LibSVM(Dataset):
     """Sparse feature vectors and classes from a file in LIBSVM format, plain, .gz, .xz, .zip or .bz2.
 
     ``path``, ``test_path``: the files; without a test file, a share ``test`` of the first is held out, stratified by
-    class and the same for every seed. ``name``: in place of the path, one of the published sets a9a, epsilon, gisette,
-    ijcnn1, mushrooms, news20, phishing, rcv1, real-sim and w8a, see libsvm_sets.py, with their published test files
-    where they have one and no test_path is given; a file of another size is refused. ``root``: the folder to which the
-    paths are relative, and in which published files lie; null for the working directory, and for data. ``features``: J, the number of features; null for the largest index in the files. ``zero_based``: whether
-    indices start at 0. ``validation``: a number of training samples that are not trained on and replace the test set,
-    so that tuning does not use it. ``digest``: the first 16 hex digits of blake2b over the blake2b sums of the files,
-    which identifies their content; filled in if they can be read.
+    class and the same for every seed. ``name``: in place of the path, a published set: a9a, epsilon, gisette, ijcnn1,
+    mushrooms, news20, phishing, rcv1, real-sim or w8a, see libsvm_sets.py; with its own test file, if it has one and
+    test_path is null. ``root``: the folder to which the paths are relative, null for the working directory; and in
+    which published files lie, null for data. ``features``: J, the number of features; null for the largest index in the
+    files. ``zero_based``: whether indices start at 0. ``validation``: a number of training samples that are not trained
+    on and replace the test set, so that tuning does not use it. ``digest``: the first 16 hex digits of blake2b over the
+    blake2b sums of the files, which identifies their content; filled in if they can be read.
 
     Two labels may be any numbers; more than two must be integers, at most 1,000. In ascending order they become 0, 1,
     .... Raises ValueError for other labels, for malformed lines, and for a wrong digest; FileNotFoundError for a
@@ -51,8 +51,8 @@ class LibSVM(Dataset):
             self._check_name()
         elif not self.path:
             raise ValueError(
-                "path=: empty; give a file in LIBSVM format, or the name of a published one, dataset.name=w8a; files may "
-                "be plain, .gz, .xz, .zip or .bz2"
+                "path=: empty; give a file in LIBSVM format, or a published set such as dataset.name=w8a; files may be "
+                "plain, .gz, .xz, .zip or .bz2"
             )
         if not 0.01 <= self.test <= 0.99:
             raise ValueError(f"test={self.test}: out of range; give the share of the test set, such as 0.2")
@@ -65,6 +65,10 @@ class LibSVM(Dataset):
             self._check()
         else:
             self.digest = self._sum()
+
+    @property
+    def called(self) -> str:
+        return self.name or ""
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
         for key, path in self._files().items() if self.name is None else ():
@@ -91,8 +95,8 @@ class LibSVM(Dataset):
     def _check_name(self) -> None:
         if self.name not in SETS:
             raise ValueError(
-                f"name={self.name}: no set of that name is known; give one of {', '.join(SETS)}, or dataset.path=... for "
-                "another file"
+                f"name={self.name}: no set of that name is known; give one of {', '.join(SETS)}, or dataset.path=... "
+                "for another file"
             )
         for key, told, default in (
             ("path", self.path, ""),

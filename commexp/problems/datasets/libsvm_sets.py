@@ -24,7 +24,7 @@ HASHED = 2**22  # bytes: of the files with a known sum the largest has 2.3 milli
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """``name``: on the page, where it may end in .bz2 or .xz. ``samples``: its lines. ``sha256``: of the file, unpacked,
+    """``name``: on the page, where it may end in .bz2 or .xz. ``samples``: its lines. ``sha256``: of the unpacked file,
     where it is known."""
 
     name: str
