@@ -31,7 +31,7 @@ PLACES = {
     "cost": "a column of runs.csv and sweep.csv",
 }
 FIRST = 3  # rounds that hold what happens once, such as loading code: medians of measured seconds leave them out
-SCALES = ("number", "percent", "bytes", "count")
+SCALES = ("number", "percent", "bytes", "bits", "count")
 NAME = re.compile(r"(?!best_)[A-Za-z]\w{0,63}(?<!_std)", re.ASCII)
 TAKEN = {  # columns of a sweep's tables that are no metrics
     "method", "seed", "status", "run", "count", "target", "target_is_loss", "reached_target", "bytes_to_target",
@@ -93,14 +93,16 @@ class Metric:
         v = number(value)
         if math.isnan(v):
             return "-"
+        if self.scale in SIZES:
+            return SIZES[self.scale](v, 0.0)
         if self.scale == "count":
             return human_count(v)
-        return f"{v:.2%}" if self.scale == "percent" else human_bytes(v) if self.scale == "bytes" else f"{v:.4g}"
+        return f"{v:.2%}" if self.scale == "percent" else f"{v:.4g}"
 
     def plus_minus(self, mean: float, std: float) -> str:
         """A mean and its standard deviation; the mean alone where there is no other."""
-        if self.scale == "bytes":
-            return "-" if math.isnan(mean) else human_bytes(mean, std)
+        if self.scale in SIZES:
+            return "-" if math.isnan(mean) else SIZES[self.scale](mean, std)
         if math.isnan(std):
             return self.show(mean)
         return f"{self.show(mean)} ± " + (f"{100 * std:.2f}" if self.scale == "percent" else f"{std:.2g}")
@@ -122,6 +124,10 @@ OWN = (
     Metric("bytes_sent", "bytes sent, all workers", "sent", scale="bytes", shown=("axis", "cost")),
     Metric("bytes_wire", "bytes on the wire, all links", "wire", scale="bytes", shown=("axis", "cost")),
     Metric("bytes_between", "bytes on links between islands", "between", scale="bytes", shown=("axis", "cost")),
+    # report/bits.py, from traffic.csv
+    Metric("bits_up", "bits sent per worker", "bits up", scale="bits", shown=("axis", "cost")),
+    Metric("bits_down", "bits sent back per worker", "bits down", scale="bits", shown=("axis", "cost")),
+    Metric("bits_both", "bits per worker, both ways", "bits both ways", scale="bits", shown=("axis", "cost")),
     Metric("bytes_against_dense", "bytes sent, as a share of dense", "sent / dense", shown=("cost",)),
     Metric("wall_seconds", "time computing here", "time here", "s", shown=("axis", "cost"), headline=-1),
     Metric("sim_seconds", "time on the virtual clock", "virtual time", "s", shown=("axis", "cost")),
@@ -142,7 +148,7 @@ OWN = (
     Metric("excess_loss", better="lower", shown=ERROR),
     Metric("dist_to_opt", "distance to optimum", short="distance", better="lower", headline=4, progress=".1e",
            shown=(*ERROR, "curves", "page", "final"), squared=True),
-    Metric("stationarity", better="lower", headline=3, shown=(*ERROR, "curves", "page")),
+    Metric("stationarity", "squared gradient norm", better="lower", headline=3, shown=(*ERROR, "curves", "page")),
     # the algorithms' diagnostics
     Metric("consensus", better="lower"),
     Metric("nonzero", "nonzero entries", scale="percent"),
@@ -235,10 +241,23 @@ def human_count(count: float) -> str:
 
 def human_bytes(count: float, spread: float = 0.0) -> str:
     """1234567 -> '1.23 MB' (powers of 1000); with a standard deviation of 56789, '1.23 MB ± 0.057'."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(count) < 1000 or unit == "TB":
-            text = f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+    return _human(count, spread, "B")
+
+
+def human_bits(count: float, spread: float = 0.0) -> str:
+    """1234567 -> '1.23 Mbit', in the same way."""
+    return _human(count, spread, "bit")
+
+
+def _human(count: float, spread: float, name: str) -> str:
+    for prefix in ("", "k", "M", "G", "T"):
+        if abs(count) < 1000 or prefix == "T":
+            text = f"{count:.3g} {prefix}{name}" if prefix else f"{count:.0f} {name}"
             about = f"{spread:.0f}" if spread >= 99.5 else f"{spread:.2g}"
             return f"{text} ± {about}" if spread > 0 else text
         count, spread = count / 1000, spread / 1000
     raise AssertionError("unreachable")
+
+
+#: how a value and its standard deviation are written, by scale
+SIZES = {"bytes": human_bytes, "bits": human_bits}

@@ -127,7 +127,7 @@ def compare(
 def compared(comparison: Comparison, out: Path) -> None:
     """The page, the tables and the figures. A figure that cannot be drawn is named; all else stands without it."""
     from commexp.report.comparison import as_latex, as_markdown, in_brief
-    from commexp.report.curves import draw_curves
+    from commexp.report.curves import draw_bits, draw_curves
     from commexp.report.graphs import draw_graphs
     from commexp.report.page import write_page
     from commexp.report.phases import draw_phases
@@ -140,6 +140,7 @@ def compared(comparison: Comparison, out: Path) -> None:
     few = len(comparison.groups) <= STYLES
     if comparison.groups and few:
         written += _drawn(draw_curves, comparison.groups, out / "comparison")
+        written += _drawn(draw_bits, comparison.groups, out / "bits")
         written += _drawn(draw_phases, comparison.groups, out / "phases")
         written += _drawn(lambda _, path: comparison.equal_cost.draw(path), {}, out / "pareto")
     written += _drawn(draw_graphs, comparison.groups, out / "topology")

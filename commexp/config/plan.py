@@ -150,6 +150,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     parts["algo"].run_seed = config.seed
     functions, loss, metrics = own_functions(config, parts)
     names = {name: short(node["_target_"]) for name, node in nodes.items()}
+    names["dataset"] = parts["dataset"].called or names["dataset"]
     resolved = dataclasses.asdict(config)
     resolved.update({name: _describe(nodes[name], part) for name, part in parts.items()})
     resolved["compress"].update(dataclasses.asdict(around))

@@ -43,18 +43,21 @@ def metrics_row(setup: ExperimentSetup, model: torch.Tensor, diagnostics: dict[s
         "wall_seconds": record.wall,
         "sim_seconds": record.sim,
         **problem.evaluate(model),
-        **(decentralised_metrics(setup, model) if setup.algorithm.decentralised else {}),
+        **convergence(setup, model),
         **record.ledger.totals(),
         **diagnostics,
     }
 
 
-def decentralised_metrics(setup: ExperimentSetup, model: torch.Tensor) -> dict[str, float]:
-    """What decentralised methods are judged by, at ``model`` [J]."""
-    record = setup.record
-    gradients = record.planned.gradients[record.done] * setup.problem.samples_per_step
+def convergence(setup: ExperimentSetup, model: torch.Tensor) -> dict[str, float]:
+    """How far ``model`` [J] is from a stationary point, where that is cheap, and what else decentralised methods are
+    judged by."""
+    record, problem = setup.record, setup.problem
+    if not setup.algorithm.decentralised:
+        return {"stationarity": problem.stationarity(model)} if problem.tells_gradient else {}
+    gradients = record.planned.gradients[record.done] * problem.samples_per_step
     costs = {"samples_per_node": round(gradients), "gossip_rounds": record.ledger.gossip_rounds}
-    return {**setup.problem.composite(model), **costs}
+    return {**problem.composite(model), **costs}
 
 
 def final_summary(setup: ExperimentSetup, nonfinite: int) -> dict[str, Any]:

@@ -113,14 +113,16 @@ class Problem(ABC):
     workers. ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h.
     ``penalised``: whether F contains more than the loss on the samples, such as an l2 term. ``way``: how the gradients
     of the W workers are computed if there is a choice, see gradients.py. ``tokens_per_sample``: of language models.
-    ``whole_batches``: whether a batch is all that a worker has. ``has_accuracy``: whether ``evaluate`` gives a test
-    accuracy. ``divisible``: whether it heeds GradientOptions.part.
+    ``whole_batches``: whether a batch is all that a worker has. ``tells_gradient``: whether runs of all methods record
+    the norm of the gradient of F, which is cheap here. ``has_accuracy``: whether ``evaluate`` gives a test accuracy.
+    ``divisible``: whether it heeds GradientOptions.part.
     """
 
     prox: Prox = NoProx()
     penalised = False
     way = ""
     tokens_per_sample: int | None = None
+    tells_gradient = False
     has_accuracy = False
     divisible = False
     whole_batches = False
@@ -196,13 +198,18 @@ class Problem(ABC):
         """F(x) of ``training_gradient``, without the gradient."""
         return self.training_gradient(x)[0]
 
-    def composite(self, x: Tensor) -> dict[str, float]:
-        """Metrics of the composite problem min F + h at x [J], with h = ``prox``: ``stationarity``,
-        ||x - prox_h(x - grad F(x))||^2, which is zero exactly at stationary points; and, if there is an h, ``nonzero``,
-        the share of entries above 1e-6 in magnitude. The gradient of F is that of ``training_gradient``."""
+    def stationarity(self, x: Tensor) -> float:
+        """||x - prox_h(x - grad F(x))||^2 at x [J], with h = ``prox``, which is zero exactly at stationary points of
+        F + h; without an h it is the squared gradient norm ||grad F(x)||^2. The gradient is that of
+        ``training_gradient``."""
         _, gradient = self.training_gradient(x)
         moved = x - self.prox.prox((x - gradient)[None], 1.0)[0]
-        metrics = {"stationarity": float(moved.double().square().sum())}
+        return float(moved.double().square().sum())
+
+    def composite(self, x: Tensor) -> dict[str, float]:
+        """Metrics of the composite problem min F + h at x [J]: ``stationarity``; and, if there is an h, ``nonzero``,
+        the share of entries above 1e-6 in magnitude."""
+        metrics = {"stationarity": self.stationarity(x)}
         if not isinstance(self.prox, NoProx):
             metrics["nonzero"] = float((x.abs() > NONZERO).double().mean())
         return metrics

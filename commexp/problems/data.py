@@ -85,6 +85,11 @@ class Data:
 class Dataset(ABC):
     """A dataclass whose fields describe the data; ``load`` reads or generates them."""
 
+    @property
+    def called(self) -> str:
+        """What runs are named after, if that is not the component's own name."""
+        return ""
+
     def resolve(self) -> None:
         """Imports what the fields name; called before ``load`` where the config is the user's own. Raises ValueError
         for what is not there."""

@@ -26,6 +26,7 @@ class LeastSquares(Problem):
     """
 
     whole_batches = True
+    tells_gradient = True
 
     def __init__(self, data: Data, context: ProblemContext) -> None:
         shards, own = context.shards, {n: w for w, n in enumerate(context.worker_ids)}

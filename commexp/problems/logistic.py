@@ -15,6 +15,8 @@ from commexp.problems.base import Problem, ProblemContext, Ready
 from commexp.problems.data import Data
 from commexp.problems.feeds.base import Sampler, common_rows, with_replacement
 from commexp.problems.margins import Margins, make_margins
+from commexp.problems.minimum import MOST, Minimum
+from commexp.problems.prox import NoProx
 from commexp.problems.smoothness import Smoothness, as_float64, gram_eigenvalue
 
 
@@ -26,9 +28,12 @@ class Logistic(Problem):
     The last term is the usual non-convex regulariser of decentralised methods (arXiv 2110.01594, section 5).
     ``l2``, ``nonconvex``: the weights of the last two terms. Batches hold ``batch_size`` samples, or all samples of a
     worker. Features may be sparse; they are never made dense. The starting point is ``start`` [J], or zero.
-    Metrics: train_loss = mean_n of the first term; objective with the other terms, if their weights are not 0; with a
-    test set also train_accuracy, with the weights of train_loss, test_loss and test_accuracy.
+    Metrics: train_loss = mean_n of the first term; objective with the other terms, if their weights are not 0;
+    excess_loss = F(x) - F*, if F is strongly convex, small enough for ``Minimum``, and there is no h; with a test set
+    also train_accuracy, with the weights of train_loss, test_loss and test_accuracy.
     """
+
+    tells_gradient = True
 
     def __init__(
         self,
@@ -66,6 +71,18 @@ class Logistic(Problem):
     def own_samples(self) -> Any:
         """All samples of the local workers, in the form of a batch."""
         return self.margins.take(self.own)
+
+    @cached_property
+    def minimum(self) -> Minimum | None:
+        """Of F, computed when it is first asked for; None where that takes too long, F is not convex or has no minimum,
+        or there is an h."""
+        step = self.samples * self.margins.row_size**2 + self.dim**3
+        if self.nonconvex or not self.l2 or step > MOST or not isinstance(self.prox, NoProx):
+            return None
+        try:
+            return Minimum(self.margins.rows(), as_float64(self.shares), self.l2)
+        except (ArithmeticError, ValueError):  # l2 is too small for the precision
+            return None
 
     @property
     def gradient_flops(self) -> float:
@@ -141,6 +158,8 @@ class Logistic(Problem):
     def evaluate(self, x: Tensor) -> dict[str, float]:
         loss, whole, _ = self._whole(x)
         metrics = {"train_loss": float(loss), **self.objective(float(whole), x)}
+        if self.minimum is not None:
+            metrics["excess_loss"] = self.minimum.excess(x.double().cpu().numpy())
         if self.test is None:
             return metrics
         train_accuracy = self.margins.accuracy(x, self.shares)

@@ -65,6 +65,7 @@ class ModuleProblem(Problem):
         self._train()
         self.task = task_of(self.module, data, context)
         self.has_accuracy = self.task.has_accuracy
+        self.tells_gradient = data.vectors or is_linear(self.module)
         self.feed = make_feed(data, context)
         self.samples, self.samples_per_step = len(data.train_x), context.batch_size
         self.local_sizes = [len(rows) for rows in context.own]
@@ -290,6 +291,13 @@ def task_of(module: nn.Module, data: Data, context: ProblemContext) -> Task:
         else:
             task = LanguageModelling() if targets.ndim == 2 else Classification()
     return WithMetrics(task, context.metrics) if context.metrics else task
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module made of torch's layers is one linear map, whose cross entropy and squared error are convex."""
+    leaves = [m for m in module.modules() if not any(True for _ in m.children())]
+    maps = [m for m in leaves if isinstance(m, nn.Linear)]
+    return len(maps) == 1 and all(isinstance(m, nn.Linear | nn.Flatten | nn.Identity) for m in leaves)
 
 
 def draws(module: nn.Module) -> bool:

@@ -20,7 +20,7 @@ class PerWorkerProblem(Problem):
         first = self.own = problems[0]
         self.dim, self.shapes, self.penalised = first.dim, first.shapes, first.penalised
         self.samples, self.samples_per_step, self.way = first.samples, first.samples_per_step, first.way
-        self.tokens_per_sample = first.tokens_per_sample
+        self.tokens_per_sample, self.tells_gradient = first.tokens_per_sample, first.tells_gradient
 
     @classmethod
     def of(cls, problem: Problem) -> PerWorkerProblem:
@@ -59,6 +59,9 @@ class PerWorkerProblem(Problem):
 
     def training_loss(self, x: Tensor) -> float:
         return self.problems[0].training_loss(x)
+
+    def stationarity(self, x: Tensor) -> float:
+        return self.problems[0].stationarity(x)
 
     def evaluate(self, x: Tensor) -> dict[str, float]:
         return self.problems[0].evaluate(x)

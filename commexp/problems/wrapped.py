@@ -13,7 +13,7 @@ class WrappedProblem(Problem):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.prox, self.penalised = problem.prox, problem.penalised
+        self.prox, self.penalised, self.tells_gradient = problem.prox, problem.penalised, problem.tells_gradient
         self.dim, self.shapes = problem.dim, problem.shapes
         self.samples, self.samples_per_step = problem.samples, problem.samples_per_step
 

@@ -10,10 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from commexp.files import printable, read_json
 from commexp.metrics import adopt, number, shown
+from commexp.report.bits import bits_per_worker
 from commexp.report.tables import flatten, labels, phase_seconds
 from commexp.run_folder import Run
 
@@ -66,7 +68,17 @@ class ReadRun(Run):
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        return super().metrics.rename(columns=printable)
+        """With the bits per worker, where traffic.csv tells them."""
+        kept = super().metrics.rename(columns=printable)
+        return kept.assign(**self._bits(kept["round"])) if "round" in kept else kept
+
+    def _bits(self, rounds: Any) -> dict[str, np.ndarray]:
+        """See bits_per_worker; nothing where a file cannot be read, which ``problem`` names."""
+        try:
+            found = bits_per_worker(self.traffic, int(self.config["workers"]), rounds)
+        except (OSError, ValueError, LookupError, TypeError, ArithmeticError):
+            return {}
+        return {str(name): column.to_numpy() for name, column in found.items()}
 
     @cached_property
     def traffic(self) -> pd.DataFrame:
@@ -74,10 +86,10 @@ class ReadRun(Run):
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """Of a run that has not ended, from what it has evaluated so far."""
+        """With the bits per worker of all rounds. Of a run that has not ended, from what it has evaluated so far."""
         if os.path.lexists(self.folder / "summary.json") or self.metrics.empty:
             ended: dict[str, Any] = _shown(super().summary)
-            return ended
+            return {**ended, **{name: float(bits[0]) for name, bits in self._bits([math.inf]).items()}}
         return {
             "parameters": self.meta.get("parameters", math.nan),
             **{str(column): value for column, value in self.metrics.iloc[-1].items()},

@@ -15,6 +15,7 @@ from commexp.run_folder import FORMATS, Run, write_atomic
 #: a run's figures, and the files that each is drawn from
 FIGURES = {
     "curves": ("metrics.csv",),
+    "bits": ("metrics.csv", "traffic.csv"),
     "line": ("line.csv",),
     "plane": ("plane.csv", "plane_models.csv"),
     "partition": ("partition.csv",),
@@ -49,7 +50,7 @@ def finish(run: Run, target: Target | None = None, figures: bool = True) -> str:
     try:
         if not about.is_file() or about.read_bytes() != text.encode():
             write_atomic(about, text)
-        for name in [name for name in FIGURES if figures and _is_due(run, name)]:
+        for name in [name for name in FIGURES if figures and _is_due(shown, name)]:
             try:
                 _draw(shown, name, run.folder / "figures" / name)
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
@@ -68,6 +69,10 @@ def _draw(run: Run, name: str, path: Path) -> None:
         from commexp.report.curves import draw_curves
 
         draw_curves({run.name: [run]}, path, title=run.name)
+    elif name == "bits":
+        from commexp.report.curves import draw_bits
+
+        draw_bits({run.name: [run]}, path, title=run.name)
     elif name == "partition":
         from commexp.report.partition import draw_partition
 
@@ -87,6 +92,8 @@ def _draw(run: Run, name: str, path: Path) -> None:
 
 
 def _is_due(run: Run, name: str) -> bool:
+    if name == "bits" and "stationarity" not in run.metrics:
+        return False
     sources = [run.folder / source for source in FIGURES[name]]
     pictures = [run.folder / "figures" / f"{name}.{kind}" for kind in FORMATS]
     if not all(source.is_file() for source in sources):

@@ -15,7 +15,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from commexp.metrics import human_bytes
+from commexp.metrics import human_bits, human_bytes
 from commexp.run_folder import FORMATS, write_atomic
 
 # Okabe and Ito, Color Universal Design, 2008; without its yellow, which is too pale for thin lines
@@ -110,6 +110,15 @@ def count_axis(axis: Axis, log: bool = False) -> None:
 
 def bytes_axis(axis: Axis) -> None:
     log_scale(axis, human_bytes)
+
+
+def bits_axis(axis: Axis, log: bool) -> None:
+    """Logarithmic only if ``log``: bits per worker are mostly read on a linear scale."""
+    if log:
+        log_scale(axis, human_bits)
+        return
+    axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: human_bits(value)))
 
 
 def percent_axis(axis: Axes, label: str) -> None:

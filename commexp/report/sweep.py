@@ -14,10 +14,10 @@ from commexp.metrics import Metric, foremost, human_bytes, metric, shown, tuned
 from commexp.report.aggregate import Job, aggregate, per_run, read_jobs, varied
 from commexp.report.budgets import EqualCost
 from commexp.report.checked import LeftOut, ReadRun
-from commexp.report.curves import draw_curves
+from commexp.report.curves import draw_bits, draw_curves
 from commexp.report.settings import on_own_network
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
-from commexp.report.tables import markdown
+from commexp.report.tables import markdown, sizes
 from commexp.report.target import common
 from commexp.run_folder import on_clocks, sweep_up, write_atomic
 
@@ -54,6 +54,7 @@ def write_sweep(folder: Path, count: int = 0, best_first: bool = False) -> tuple
     drawn = {name: each for name, each in complete.items() if each} or {n: each for n, each in begun.items() if each}
     if drawn:
         draw_curves(drawn, folder / "figures" / "curves")
+        draw_bits(drawn, folder / "figures" / "bits")
     if len(groups) > 1:
         _at_equal_cost(folder, groups)
     done, against = table[table["count"] > 0].copy(), None
@@ -106,7 +107,7 @@ def readable(table: pd.DataFrame, settings: Sequence[str], counted: str) -> tupl
     values = {m.name: (m.label, m) for m in shown("table")}
     values |= {m.best: (f"best {m.short}", m) for m in shown("best in sweeps")}
     values = {column: entry for column, entry in values.items() if column in table}
-    counts = [m for m in shown("cost") if m.scale in ("bytes", "count") and m.name in table]
+    counts = sizes(table.to_dict("records"))
     heads = [*settings, "runs", *[head for head, _ in values.values()], *[m.short for m in counts]]
     heads += ["sent / dense", "wall s"] if counts else []
     if "reached_target" in table:

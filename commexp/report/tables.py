@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from commexp.files import printable
-from commexp.metrics import human_bytes, left_out, number, shown
+from commexp.metrics import Metric, human_bits, human_bytes, left_out, number, shown
 from commexp.report.target import Target
 from commexp.run_folder import Run
 
@@ -120,6 +120,23 @@ def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(table[0]), line(["-" * w for w in widths]), *[line(r) for r in table[1:]]])
 
 
+def sizes(summaries: Sequence[Mapping[Any, Any]]) -> list[Metric]:
+    """The costs in counts, bytes and bits that a run has; the bits down, and the sum with them, only where there are
+    any."""
+    known = [m for m in shown("cost") if m.scale in ("count", "bytes", "bits") and any(m.name in s for s in summaries)]
+    down = any(number(s.get("bits_down")) > 0 for s in summaries)
+    return [m for m in known if down or m.name not in ("bits_down", "bits_both")]
+
+
+def _bits(s: dict[str, Any]) -> list[list[str]]:
+    """Of summary.json and traffic.csv."""
+    rows = [["up", human_bits(s["bits_up"]), "1/N of what the workers have sent, each message once"]]
+    if s["bits_down"]:
+        rows.append(["down", human_bits(s["bits_down"]), "1/N of what has come back to them"])
+        rows.append(["both", human_bits(s["bits_both"]), "their sum"])
+    return rows
+
+
 def _graph(s: dict[str, Any]) -> list[list[str]]:
     """Of summary.json."""
     return [
@@ -178,6 +195,8 @@ def summary_markdown(run: Run, target: Target | None = None) -> str:
         ["dense", human_bytes(s["dense_bytes"]), "uncompressed, after every local step"],
     ]
     blocks.append(markdown(["bytes", "all workers", "meaning"], bytes_rows))
+    if "bits_up" in s:
+        blocks.append(markdown(["bits", "per worker", "meaning"], _bits(s)))
     if "spectral_gap" in s:
         blocks.append(markdown(["graph", ""], _graph(s)))
     if "theoretical_step" in s:
@@ -210,12 +229,11 @@ def summary_markdown(run: Run, target: Target | None = None) -> str:
 def compare_markdown(runs: Sequence[Run]) -> str:
     """A row per run, unfinished ones included."""
     metrics = [m for m in shown("table") if any(m.name in run.summary for run in runs)]
-    counted = [m for m in shown("cost") if m.scale in ("bytes", "count")]
-    sizes = [m for m in counted if any(m.name in run.summary for run in runs)]
+    costs = sizes([run.summary for run in runs])
     rows = []
     for run, name in zip(runs, labels(runs), strict=True):
         s = run.summary
-        values = [m.show(s.get(m.name)) for m in (*metrics, *sizes)]
+        values = [m.show(s.get(m.name)) for m in (*metrics, *costs)]
         rows.append([name, str(run.config.get("seed", "-")), str(run.status), *values, run.name])
-    heads = ["method", "seed", "status", *[m.label for m in metrics], *[m.short for m in sizes], "run"]
+    heads = ["method", "seed", "status", *[m.label for m in metrics], *[m.short for m in costs], "run"]
     return markdown(heads, rows) + "\n"

@@ -295,10 +295,11 @@ def test_a9a_that_is_not_there_or_not_the_published_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as refusal:
         A9A(str(tmp_path)).load(2, 0, torch.float32)
     assert str(refusal.value) == (
-        f"dataset=a9a: a9a is not in {tmp_path}; put a9a and a9a.t there, each plain, .gz or .bz2, from "
-        "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/binary.html"
+        f"dataset=a9a: a9a is not in {tmp_path}; put a9a and a9a.t there, each plain, .gz, .bz2 or .xz, "
+        "from https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/binary.html"
     )
     write(tmp_path, name="a9a", suffix=".gz")
+    write(tmp_path, name="a9a.t")
     with pytest.raises(ValueError, match=r"^dataset.root=.*a9a.gz is not the published a9a \(.*\); ") as other:
         A9A(str(tmp_path)).load(2, 0, torch.float32)
     assert "\n" not in str(other.value)

@@ -201,8 +201,13 @@ def test_finish_draws_what_is_there_once(tmp_path: Path, monkeypatch: pytest.Mon
     run = Run(tmp_path / "run")
     monkeypatch.setattr("commexp.report.finish.summary_markdown", lambda run, target: "a summary")
     run.write_rows(
-        "metrics", [{"round": r, "step": r, "bytes_sent": r, "sim_seconds": r, "train_loss": 9 - r} for r in range(5)]
+        "metrics",
+        [
+            {"round": r, "step": r, "bytes_sent": r, "sim_seconds": r, "train_loss": 9 - r, "stationarity": 9 - r}
+            for r in range(5)
+        ],
     )
+    run.write_config({"workers": 2})
 
     def drawn() -> dict[str, float]:
         return {p.stem: p.stat().st_mtime for p in (run.folder / "figures").glob("*.png")}
@@ -222,10 +227,12 @@ def test_finish_draws_what_is_there_once(tmp_path: Path, monkeypatch: pytest.Mon
     links = [(0, 1), (1, 0), (1, 2), (2, 1)]
     run.write_rows("topology", [{"worker": n, "neighbour": m, "weight": 1 / 3} for n, m in links])
     write_gantt(run)
+    traffic = {"exchange": "server", "direction": "up", "bytes_sent": 8}
+    run.write_rows("traffic", [{"round": r, **traffic} for r in range(1, 5)])
     finish(run)
     before = drawn()
     assert before.keys() == FIGURES.keys()
-    assert where_to_look(run).endswith("figures: figures/{curves,line,plane,partition,topology,gantt}.{png,pdf}")
+    assert where_to_look(run).endswith("figures: figures/{curves,bits,line,plane,partition,topology,gantt}.{png,pdf}")
     finish(run)
     assert drawn() == before
     newer = before["plane"] + 5

@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from commexp.metrics import Metric, foremost, human_bytes, metric, number, shown
+from commexp.metrics import Metric, foremost, human_bytes, metric, number
 from commexp.report.checked import ReadRun
 from commexp.report.comparison import Comparison
 from commexp.report.sweep import reached
+from commexp.report.tables import sizes
 from commexp.report.target import common
 
 STATUSES = ("completed", "running", "interrupted", "diverged", "failed")
@@ -44,7 +45,9 @@ def methods_table(compared: Comparison) -> SortableTable:
     methods = compared.methods
     metrics = _headline(list(methods.columns))
     columns = [(name, m) for m in metrics for name in _final_and_best(methods, m)]
-    heads = ["method", "runs", *[m.label if name == m.name else f"best {m.label}" for name, m in columns], "sent"]
+    costs = [m for m in sizes(methods.to_dict("records")) if m.scale == "bits" or m.name == "bytes_sent"]
+    heads = ["method", "runs", *[m.label if name == m.name else f"best {m.label}" for name, m in columns]]
+    heads += [m.short for m in costs]
     if "reached_target" in methods:
         target = common(methods)
         to = target.short if target else "target"
@@ -53,7 +56,7 @@ def methods_table(compared: Comparison) -> SortableTable:
     for _, row in methods.iterrows():
         cells = [Cell(row["method"]), Cell(row["status"])]
         cells += [Cell(m.plus_minus(row[name], row[f"{name}_std"]), float(row[name])) for name, m in columns]
-        cells.append(_count(row.get("bytes_sent")))
+        cells += [_size(m, row.get(m.name)) for m in costs]
         if "reached_target" in methods:
             for cost, say in (("bytes_to_target", human_bytes), ("seconds_to_target", lambda mean, _: seconds(mean))):
                 cells.append(Cell(reached(row, cost, say), float(row[cost])))
@@ -82,12 +85,11 @@ def runs_table(compared: Comparison) -> SortableTable:
     method = {run.name: name for name, runs in compared.groups.items() for run in runs}
     metrics = _headline([m for run in compared.runs if not run.problem for m in run.summary])
     summaries = [run.summary for run in compared.runs if not run.problem]
-    known = [m for m in shown("cost") if any(m.name in s for s in summaries)]
-    sizes, counts = ([m for m in known if m.scale == scale] for scale in ("bytes", "count"))
+    costs = sizes(summaries)
     times = [metric("sim_seconds"), metric("wall_seconds")]
     heads = ["run", "method", "seed", "status", "rounds"]
     heads += [head for m in metrics for head in (m.label, f"best {m.label}")]
-    heads += [*[m.short for m in (*counts, *sizes)], f"{times[0].short}{_counted(compared)}", times[1].short, "note"]
+    heads += [*[m.short for m in costs], f"{times[0].short}{_counted(compared)}", times[1].short, "note"]
     rows = []
     for run in compared.runs:
         s = {} if run.problem else run.summary
@@ -97,8 +99,7 @@ def runs_table(compared: Comparison) -> SortableTable:
         cells.append(Cell("-" if math.isnan(done) else f"{done:,.0f}", done))
         for m in metrics:
             cells += [Cell(m.show(s.get(name)), number(s.get(name))) for name in (m.name, m.best)]
-        cells += [Cell(m.show(s.get(m.name)), number(s.get(m.name))) for m in counts]
-        cells += [_count(s.get(m.name)) for m in sizes]
+        cells += [_size(m, s.get(m.name)) for m in costs]
         cells += [Cell(seconds(t), t) for t in (number(s.get(m.name)) for m in times)]
         stopped = f"stopped by {s['stopped_by']}" if "stopped_by" in s else ""
         rows.append([*cells, Cell(run.reason or stopped, kind="note")])
@@ -153,9 +154,9 @@ def seconds(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:,.0f} s" if value >= 1000 else f"{value:.3g} s"
 
 
-def _count(value: Any) -> Cell:
+def _size(m: Metric, value: Any) -> Cell:
     count = number(value)
-    return Cell("-") if math.isnan(count) else Cell(human_bytes(count), count)
+    return Cell("-") if math.isnan(count) else Cell(m.show(count), count)
 
 
 def _status(status: str) -> Cell:

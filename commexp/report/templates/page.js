@@ -29,6 +29,7 @@ const label = (axis, key) => data[axis].find(([name]) => name === key)[1];
 function scale(key) {
   const [kind, unit] = [data.scales[key], data.units[key]];
   if (kind === "bytes") return { tickformat: "~s", ticksuffix: "B", hoverformat: ".3~s" };
+  if (kind === "bits") return { tickformat: "~s", ticksuffix: "bit", hoverformat: ".3~s" };
   if (kind === "percent") return { tickformat: ".4~%", hoverformat: ".2%" };
   if (unit) return { tickformat: "~g", ticksuffix: text(` ${unit}`), hoverformat: ".4~g" };
   return { tickformat: "~g", hoverformat: ".5~g", ...(data.x.some(([x]) => x === key) && { tickformat: "~s" }) };
