@@ -9,14 +9,19 @@ from commexp.algorithms.base import Algorithm, AlgorithmContext, AsyncWorkers, R
 from commexp.algorithms.coded.exact_coding import ExactCoding
 from commexp.algorithms.coded.gradient_coding import GradientCoding
 from commexp.algorithms.coded.ignore import IgnoreStragglers
+from commexp.algorithms.decentralised.adpsgd import ADPSGD
 from commexp.algorithms.decentralised.choco import Choco
 from commexp.algorithms.decentralised.d2 import D2
 from commexp.algorithms.decentralised.deepstorm import DeepStorm
 from commexp.algorithms.decentralised.dpsgd import DPSGD
 from commexp.algorithms.decentralised.dsgt import DSGT
+from commexp.algorithms.decentralised.extra import Extra
+from commexp.algorithms.decentralised.kgt import KGT
+from commexp.algorithms.decentralised.nids import NIDS
 from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
 from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
 from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
+from commexp.algorithms.decentralised.sgp import SGP
 from commexp.algorithms.gradient.base import GradientMethod, Schedule
 from commexp.algorithms.gradient.demo import DeMo
 from commexp.algorithms.gradient.sgd import SGD
@@ -35,16 +40,20 @@ from commexp.algorithms.local.soft_consensus import SoftConsensus
 from commexp.algorithms.local.sparta import SPARTA
 
 __all__ = [
+    "ADPSGD",
     "D2",
     "DESLOC",
     "DPPF",
     "DPSGD",
     "DSGT",
     "EASGD",
+    "KGT",
     "LSGD",
     "MGRAWA",
+    "NIDS",
     "QSR",
     "SGD",
+    "SGP",
     "SPARTA",
     "SSP",
     "Algorithm",
@@ -58,6 +67,7 @@ __all__ = [
     "DeepStorm",
     "DiLoCo",
     "ExactCoding",
+    "Extra",
     "GradientCoding",
     "GradientMethod",
     "IgnoreStragglers",

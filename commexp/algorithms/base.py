@@ -100,6 +100,9 @@ class AsyncWorkers(Protocol):
         """Sends the work item. The worker computes ``gradients`` gradients of a batch and then sends ``up`` bytes.
         Returns False if the worker is not connected."""
 
+    def meet(self, worker: int, other: int, size: int) -> None:
+        """A worker whose message the server handles exchanges vectors of ``size`` bytes with another one."""
+
     def arrivals(self, every: Sequence[int] = ()) -> list[int]:
         """The workers whose messages the server handles next; with ``every``, waits for all of those that are
         connected."""
@@ -159,6 +162,7 @@ class Algorithm(Stateful, ABC):
     feeds_back = True  # whether it passes every aggregate to the compressor's feedback()
     overlaps_gradient = False  # whether its exchange may begin during the backward pass
     decentralised = False  # exchanges with neighbours on a graph, not with all workers
+    push_sum = False  # finds the average of workers whose weights sum to 1 in columns alone
     keeps_residual = False  # keeps what compression leaves out itself, so that error feedback would do it twice
     proximal = False  # minimises F + h, not F alone
     asynchronous = False  # workers exchange messages with a server one by one, without rounds of all workers

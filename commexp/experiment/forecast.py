@@ -147,7 +147,7 @@ class Forecast:
         self.mixer: Mixer | None = None
         if method.decentralised:
             with keyed("topology", plan.topology):
-                self.mixer = Mixer(plan.topology, plan.gossip, self.workers, config.seed)
+                self.mixer = Mixer(plan.topology, plan.gossip, self.workers, config.seed, method.push_sum)
         comm = Communicator(self.workers, Ledger(), plan.exchange, mixer=self.mixer)
         problem = self.work.problem or cast(
             Problem, self.work
@@ -287,6 +287,7 @@ class Forecast:
                 bucket_ends=self.buckets,
                 delays=delays,
                 coding=self.coding,
+                graphs=() if self.mixer is None else self.mixer.graphs,
             )
 
     def computing(self) -> float:

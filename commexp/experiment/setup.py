@@ -94,7 +94,7 @@ class ExperimentSetup:
         plan, config, mixer = self.plan, self.plan.config, None
         if plan.algorithm.decentralised:
             with keyed("topology", plan.topology):
-                mixer = Mixer(plan.topology, plan.gossip, config.workers, config.seed)
+                mixer = Mixer(plan.topology, plan.gossip, config.workers, config.seed, plan.algorithm.push_sum)
         members = Members.of(self.links, config.workers, plan.islands, config.launch.per_worker)
         return make_communicator(
             self.count_nonfinite,
@@ -243,6 +243,7 @@ class ExperimentSetup:
                 delays=self.delays,
                 islands=plan.islands,
                 coding=coding,
+                graphs=() if mixer is None else mixer.graphs,
             )
         closing_rule = self.algorithm.closing_rule(assignment)
         if closing_rule is not None and closing_rule != ClosingRule() and network.compute.kind == "measured":
