@@ -38,6 +38,7 @@ from commexp.algorithms.local.postlocal import PostLocalSGD
 from commexp.algorithms.local.qsr import QSR
 from commexp.algorithms.local.soft_consensus import SoftConsensus
 from commexp.algorithms.local.sparta import SPARTA
+from commexp.algorithms.theory import Constants
 
 __all__ = [
     "ADPSGD",
@@ -63,6 +64,7 @@ __all__ = [
     "AsyncWorkers",
     "Asynchronous",
     "Choco",
+    "Constants",
     "DeMo",
     "DeepStorm",
     "DiLoCo",

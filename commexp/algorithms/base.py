@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from commexp.algorithms.theory import Constants
 from commexp.comm import ClosingRule, Communicator
 from commexp.comm.exchanges import Exchange
 from commexp.compressors import CodecContext, Compressor, Message
@@ -239,6 +240,17 @@ class Algorithm(Stateful, ABC):
     def samples_done(self) -> float | None:
         """The samples that all workers have drawn so far; None if ``batches_of`` determines them in advance."""
         return None
+
+    def theoretical_step(self, constants: Constants) -> float:
+        """The largest learning rate that the method's theory allows. Called after ``exchanged`` and before ``setup``,
+        with ``context`` not set. Raises ValueError, with a message for the user, where none is known: for the method,
+        which then leaves this out, or for these constants."""
+        raise ValueError("lr=theory: no step is known for this method; give a number")
+
+    @property
+    def has_theory(self) -> bool:
+        """Whether ``theoretical_step`` is implemented."""
+        return type(self).theoretical_step is not Algorithm.theoretical_step
 
     def closing_rule(self, assignment: Assignment | None) -> ClosingRule | None:
         """What closes a round that does not wait for all workers, else None. ``assignment``: of coded methods."""

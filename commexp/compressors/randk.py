@@ -76,6 +76,10 @@ class RandK(Sparse, Stochastic):
     def delta(self, dim: int) -> float | None:
         return None if self.rescale else self.entries(dim) / dim
 
+    def omega(self, dim: int) -> float | None:
+        """J/k - 1."""
+        return dim / self.entries(dim) - 1 if self.rescale else None
+
 
 def draw(seed: int, k: int, dim: int) -> Tensor:
     """k different places below J = ``dim``, ascending."""

@@ -93,6 +93,16 @@ def check_pairs(
         raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with neighbours; give auto")
 
 
+def check_theory(parts: dict[str, Any], names: dict[str, str]) -> None:
+    """Raises UserError for algo.lr=theory with a method of which no step is known, or in islands."""
+    if not parts["algo"].has_theory:
+        raise UserError(
+            f"algo.lr=theory: no step is known for algo={names['algo']}; give a number, or algo=ef21, diana, ..."
+        )
+    if isinstance(parts["topology"], Islands) and not parts["algo"].decentralised:
+        raise UserError("algo.lr=theory: no step is known for workers in islands; give a number, or no islands")
+
+
 def check_groups(parts: dict[str, Any], name: str, config: Config) -> None:
     """Raises UserError for islands, or workers of several processes, that an algorithm cannot have; ``name``: its."""
     algo, topology = parts["algo"], parts["topology"]

@@ -16,12 +16,13 @@ from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
 from commexp.comm import AGGREGATIONS, ALL_GATHER, AUTO, SERVER, check_spread
 from commexp.compressors import Compressor
-from commexp.config.compatibility import check_pairs
+from commexp.config.compatibility import check_pairs, check_theory
 from commexp.config.components import KINDS, around_codec, build, short, typed, wrap
 from commexp.config.identity import digest, sources, what_decides
 from commexp.config.messages import UserError, misfit
 from commexp.config.overrides import unknown_key
 from commexp.config.schema import COMPONENTS, Config, shown, typed_fields
+from commexp.config.theory import THEORY, theory_factor
 from commexp.config.validation import check_bounds, check_words, one_target, steps_of
 from commexp.environment import quiet
 from commexp.network import Network, Straggler
@@ -42,6 +43,7 @@ class Plan:
     of each component, by its group. ``sources``: of components from outside, see identity.py. ``name``: the run
     folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``. ``identity``: 64 hex of the same and
     of commexp's version. ``loss``, ``metrics``: the user's own functions, if any.
+    ``lr_factor``: the learning rate over the step that theory allows; None where the learning rate is a number.
     """
 
     config: Config
@@ -63,6 +65,7 @@ class Plan:
     straggler: Straggler
     loss: Callable[..., Any] | None = None
     metrics: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+    lr_factor: float | None = None
 
     @property
     def tolerates_stragglers(self) -> bool:
@@ -127,7 +130,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     check_bounds(config)
     nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
     check_words(given, config, nodes)
-    around = around_codec(nodes["compress"])
+    around, lr_factor = around_codec(nodes["compress"]), theory_factor(nodes["algo"])
     gossip = typed("gossip", config.gossip, Gossip)
     parts: dict[str, Any] = {name: build(nodes[name], name, kind) for name, kind in KINDS.items()}
     functions, loss, metrics = own_functions(config, parts)
@@ -135,9 +138,13 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     resolved = dataclasses.asdict(config)
     resolved.update({name: _describe(nodes[name], part) for name, part in parts.items()})
     resolved["compress"].update(dataclasses.asdict(around))
+    if lr_factor is not None:
+        resolved["algo"].update(lr=THEORY, lr_factor=lr_factor)
     resolved["gossip"] = dataclasses.asdict(gossip)
     _check_finite("", resolved)
     check_pairs(parts, names, config, around, gossip)
+    if lr_factor is not None:
+        check_theory(parts, names)
     outside = sources(resolved, functions)
     decisive = what_decides(resolved, parts, outside)
     return Plan(
@@ -160,6 +167,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
         straggler=parts["straggler"],
         loss=loss,
         metrics=metrics,
+        lr_factor=lr_factor,
     )
 
 

@@ -14,6 +14,7 @@ from commexp.allocations import Assignment
 from commexp.comm import ClosingRule, Entry, bucket_ends, exchange_named
 from commexp.config.components import build, outside
 from commexp.config.messages import UserError
+from commexp.config.theory import theory_factor
 from commexp.experiment.coding import kept_coding
 from commexp.experiment.record import busy
 from commexp.network import NO_CODING, Closing, Coding, Compute, MeasuredRounds, Network, Straggler, VirtualClock
@@ -45,7 +46,9 @@ class Replay:
     def _read(self, run: Run) -> None:
         self.config = run.config
         self.outside = outside(self.config)
-        self.algorithm = build(self.config["algo"], "algo", Algorithm, foreign=True)
+        node = dict(self.config["algo"])
+        theory_factor(node)
+        self.algorithm = build(node, "algo", Algorithm, foreign=True)
         self.straggler: Straggler = build(self.config["straggler"], "straggler", Straggler, foreign=True)
         if self.algorithm.asynchronous:
             raise UserError("whose message came first depends on the network; run it on the other one")

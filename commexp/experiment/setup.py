@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commexp.algorithms import AlgorithmContext, Redundancy
+from commexp.algorithms import AlgorithmContext, Constants, Redundancy
 from commexp.comm import ClosingRule, Communicator, Ledger, Links, Members, bucket_ends, bucket_size
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
@@ -53,6 +53,7 @@ class ExperimentSetup:
     an algorithm exchanges parts of the model. ``dense_payload``: bytes of the model. ``choice``: the exchange that
     carries messages, and what each would cost. ``clock``: the one that gives ``sim_seconds``. ``world``:
     of asynchronous methods, where the workers are. ``gradient_flops``: see flops.py; None where nobody knows.
+    ``constants``, ``step``: of algo.lr=theory, what the step depends on and the step itself, else None.
     ``coding``: of a message, on the virtual clock. ``plan``: with the seconds of a gradient in place of a device.
     ``record``: what the run has measured.
     ``announcements``: what this process tells the others at the end of a round, see comm.Agreement. ``stops``: whether
@@ -85,6 +86,7 @@ class ExperimentSetup:
         steps = plan.config.steps or self.algorithm.steps_in(plan.config.rounds)
         lengths = self.algorithm.lengths(steps)
         self.delays = self.algorithm.delays_of(lengths)
+        self.constants = self._set_step()
         with user_mistakes():
             self._set_up_algorithm(start, steps, stops)
         self.record = RunRecord(run, self.comm, self.clock, self._rounds(lengths), self._hosted(), plan.identity)
@@ -174,7 +176,7 @@ class ExperimentSetup:
         if self.algorithm.decentralised:
             check_gossiped(plan, dim)
         with user_mistakes():
-            exchanged = self.algorithm.exchanged(self.problem.shapes, dim)
+            self.exchanged = exchanged = self.algorithm.exchanged(self.problem.shapes, dim)
         with user_mistakes("compress."):
             self.payload, self.dense_message = codec.payload(exchanged, itemsize), exchanged * itemsize
         with user_mistakes("comm."):
@@ -185,6 +187,35 @@ class ExperimentSetup:
     def coded_bytes(self) -> float:
         """Of the vector of which a message is made; a codec of several phases makes several, which share in it."""
         return self.dense_message / self.plan.compressor.phases
+
+    def _set_step(self) -> Constants | None:
+        """Gives the algorithm the learning rate of its theory where the config asks for it; all processes call this
+        together. Raises UserError where no step is known."""
+        plan, factor, problem = self.plan, self.plan.lr_factor, self.problem
+        if factor is None:
+            return None
+        try:
+            L, own, mu = problem.smoothness()
+        except ValueError as error:
+            raise UserError(
+                f"algo.lr=theory: {error}; give a number, or model=linear_regression or logistic_regression"
+            ) from error
+        codec, dim, mixer = plan.compressor, self.exchanged, self.comm.mixer
+        constants = Constants(
+            L,
+            self.comm.watched(torch.from_numpy(own)).tolist(),
+            mu,
+            whole=problem.whole,
+            delta=codec.delta(dim),
+            omega=codec.omega(dim),
+            independent=not codec.shared_state,
+            size=self.payload / self.dense_message,
+            gap=None if mixer is None else 1 - mixer.contraction,
+        )
+        with user_mistakes("algo."):
+            step = self.algorithm.theoretical_step(constants)
+        self.step, self.algorithm.lr = step, factor * step  # type: ignore[attr-defined]
+        return constants
 
     def _coding(self, start: Tensor) -> Coding:
         """What network.compute.coding says; a run that goes on keeps what it has measured."""

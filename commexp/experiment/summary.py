@@ -69,6 +69,7 @@ def final_summary(setup: ExperimentSetup, nonfinite: int) -> dict[str, Any]:
         "exchange": ", ".join(dict.fromkeys(e.exchange for e in record.ledger.entries)),
         **topology_summary(setup),
         **allocation_summary(setup),
+        **theory_summary(setup),
         "payload_bytes": setup.payload,
         "parameters": setup.problem.dim,
         "nonfinite_gradients": nonfinite,
@@ -86,6 +87,27 @@ def topology_summary(setup: ExperimentSetup) -> dict[str, Any]:
         "spectral_gap": 1 - mixer.second_singular_value,
         "mixings": mixer.rounds,
         "contraction": mixer.contraction,
+    }
+
+
+def theory_summary(setup: ExperimentSetup) -> dict[str, Any]:
+    """The learning rate that algo.lr=theory has given, and what it has been computed from."""
+    constants, factor = setup.constants, setup.plan.lr_factor
+    if constants is None or factor is None:
+        return {}
+    known = {
+        "smoothness": constants.L,
+        "smoothness_rms": constants.rms,
+        "smoothness_max": constants.largest,
+        "strong_convexity": constants.mu,
+        "delta": constants.delta,
+        "omega": constants.omega,
+    }
+    return {
+        "lr": factor * setup.step,
+        "lr_factor": factor,
+        "theoretical_step": setup.step,
+        **{name: value for name, value in known.items() if value is not None},
     }
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from commexp.problems.prox import NoProx, Prox
+from commexp.problems.smoothness import Smoothness
 
 NONZERO = 1e-6  # an entry of larger magnitude counts as nonzero
 WAYS = ("auto", "fold", "vmap", "loop")
@@ -102,6 +103,7 @@ class Problem(ABC):
     ``penalised``: whether F contains more than the loss on the samples, such as an l2 term. ``way``: how the gradients
     of the W workers are computed if there is a choice, see gradients.py. ``tokens_per_sample``: of language models.
     ``has_accuracy``: whether ``evaluate`` gives a test accuracy. ``divisible``: whether it heeds GradientOptions.part.
+    ``whole``: whether a batch holds all samples of each worker.
     """
 
     prox: Prox = NoProx()
@@ -110,6 +112,7 @@ class Problem(ABC):
     tokens_per_sample: int | None = None
     has_accuracy = False
     divisible = False
+    whole = False
     dim: int
     samples: int
     samples_per_step: float
@@ -122,6 +125,10 @@ class Problem(ABC):
         each multiplication and addition in its products; entry-wise work is left out. Modules: experiment/flops.py.
         Raises ValueError where nobody knows it."""
         raise ValueError(f"nobody has said how many operations a gradient of {type(self).__name__} takes")
+
+    def smoothness(self) -> Smoothness:
+        """Of the functions that gradients over all samples belong to. Raises ValueError where nobody knows it."""
+        raise ValueError("the smoothness of this model's loss is not known")
 
     def for_worker(self, w: int) -> Problem:
         """The same problem for the ``w``-th local worker only, W = 1. It shares the data of all workers with this

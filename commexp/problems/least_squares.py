@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from commexp.problems.base import Problem, ProblemContext, Ready
 from commexp.problems.data import Data
+from commexp.problems.smoothness import Smoothness, as_float64, largest_eigenvalue
 
 
 class LeastSquares(Problem):
@@ -41,7 +43,7 @@ class LeastSquares(Problem):
         self.mean_gram, self.mean_cross, self.mean_square = (
             (total / len(shards)).to(context.device, self.gram.dtype) for total in sums
         )
-        self.deterministic = context.deterministic
+        self.deterministic, self.whole = context.deterministic, True
         self.shapes = {"x": (self.dim,)}
         self.samples = sum(len(rows) for rows in shards)
         self.samples_per_step = self.samples / len(shards)
@@ -52,6 +54,12 @@ class LeastSquares(Problem):
     def gradient_flops(self) -> float:
         """2 J^2, of the product of a worker's Gram matrix and x."""
         return 2.0 * self.dim**2
+
+    def smoothness(self) -> Smoothness:
+        """The extreme eigenvalues of the Gram matrices, which are the Hessians."""
+        mean = as_float64(self.mean_gram)
+        own = np.array([largest_eigenvalue(as_float64(gram)) for gram in self.gram])
+        return Smoothness(largest_eigenvalue(mean), own, max(0.0, float(np.linalg.eigvalsh(mean)[0])))
 
     def for_worker(self, w: int) -> LeastSquares:
         one, here = copy.copy(self), slice(w, w + 1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from commexp.problems.base import Problem, ProblemContext, Ready
 from commexp.problems.data import Data
 from commexp.problems.feeds.base import Sampler, common_rows, with_replacement
 from commexp.problems.margins import Margins, make_margins
+from commexp.problems.smoothness import Smoothness, as_float64, gram_eigenvalue
 
 
 class Logistic(Problem):
@@ -49,6 +51,7 @@ class Logistic(Problem):
         self.shards, self.local_sizes = context.shards, [len(rows) for rows in context.own]
         self.own, self.worker_ids, self.seed = context.own, context.worker_ids, context.seed
         self.sampler: Sampler | None = None
+        self.whole = context.batch_size is None
         if context.batch_size is not None:
             self.sampler = Sampler(self.own, self.worker_ids, context.batch_size, self.seed)
         self.samples_per_step = float(context.batch_size or self.samples / len(context.shards))
@@ -69,6 +72,16 @@ class Logistic(Problem):
         """4 for each entry of a sample's vector: its part in the margin, and in the gradient. Zeros that are not stored
         take none."""
         return 4 * self.margins.row_size * self.samples_per_step
+
+    def smoothness(self) -> Smoothness:
+        """The loss has second derivatives of at most 1/4 in the margin, so that f_n has the smoothness
+        (1/4) lambda_max(mean_i a_i a_i^T) + l2 + 2 nonconvex; those of x^2 / (1 + x^2) lie between -1/2 and 2."""
+        penalties = self.l2 + 2 * self.nonconvex
+        whole = self.margins.rows()
+        own = [self.margins.rows(samples) for samples in self.own]
+        L = gram_eigenvalue(whole, as_float64(self.shares)) / 4 + penalties
+        L_n = [gram_eigenvalue(rows, np.full(rows.shape[0], 1 / rows.shape[0])) / 4 + penalties for rows in own]
+        return Smoothness(L, np.array(L_n), self.l2 - self.nonconvex / 2)
 
     def for_worker(self, w: int) -> Logistic:
         one, here = copy.copy(self), slice(w, w + 1)

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from commexp.problems.base import ProblemContext
+from commexp.problems.smoothness import as_float64
 from commexp.problems.sparse_rows import SparseRows
 
 
@@ -23,6 +25,10 @@ class Margins(ABC):
     @abstractmethod
     def row_size(self) -> float:
         """Stored entries of a sample's vector, on average."""
+
+    @abstractmethod
+    def rows(self, samples: Tensor | None = None) -> Any:
+        """The vectors y_i a_i of these samples, or of all, [m, J]: a NumPy array in float64, or a sparse matrix."""
 
     @abstractmethod
     def take(self, rows: Sequence[Tensor]) -> Any:
@@ -73,6 +79,9 @@ class DenseMargins(Margins):
     def row_size(self) -> float:
         return float(self.signed.shape[1])
 
+    def rows(self, samples: Tensor | None = None) -> np.ndarray:
+        return as_float64(self.signed if samples is None else self.signed[samples.to(self.signed.device)])
+
     def take(self, rows: Sequence[Tensor]) -> PaddedBatch | list[PaddedBatch]:
         """Pads shorter rows with weights of zero; if padding would dominate, returns one batch per worker."""
         longest = max(len(r) for r in rows)
@@ -117,6 +126,9 @@ class SparseMargins(Margins):
     @property
     def row_size(self) -> float:
         return float(self.signed.nnz / self.signed.shape[0])
+
+    def rows(self, samples: Tensor | None = None) -> Any:
+        return (self.signed if samples is None else self.signed[samples.numpy()]).astype(np.float64)
 
     def take(self, rows: Sequence[Tensor]) -> list[SparseMargins]:
         return [SparseMargins(self.signed[r.numpy()], self.device, self.dtype) for r in rows]
