@@ -16,6 +16,7 @@ class Constants:
     contract. ``omega``: E||C(a) - a||^2 <= omega ||a||^2, E C(a) = a; None where C is biased. ``independent``: whether
     the workers draw independently of each other. ``size``: bytes of a message over those of the vector.
     ``gap``: 1 - lambda, lambda the second singular value of the mixing matrix, of an exchange; None without a graph.
+    ``least``: no eigenvalue of that matrix lies below it, where it is symmetric and always the same; else None.
     ``share``: how much of the workers takes part in a round.
     """
 
@@ -28,6 +29,7 @@ class Constants:
     independent: bool = True
     size: float = 1.0
     gap: float | None = None
+    least: float | None = None
     share: float = 1.0
 
     @property

@@ -220,16 +220,22 @@ def keys_meant(key: str) -> list[str]:
 
 
 def choices() -> str:
-    """A paragraph per config group: its options; an experiment's small twin with the experiment."""
+    """A paragraph per config group, or a line for several: its options; an experiment's small twin with the
+    experiment."""
     options = {group: sorted(f.stem for f in (CONF / group).glob("*.yaml")) for group in groups()}
     listed = {
         group: ", ".join(f"{n}[_small]" if f"{n}_small" in names else n for n in names if not _is_twin(n, names))
         for group, names in options.items()
     }
-    return "\n".join(
-        textwrap.fill(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
-        for name, text in listed.items()
-    )
+    paragraphs: list[str] = []
+    for name, text in listed.items():
+        indent = " " * (len(name) + 4)
+        made = textwrap.fill(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=indent)
+        if paragraphs and "\n" not in paragraphs[-1] + made and len(paragraphs[-1] + made) < 120:
+            paragraphs[-1] += made  # short ones beside each other
+        else:
+            paragraphs.append(made)
+    return "\n".join(paragraphs)
 
 
 def _is_twin(name: str, names: Sequence[str]) -> bool:

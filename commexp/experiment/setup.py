@@ -211,6 +211,7 @@ class ExperimentSetup:
             independent=not codec.shared_state,
             size=self.payload / self.dense_message,
             gap=None if mixer is None else 1 - mixer.contraction,
+            least=None if mixer is None else mixer.least,
         )
         with user_mistakes("algo."):
             step = self.algorithm.theoretical_step(constants)

@@ -100,6 +100,14 @@ class Mixer:
         return [(m.edges()[0].tolist(), m.edges()[1].tolist()) for m in self.mixings] if changes else []
 
     @property
+    def least(self) -> float | None:
+        """A lower bound of the eigenvalues of W^K, which is one of them if negative; None unless W is symmetric, the
+        same in all rounds, and not accelerated."""
+        if not (self.constant and self.symmetric and self.eta == 0):
+            return None
+        return self.mixings[0].smallest_eigenvalue ** self.rounds if self.rounds % 2 else 0.0
+
+    @property
     def contraction(self) -> float:
         """The largest factor by which one exchange scales distances from the mean."""
         return worst_factor(self.rounds, self.second_singular_value, self.eta)

@@ -94,13 +94,15 @@ class StepMethod(DecentralisedMethod):
         return problem.loss_and_grad(x, problem.batch(step))[1]
 
 
-def check_symmetric(mixer: Mixer, algo: str) -> None:
-    """Raises ValueError unless W is symmetric, the same in all rounds, and mixes without acceleration."""
-    if not (mixer.constant and mixer.symmetric and mixer.eta == 0):
+def least_eigenvalue(mixer: Mixer, algo: str) -> float:
+    """A lower bound of the eigenvalues of an exchange's W. Raises ValueError unless W is symmetric, the same in all
+    rounds, and mixes without acceleration."""
+    if mixer.least is None:
         raise ValueError(
             f"algo={algo}: needs plain gossip with symmetric weights that stay the same; give another topology, or "
             "algo=dsgt"
         )
+    return mixer.least
 
 
 def check_gamma(gamma: float) -> None:

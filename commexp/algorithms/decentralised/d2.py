@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.decentralised.base import StepMethod, check_symmetric
+from commexp.algorithms.decentralised.base import StepMethod, least_eigenvalue
 
 ROUNDING = 1e-9
 
@@ -34,8 +34,7 @@ class D2(StepMethod):
         mixer = context.comm.mixer
         if mixer is None:
             return
-        check_symmetric(mixer, "d2")
-        least = mixer.mixings[0].smallest_eigenvalue ** mixer.rounds  # the smallest of W^K, if negative
+        least = least_eigenvalue(mixer, "d2")
         if least <= -1 / 3 + ROUNDING:
             raise ValueError(
                 f"algo=d2: its mixing has an eigenvalue of {least:.3f}, and at -1/3 or less it need not converge; give "

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.decentralised.base import StepMethod, check_symmetric
+from commexp.algorithms.decentralised.base import StepMethod, least_eigenvalue
+from commexp.algorithms.theory import Constants
 
 
 @dataclass
@@ -34,7 +35,14 @@ class Extra(StepMethod):
         self.correction = torch.zeros_like(self.x)
         self.start_gossip()
         if context.comm.mixer is not None:
-            check_symmetric(context.comm.mixer, "extra")
+            least_eigenvalue(context.comm.mixer, "extra")
+
+    def theoretical_step(self, constants: Constants) -> float:
+        """lambda_min(W~) / max_n L_n, half of the bound."""
+        constants.need_whole()
+        if constants.least is None:
+            raise ValueError("lr=theory: needs symmetric weights that stay the same; give another topology")
+        return (1 + constants.least) / 2 / constants.largest
 
     def round(self, t: int) -> None:
         gradient = self.gradient(self.x, t)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from commexp.algorithms.base import AlgorithmContext, Sent
-from commexp.algorithms.decentralised.base import StepMethod, check_symmetric
+from commexp.algorithms.decentralised.base import StepMethod, least_eigenvalue
+from commexp.algorithms.theory import Constants
 from commexp.compressors import Compressor
 
 
@@ -38,10 +39,15 @@ class NIDS(StepMethod):
         self.z = self.psi = self.x
         self.start_gossip()
         if context.comm.mixer is not None:
-            check_symmetric(context.comm.mixer, "nids")
+            least_eigenvalue(context.comm.mixer, "nids")
 
     def sends(self, t: int, shapes: Mapping[str, Sequence[int]], dim: int, codec: Compressor) -> list[Sent]:
         return super().sends(t, shapes, dim, codec) if t else []
+
+    def theoretical_step(self, constants: Constants) -> float:
+        """1 / max_n L_n, half of the bound."""
+        constants.need_whole()
+        return 1 / constants.largest
 
     def round(self, t: int) -> None:
         rate = self.rate(t)
