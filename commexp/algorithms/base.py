@@ -156,6 +156,7 @@ class Algorithm(Stateful, ABC):
 
     context: AlgorithmContext
     tau = 1  # local steps between two exchanges, if the number is fixed
+    prelude = 0  # rounds at the beginning of which each sends something of its own
     gradients = 1  # gradients that a worker computes in a local step
     fragment_dims: Collection[int] = ()  # entries of parts of the model that have state of their own
     compressible = True  # whether the exchanged vectors may be compressed
@@ -206,7 +207,7 @@ class Algorithm(Stateful, ABC):
 
     @property
     def cycle(self) -> int:
-        """After so many rounds what a worker sends in a round repeats itself."""
+        """After the first ``prelude`` rounds, what a worker sends in a round repeats itself after so many."""
         return 1
 
     def sends(self, t: int, shapes: Mapping[str, Sequence[int]], dim: int, codec: Compressor) -> list[Sent]:

@@ -176,12 +176,12 @@ class Forecast:
         self, gradients: Sequence[float], delays: Sequence[float]
     ) -> Counter[tuple[PlannedRound | None, PlannedRound]]:
         method, last = self.plan.algorithm, len(gradients) - 1
-        travels, cycle = bool(getattr(method, "delay", 0)), method.cycle
-        each = [self._sent_in(place) for place in range(min(cycle, last + 1))]
+        travels, begin, cycle = bool(getattr(method, "delay", 0)), method.prelude, method.cycle
+        each = [self._sent_in(place) for place in range(min(begin + cycle, last + 1))]
         alike = [(*sent, each[place - 1][1]) for place, sent in enumerate(each)]  # those that book the same
         places = [alike.index(one) for one in alike]
         kinds = [
-            (g, d, places[t % cycle], travels and t > 0, not travels or t == last)
+            (g, d, places[t if t < begin else begin + (t - begin) % cycle], travels and t > 0, not travels or t == last)
             for t, (g, d) in enumerate(zip(gradients, delays, strict=True))
         ]
         before = [None, *kinds[:-1]] if travels else [None] * len(kinds)
@@ -196,9 +196,8 @@ class Forecast:
 
     def _book(self, this: PlannedRound) -> None:
         """What the ledger would hold of such a round: ``traffic``."""
-        cycle = self.plan.algorithm.cycle
         up, down = self._sent_in(this.place)
-        arrives = self._sent_in((this.place - 1) % cycle)[1] if this.follows else []
+        arrives = self._sent_in((this.place - 1) % self.plan.algorithm.cycle)[1] if this.follows else []
         self.traffic[this] = [*arrives, *up, *(down if this.closes else [])]
 
     def _sent_in(self, place: int) -> tuple[list[Entry], list[Entry]]:

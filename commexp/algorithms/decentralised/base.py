@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -13,7 +13,9 @@ from commexp.algorithms.decentralised.gossip import CompressedGossip, NeighbourE
 from commexp.algorithms.gradient.base import Schedule, row_norms
 from commexp.comm.exchanges import GOSSIP
 from commexp.compressors import Compressor, NoCompression
-from commexp.topologies import Mixer
+
+if TYPE_CHECKING:
+    from commexp.topologies import Mixer
 
 
 class DecentralisedMethod(Algorithm):

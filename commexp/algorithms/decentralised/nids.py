@@ -29,6 +29,7 @@ class NIDS(StepMethod):
     Raises ValueError if lr is not positive; at set-up if W is not symmetric, or changes.
     """
 
+    prelude = 1
     proximal = True
     compressible = False
     compressible_alternative = "dsgt"
