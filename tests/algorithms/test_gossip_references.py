@@ -268,7 +268,9 @@ def test_every_decentralised_method_has_a_reference() -> None:
 def test_against_the_papers_recursion(name: str, gossip: str) -> None:
     given, (method, reference) = GOSSIPS[gossip], METHODS[name]
     lazy = name == "d2"
-    if name in ("d2", "extra", "nids") and given.chebyshev:  # its polynomial has negative values, of which they know no W
+    if (
+        name in ("d2", "extra", "nids") and given.chebyshev
+    ):  # its polynomial has negative values, of which they know no W
         with pytest.raises(ValueError, match=f"algo={name}: needs plain gossip"):
             method().setup(world(Ladder(lazy=lazy), given))
         return
