@@ -139,6 +139,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Graphs:
     """Every topology of conf/topology for eight workers, to be called with the fields that all have."""
     folder = tmp_path_factory.mktemp("graphs")
     (folder / "file.txt").write_text("".join(f"0 {n}\n{n} {n % 7 + 1}\n" for n in range(1, 8)))
+    (folder / "directed_file.txt").write_text("".join(f"{n} {(n + 1) % 8}\n" for n in range(8)))
     np.savetxt(folder / "matrix.txt", Ring().mixings(8, 0)[0].matrix.toarray(), fmt="%.17g")
     made: Graphs = {}
     for name in options("topology"):

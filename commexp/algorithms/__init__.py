@@ -9,14 +9,19 @@ from commexp.algorithms.base import Algorithm, AlgorithmContext, AsyncWorkers, R
 from commexp.algorithms.coded.exact_coding import ExactCoding
 from commexp.algorithms.coded.gradient_coding import GradientCoding
 from commexp.algorithms.coded.ignore import IgnoreStragglers
+from commexp.algorithms.decentralised.adpsgd import ADPSGD
 from commexp.algorithms.decentralised.choco import Choco
 from commexp.algorithms.decentralised.d2 import D2
 from commexp.algorithms.decentralised.deepstorm import DeepStorm
 from commexp.algorithms.decentralised.dpsgd import DPSGD
 from commexp.algorithms.decentralised.dsgt import DSGT
+from commexp.algorithms.decentralised.extra import Extra
+from commexp.algorithms.decentralised.kgt import KGT
+from commexp.algorithms.decentralised.nids import NIDS
 from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
 from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
 from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
+from commexp.algorithms.decentralised.sgp import SGP
 from commexp.algorithms.differences.base import DifferenceMethod
 from commexp.algorithms.differences.dasha import DASHA
 from commexp.algorithms.differences.diana import DIANA
@@ -46,6 +51,7 @@ from commexp.algorithms.local.sparta import SPARTA
 from commexp.algorithms.theory import Constants
 
 __all__ = [
+    "ADPSGD",
     "D2",
     "DASHA",
     "DESLOC",
@@ -56,11 +62,14 @@ __all__ = [
     "EASGD",
     "EF21",
     "EF21SGDM",
+    "KGT",
     "LSGD",
     "MARINA",
     "MGRAWA",
+    "NIDS",
     "QSR",
     "SGD",
+    "SGP",
     "SPARTA",
     "SSP",
     "Algorithm",
@@ -76,6 +85,7 @@ __all__ = [
     "DiLoCo",
     "DifferenceMethod",
     "ExactCoding",
+    "Extra",
     "FedOpt",
     "FedProx",
     "GradientCoding",

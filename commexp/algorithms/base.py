@@ -105,6 +105,9 @@ class AsyncWorkers(Protocol):
         """Sends the work item. The worker computes ``gradients`` gradients of a batch and then sends ``up`` bytes.
         Returns False if the worker is not connected."""
 
+    def meet(self, worker: int, other: int, size: int) -> None:
+        """A worker whose message the server handles exchanges vectors of ``size`` bytes with another one."""
+
     def arrivals(self, every: Sequence[int] = ()) -> list[int]:
         """The workers whose messages the server handles next; with ``every``, waits for all of those that are
         connected."""
@@ -194,6 +197,7 @@ class Algorithm(Stateful, ABC):
     context: AlgorithmContext
     run_seed = 0  # for rounds whose lengths are drawn; known before ``setup``
     tau = 1  # local steps between two exchanges, if the number is fixed
+    prelude = 0  # rounds at the beginning of which each sends something of its own
     gradients = 1  # gradients that a worker computes in a local step
     fragment_dims: Collection[int] = ()  # entries of parts of the model that have state of their own
     compressible = True  # whether the exchanged vectors may be compressed
@@ -202,6 +206,7 @@ class Algorithm(Stateful, ABC):
     overlaps_gradient = False  # whether its exchange may begin during the backward pass
     decentralised = False  # exchanges with neighbours on a graph, not with all workers
     codec_kind = ""  # contractive, unbiased or any, if messages have to tell what was sent, and a codec has to be that
+    push_sum = False  # finds the average of workers whose weights sum to 1 in columns alone
     keeps_residual = False  # keeps what compression leaves out itself, so that error feedback would do it twice
     proximal = False  # minimises F + h, not F alone
     asynchronous = False  # workers exchange messages with a server one by one, without rounds of all workers
@@ -245,7 +250,7 @@ class Algorithm(Stateful, ABC):
 
     @property
     def cycle(self) -> int:
-        """After so many rounds what a worker sends in a round repeats itself."""
+        """After the first ``prelude`` rounds, what a worker sends in a round repeats itself after so many."""
         return 1
 
     def sends(self, t: int, shapes: Mapping[str, Sequence[int]], dim: int, codec: Compressor) -> list[Sent]:

@@ -315,6 +315,10 @@ class Communicator:
 
     # From neighbour to neighbour.
 
+    def count_pair(self, size: int) -> None:
+        """Two workers send each other a vector of ``size`` bytes."""
+        self.ledger.count(GOSSIP, "peers", 2, Bytes(2 * size, 2 * size, 2 * size))
+
     def gossip(self, x: Tensor) -> Tensor:
         """[W, J] -> the rows of W_t^K x, for this process's workers n: K = ``mixer.rounds`` times row n becomes
         sum_m w_nm x_m, accelerated where the mixer says so. Every worker sends its row to each of its neighbours."""

@@ -150,7 +150,7 @@ class Forecast:
         self.mixer: Mixer | None = None
         if method.decentralised:
             with keyed("topology", plan.topology):
-                self.mixer = Mixer(plan.topology, plan.gossip, self.workers, config.seed)
+                self.mixer = Mixer(plan.topology, plan.gossip, self.workers, config.seed, method.push_sum)
         comm = Communicator(self.workers, Ledger(), plan.exchange, mixer=self.mixer)
         problem = self.work.problem or cast(
             Problem, self.work
@@ -183,13 +183,20 @@ class Forecast:
         self, gradients: Sequence[float], delays: Sequence[float]
     ) -> Counter[tuple[PlannedRound | None, PlannedRound]]:
         method, last = self.plan.algorithm, len(gradients) - 1
-        travels, cycle = bool(getattr(method, "delay", 0)), method.cycle
-        each = [self._sent_in(place) for place in range(min(cycle, last + 1))]
+        travels, begin, cycle = bool(getattr(method, "delay", 0)), method.prelude, method.cycle
+        each = [self._sent_in(place) for place in range(min(begin + cycle, last + 1))]
         alike = [(*sent, each[place - 1][1]) for place, sent in enumerate(each)]  # those that book the same
         places = [alike.index(one) for one in alike]
         called = self._called_in(min(DRAWN, last + 1))
         kinds = [
-            (g, d, places[t % cycle], travels and t > 0, not travels or t == last, called[t % len(called)])
+            (
+                g,
+                d,
+                places[t if t < begin else begin + (t - begin) % cycle],
+                travels and t > 0,
+                not travels or t == last,
+                called[t % len(called)],
+            )
             for t, (g, d) in enumerate(zip(gradients, delays, strict=True))
         ]
         before = [None, *kinds[:-1]] if travels else [None] * len(kinds)
@@ -211,12 +218,11 @@ class Forecast:
 
     def _book(self, this: PlannedRound) -> None:
         """What the ledger would hold of such a round: ``traffic``."""
-        cycle = self.plan.algorithm.cycle
         up, down = self._sent_in(this.place)
         if this.called is not None:
             self.traffic[this] = self._called(this.place, this.called)
             return
-        arrives = self._sent_in((this.place - 1) % cycle)[1] if this.follows else []
+        arrives = self._sent_in((this.place - 1) % self.plan.algorithm.cycle)[1] if this.follows else []
         self.traffic[this] = [*arrives, *up, *(down if this.closes else [])]
 
     def _called(self, place: int, called: int) -> list[Entry]:
@@ -320,6 +326,7 @@ class Forecast:
                 delays=delays,
                 coding=self.coding,
                 participation=plan.participation,
+                graphs=() if self.mixer is None else self.mixer.graphs,
             )
 
     def computing(self) -> float:

@@ -112,6 +112,21 @@ class Replay:
         self.edges = ([_count(r["worker"]) for r in rows], [_count(r["neighbour"]) for r in rows]) if rows else None
         if rows and max(map(max, self.edges or ())) >= self.workers:
             raise ValueError(f"topology.csv: there is no worker {max(map(max, self.edges or ()))} of {self.workers}")
+        self.graphs = self._graphs(run)
+
+    def _graphs(self, run: Run) -> list[tuple[list[int], list[int]]]:
+        """Of each round of a period, where a worker waits for those alone that send to it in that round."""
+        graphs: dict[int, tuple[list[int], list[int]]] = {}
+        if (run.folder / "topology_rounds.csv").is_file():
+            for row in run.rows("topology_rounds"):
+                number, *ends = (_count(row[name]) for name in ("round", "worker", "neighbour"))
+                if max(ends) >= self.workers:
+                    raise ValueError(f"topology_rounds.csv: there is no worker {max(ends)} of {self.workers}")
+                for one, other in zip(graphs.setdefault(number, ([], [])), ends, strict=True):
+                    one.append(other)
+        if sorted(graphs) != list(range(1, 1 + len(graphs))):
+            raise ValueError(f"topology_rounds.csv: rounds {sorted(graphs)[:5]} ... of a period")
+        return [graphs[number] for number in sorted(graphs)]
 
     def _rounds_without_late(self, network: Network) -> tuple[np.ndarray | None, Closing | None]:
         """Of methods that drop late workers, the loads of the workers and when a round ends. Raises UserError where
@@ -176,6 +191,7 @@ class Replay:
                 self.islands,
                 coding,
                 Participation(self.share),
+                self.graphs,
             )
             measured = MeasuredRounds(list(self.gradients.values()))
             evaluations, last = [], 0

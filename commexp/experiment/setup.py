@@ -103,7 +103,7 @@ class ExperimentSetup:
         plan, config, mixer = self.plan, self.plan.config, None
         if plan.algorithm.decentralised:
             with keyed("topology", plan.topology):
-                mixer = Mixer(plan.topology, plan.gossip, config.workers, config.seed)
+                mixer = Mixer(plan.topology, plan.gossip, config.workers, config.seed, plan.algorithm.push_sum)
         members = Members.of(self.links, config.workers, plan.islands, config.launch.per_worker)
         return make_communicator(
             self.count_nonfinite,
@@ -221,6 +221,7 @@ class ExperimentSetup:
             independent=not codec.shared_state,
             size=self.payload / self.dense_message,
             gap=None if mixer is None or not mixer.constant else 1 - mixer.contraction,
+            least=None if mixer is None else mixer.least,
         )
         with user_mistakes("algo."):
             step = self.algorithm.theoretical_step(constants)
@@ -288,6 +289,7 @@ class ExperimentSetup:
                 delays=self.delays,
                 islands=plan.islands,
                 coding=coding,
+                graphs=() if mixer is None else mixer.graphs,
             )
         closing_rule = self.algorithm.closing_rule(assignment)
         if closing_rule is not None and closing_rule != ClosingRule() and network.compute.kind == "measured":

@@ -182,11 +182,13 @@ def git_commit() -> str | None:
 
 
 def write_tables(setup: ExperimentSetup) -> None:
-    """Writes partition.csv, allocation.csv and topology.csv, each where there is such a thing, and rounds.csv."""
+    """Writes partition.csv, allocation.csv, topology.csv and topology_rounds.csv, each where there is such a thing, and
+    rounds.csv."""
     tables = {
         "partition": partition_rows(setup),
         "allocation": allocation_rows(setup),
         "topology": topology_rows(setup),
+        "topology_rounds": topology_round_rows(setup),
         "rounds": round_rows(setup),
     }
     for name, rows in tables.items():
@@ -222,6 +224,14 @@ def topology_rows(setup: ExperimentSetup) -> list[Row]:
     if mixer is None or not mixer.is_small:
         return []
     return _as_rows(("worker", "neighbour", "weight"), zip(*mixer.mean_links, strict=True))
+
+
+def topology_round_rows(setup: ExperimentSetup) -> list[Row]:
+    """Who receives from whom in each round of the period, for push-sum on a graph that changes."""
+    mixer = setup.comm.mixer
+    graphs = [] if mixer is None else mixer.graphs
+    cells = [(number, n, m) for number, ends in enumerate(graphs, 1) for n, m in zip(*ends, strict=True)]
+    return _as_rows(("round", "worker", "neighbour"), cells)
 
 
 def round_rows(setup: ExperimentSetup) -> list[Row]:

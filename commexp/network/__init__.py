@@ -10,6 +10,7 @@ from commexp.network.link import Link, Network
 from commexp.network.measured import MeasuredRounds
 from commexp.network.outage import Outage
 from commexp.network.participation import Participation
+from commexp.network.peers import PeerClock
 from commexp.network.regions import Regions
 from commexp.network.straggler import Bernoulli, Fixed, Markov, NoStragglers, Straggler
 from commexp.network.wall import WallClock
@@ -30,6 +31,7 @@ __all__ = [
     "NoStragglers",
     "Outage",
     "Participation",
+    "PeerClock",
     "Regions",
     "Straggler",
     "TimedExchange",

@@ -53,8 +53,10 @@ class VirtualClock:
     subsets that it holds (``loads`` [N], else one), times the slowdown where the straggler model makes it late; then
     the round's exchanges follow, one after the other, each as long as its kind's ``seconds`` says. An exchange of all
     workers begins when the last of them is ready and ends for all at once. In gossip each worker waits for its own
-    neighbours, at each mixing: ``edges`` says who they are; without it, for all. Where links differ, each worker
-    gossips for as long as ``Rates.gossip`` says, and only those who take part set the pace of the other exchanges.
+    neighbours, at each mixing, or on a directed graph for those that send to it: ``edges`` says who they are, or, where
+    they are not the same in all rounds, ``graphs``, of each round of a period; without them, for all. Where links
+    differ, each worker gossips for as long as ``Rates.gossip`` says, and only those who take part set the pace of the
+    other exchanges.
     Where a ``closing`` is given, the exchange begins without those who have not answered by then; they leave their work
     and begin the next round with the others.
     With ``network.overlap`` a round's all-reduce begins while the gradient is computed, see ``overlapped``;
@@ -97,6 +99,7 @@ class VirtualClock:
         islands: int | None = None,
         coding: Coding = NO_CODING,
         participation: Participation = EVERYONE,
+        graphs: Sequence[Edges] = (),
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
         self.participation = participation
@@ -131,12 +134,15 @@ class VirtualClock:
         self.even = even and isinstance(straggler, NoStragglers)  # all workers are always at the same second
         self.times = np.zeros(workers + bool(self.delays))
         self.edges: tuple[np.ndarray, ...] | None = None
-        if edges is not None and len(edges[1]):
-            self.edges = tuple(np.asarray(ends, dtype=np.int64) for ends in edges)
         self.share: float | None = None  # of a gossip's bytes, on the busiest link
-        if self.edges is not None:
-            degrees = np.bincount(self.edges[1], minlength=workers)
-            self.share = float(degrees.max() / degrees.sum())
+        self.graphs = [_ends(each) for each in graphs]
+        if edges is not None and len(edges[1]):
+            self._take_graph(_ends(edges))
+
+    def _take_graph(self, edges: tuple[np.ndarray, ...]) -> None:
+        self.edges = edges
+        loads = [np.bincount(ends, minlength=self.workers) for ends in edges]  # what comes in, and what goes out
+        self.share = float(np.maximum(*loads).max() / loads[1].sum())
 
     @property
     def now(self) -> float:
@@ -189,6 +195,8 @@ class VirtualClock:
         """Round ``number`` = 1, 2, ...: every worker computes ``gradients`` of a batch of each subset that it holds,
         then the ``traffic`` of the round follows. ``measured``: seconds for which this machine was busy in this round
         with one subset of one worker."""
+        if self.graphs:
+            self._take_graph(self.graphs[(number - 1) % len(self.graphs)])
         if self.even:
             compute, load = self.network.compute, float(self.loads[0])
             alike = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
@@ -346,3 +354,7 @@ class VirtualClock:
         if without_latency:
             pace = pace._replace(latency=0.0)
         return e.kind.seconds(Transfer(pace, e.workers, part * e.bytes_wire, e.repeats, e.direction, self.share))
+
+
+def _ends(edges: Edges) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(ends, dtype=np.int64) for ends in edges)

@@ -90,6 +90,10 @@ class EventClock:
         seconds = self.computing(worker, cycle, gradients) + self.coding.encode * self.factors[worker]
         self.cycles[worker], self.sizes[worker], self.ready[worker] = cycle, up, start + seconds
         self.arriving[worker] = self._waited(start + seconds, worker, cycle, self.latency_up, "up")
+        self._note(worker, cycle, start, seconds)
+
+    def _note(self, worker: int, cycle: int, start: float, seconds: float) -> None:
+        """The worker has waited until ``start``, and then computes for ``seconds``."""
         self.idle[worker] += start - self.since[worker]
         self.busy[worker] += seconds
         if cycle <= KEPT:
@@ -149,12 +153,18 @@ class EventClock:
     @property
     def times(self) -> np.ndarray:
         """The clock's state, for a checkpoint."""
+        return self._kept()
+
+    @times.setter
+    def times(self, kept: np.ndarray) -> None:
+        self._restore(kept)
+
+    def _kept(self) -> np.ndarray:
         head = [self.now, self.received, self.answered]
         rows = [self.ready, self.cycles, self.sizes, self.since, self.busy, self.idle]
         return np.concatenate([head, *rows, packed(self.spans)])
 
-    @times.setter
-    def times(self, kept: np.ndarray) -> None:
+    def _restore(self, kept: np.ndarray) -> None:
         self.now, self.received, self.answered = map(float, kept[:3])
         end = 3 + 6 * self.workers
         rows = kept[3:end].reshape(6, self.workers).copy()

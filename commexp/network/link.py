@@ -110,7 +110,8 @@ class Rates:
 
             t_n = max over neighbours m of  max(alpha_n, alpha_m) + max(B_n / beta_n, B_m / beta_m)
 
-        B_n: what worker n sends to all of its neighbours in a mixing; beta_n: the slower of its up and down. A transfer
+        B_n: what worker n sends to all of its neighbours in a mixing, or receives, if that is more; beta_n: the slower
+        of its up and down. A transfer
         goes at the slower of its two ends, each of which all transfers of that worker share. Between sites it takes at
         least the latency between them and one message's bytes over their rate.
         """
@@ -133,8 +134,8 @@ class Rates:
 
     def transfers(self, wire: int, repeats: int, receivers: np.ndarray, senders: np.ndarray) -> np.ndarray:
         """Seconds that the bytes of each edge of a gossip take, [E]."""
-        degrees = np.bincount(senders, minlength=len(self.down))
-        own = wire / repeats * degrees / degrees.sum() / np.minimum(self.down, self.up)
+        into, out = (np.bincount(ends, minlength=len(self.down)) for ends in (receivers, senders))
+        own = wire / repeats * np.maximum(into, out) / out.sum() / np.minimum(self.down, self.up)
         transfer = np.maximum(own[receivers], own[senders])
         if self.sites is not None:
             rate = self.sites.rate[self.sites.place[senders], self.sites.place[receivers]]

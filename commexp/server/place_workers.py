@@ -8,7 +8,7 @@ from commexp.algorithms.asynchronous.asynchronous import Asynchronous
 from commexp.algorithms.base import AsyncWorkers
 from commexp.comm import Links
 from commexp.config.plan import Plan
-from commexp.network import Coding, EventClock, WallClock
+from commexp.network import Coding, EventClock, PeerClock, WallClock
 from commexp.problems import PerWorkerProblem
 from commexp.server.over_processes import WorkersOverProcesses
 from commexp.server.worker_process import WorkerProcess
@@ -48,5 +48,6 @@ def place_workers(
     if links.server is not None:
         wall = WallClock(plan.config.workers)
         return wall, WorkersOverProcesses(plan, problem, links.server, wall, report, stops)
-    clock = EventClock(plan.network, plan.straggler, plan.config.workers, plan.config.seed, coding)
+    kind = PeerClock if method.decentralised else EventClock
+    clock = kind(plan.network, plan.straggler, plan.config.workers, plan.config.seed, coding)
     return clock, WorkerProcess(plan, problem, clock) if real else SimulatedWorkers(plan, problem, clock)

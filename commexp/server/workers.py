@@ -9,7 +9,7 @@ from commexp.algorithms.asynchronous.asynchronous import Asynchronous
 from commexp.algorithms.base import WorkerUpdate, WorkItem
 from commexp.compressors import CodecContext, Compressor
 from commexp.config.plan import Plan
-from commexp.network import EventClock, WallClock
+from commexp.network import EventClock, PeerClock, WallClock
 from commexp.problems import PerWorkerProblem
 
 
@@ -29,6 +29,9 @@ class LocalWorkers:
     def select_worker(self, worker: int) -> None:
         self.problem.select_worker(worker)
 
+    def meet(self, worker: int, other: int, size: int) -> None:
+        """Takes no time that anybody counts, where time is not virtual."""
+
     def batches(self, worker: int) -> float:
         return self.samples[worker] / self.problem.problems[worker].samples_per_step
 
@@ -45,6 +48,10 @@ class SimulatedWorkers(LocalWorkers):
         down = item.body.numel() * item.body.element_size() if item.version else 0
         self.clock.serve(worker, gradients, down, up)
         return True
+
+    def meet(self, worker: int, other: int, size: int) -> None:
+        assert isinstance(self.clock, PeerClock)
+        self.clock.meet(worker, other, size)
 
     def arrivals(self, every: Sequence[int] = ()) -> list[int]:
         return self.clock.arrivals(every)

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commexp.topologies.mixing import Mixing, components
-from commexp.topologies.weights import metropolis, uniform
+from commexp.topologies.weights import column, metropolis, uniform
 
 if TYPE_CHECKING:
     import networkx as nx
 
-WEIGHTS = {"metropolis": metropolis, "uniform": uniform}
+WEIGHTS = {"metropolis": metropolis, "uniform": uniform, "column": column}
 
 
 @dataclass(kw_only=True)
 class Topology(ABC):
     """A dataclass whose fields are the hyper-parameters.
 
-    ``weights``: metropolis, which is doubly stochastic on every undirected graph, or uniform, for regular graphs.
+    ``weights``: metropolis, which is doubly stochastic on every undirected graph; uniform, for regular graphs; or
+    column, for push-sum on every graph, directed or not.
     ``lazy``: (I + W)/2 instead of W. ``failure``: the probability that a link fails in a round, independently per link.
     """
 
@@ -31,7 +32,7 @@ class Topology(ABC):
 
     def __post_init__(self) -> None:
         if self.weights not in WEIGHTS:
-            raise ValueError(f"weights={self.weights}: unknown; give {' or '.join(WEIGHTS)}")
+            raise ValueError(f"weights={self.weights}: unknown; give one of {', '.join(WEIGHTS)}")
         if not 0 <= self.failure < 1:
             raise ValueError(f"failure={self.failure}: out of range; give a probability in [0, 1)")
 

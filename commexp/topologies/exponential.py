@@ -43,5 +43,20 @@ class OnePeer(Topology):
         ]
 
 
+@dataclass
+class DirectedExponential(Topology):
+    """Directed, with a different graph in each round, for push-sum: in round t, n sends only to n + 2^(t mod D), D =
+    ceil(log2 N), half of what it has. Every worker receives from one other, so that the weights are doubly stochastic.
+    Source: Assran, Loizou, Ballas and Rabbat, arXiv 1811.10792, appendix A (1-peer).
+    """
+
+    def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
+        require_workers(workers, 2, "a directed exponential graph")
+        n = np.arange(workers)
+        return [
+            graph_of_edges(workers, np.stack([n, (n + h) % workers], axis=1), directed=True) for h in _hops(workers)
+        ]
+
+
 def _hops(workers: int) -> np.ndarray:
     return np.asarray(1 << np.arange((workers - 1).bit_length()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,11 +55,15 @@ class GraphFile(FileTopology):
         self.check_size(workers, len(graph))
         return [graph]
 
-    def _listed(self, several: bool) -> nx.Graph:
+    def _empty(self) -> nx.Graph | nx.DiGraph:
+        """The graph to which a list's links are added."""
         import networkx as nx
 
+        return nx.Graph()
+
+    def _listed(self, several: bool) -> nx.Graph | nx.DiGraph:
         right = 'two numbers "n m" per line' if not several else 'numbers "n m1 m2 ..." per line'
-        graph = nx.Graph()
+        graph = self._empty()
         for line, words in self.lines():
             if not all(map(COUNT.fullmatch, words)) or not (several or len(words) == 2):
                 raise self.bad(f"line {line} is {' '.join(words)[:40]!r}", right)
@@ -108,15 +112,28 @@ class GraphFile(FileTopology):
 
 
 @dataclass
+class DirectedGraphFile(GraphFile):
+    """A directed graph for push-sum: "n m" per line means that n sends to m, and in .adjlist files "n m1 m2 ..." that n
+    sends to m1, m2, ...; else as in GraphFile."""
+
+    weights: str = field(default="column", kw_only=True)
+
+    def _empty(self) -> nx.DiGraph:
+        import networkx as nx
+
+        return nx.DiGraph()
+
+
+@dataclass
 class MatrixFile(FileTopology):
     """Graph and weights: N rows of N numbers separated by commas or blanks, # starts a comment; or a Matrix Market
     (.mtx) or NumPy (.npy) file, recognised by its first bytes. Row n holds the weights with which worker n averages. W
-    must be doubly stochastic; it counts as symmetric if it is so within 1e-9. Sizes in a header are checked before
-    memory of that size is allocated."""
+    must be doubly stochastic, or with ``weights`` column, for push-sum, have columns that sum to 1; it counts as
+    symmetric if it is so within 1e-9. Sizes in a header are checked before memory of that size is allocated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights != "metropolis":
+        if self.weights not in ("metropolis", "column"):
             raise ValueError(f"weights={self.weights}: the file gives the weights; leave it out")
 
     def graphs(self, workers: int, seed: int) -> list[nx.Graph | nx.DiGraph]:
@@ -153,7 +170,7 @@ class MatrixFile(FileTopology):
             if abs(matrix - matrix.T).max() <= TOLERANCE:
                 matrix = (matrix + matrix.T) / 2
         try:
-            return [Mixing(matrix)]
+            return [Mixing(matrix, push=self.weights == "column")]
         except ValueError as error:
             raise ValueError(f"path={self.path}: {error}") from error
 

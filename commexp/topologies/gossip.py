@@ -45,11 +45,17 @@ class Mixer:
 
     ``second_singular_value``: lambda; for a graph that changes, that of the product over a period, per round; failures
     of links are ignored. ``eta``: of the Chebyshev recursion, 0 for plain gossip. ``constant``: whether W_t is the same
-    in all rounds. Raises ValueError for an unsuitable graph (see Topology), or one that does not support this gossip.
+    in all rounds. ``push``: for push-sum, whose weights need not be doubly stochastic. Raises ValueError for an
+    unsuitable graph (see Topology), or one that does not support this gossip.
     """
 
-    def __init__(self, topology: Topology, gossip: Gossip, workers: int, seed: int) -> None:
-        self.mixings = topology.mixings(workers, seed)
+    def __init__(self, topology: Topology, gossip: Gossip, workers: int, seed: int, push: bool = False) -> None:
+        self.mixings, self.push = topology.mixings(workers, seed), push
+        if not push and not all(m.doubly_stochastic for m in self.mixings):
+            raise ValueError(
+                f"weights={topology.weights}: not doubly stochastic on this graph, so that only push-sum finds the "
+                "average; give algo=sgp, or an undirected graph with weights=metropolis"
+            )
         self.failure, self.seed = topology.failure, seed
         self.second_singular_value = second_singular_value(self.mixings)
         self.constant = len(self.mixings) == 1 and not self.failure
@@ -85,6 +91,21 @@ class Mixer:
         coordinates = mean.tocoo()
         off = coordinates.row != coordinates.col
         return tuple(part[off].tolist() for part in (coordinates.row, coordinates.col, coordinates.data))
+
+    @cached_property
+    def graphs(self) -> list[tuple[list[int], list[int]]]:
+        """Receivers and senders in each round of the period, for push-sum on a graph that changes; else none, and
+        ``mean_links`` stand for all rounds."""
+        changes = self.push and len(self.mixings) > 1 and self.is_small
+        return [(m.edges()[0].tolist(), m.edges()[1].tolist()) for m in self.mixings] if changes else []
+
+    @property
+    def least(self) -> float | None:
+        """A lower bound of the eigenvalues of W^K, which is one of them if negative; None unless W is symmetric, the
+        same in all rounds, and not accelerated."""
+        if not (self.constant and self.symmetric and self.eta == 0):
+            return None
+        return self.mixings[0].smallest_eigenvalue ** self.rounds if self.rounds % 2 else 0.0
 
     @property
     def contraction(self) -> float:

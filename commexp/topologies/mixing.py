@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commexp.topologies.spectrum import ROUNDING, second_symmetric, smallest
+from commexp.topologies.spectrum import DENSE, ROUNDING, push_rate, second_symmetric, smallest
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-DENSE = 2000
 TOLERANCE = 1e-9
 Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -22,13 +21,15 @@ class Mixing:
     """W [N, N], sparse, float64: the next vector of worker n is sum_m W[n, m] x_m. Worker n receives x_m from all m
     with W[n, m] != 0. ``matrix``: W in canonical form (sorted indices, no duplicates, no explicit zeros).
 
-    Rows and columns sum to 1, which preserves the workers' average; entries may be negative. Raises ValueError if W is
-    not square or not finite, or if the sum of a row or column differs from 1 by more than 1e-9.
+    Rows and columns sum to 1, so that the workers come to their average; entries may be negative. With ``push`` columns
+    alone need to: the sum over workers stays what it is, and push-sum finds the average; entries are then not negative,
+    and those on the diagonal positive, so that push-sum never divides by 0. Raises ValueError if W is not square or not
+    finite, if the sum of a row or column that must be 1 differs from it by more than 1e-9, and for such entries.
     """
 
     matrix: csr_array
 
-    def __init__(self, matrix: csr_array) -> None:
+    def __init__(self, matrix: csr_array, push: bool = False) -> None:
         from scipy.sparse import csr_array
 
         W = csr_array(matrix, dtype=np.float64, copy=True)
@@ -39,14 +40,20 @@ class Mixing:
         if not np.isfinite(W.data).all():
             row = int(np.searchsorted(W.indptr, np.flatnonzero(~np.isfinite(W.data))[0], side="right")) - 1
             raise ValueError(f"row {row} has an entry that is not a finite number; give finite weights")
-        for name, axis in (("row", 1), ("column", 0)):
+        for name, axis in (("column", 0),) if push else (("row", 1), ("column", 0)):
             sums = np.asarray(W.sum(axis=axis)).ravel()
             wrong = np.flatnonzero(np.abs(sums - 1) > TOLERANCE)
             if len(wrong):
+                kind, every = ("column", "column") if push else ("doubly", "row and every column")
                 raise ValueError(
-                    f"{name} {wrong[0]} sums to {sums[wrong[0]]:.12g}: not doubly stochastic; give weights of which "
-                    "every row and every column sums to 1, in full precision"
+                    f"{name} {wrong[0]} sums to {sums[wrong[0]]:.12g}: not {kind} stochastic; give weights of which "
+                    f"every {every} sums to 1, in full precision"
                 )
+        if push and not (W.data.min() >= 0 and W.diagonal().min() > 0):
+            raise ValueError(
+                "negative, or 0 on the diagonal: push-sum would divide by 0; give no weight below 0, and every worker "
+                "a share of its own"
+            )
         self.matrix = W
 
     @classmethod
@@ -63,6 +70,11 @@ class Mixing:
     @cached_property
     def symmetric(self) -> bool:
         return bool((self.matrix != self.matrix.T).nnz == 0)
+
+    @cached_property
+    def doubly_stochastic(self) -> bool:
+        """Whether rows sum to 1, too."""
+        return bool((np.abs(np.asarray(self.matrix.sum(axis=1)) - 1) <= TOLERANCE).all())
 
     @cached_property
     def degrees(self) -> np.ndarray:
@@ -86,7 +98,10 @@ class Mixing:
 
     @cached_property
     def second_singular_value(self) -> float:
-        """lambda = ||W - 11^T/N||_2, the factor by which one round shrinks distances from the average; 0 for N = 1."""
+        """lambda = ||W - 11^T/N||_2, the factor by which one round shrinks distances from the average; 0 for N = 1.
+        Where rows do not sum to 1: see ``push_rate``."""
+        if not self.doubly_stochastic:
+            return push_rate([self.matrix])
         if self.symmetric:
             return float(np.abs(self._others).max(initial=0)) if self.size <= DENSE else second_symmetric(self)
         if self.size <= DENSE:
@@ -118,7 +133,7 @@ class Mixing:
         """(I + W)/2: positive semi-definite if W is symmetric and non-negative."""
         from scipy.sparse import eye_array
 
-        return Mixing(((eye_array(self.size) + self.matrix) / 2).tocsr())
+        return Mixing(((eye_array(self.size) + self.matrix) / 2).tocsr(), push=not self.doubly_stochastic)
 
     def without(self, gone: np.ndarray) -> Mixing:
         """A symmetric W without the links ``gone``, a bool for each of ``links()``. The weight of a removed link moves
@@ -166,7 +181,10 @@ class Mixing:
 
 def second_singular_value(mixings: Sequence[Mixing]) -> float:
     """lambda per round of a graph that changes with period T: ||W_T ... W_1 - 11^T/N||_2^(1/T); zero if the product is
-    the average up to rounding. Above 2,000 workers: the largest lambda of the rounds, which is an upper bound."""
+    the average up to rounding. Above 2,000 workers: the largest lambda of the rounds, which is an upper bound. Where
+    rows do not sum to 1: see ``push_rate``."""
+    if not all(m.doubly_stochastic for m in mixings):
+        return push_rate([m.matrix for m in mixings])
     if len(mixings) == 1 or mixings[0].size > DENSE:
         return max(m.second_singular_value for m in mixings)
     product = np.eye(mixings[0].size)

@@ -23,7 +23,8 @@ def metropolis(graph: nx.Graph) -> Mixing:
     size, receiver, sender = _arrays(graph)
     inward, outward = np.bincount(receiver, minlength=size), np.bincount(sender, minlength=size)
     if graph.is_directed():
-        _check_regular("metropolis", np.append(inward, outward), "an undirected graph, or topology=matrix")
+        instead = "an undirected graph, topology=matrix, or weights=column with algo=sgp"
+        _check_regular("metropolis", np.append(inward, outward), instead)
     return _assemble(size, receiver, sender, 1 / (1.0 + np.maximum(inward[receiver], inward[sender])))
 
 
@@ -37,6 +38,17 @@ def uniform(graph: nx.Graph) -> Mixing:
     workers = np.arange(size)
     rows, columns = np.append(receiver, workers), np.append(sender, workers)
     return _from_entries(size, rows, columns, 1 / (1.0 + inward[rows]))
+
+
+def column(graph: nx.Graph) -> Mixing:
+    """p_mn = 1 / (1 + d_n), d_n the number of workers to which n sends: equal shares of a worker's vector stay and go
+    to each of those. Columns sum to 1, on every graph; rows need not. Raises ValueError for nodes other than 0, ...,
+    N-1. Source: Assran, Loizou, Ballas and Rabbat, arXiv 1811.10792, section 3."""
+    size, receiver, sender = _arrays(graph)
+    shares = 1 / (1.0 + np.bincount(sender, minlength=size))
+    workers = np.arange(size)
+    rows, columns = np.append(receiver, workers), np.append(sender, workers)
+    return _from_entries(size, rows, columns, shares[columns], push=True)
 
 
 def _arrays(graph: nx.Graph) -> tuple[int, np.ndarray, np.ndarray]:
@@ -68,7 +80,7 @@ def _assemble(size: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndar
     return _from_entries(size, np.append(rows, workers), np.append(columns, workers), np.append(weights, rest))
 
 
-def _from_entries(size: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> Mixing:
+def _from_entries(size: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, push: bool = False) -> Mixing:
     from scipy.sparse import coo_array
 
-    return Mixing(coo_array((weights, (rows, columns)), shape=(size, size)).tocsr())
+    return Mixing(coo_array((weights, (rows, columns)), shape=(size, size)).tocsr(), push)

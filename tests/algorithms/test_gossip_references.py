@@ -35,7 +35,21 @@ from algorithms.gossip_world import (
 from registry import options
 from torch import Tensor
 
-from commexp.algorithms import D2, DPSGD, DSGT, Algorithm, Choco, DeepStorm, ProxGTSA, ProxGTSRE, ProxGTSRO
+from commexp.algorithms import (
+    D2,
+    DPSGD,
+    DSGT,
+    KGT,
+    NIDS,
+    SGP,
+    Algorithm,
+    Choco,
+    DeepStorm,
+    Extra,
+    ProxGTSA,
+    ProxGTSRE,
+    ProxGTSRO,
+)
 from commexp.algorithms.decentralised.base import DecentralisedMethod
 from commexp.compressors import TopK
 from commexp.problems.feeds.base import Sampler, with_replacement
@@ -129,6 +143,49 @@ class Reference:
             x, before, old = self.mix("x", 2 * x - before - LR * g + LR * old), x, g
         return x
 
+    def extra(self, rounds: int = ROUNDS) -> Vector:
+        """As printed: x_{k+2} = (I + W) x_{k+1} - (I + W)/2 x_k - lr (g_{k+1} - g_k)."""
+        before, old = self.start, self.gradient(self.start, self.batch(0))
+        x = self.mix("x", before) - LR * old
+        for t in range(1, rounds):
+            g = self.gradient(x, self.batch(t))
+            x, before, old = (
+                x + self.mix("x", x) - (before + self.mix("x", before)) / 2 - LR * (g - old), x, g,
+            )  # fmt: skip
+        return x
+
+    def nids(self, rounds: int = ROUNDS) -> Vector:
+        """As printed: z_{k+1} = z_k - x_k + (I + W)/2 (2 x_k - x_{k-1} - lr (g_k - g_{k-1}))."""
+        before, old = self.start, self.gradient(self.start, self.batch(0))
+        z = before - LR * old
+        x = soft(z, LR * self.weight)
+        for t in range(1, rounds):
+            g = self.gradient(x, self.batch(t))
+            u = 2 * x - before - LR * (g - old)
+            z = z - x + (u + self.mix("x", u)) / 2
+            x, before, old = soft(z, LR * self.weight), x, g
+        return x
+
+    def kgt(self, tau: int, lr: float, outer: float, rounds: int = ROUNDS) -> Vector:
+        """As printed, with c_0 = 0."""
+        x, c = self.start, np.zeros((N, J))
+        for t in range(rounds):
+            y = x
+            for k in range(tau):
+                y = y - lr * (self.gradient(y, self.batch(tau * t + k)) + c)
+            z = (x - y) / (tau * lr)
+            c = c - z + self.mix("z", z)
+            x = self.mix("x", x - tau * lr * outer * z)
+        return x
+
+    def sgp(self, momentum: float, decay: float, rounds: int = ROUNDS) -> Vector:
+        x, w, u = self.start, np.ones((N, 1)), np.zeros((N, J))
+        for t in range(rounds):
+            z = x / w
+            u = momentum * u + self.gradient(z, self.batch(t)) + decay * z
+            x, w = self.mix("x", x - LR * u), self.mix("w", w)
+        return x
+
     def tracking(self, estimate: Callable[[int, Vector, Vector, Vector], Vector], late: bool = False) -> Vector:
         x = before = self.start
         y, v = np.zeros((N, J)), np.zeros((N, J))
@@ -183,6 +240,10 @@ METHODS: dict[str, tuple[Callable[[], Algorithm], Callable[[Reference], Vector]]
     ),
     "choco": (lambda: Choco(lr=LR, gamma=GAMMA), Reference.choco),
     "d2": (lambda: D2(lr=LR), Reference.d2),
+    "extra": (lambda: Extra(lr=LR), Reference.extra),
+    "nids": (lambda: NIDS(lr=LR), Reference.nids),
+    "kgt": (lambda: KGT(lr=LR, tau=1, outer_lr=0.7, gamma=GAMMA), lambda r: r.kgt(1, LR, 0.7)),
+    "sgp": (lambda: SGP(lr=LR, momentum=0.6, weight_decay=0.01), lambda r: r.sgp(0.6, 0.01)),
     "dsgt": (lambda: DSGT(lr=LR, gamma=GAMMA), Reference.dsgt),
     "proxgt_sa": (lambda: ProxGTSA(lr=LR, gamma=GAMMA), Reference.proxgt_sa),
     "proxgt_sr_o": (lambda: ProxGTSRO(lr=LR, gamma=GAMMA, q=5, large_batch=25), Reference.proxgt_sr_o),
@@ -207,8 +268,10 @@ def test_every_decentralised_method_has_a_reference() -> None:
 def test_against_the_papers_recursion(name: str, gossip: str) -> None:
     given, (method, reference) = GOSSIPS[gossip], METHODS[name]
     lazy = name == "d2"
-    if lazy and given.chebyshev:  # its polynomial has negative values, and d2 takes no W of that kind
-        with pytest.raises(ValueError, match="algo=d2: needs plain gossip"):
+    if (
+        name in ("d2", "extra", "nids") and given.chebyshev
+    ):  # its polynomial has negative values, of which they know no W
+        with pytest.raises(ValueError, match=f"algo={name}: needs plain gossip"):
             method().setup(world(Ladder(lazy=lazy), given))
         return
     algorithm = method()
@@ -216,7 +279,7 @@ def test_against_the_papers_recursion(name: str, gossip: str) -> None:
     assert_agree(algorithm, reference(Reference(lazy, given.rounds, given.chebyshev)))
 
 
-@pytest.mark.parametrize("name", ["choco", "dsgt", "proxgt_sa", "proxgt_sr_o", "proxgt_sr_e", "deepstorm"])
+@pytest.mark.parametrize("name", ["choco", "dsgt", "kgt", "proxgt_sa", "proxgt_sr_o", "proxgt_sr_e", "deepstorm"])
 def test_with_top_k_against_the_papers_recursion(name: str) -> None:
     method, reference = METHODS[name]
     algorithm = method()

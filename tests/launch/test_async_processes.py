@@ -92,6 +92,27 @@ def test_a_server_that_was_stopped_goes_on_and_so_do_others_without_the_dead(sta
 
 
 @beside
+def test_nobody_waits_for_a_slow_neighbour(started: Start, tmp_path: Path) -> None:
+    """AD-PSGD, worker 0 ten times slower: the others average with it all the same, and go on."""
+    words = ["algo=adpsgd", "topology=ring", "rounds=90", "eval_every=30", "algo.lr=20", "network.compute.seconds=0.01"]
+    launcher = started(*WORLD, *SLEEPING, *words)
+    _, err = launcher.communicate(timeout=120)
+    assert launcher.returncode == 0, err
+    run = finished(tmp_path)
+    calls = [int(w["calls"]) for w in table(run, "workers")]
+    slow, *others = calls
+    traffic, vector = run.traffic, 8 * int(run.meta["parameters"])
+    assert set(traffic["exchange"]) == {"gossip"}
+    assert traffic["bytes_wire"].sum() == run.metrics["bytes_wire"].iloc[-1] == 2 * vector * sum(calls)
+    assert sum(calls) >= 90
+    assert min(others) > 3 * slow
+    ages = {int(row["staleness"]): int(row["messages"]) for row in table(run, "staleness")}
+    assert sum(ages.values()) == sum(calls)
+    assert max(ages) >= 6, "of worker 0, while the others went on"
+    assert run.metrics["train_loss"].iloc[-1] < run.metrics["train_loss"].iloc[0]
+
+
+@beside
 def test_who_hangs_or_dies_may_come_back(started: Start, tmp_path: Path) -> None:
     """Where others wait for it they do so for launch.timeout; the dead one is started anew."""
     words = ["algo=ssp", FIVE, "algo.bound=2", "rounds=1000", "eval_every=5", "save_every=5", "launch.timeout=5"]

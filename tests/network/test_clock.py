@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from network.test_rates import Booking
 
-from commexp.network import Bernoulli, Compute, Fixed, Markov, Network, NoStragglers, Straggler, VirtualClock
+from commexp.network import Bernoulli, Compute, Fixed, Link, Markov, Network, NoStragglers, Straggler, VirtualClock
+from commexp.topologies import DirectedExponential, Gossip, Mixer
 
 LINK = {"bandwidth": 8.0, "latency": 0.0}  # 1 MB/s
 
@@ -45,6 +46,26 @@ def test_in_gossip_a_worker_waits_for_its_neighbours_alone() -> None:
     assert virtual.times.tolist() == [12.0, 12.0, 3.0, 3.0]
     virtual.round(2, 1.0, [Booking("gossip", bytes_wire=12_000_000, repeats=2)])
     assert virtual.times.tolist() == [26.0, 26.0, 26.0, 17.0]
+
+
+def test_a_worker_waits_for_those_alone_that_send_to_it_in_this_round() -> None:
+    """Worker 1 of 4 is 9 s late in each round: 2, then 3, then 2 wait for it, and the others for what that delayed."""
+    graphs = Mixer(DirectedExponential(), Gossip(), 4, 0, push=True).graphs
+    network = Network(**LINK, compute=Compute(seconds=1.0))
+    virtual = VirtualClock(network, Fixed(workers=[1], slowdown=10.0), 4, 0, graphs=graphs)
+    expected = ([2.0, 11.0, 11.0, 2.0], [13.0, 22.0, 13.0, 22.0], [24.0, 33.0, 33.0, 24.0])
+    for number, times in enumerate(expected, 1):
+        virtual.round(number, 1.0, [Booking("gossip", bytes_wire=4_000_000)])
+        assert virtual.times.tolist() == times
+
+
+@pytest.mark.parametrize("links", [None, {3: Link(bandwidth=8.0, latency=0.001)}])
+def test_the_busiest_way_of_a_link_may_be_the_one_in(links: dict[int, Link] | None) -> None:
+    """Three send 1 MB each to worker 0: 3 s on a link of 1 MB/s, whether all links are alike or not."""
+    edges = ([0, 0, 0, 1, 2, 3], [1, 2, 3, 0, 1, 2])
+    virtual = VirtualClock(Network(**LINK, links=links), NoStragglers(), 4, 0, edges)
+    virtual.round(1, 0.0, [Booking("gossip", bytes_wire=6_000_000)])
+    assert virtual.times[0] == pytest.approx(3.0, abs=1e-5)
 
 
 def test_even_workers_are_counted_as_the_uneven_are() -> None:

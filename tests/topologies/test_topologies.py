@@ -36,7 +36,9 @@ from commexp.topologies import (
 )
 
 REGISTERED = sorted(p.stem for p in (CONF / "topology").glob("*.yaml"))
-DIRECTED = ("exponential", "one_peer")
+DIRECTED = ("directed_exponential", "directed_file", "exponential", "one_peer")
+
+PERIODS = {"one_peer": 3, "directed_exponential": 3, "random_pairs": 64}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "# a wheel\n" + "".join(f"0 {n}  # spoke\n{n},{n % 7 + 1}\n\n" for n in range(1, 8))
     )
     np.savetxt(folder / "weights.txt", Ring().mixings(8, 0)[0].matrix.toarray(), fmt="%.17g", delimiter=", ")
-    return {"file": folder / "graph.txt", "matrix": folder / "weights.txt"}
+    (folder / "cycle.txt").write_text("".join(f"{n} {(n + 1) % 8}\n" for n in range(8)))
+    return {
+        "file": folder / "graph.txt",
+        "matrix": folder / "weights.txt",
+        "directed_file": folder / "cycle.txt",
+    }
 
 
 def registered(name: str, files: dict[str, Path], **fields: Any) -> Topology:
@@ -64,7 +71,7 @@ def registered(name: str, files: dict[str, Path], **fields: Any) -> Topology:
 def test_every_topology(name: str, lazy: bool, files: dict[str, Path]) -> None:
     topology = registered(name, files, lazy=lazy)
     mixings, graphs = topology.mixings(8, seed=3), topology.graphs(8, seed=3)
-    assert len(mixings) == len(graphs) == {"one_peer": 3, "random_pairs": 64}.get(name, 1)
+    assert len(mixings) == len(graphs) == PERIODS.get(name, 1)
     union = np.zeros((8, 8))
     for W, graph in zip(mixings, graphs, strict=True):
         dense = W.matrix.toarray()
@@ -150,7 +157,7 @@ def test_what_does_not_fit_is_refused(topology: Topology, workers: int, says: st
 @pytest.mark.parametrize(
     ("cls", "fields", "says"),
     [
-        (Ring, {"weights": "even"}, "weights=even: unknown; give metropolis or uniform"),
+        (Ring, {"weights": "even"}, "weights=even: unknown; give one of metropolis, uniform, column"),
         (Ring, {"failure": 1.0}, "failure=1.0: out of range"),
         (Ring, {"failure": float("nan")}, "failure=nan: out of range"),
         (Grid, {"rows": 0}, "rows=0: "),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from commexp.algorithms.base import Algorithm, AlgorithmContext, Sent
 from commexp.algorithms.decentralised.gossip import CompressedGossip, NeighbourExchange, PlainGossip
-from commexp.algorithms.gradient.base import row_norms
+from commexp.algorithms.gradient.base import Schedule, row_norms
 from commexp.comm.exchanges import GOSSIP
 from commexp.compressors import Compressor, NoCompression
+
+if TYPE_CHECKING:
+    from commexp.topologies import Mixer
 
 
 class DecentralisedMethod(Algorithm):
@@ -33,6 +37,11 @@ class DecentralisedMethod(Algorithm):
         self.context = context
         self.x = context.start.repeat(len(context.comm.worker_ids), 1)
         self.mixing: dict[str, NeighbourExchange] = {}
+
+    @property
+    def models(self) -> Tensor:
+        """x_n of the workers here, [W, J]."""
+        return self.x
 
     def start_gossip(self) -> None:
         """Prepares the exchanges; called when ``rows`` have their initial values. Raises ValueError for compressed
@@ -60,11 +69,42 @@ class DecentralisedMethod(Algorithm):
         return self.context.comm.watched_mean(self.x)
 
     def worker_models(self) -> Tensor:
-        return self.context.comm.watched(self.x)
+        return self.context.comm.watched(self.models)
 
     def diagnostics(self) -> dict[str, float]:
-        distances = row_norms(self.x - self.model()).double()
+        distances = row_norms(self.models - self.model()).double()
         return {"consensus": float(self.context.comm.watched(distances).square().sum())}
+
+
+@dataclass
+class StepMethod(DecentralisedMethod):
+    """A decentralised method that takes plain steps along the gradients of its batches. ``lr``: the step, multiplied by
+    the schedule's factor. Raises ValueError if it is not positive."""
+
+    lr: float = 0.1
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        check_lr(self.lr)
+
+    def rate(self, step: int) -> float:
+        return self.lr * self.schedule.factor(step, self.context.steps)
+
+    def gradient(self, x: Tensor, step: int) -> Tensor:
+        """Of the batches of local step ``step`` at x_n, [W, J]; the next call may overwrite it."""
+        problem = self.context.problem
+        return problem.loss_and_grad(x, problem.batch(step))[1]
+
+
+def least_eigenvalue(mixer: Mixer, algo: str) -> float:
+    """A lower bound of the eigenvalues of an exchange's W. Raises ValueError unless W is symmetric, the same in all
+    rounds, and mixes without acceleration."""
+    if mixer.least is None:
+        raise ValueError(
+            f"algo={algo}: needs plain gossip with symmetric weights that stay the same; give another topology, or "
+            "algo=dsgt"
+        )
+    return mixer.least
 
 
 def check_gamma(gamma: float) -> None:

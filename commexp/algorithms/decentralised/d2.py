@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.decentralised.base import DecentralisedMethod, check_lr
-from commexp.algorithms.gradient.base import Schedule
+from commexp.algorithms.decentralised.base import StepMethod, least_eigenvalue
 
 ROUNDING = 1e-9
 
 
 @dataclass
-class D2(DecentralisedMethod):
+class D2(StepMethod):
     """Every round, on every worker n, with g_n the gradient of its batch at x_n:
 
         psi_n  <- x_n - lr_t g_n
@@ -24,14 +23,9 @@ class D2(DecentralisedMethod):
     for which the iteration does not converge.
     """
 
-    lr: float = 0.1
-    schedule: Schedule = field(default_factory=Schedule)
     compressible = False
     compressible_alternative = "choco"
     worker_state = "psi"
-
-    def __post_init__(self) -> None:
-        check_lr(self.lr)
 
     def setup(self, context: AlgorithmContext) -> None:
         super().setup(context)
@@ -40,12 +34,7 @@ class D2(DecentralisedMethod):
         mixer = context.comm.mixer
         if mixer is None:
             return
-        if not (mixer.constant and mixer.symmetric and mixer.eta == 0):
-            raise ValueError(
-                "algo=d2: needs plain gossip with symmetric weights that stay the same; give another topology, or "
-                "algo=dsgt"
-            )
-        least = mixer.mixings[0].smallest_eigenvalue ** mixer.rounds  # the smallest of W^K, if negative
+        least = least_eigenvalue(mixer, "d2")
         if least <= -1 / 3 + ROUNDING:
             raise ValueError(
                 f"algo=d2: its mixing has an eigenvalue of {least:.3f}, and at -1/3 or less it need not converge; give "
@@ -53,8 +42,5 @@ class D2(DecentralisedMethod):
             )
 
     def round(self, t: int) -> None:
-        problem = self.context.problem
-        _, gradient = problem.loss_and_grad(self.x, problem.batch(t))
-        lr = self.lr * self.schedule.factor(t, self.context.steps)
-        psi = self.x - lr * gradient
+        psi = self.x - self.rate(t) * self.gradient(self.x, t)
         self.x, self.psi = self.mixed("x", psi + (self.x - self.psi)), psi
