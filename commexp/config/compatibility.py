@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from commexp.algorithms import Algorithm
 from commexp.allocations import Single
-from commexp.comm import AGGREGATIONS, SERVER, check_serves
+from commexp.comm import AGGREGATIONS, AUTO, SERVER, check_serves
 from commexp.comm.exchanges import Aggregation
-from commexp.compressors import NoCompression
+from commexp.compressors import Compressor, NoCompression
 from commexp.compressors.base import MANY
 from commexp.config.components import CodecWrapping
 from commexp.config.messages import UserError
@@ -51,6 +52,8 @@ def check_pairs(
             f"comm.exchange={exchange}: needs every worker, and algo={name} goes on without those who are late; give "
             f"{able}"
         )
+    if config.participation < 1:
+        check_participation(algo, name, names["compress"], parts["compress"], config)
     if config.launch.inject and parts["network"].compute.kind == "measured":
         raise UserError(
             "launch.inject=true: network.compute.kind=measured has no seconds to sleep; give constant, lognormal, ..."
@@ -66,7 +69,7 @@ def check_pairs(
             f"network.compute.seconds={parts['network'].compute.seconds}: all workers compute in no time, late ones "
             "too, so that they are ready together; give 0.01 or the like, or straggler=none"
         )
-    central = algo.asynchronous or algo.drops_late or exchange == SERVER.name
+    central = algo.asynchronous or algo.drops_late or config.participation < 1 or exchange == SERVER.name
     alone = config.workers == 1 and not (central or algo.decentralised)
     if config.stop.seconds is not None and alone and parts["network"].compute.is_instant:
         raise UserError(
@@ -135,6 +138,32 @@ def check_theory(parts: dict[str, Any], names: dict[str, str]) -> None:
         raise UserError("algo.lr=theory: no step is known with a proximal term; give a number, or prox=none")
 
 
+def check_participation(algo: Algorithm, name: str, codec_name: str, codec: Compressor, config: Config) -> None:
+    """Raises UserError where a share of the workers cannot take part in a round; ``name``, ``codec_name``: as one
+    chooses them."""
+    share, exchange = config.participation, config.comm.exchange
+    if not algo.samples_workers:
+        raise UserError(
+            f"participation={share}: algo={name} needs every worker in every round; give 1, or algo=localsgd, "
+            "diloco, ..."
+        )
+    if exchange not in (AUTO, SERVER.name):
+        raise UserError(
+            f"comm.exchange={exchange}: with participation={share} a server calls those that take part; give {AUTO} or "
+            f"{SERVER.name}"
+        )
+    if codec.learns:
+        raise UserError(
+            f"compress={codec_name}: learns from the aggregate of all workers, which nobody but the server has with "
+            f"participation={share}; give compress=topk"
+        )
+    if codec.phases > 1:
+        raise UserError(
+            f"compress={codec_name}: takes a sum over all workers before it sends, and with participation={share} some "
+            "have no part in it; give compress=topk"
+        )
+
+
 def check_groups(parts: dict[str, Any], name: str, config: Config) -> None:
     """Raises UserError for islands, or workers of several processes, that an algorithm cannot have; ``name``: its."""
     algo, topology = parts["algo"], parts["topology"]
@@ -154,7 +183,9 @@ def check_groups(parts: dict[str, Any], name: str, config: Config) -> None:
     if getattr(algo, "inside", 1) > 1 and (algo.decentralised or not isinstance(topology, Islands)):
         right = "1" if algo.decentralised else "topology=islands islands=..., or 1"
         raise UserError(f"algo.inside={algo.inside}: no islands act as one worker here; give {right}")
-    alone = algo.asynchronous or algo.coded or algo.drops_late
+    alone = algo.asynchronous or algo.coded or algo.drops_late or config.participation < 1
+    if config.participation < 1:
+        name = f"{name} participation={config.participation}"
     if alone and isinstance(topology, Islands):
         raise UserError(
             f"topology=islands: with algo={name} every worker's message counts by itself; give algo=sgd, diloco, ..."
