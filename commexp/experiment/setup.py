@@ -218,6 +218,7 @@ class ExperimentSetup:
             independent=not codec.shared_state,
             size=self.payload / self.dense_message,
             gap=None if mixer is None or not mixer.constant else 1 - mixer.contraction,
+            share=plan.participation.count(plan.config.workers) / plan.config.workers,
         )
         with user_mistakes("algo."):
             step = self.algorithm.theoretical_step(constants)
