@@ -279,12 +279,12 @@ def test_with_a_share_of_the_workers() -> None:
 
 
 def test_with_a_share_it_reaches_the_optimum_and_resumes(run: Callable[..., Run]) -> None:
-    words = ("dataset=linreg", "dataset.dim=8", "dataset.samples=20", "workers=10", "participation=0.3", "algo=ef21")
-    words += ("compress.k=4", "algo.lr=0.1", "rounds=800", "eval_every=400")
+    words = ("dataset=linreg", "dataset.dim=8", "dataset.samples=20", "workers=10", "participation=0.5", "algo=ef21")
+    words += ("compress.k=4", "algo.lr=0.2", "rounds=300", "eval_every=150")
     whole = run(*words)
     assert whole.metrics["dist_to_opt"].iloc[-1] <= 1e-12
     before = untimed(whole.folder / "metrics.csv")
-    with interrupted(after=401):
+    with interrupted(after=151):
         assert run(*words, "rerun=true").status == "interrupted"
     assert untimed(run(*words).folder / "metrics.csv") == before
 
