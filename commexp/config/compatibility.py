@@ -99,32 +99,6 @@ def check_pairs(
         raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with neighbours; give auto")
 
 
-def check_participation(algo: Algorithm, name: str, codec_name: str, codec: Compressor, config: Config) -> None:
-    """Raises UserError where a share of the workers cannot take part in a round; ``name``, ``codec_name``: as one
-    chooses them."""
-    share, exchange = config.participation, config.comm.exchange
-    if not algo.samples_workers:
-        raise UserError(
-            f"participation={share}: algo={name} needs every worker in every round; give 1, or algo=localsgd, "
-            "diloco, ..."
-        )
-    if exchange not in (AUTO, SERVER.name):
-        raise UserError(
-            f"comm.exchange={exchange}: with participation={share} a server calls those that take part; give {AUTO} or "
-            f"{SERVER.name}"
-        )
-    if codec.learns:
-        raise UserError(
-            f"compress={codec_name}: learns from the aggregate of all workers, which nobody but the server has with "
-            f"participation={share}; give compress=topk"
-        )
-    if codec.phases > 1:
-        raise UserError(
-            f"compress={codec_name}: takes a sum over all workers before it sends, and with participation={share} some "
-            "have no part in it; give compress=topk"
-        )
-
-
 def check_kind(parts: dict[str, Any], names: dict[str, str], named: Aggregation | None) -> None:
     """Raises UserError for a codec that is not of the kind that an algorithm asks for, or whose messages, or those of
     the exchange ``named``, do not tell what the workers have sent."""
@@ -162,6 +136,32 @@ def check_theory(parts: dict[str, Any], names: dict[str, str]) -> None:
         raise UserError("algo.lr=theory: no step is known for workers in islands; give a number, or no islands")
     if not isinstance(parts["prox"], NoProx):
         raise UserError("algo.lr=theory: no step is known with a proximal term; give a number, or prox=none")
+
+
+def check_participation(algo: Algorithm, name: str, codec_name: str, codec: Compressor, config: Config) -> None:
+    """Raises UserError where a share of the workers cannot take part in a round; ``name``, ``codec_name``: as one
+    chooses them."""
+    share, exchange = config.participation, config.comm.exchange
+    if not algo.samples_workers:
+        raise UserError(
+            f"participation={share}: algo={name} needs every worker in every round; give 1, or algo=localsgd, "
+            "diloco, ..."
+        )
+    if exchange not in (AUTO, SERVER.name):
+        raise UserError(
+            f"comm.exchange={exchange}: with participation={share} a server calls those that take part; give {AUTO} or "
+            f"{SERVER.name}"
+        )
+    if codec.learns:
+        raise UserError(
+            f"compress={codec_name}: learns from the aggregate of all workers, which nobody but the server has with "
+            f"participation={share}; give compress=topk"
+        )
+    if codec.phases > 1:
+        raise UserError(
+            f"compress={codec_name}: takes a sum over all workers before it sends, and with participation={share} some "
+            "have no part in it; give compress=topk"
+        )
 
 
 def check_groups(parts: dict[str, Any], name: str, config: Config) -> None:

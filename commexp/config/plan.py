@@ -104,6 +104,11 @@ class Plan:
                 f"compress={self.compressor.name}: what it keeps of a worker would be lost with its process; give "
                 f"compress.error_feedback=false, a codec without memory, or comm.exchange={ALL_GATHER.name}"
             )
+        if self.calls and self.algorithm.codec_kind and processes > 1:
+            raise UserError(
+                f"participation={self.config.participation}: algo={name} keeps the sum of what the workers keep, and a "
+                "process that is lost would take its part of it along; give launch=single, or participation=1"
+            )
         if self.calls and self.tolerates_stragglers and processes > 1 and self.compressor.learns:
             raise UserError(
                 f"compress={self.compressor.name}: learns from the aggregate, which the server alone has here; give "

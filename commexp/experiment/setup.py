@@ -222,6 +222,7 @@ class ExperimentSetup:
             size=self.payload / self.dense_message,
             gap=None if mixer is None or not mixer.constant else 1 - mixer.contraction,
             least=None if mixer is None else mixer.least,
+            share=plan.participation.count(plan.config.workers) / plan.config.workers,
         )
         with user_mistakes("algo."):
             step = self.algorithm.theoretical_step(constants)

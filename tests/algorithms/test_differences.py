@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from algorithms.test_coding import go as go_setup
+from algorithms.test_coding import gradients, set_up, starts
 from algorithms.test_sgd import J, N, context, go, problem
-from registry import plan
+from registry import interrupted, plan, untimed
 
 from commexp.algorithms import DASHA, DIANA, EF21, EF21SGDM, MARINA, SGD, Algorithm, DifferenceMethod
 from commexp.compressors import Message, NoCompression, RandK, TopK
 from commexp.compressors.sparse import Sparse
 from commexp.config.messages import UserError
+from commexp.experiment.setup import ExperimentSetup
+from commexp.run_folder import Run
 from commexp.seeding import numpy_generator
 
 LR, ROUNDS, K = 0.05, 60, 4
@@ -244,6 +249,67 @@ def test_presets(name: str) -> None:
 def test_randk_without_these_methods_is_as_it_was() -> None:
     codec = plan("compress=randk").resolved["compress"]
     assert (codec["shared"], codec["rescale"]) == (True, False)
+
+
+def shared(*words: str) -> ExperimentSetup:
+    """Six workers with 8 parameters, of whom three take part in a round."""
+    world = ("dataset=linreg", "dataset.dim=8", "dataset.samples=10", "seed=3", "workers=6", "participation=0.5")
+    return set_up(*world, "algo=ef21", f"algo.lr={LR}", "compress.k=2", *words)
+
+
+def test_with_a_share_of_the_workers() -> None:
+    """EF21-PP: who rests computes, sends and receives nothing and keeps its g_n; bytes by hand."""
+    made = shared()
+    x, g_n, booked = starts(made), np.zeros((6, 8)), []
+    for t in range(ROUNDS):
+        here = made.taking(t)
+        change = np.zeros((6, 8))
+        for n in np.flatnonzero(here):
+            away = gradients(made, x)[n] - g_n[n]
+            kept = np.argsort(-np.abs(away), kind="stable")[:2]
+            change[n, kept] = away[kept]
+        g_n = g_n + change
+        x = x - LR * g_n.mean(0)
+        links = int(here[1:].sum())  # worker 0 lives with the server
+        booked += [(t + 1, "down", 3 * 64, 64 * links), (t + 1, "up", 3 * 18, 18 * links)]  # a bitmap and a header
+    np.testing.assert_allclose(go_setup(made, ROUNDS), x, rtol=1e-12, atol=1e-12)
+    made.comm.settle()
+    found = made.record.ledger.entries
+    assert [(e.round, e.direction, e.bytes_sent, e.bytes_wire) for e in found] == booked
+
+
+def test_with_a_share_it_reaches_the_optimum_and_resumes(run: Callable[..., Run]) -> None:
+    words = ("dataset=linreg", "dataset.dim=8", "dataset.samples=20", "workers=10", "participation=0.5", "algo=ef21")
+    words += ("compress.k=4", "algo.lr=0.2", "rounds=300", "eval_every=150")
+    whole = run(*words)
+    assert whole.metrics["dist_to_opt"].iloc[-1] <= 1e-12
+    before = untimed(whole.folder / "metrics.csv")
+    with interrupted(after=151):
+        assert run(*words, "rerun=true").status == "interrupted"
+    assert untimed(run(*words).folder / "metrics.csv") == before
+
+
+def test_a_tenth_of_the_workers_books_a_tenth(run: Callable[..., Run]) -> None:
+    words = ("dataset=linreg", "dataset.dim=30", "dataset.samples=4", "workers=100", "rounds=10", "algo=ef21")
+    words += ("compress.k=3", "comm.exchange=server", "eval_every=10")
+    few, many = (run(*words, f"participation={share}").metrics.iloc[-1] for share in ("0.1", "0.2"))
+    each = 30 * 8 + 3 * 8 + 4  # x comes down; three values go up, and three offsets of a byte with a header
+    assert few["bytes_sent"] == 10 * 10 * each == many["bytes_sent"] / 2
+    assert few["samples"] == 10 * 10 * 4 == many["samples"] / 2
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("algo=diana", "participation=0.5: algo=diana needs every worker in every round"),
+        ("algo=ef21_sgdm", "participation=0.5: algo=ef21_sgdm needs every worker in every round"),
+        ("launch=torchrun launch.nproc=2", "participation=0.5: algo=ef21 keeps the sum of what the workers keep"),
+    ],
+)
+def test_shares_are_refused(words: str, wrong: str) -> None:
+    with pytest.raises(UserError) as refused:
+        shared(*words.split()).plan.check_processes(2, "launch.nproc=2")
+    assert str(refused.value).startswith(wrong)
 
 
 def test_gradients_over_all_samples_are_counted() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from registry import options, plan, target
+from scipy.optimize import minimize
 
 from commexp.algorithms import (
     DASHA,
@@ -25,6 +26,7 @@ from commexp.algorithms import (
     Constants,
     DeMo,
 )
+from commexp.algorithms.differences.ef21 import growth
 from commexp.comm import Communicator, Ledger
 from commexp.compressors import QSGD, CodecContext, Compressor, Natural, NoCompression, RandK, Sign, TopK
 from commexp.config.messages import UserError
@@ -65,6 +67,24 @@ def test_steps_without_compression() -> None:
     assert DSGT().theoretical_step(exact) == pytest.approx(min(0.75 / 21, second, third), rel=1e-14)
     everyone = Constants(4.0, [1.0, 7.0], 0.5, gap=1.0)
     assert DSGT().theoretical_step(everyone) == pytest.approx(1 / (2 * math.sqrt(2) * 7), rel=1e-14)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_step_of_ef21_with_a_share_of_the_workers(share: float) -> None:
+    """The least over s and r, by a solver; at the share 1 the closed form of all workers."""
+
+    def ratio(logs: np.ndarray) -> float:
+        s, r = np.exp(logs)
+        below = share * (1 - (1 + s) * 0.64) - (1 - share) * r
+        above = share * (1 + 1 / s) * 0.64 + (1 - share) * (1 + 1 / r)
+        return float(above / below) if below > 0 else math.inf
+
+    best = min(minimize(ratio, [math.log(0.2), math.log(0.1 * share)], method="Nelder-Mead").fun, math.inf)
+    assert growth(0.36, share) == pytest.approx(best, rel=1e-3)
+    assert growth(0.36, share) >= best * (1 - 1e-9)
+    assert growth(0.36, 0.9999999) == pytest.approx(growth(0.36, 1.0), rel=1e-2)
+    some = Constants(4.0, [1.0, 7.0], 0.5, delta=0.36, share=share)
+    assert EF21().theoretical_step(some) == 1 / (4 + 5 * math.sqrt(growth(0.36, share)))
 
 
 def test_workers_that_draw_alike_do_not_average_the_variance() -> None:

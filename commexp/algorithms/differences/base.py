@@ -61,8 +61,8 @@ class DifferenceMethod(Algorithm):
         return omega
 
     @abstractmethod
-    def direction(self, t: int, gradients: Tensor) -> Tensor:
-        """g of round t, [J], from the local workers' gradients at x, [W, J], which the next gradient may overwrite."""
+    def direction(self, t: int) -> Tensor:
+        """g of round t, [J]."""
 
     def sends_whole(self, t: int) -> bool:
         """Whether all workers send whole vectors in round t, not messages of the compressor."""
@@ -70,11 +70,11 @@ class DifferenceMethod(Algorithm):
 
     def round(self, t: int) -> None:
         rate = self.lr * self.schedule.factor(t, self.context.steps)
-        self.x = self.x.add(self.direction(t, self.evaluated(t)), alpha=-rate)
+        self.x = self.x.add(self.direction(t), alpha=-rate)
 
-    def evaluated(self, t: int) -> Tensor:
-        """grad f_n(x) of the local workers, [W, J]."""
-        problem, x = self.context.problem, self.x.expand(len(self.weights), -1)
+    def evaluated(self, t: int, workers: int) -> Tensor:
+        """grad f_n(x) of the local workers, of which there are ``workers``, [W, J]; the next call may overwrite it."""
+        problem, x = self.context.problem, self.x.expand(workers, -1)
         if self.all_samples:
             return problem.local_gradient(x)[1]
         return problem.loss_and_grad(x, problem.batch(t))[1]

@@ -43,8 +43,8 @@ class DIANA(DifferenceMethod):
         self.h_n = self.x.new_zeros(len(self.weights), len(self.x))
         self.rate = self.alpha or 1 / (1 + self.variance)
 
-    def direction(self, t: int, gradients: Tensor) -> Tensor:
-        sent = self.compressed(gradients - self.h_n)
+    def direction(self, t: int) -> Tensor:
+        sent = self.compressed(self.evaluated(t, len(self.h_n)) - self.h_n)
         g = self.h + sent.mean
         self.h_n, self.h = self.h_n + self.rate * sent.own, self.h + self.rate * sent.mean
         return g

@@ -25,6 +25,7 @@ class EF21SGDM(EF21):
     Raises ValueError if eta is not in (0, 1].
     """
 
+    samples_workers = False  # nobody has said what a momentum is that rests
     worker_state = "v_n"
     eta: float = 0.1
 
@@ -37,7 +38,8 @@ class EF21SGDM(EF21):
         super().setup(context)
         self.v_n: Tensor | None = None
 
-    def target(self, gradients: Tensor) -> Tensor:
+    def target(self, t: int) -> Tensor:
+        gradients = super().target(t)
         self.v_n = gradients.clone() if self.v_n is None else self.v_n.lerp(gradients, self.eta)
         return self.v_n
 

@@ -56,7 +56,8 @@ class MARINA(DifferenceMethod):
         p = self.probability(context.compressor.payload(dim, itemsize) / (dim * itemsize))
         return t == 0 or numpy_generator(context.codec_context.seed, "MARINA's coin", t).random() < p
 
-    def direction(self, t: int, gradients: Tensor) -> Tensor:
+    def direction(self, t: int) -> Tensor:
+        gradients = self.evaluated(t, len(self.before))
         if self.sends_whole(t):
             self.g = self.mean(gradients)
         else:
