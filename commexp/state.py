@@ -7,6 +7,7 @@ The names of a part stand below the part's own name, ``part.name``. Tensors with
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -89,6 +90,7 @@ class Stateful:
                 setattr(holder, attribute, value)
 
 
+@cache
 def declared(cls: type[Any]) -> tuple[tuple[str, str], ...]:
     """(name, path of the attribute) of everything that a class and its base classes declare."""
     pairs: dict[tuple[str, str], None] = {}

@@ -152,7 +152,7 @@ class LocalMethod(CalledRounds):
         self.update = self.make_optimizer()
         self.weights = self.x.new_full((workers,), 1.0 / comm.size)
         if self.shares == "samples":
-            sizes = self.x.new_tensor(context.sizes, dtype=torch.float64)
+            sizes = torch.tensor(context.sizes, dtype=torch.float64)
             self.weights = (sizes / sizes.sum())[list(comm.worker_ids)].to(self.x)
         self.begin_called()
 
