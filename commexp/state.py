@@ -61,7 +61,7 @@ class Stateful:
     def state_dict(self) -> dict[str, Tensor]:
         """What the next round depends on. Tensors with a row per worker are named below ``workers.``."""
         state: dict[str, Tensor] = {}
-        for name, path in declared(type(self)):
+        for name, path in declared(type(self)):  # type: ignore[arg-type]  # mypy takes a class for unhashable
             state |= _saved(name, attrgetter(path)(self))
         taken: set[int] = set()
         for name, tensor in state.items():
@@ -74,7 +74,7 @@ class Stateful:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continues from what ``state_dict`` gave. An attribute whose name is missing gets its class's value. Raises
         ValueError where the class has none, and for any state where nothing is declared."""
-        names = declared(type(self))
+        names = declared(type(self))  # type: ignore[arg-type]
         if state and not names:
             raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
         for name, path in names:

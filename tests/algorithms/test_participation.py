@@ -215,7 +215,7 @@ REFUSED = {
     "participation=0.5 algo=dppf": "participation=0.5: algo=dppf needs every worker in every round",
     "participation=0.5 algo=sparta": "participation=0.5: algo=sparta needs every worker in every round",
     "participation=0.5 algo=dpsgd": "participation=0.5: algo=dpsgd needs every worker in every round",
-    "participation=0.5 algo=local_adam": "participation=0.5: algo=local_adam needs every worker in every round",
+    "participation=0.5 algo=local_adam": "participation=0.5: algo=desloc needs every worker in every round",
     "participation=0.5 algo=async_ps": "participation=0.5: algo=async_ps needs every worker in every round",
     "participation=0.5 algo=diloco comm.exchange=all_gather": "comm.exchange=all_gather: with participation=0.5",
     "participation=0.5 algo=diloco compress=regtopk": "compress=regtopk: learns from the aggregate",
