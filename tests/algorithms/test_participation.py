@@ -220,7 +220,7 @@ REFUSED = {
     "participation=0.5 algo=diloco comm.exchange=all_gather": "comm.exchange=all_gather: with participation=0.5",
     "participation=0.5 algo=diloco compress=regtopk": "compress=regtopk: learns from the aggregate",
     "participation=0.5 algo=diloco compress=powersgd": "compress=powersgd: takes a sum over all workers",
-    "participation=0.5 algo=diloco algo.fragments=2": "participation: a worker that takes part begins at the whole x",
+    "participation=0.5 algo=diloco algo.fragments=2": "participation=0.5: algo=diloco needs every worker",
     "participation=0.5 algo=diloco algo.quorum=4": "algo.quorum=4: 3 of 6 workers take part in a round",
     "participation=0.5 algo=diloco launch.per_worker=2": "launch.per_worker=2: with algo=diloco participation=0.5",
     "participation=0.5 algo=diloco topology=islands islands=2": "topology=islands: with algo=diloco participation=0.5",
