@@ -136,7 +136,6 @@ class ExperimentSetup:
         data = plan.dataset.load(self.shard_count, config.seed, dtype)
         shards = plan.partition.split(data, self.shard_count, config.seed)
         self.sources = data.source_counts(shards) if isinstance(plan.partition, BySource) else []
-        self.sizes = list(plan.model.pools(data, shards))
         context = ProblemContext(
             shards=shards,
             worker_ids=self.rows,
@@ -153,6 +152,7 @@ class ExperimentSetup:
             total = sum(map(len, shards))
             context.weights = [len(rows) / total for rows in shards]
         problem = build_problem(plan.model, data, context, plan.prox)
+        self.sizes = list(plan.model.pools(data, shards))
         if config.launch.per_worker > 1 and not problem.divisible:
             raise ValueError(
                 f"launch.per_worker={config.launch.per_worker}: a gradient of model={plan.names['model']} cannot be "
