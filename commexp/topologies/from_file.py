@@ -113,8 +113,8 @@ class GraphFile(FileTopology):
 
 @dataclass
 class DirectedGraphFile(GraphFile):
-    """A directed graph, for push-sum with ``weights`` column: "n m" per line means that n sends to m, and in .adjlist files "n m1 m2 ..." that n
-    sends to m1, m2, ...; else as in GraphFile."""
+    """A directed graph, for push-sum with ``weights`` column: "n m" per line means that n sends to m, and in .adjlist
+    files "n m1 m2 ..." that n sends to m1, m2, ...; else as in GraphFile."""
 
     def _empty(self) -> nx.DiGraph:
         import networkx as nx
