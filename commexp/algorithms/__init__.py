@@ -22,6 +22,12 @@ from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
 from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
 from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
 from commexp.algorithms.decentralised.sgp import SGP
+from commexp.algorithms.differences.base import DifferenceMethod
+from commexp.algorithms.differences.dasha import DASHA
+from commexp.algorithms.differences.diana import DIANA
+from commexp.algorithms.differences.ef21 import EF21
+from commexp.algorithms.differences.ef21_sgdm import EF21SGDM
+from commexp.algorithms.differences.marina import MARINA
 from commexp.algorithms.gradient.base import GradientMethod, Schedule
 from commexp.algorithms.gradient.demo import DeMo
 from commexp.algorithms.gradient.sgd import SGD
@@ -43,13 +49,18 @@ from commexp.algorithms.theory import Constants
 __all__ = [
     "ADPSGD",
     "D2",
+    "DASHA",
     "DESLOC",
+    "DIANA",
     "DPPF",
     "DPSGD",
     "DSGT",
     "EASGD",
+    "EF21",
+    "EF21SGDM",
     "KGT",
     "LSGD",
+    "MARINA",
     "MGRAWA",
     "NIDS",
     "QSR",
@@ -68,6 +79,7 @@ __all__ = [
     "DeMo",
     "DeepStorm",
     "DiLoCo",
+    "DifferenceMethod",
     "ExactCoding",
     "Extra",
     "GradientCoding",

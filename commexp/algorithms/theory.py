@@ -15,9 +15,9 @@ class Constants:
     ``delta``: E||C(a) - a||^2 <= (1 - delta) ||a||^2 for the vectors that a worker compresses; None where C does not
     contract. ``omega``: E||C(a) - a||^2 <= omega ||a||^2, E C(a) = a; None where C is biased. ``independent``: whether
     the workers draw independently of each other. ``size``: bytes of a message over those of the vector.
-    ``gap``: 1 - lambda, lambda the second singular value of the mixing matrix, of an exchange; None without a graph.
-    ``least``: no eigenvalue of that matrix lies below it, where it is symmetric and always the same; else None.
-    ``share``: how much of the workers takes part in a round.
+    ``gap``: 1 - lambda, lambda the factor by which an exchange shrinks distances from the mean; None without a fixed
+    graph. ``least``: no eigenvalue of its mixing matrix lies below it, where that is symmetric and always the same;
+    else None. ``share``: of the workers that take part in a round.
     """
 
     L: float
@@ -47,12 +47,24 @@ class Constants:
         return math.sqrt(sum(each**2 for each in self.L_n) / self.workers)
 
     @property
-    def omega_mean(self) -> float:
-        """omega of the mean of N messages for vectors of equal norms: omega / N, or omega where the workers draw alike.
-        Raises ValueError for a biased C."""
+    def contraction(self) -> float:
+        """delta. Raises ValueError where C does not contract."""
+        if self.delta is None:
+            raise ValueError("lr=theory: the compressor does not contract; give compress=topk or the like")
+        return self.delta
+
+    @property
+    def variance(self) -> float:
+        """omega. Raises ValueError where C is biased."""
         if self.omega is None:
-            raise ValueError("compress: the compressor is biased; give one that is not, such as compress=qsgd")
-        return self.omega / self.workers if self.independent else self.omega
+            raise ValueError("lr=theory: the compressor is biased; give compress=qsgd or the like")
+        return self.omega
+
+    @property
+    def variance_of_mean(self) -> float:
+        """omega / N; omega where the workers draw alike, so that the mean of their messages varies as much as one.
+        Raises ValueError where C is biased."""
+        return self.variance / self.workers if self.independent else self.variance
 
     def need_whole(self) -> None:
         """Raises ValueError where gradients are of batches."""

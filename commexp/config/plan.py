@@ -25,7 +25,7 @@ from commexp.config.schema import COMPONENTS, Config, shown, typed_fields
 from commexp.config.theory import THEORY, theory_factor
 from commexp.config.validation import check_bounds, check_words, one_target, steps_of
 from commexp.environment import quiet
-from commexp.network import Network, Straggler
+from commexp.network import Network, Participation, Straggler
 from commexp.problems import Dataset, Model, Partition, Prox
 from commexp.problems.own import imported
 from commexp.topologies import Gossip, Islands, Topology
@@ -70,7 +70,21 @@ class Plan:
     @property
     def tolerates_stragglers(self) -> bool:
         """Whether real processes need not wait for each other: a server takes what comes, see server/."""
-        return self.algorithm.asynchronous or (self.algorithm.drops_late and AGGREGATIONS[self.exchange].central)
+        return self.algorithm.asynchronous or (self.calls and AGGREGATIONS[self.exchange].central)
+
+    @property
+    def calls(self) -> bool:
+        """Whether a round need not have every worker: a server calls those that are to take part."""
+        return self.algorithm.drops_late or not self.participation.of_all
+
+    @property
+    def rejoins(self) -> bool:
+        """Whether a process that was lost may come back in another round; then it keeps what its workers need."""
+        return self.algorithm.rejoins or not self.participation.of_all
+
+    @property
+    def participation(self) -> Participation:
+        return Participation(self.config.participation)
 
     def check_processes(self, processes: int, said: str) -> None:
         """Raises UserError if the workers cannot be spread over so many processes, or if the compressor does not work
@@ -90,7 +104,12 @@ class Plan:
                 f"compress={self.compressor.name}: what it keeps of a worker would be lost with its process; give "
                 f"compress.error_feedback=false, a codec without memory, or comm.exchange={ALL_GATHER.name}"
             )
-        if self.algorithm.drops_late and self.tolerates_stragglers and processes > 1 and self.compressor.learns:
+        if self.calls and self.algorithm.codec_kind and processes > 1:
+            raise UserError(
+                f"participation={self.config.participation}: algo={name} keeps the sum of what the workers keep, and a "
+                "process that is lost would take its part of it along; give launch=single, or participation=1"
+            )
+        if self.calls and self.tolerates_stragglers and processes > 1 and self.compressor.learns:
             raise UserError(
                 f"compress={self.compressor.name}: learns from the aggregate, which the server alone has here; give "
                 f"compress=topk, or comm.exchange={ALL_GATHER.name}"
@@ -104,8 +123,8 @@ class Plan:
 
     @property
     def exchange(self) -> str:
-        """``auto`` is a server where rounds go on without those who are late."""
-        served = self.algorithm.drops_late or self.algorithm.asynchronous
+        """``auto`` is a server where rounds need not have every worker."""
+        served = self.calls or self.algorithm.asynchronous
         return SERVER.name if served and self.config.comm.exchange == AUTO else self.config.comm.exchange
 
 

@@ -32,7 +32,7 @@ def metrics_row(setup: ExperimentSetup, model: torch.Tensor, diagnostics: dict[s
     record, problem = setup.record, setup.problem
     drawn = setup.algorithm.samples_done()
     if drawn is None:
-        drawn = record.planned.batches[record.done] * problem.samples_per_step * setup.shard_count
+        drawn = setup.samples_drawn(record.done)
     samples = round(drawn)
     return {
         "round": record.done,
@@ -63,7 +63,7 @@ def final_summary(setup: ExperimentSetup, nonfinite: int) -> dict[str, Any]:
     record, directions = setup.record, 2 if setup.choice.exchange.central else 1
     steps = setup.algorithm.steps_done()
     if steps is None:
-        steps = setup.plan.config.workers * record.steps
+        steps = setup.plan.participation.count(setup.plan.config.workers) * record.steps
     return {
         **record.summary(directions * steps * setup.dense_payload),
         "exchange": ", ".join(dict.fromkeys(e.exchange for e in record.ledger.entries)),

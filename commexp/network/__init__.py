@@ -9,6 +9,7 @@ from commexp.network.events import EventClock
 from commexp.network.link import Link, Network
 from commexp.network.measured import MeasuredRounds
 from commexp.network.outage import Outage
+from commexp.network.participation import Participation
 from commexp.network.peers import PeerClock
 from commexp.network.regions import Regions
 from commexp.network.straggler import Bernoulli, Fixed, Markov, NoStragglers, Straggler
@@ -29,6 +30,7 @@ __all__ = [
     "Network",
     "NoStragglers",
     "Outage",
+    "Participation",
     "PeerClock",
     "Regions",
     "Straggler",

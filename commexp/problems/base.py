@@ -85,6 +85,17 @@ class ProblemContext:
         return torch.cat(chosen), torch.cat(weights)
 
 
+FEW = 2**14  # entries of a worker's data that are copied rather than used one worker after the other
+
+
+def rows_of(data: Tensor, rows: Sequence[int]) -> Tensor | list[Tensor]:
+    """These rows of ``data`` [W, ...]: one in the same memory, several that are small as a tensor of their own; else,
+    so that nothing is copied, each in the same memory, as a list."""
+    if len(rows) == 1:
+        return data[rows[0] : rows[0] + 1]
+    return data[list(rows)] if data[0].numel() <= FEW else [data[row] for row in rows]
+
+
 def spread(count: int, at_most: int) -> Tensor:
     """``at_most`` evenly spread indices below ``count``, including the first and the last."""
     return torch.linspace(0, count - 1, at_most, dtype=torch.float64).long()
@@ -102,8 +113,8 @@ class Problem(ABC):
     workers. ``shapes``: names and shapes, in order, of the tensors that make up x. ``prox``: the convex term h.
     ``penalised``: whether F contains more than the loss on the samples, such as an l2 term. ``way``: how the gradients
     of the W workers are computed if there is a choice, see gradients.py. ``tokens_per_sample``: of language models.
-    ``has_accuracy``: whether ``evaluate`` gives a test accuracy. ``divisible``: whether it heeds GradientOptions.part.
-    ``whole``: whether a batch holds all samples of each worker.
+    ``whole_batches``: whether a batch is all that a worker has. ``has_accuracy``: whether ``evaluate`` gives a test
+    accuracy. ``divisible``: whether it heeds GradientOptions.part.
     """
 
     prox: Prox = NoProx()
@@ -112,7 +123,7 @@ class Problem(ABC):
     tokens_per_sample: int | None = None
     has_accuracy = False
     divisible = False
-    whole = False
+    whole_batches = False
     dim: int
     samples: int
     samples_per_step: float
@@ -130,11 +141,14 @@ class Problem(ABC):
         """Of the functions that gradients over all samples belong to. Raises ValueError where nobody knows it."""
         raise ValueError("the smoothness of this model's loss is not known")
 
-    def for_worker(self, w: int) -> Problem:
-        """The same problem for the ``w``-th local worker only, W = 1. It shares the data of all workers with this
-        problem, and also the buffer of the gradient: the next gradient of either may overwrite it. Raises ValueError if
-        the problem does not support this."""
-        raise ValueError(f"model: {type(self).__name__} is for workers that wait for each other; give algo=sgd, ...")
+    def for_workers(self, rows: Sequence[int]) -> Problem:
+        """The same problem for these local workers only, W = len(rows): one or more of 0, ..., W - 1, ascending. It
+        shares the data of all workers with this problem, and also the buffer of the gradient: the next gradient of
+        either may overwrite it. Raises ValueError if the problem does not support this."""
+        raise ValueError(
+            f"model: {type(self).__name__} is for workers that take part in every round and wait for each other; give "
+            "algo=sgd, ..."
+        )
 
     @abstractmethod
     def init(self, generator: torch.Generator) -> Tensor:

@@ -51,9 +51,9 @@ class Logistic(Problem):
         self.shards, self.local_sizes = context.shards, [len(rows) for rows in context.own]
         self.own, self.worker_ids, self.seed = context.own, context.worker_ids, context.seed
         self.sampler: Sampler | None = None
-        self.whole = context.batch_size is None
         if context.batch_size is not None:
             self.sampler = Sampler(self.own, self.worker_ids, context.batch_size, self.seed)
+        self.whole_batches = self.sampler is None
         self.samples_per_step = float(context.batch_size or self.samples / len(context.shards))
         if start is not None and len(start) != self.dim:
             raise ValueError(f"model.start={list(start)}: has {len(start)} entries; give {self.dim}")
@@ -83,12 +83,14 @@ class Logistic(Problem):
         L_n = [gram_eigenvalue(rows, np.full(rows.shape[0], 1 / rows.shape[0])) / 4 + penalties for rows in own]
         return Smoothness(L, np.array(L_n), self.l2 - self.nonconvex / 2)
 
-    def for_worker(self, w: int) -> Logistic:
-        one, here = copy.copy(self), slice(w, w + 1)
-        one.__dict__.pop("own_samples", None)
-        one.own, one.worker_ids = self.own[here], self.worker_ids[here]
-        one.sampler = self.sampler and self.sampler.for_worker(w)
-        return one
+    def for_workers(self, rows: Sequence[int]) -> Logistic:
+        some = copy.copy(self)
+        some.own, some.worker_ids = [self.own[row] for row in rows], [self.worker_ids[row] for row in rows]
+        some.local_sizes = [self.local_sizes[row] for row in rows]
+        some.sampler = self.sampler and self.sampler.for_workers(rows)
+        if "own_samples" in some.__dict__ or (self.sampler is None and len(rows) > 1):
+            some.__dict__["own_samples"] = self.margins.of_workers(self.own_samples, rows)
+        return some
 
     def init(self, generator: torch.Generator) -> Tensor:
         return self.start.clone()

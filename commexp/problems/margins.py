@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from commexp.problems.base import ProblemContext
+from commexp.problems.base import FEW, ProblemContext
 from commexp.problems.smoothness import as_float64
 from commexp.problems.sparse_rows import SparseRows
 
@@ -37,6 +37,10 @@ class Margins(ABC):
     @abstractmethod
     def each(self, batch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [W, J] -> the mean loss [W] over each worker's samples at x_w, and its gradient [W, J]."""
+
+    @abstractmethod
+    def of_workers(self, batch: Any, rows: Sequence[int]) -> Any:
+        """The batch of these workers alone, for ``each``; nothing that is large is copied."""
 
     @abstractmethod
     def product(self, x: Tensor) -> Tensor:
@@ -96,6 +100,17 @@ class DenseMargins(Margins):
             index[w, : len(r)], weights[w, : len(r)] = r, 1 / len(r)
         return self.signed[index.to(self.signed.device)], weights
 
+    def of_workers(
+        self, batch: PaddedBatch | list[PaddedBatch], rows: Sequence[int]
+    ) -> PaddedBatch | list[PaddedBatch]:
+        if isinstance(batch, list):
+            return [batch[row] for row in rows]
+        signed, weights = batch
+        if signed[0].numel() <= FEW and not self.one_by_one:
+            return signed[list(rows)], weights[list(rows)]
+        sizes = (weights[list(rows)] > 0).sum(1).tolist()
+        return [(signed[row, None, :size], weights[row, None, :size]) for row, size in zip(rows, sizes, strict=True)]
+
     def each(self, batch: PaddedBatch | list[PaddedBatch], x: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(batch, tuple) and self.one_by_one and len(x) > 1:
             batch = [(a[None], w[None]) for a, w in zip(*batch, strict=True)]
@@ -132,6 +147,9 @@ class SparseMargins(Margins):
 
     def take(self, rows: Sequence[Tensor]) -> list[SparseMargins]:
         return [SparseMargins(self.signed[r.numpy()], self.device, self.dtype) for r in rows]
+
+    def of_workers(self, batch: list[SparseMargins], rows: Sequence[int]) -> list[SparseMargins]:
+        return [batch[row] for row in rows]
 
     def each(self, batch: list[SparseMargins], x: Tensor) -> tuple[Tensor, Tensor]:
         each = []

@@ -29,6 +29,8 @@ def largest_eigenvalue(matrix: Any) -> float:
     if size <= SMALL:
         return max(0.0, float(np.linalg.eigvalsh(matrix @ np.eye(size))[-1]))
     start = np.random.default_rng(0).standard_normal(size)
+    if not np.any(matrix @ start):
+        return 0.0
     found = eigsh(matrix, k=1, which="LA", v0=start, tol=PRECISION, return_eigenvectors=False)
     return max(0.0, float(found[0]))
 
