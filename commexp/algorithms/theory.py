@@ -16,8 +16,8 @@ class Constants:
     contract. ``omega``: E||C(a) - a||^2 <= omega ||a||^2, E C(a) = a; None where C is biased. ``independent``: whether
     the workers draw independently of each other. ``size``: bytes of a message over those of the vector.
     ``gap``: 1 - lambda, lambda the factor by which an exchange shrinks distances from the mean; None without a fixed
-    graph. ``least``: no eigenvalue of its matrix lies below it, where that is symmetric; else None. ``share``: of the
-    workers that take part in a round.
+    graph. ``least``: no eigenvalue of its mixing matrix lies below it, where that is symmetric and always the same;
+    else None. ``share``: of the workers that take part in a round.
     """
 
     L: float

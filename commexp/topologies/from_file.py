@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,10 +113,8 @@ class GraphFile(FileTopology):
 
 @dataclass
 class DirectedGraphFile(GraphFile):
-    """A directed graph for push-sum: "n m" per line means that n sends to m, and in .adjlist files "n m1 m2 ..." that n
-    sends to m1, m2, ...; else as in GraphFile."""
-
-    weights: str = field(default="column", kw_only=True)
+    """A directed graph, for push-sum with ``weights`` column: "n m" per line means that n sends to m, and in .adjlist
+    files "n m1 m2 ..." that n sends to m1, m2, ...; else as in GraphFile."""
 
     def _empty(self) -> nx.DiGraph:
         import networkx as nx

@@ -40,7 +40,7 @@ Vector = np.ndarray
 def chords(tmp_path: Path) -> DirectedGraphFile:
     path = tmp_path / "chords.txt"
     path.write_text("# n sends to m\n" + "".join(f"{n} {m}\n" for n, m in EDGES))
-    return DirectedGraphFile(path=str(path))
+    return DirectedGraphFile(path=str(path), weights="column")
 
 
 def pushed(topology: Topology) -> AlgorithmContext:
