@@ -173,6 +173,15 @@ def test_every_command_for_a_cluster_composes() -> None:
                     made.check_processes(made.config.launch.nproc, line)
 
 
+def test_every_command_for_published_sets_composes() -> None:
+    found = [shlex.split(line) for kind, text in blocks("libsvm") if kind == "sh" for line in lines(text)]
+    assert len(found) == 3
+    for _, *words in found:
+        overrides = OverridesParser.create().parse_overrides([word for word in words if word != "-m"])
+        for batch in BasicSweeper.split_arguments(overrides, max_batch_size=None):
+            assert all(plan(*each).dataset.called for each in batch)
+
+
 def test_every_command_of_the_comparison_at_equal_cost_is_understood() -> None:
     found = [shlex.split(line) for kind, text in blocks("comparing") if kind == "sh" for line in lines(text)]
     assert [words[0] for words in found] == ["commexp", *["commexp-report"] * 3]

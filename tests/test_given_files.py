@@ -363,6 +363,7 @@ def test_published_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="bytes are more than"):
         check("data", tmp_path / "large", "0" * 32)
     newlines(tmp_path / "a9a.bz2")
+    (tmp_path / "a9a.t").write_text(LIBSVM)
     with pytest.raises(ValueError, match="is not the published a9a"):
         A9A(str(tmp_path)).load(2, 0, torch.float32)
 

@@ -15,7 +15,7 @@ from registry import options, plan, target
 from commexp.config.messages import UserError
 from commexp.problems import Data
 from commexp.problems.datasets import A9A, BreastCancer, Digits, ImageNet, Imagenette, LibSVM, LowRank, MovieLens
-from commexp.problems.datasets import a9a as published
+from commexp.problems.datasets.libsvm_sets import SETS, PublishedFile, PublishedSet
 from commexp.problems.datasets.photos import Photos
 from commexp.problems.datasets.stratified import validation_split
 from commexp.problems.ratings.data import Ratings
@@ -55,14 +55,11 @@ def films(folder: Path) -> Path:
 
 
 def a9a(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    import hashlib
-
-    sums = {}
     for name, count in (("a9a", 60), ("a9a.t", 30)):
-        text = "".join(f"{(-1) ** i} {i % 60 + 1}:1 {i % 23 + 80}:1\n" for i in range(count)).encode()
-        (folder / name).write_bytes(text)
-        sums[name] = hashlib.sha256(text).hexdigest()
-    monkeypatch.setattr(published, "SUMS", sums)
+        text = "".join(f"{(-1) ** i} {i % 60 + 1}:1 {i % 23 + 80}:1\n" for i in range(count))
+        (folder / name).write_text(text)
+    small = PublishedSet(PublishedFile("a9a", 60), 102, test=PublishedFile("a9a.t", 30))
+    monkeypatch.setitem(SETS, "a9a", small)
     return folder
 
 

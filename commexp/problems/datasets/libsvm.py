@@ -68,11 +68,12 @@ class LibSVM(Dataset):
 
     @property
     def called(self) -> str:
-        return self.name or ""
+        return (self.name or "").replace("-", "_")
 
     def load(self, workers: int, seed: int, dtype: torch.dtype) -> Data:
-        for key, path in self._files().items() if self.name is None else ():
-            check_there(key, path, f"put a file in LIBSVM format there, such as those of {PAGE}")
+        if self.name is None:
+            for key, path in self._files().items():
+                check_there(key, path, f"put a file in LIBSVM format there, such as those of {PAGE}")
         try:
             self._check()
         except ValueError as error:
