@@ -85,7 +85,7 @@ class Merged:
 
 
 def merge(self: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> Any:
-    """Goes on from the longest beginning of the list that is kept; keeps one that is asked for again."""
+    """Goes on from the longest beginning that is kept; keeps what Hydra has, and what is asked for again."""
     if not all(map(lasting, repo.get_sources())):
         return MERGE(self, defaults, repo)
     key, keys = repr([*map(described, repo.get_sources())]), []
@@ -93,12 +93,14 @@ def merge(self: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> Any:
         key += repr(dataclasses.astuple(default))
         keys.append(key)
     known = len([*takewhile(_merged.__contains__, keys)])
+    hydras = len([*takewhile(lambda default: (default.config_path or "").startswith("hydra/"), defaults)])
     for later in keys[known:]:
         _merged[later] = None
     kept = next((n for n in range(known, 0, -1) if _merged[keys[n - 1]] is not None), 0)
-    if known > kept + WORTH:
-        _merged[keys[known - 1]] = MERGE(self, after(kept, keys, defaults[:known]), repo)
-        kept = known
+    for longer in (hydras, known):
+        if longer > kept + WORTH:
+            _merged[keys[longer - 1]] = MERGE(self, after(kept, keys, defaults[:longer]), repo)
+            kept = longer
     return MERGE(self, after(kept, keys, defaults), repo)
 
 

@@ -86,8 +86,8 @@ def weighed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("codec", options("compress"))
 def test_bytes_by_hand_and_by_weight_and_by_layers(codec: str, run: Callable[..., Run], weighed: list[int]) -> None:
-    """12 rounds of 8 workers; what the messages weigh is what they said they were and what the ledger says. Three rounds
-    of layers, which weigh otherwise."""
+    """12 rounds of 8 workers; what the messages weigh is what they said they were and what the ledger says. Then three
+    rounds of layers, which weigh otherwise."""
     gathered = ["comm.exchange=all_gather"] * (codec == "fp8")  # in two phases its aggregate is sent as well
     result = run(*SHORT, "eval_every=12", f"compress={codec}", "compress.scope=model", *gathered)
     j, last = result.summary["parameters"], result.metrics.iloc[-1]
