@@ -29,8 +29,9 @@ $(SETUP): pyproject.toml
 demo: $(SETUP)  ## install, run the main experiment, print the paths of its tables and figures
 	$(BIN)/commexp algo=regtopk compress.k=0.01
 
+# where bytecode may not be written, every process that a test starts would compile all modules: a second each
 test: $(SETUP)  ## install if necessary, run the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(SETUP)  ## run ruff and mypy
 	$(BIN)/ruff check .

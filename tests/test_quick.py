@@ -65,10 +65,12 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_configs_are_the_same(plain: Any) -> None:
     cases = [*CASES, *MISTAKES]
     quick._read.clear()
-    found = [whole(words, CONF.resolve()) for words in [*cases, *CASES]]  # the second time from what is kept
+    quick._merged.clear()
+    found = [whole(words, CONF.resolve()) for words in [*cases, *CASES, *CASES]]  # later from what is kept
+    assert any(kept is not None for kept in quick._merged.values())
     plain()
     expected = [whole(words, CONF.resolve()) for words in cases]
-    assert found == expected + expected[: len(CASES)]
+    assert found == [*expected, *expected[: len(CASES)], *expected[: len(CASES)]]
     assert [words for words, one in zip(cases, expected, strict=True) if isinstance(one, str)] == MISTAKES
 
 

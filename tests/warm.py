@@ -152,12 +152,15 @@ def main(handle: int) -> None:
     from PIL import Image
 
     from commexp.api import compose_config
+    from commexp.config.schema import known_keys
 
     quick.begin()
     write_without_waiting()
     Plugins.instance()  # looks for them
     Image.init()
-    compose_config(["dataset=linreg", "algo.lr=0.1"])  # parsers remember what they have learnt
+    known_keys()  # read from all files of conf/
+    for algo in ("sgd", "topk", "localsgd"):  # parsers remember what they have learnt, and quick.py what it has merged
+        compose_config([f"algo={algo}", "dataset=linreg", "algo.lr=0.1"])
 
     gc.collect()
     gc.freeze()

@@ -22,7 +22,7 @@ from commexp.experiment.setup import ExperimentSetup
 from commexp.run_folder import Run
 from commexp.seeding import numpy_generator
 
-DRAWS, ROUNDS, SEED, LR, P = 20_000, 30, 3, 0.05, 0.4
+DRAWS, ROUNDS, SEED, LR, P = 10_000, 30, 3, 0.05, 0.4
 SMALL = ("dataset=linreg", "dataset.dim=6", "dataset.samples=8", f"seed={SEED}", f"algo.lr={LR}", "workers=8")
 CODING = (*SMALL, "algo=gradient_coding", "straggler=bernoulli", f"straggler.p={P}")
 Vector = np.ndarray
@@ -132,7 +132,7 @@ def test_rounds_step_by_the_full_gradient_on_average() -> None:
         drawn.append((start - coded(made).x.numpy()) / LR)
         coded(made).x.copy_(torch.from_numpy(start))
 
-    go(made, 2000, back)
+    go(made, 1000, back)
     check_mean(np.array(drawn), gradients(made, start).mean(axis=0))
 
 

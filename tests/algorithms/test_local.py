@@ -295,7 +295,7 @@ def test_bytes_of_leader_and_weighted_average_by_hand() -> None:
 @pytest.mark.parametrize("method", [LocalSGD, DPPF, EASGD, DiLoCo])
 def test_every_codec_goes_with_every_difference(name: str, method: type[LocalSGD]) -> None:
     codec = plan(f"compress={name}", *(["compress.k=0.2"] if name in ("topk", "regtopk", "randk") else [])).compressor
-    algorithm, comm = go(method(lr=0.005, tau=2), 150, codec=codec)
+    algorithm, comm = go(method(lr=0.005, tau=2), 60, codec=codec)
     objective = problem()
     before, after = (objective.evaluate(x)["dist_to_opt"] for x in (start(), algorithm.model()))
     assert after < 0.9 * before

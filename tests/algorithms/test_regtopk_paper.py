@@ -11,7 +11,7 @@ import pytest
 from commexp.run_folder import Run
 
 #: by codec and share; where a method stands still its curves hardly differ
-SEEDS = {("regtopk", 0.9): 2, ("regtopk", 0.5): 3, ("regtopk", 0.4): 2} | {("topk", k): 1 for k in (0.9, 0.5, 0.4)}
+SEEDS = {("regtopk", 0.9): 2, ("regtopk", 0.5): 3, ("regtopk", 0.4): 1} | {("topk", k): 1 for k in (0.9, 0.5, 0.4)}
 
 GATHERED = ["comm.exchange=all_gather"]  # the sum is the same, and costs less to weigh
 
@@ -45,7 +45,7 @@ def test_linear_regression_matches_the_table(
 def test_share_of_six_tenths(run: Callable[..., Run]) -> None:
     regtopk = run("+experiment=regtopk_linreg", "compress=regtopk", "compress.k=0.6", "rounds=1000", *GATHERED)
     assert regtopk.metrics["dist_to_opt"].iloc[-1] ** 2 < 1e-12
-    topk = run("+experiment=regtopk_linreg", "compress=topk", "compress.k=0.6", *GATHERED)
+    topk = run("+experiment=regtopk_linreg", "compress=topk", "compress.k=0.6", "rounds=1000", *GATHERED)
     standing = topk.metrics.query("round >= 500")["dist_to_opt"] ** 2
     assert standing.min() > 10**-3.3
     assert standing.max() < 10**-2.3

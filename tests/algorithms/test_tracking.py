@@ -52,7 +52,7 @@ def test_the_mean_of_y_is_the_mean_of_v(topology: str, rounds: int, graphs: dict
     kinds: list[dict[str, Any]] = [{}, {"lazy": True}] if directed else [{}, {"lazy": True}, {"failure": 0.3}]
     assert len(TRACKING) == 5
     for name in TRACKING:
-        for fields in kinds:
+        for fields in kinds if rounds == 1 else kinds[-1:]:
             check_means(name, graphs[topology](**fields), Gossip(rounds=rounds))
         if rounds == 1 and topology not in ("one_peer", "directed_exponential", "random_pairs"):
             for codec in (TopK(k=3), Sign()):

@@ -33,8 +33,8 @@ def reasons(factory: object) -> dict[str, str]:
 
 @pytest.fixture
 def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """2,500 corrupt messages of each codec; all 10,000 are read where the command itself is tested."""
-    monkeypatch.setattr("commexp.check.compressor.corrupt_messages", partial(corrupt_messages, messages=2500))
+    """1,000 corrupt messages of each codec; all 10,000 are read where the command itself is tested."""
+    monkeypatch.setattr("commexp.check.compressor.corrupt_messages", partial(corrupt_messages, messages=1000))
 
 
 @pytest.mark.usefixtures("fewer")

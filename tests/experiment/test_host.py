@@ -70,7 +70,7 @@ def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
         pytest.param([*NETWORK], "completed", marks=pytest.mark.drawn),
         ([*NETWORK, "comm.deterministic=true", "compress=randk"], "completed"),
         ([*NETWORK, "launch.threads=3", "flatness=valley"], "completed"),
-        pytest.param([*TINY, "algo.lr=1e30", "rounds=9"], "diverged", marks=pytest.mark.drawn),
+        ([*TINY, "algo.lr=1e30", "rounds=9"], "diverged"),
         ([*TINY, "algo=nope"], "algo=nope"),
         ([*TINY, "compress._target_=nope.Nope"], "compress._target_=nope.Nope"),
         ([*TINY, "launch.device=cuda:77"], "launch.device=cuda:77"),
@@ -173,7 +173,7 @@ def losses(run: Run) -> list[float]:
     return [*run.metrics["train_loss"], *run.metrics["test_loss"]]
 
 
-DRAWN = [pytest.param(w, marks=[pytest.mark.drawn] * (w in ("device", "float64"))) for w in SURROUNDINGS]
+DRAWN = [pytest.param(w, marks=[pytest.mark.drawn] * (w == "device")) for w in SURROUNDINGS]
 
 
 @pytest.mark.parametrize("where", DRAWN)
@@ -250,11 +250,10 @@ def test_a_run_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert run.status == "completed"
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
-def test_closed_streams(closed: str, tmp_path: Path) -> None:
+def test_closed_streams(tmp_path: Path) -> None:
     """What is written for a stream that was closed goes nowhere, not into the next file that was opened."""
     words = " ".join([*TINY, "outputs=o"])
-    line = f"exec {sys.executable} -c '{UNDRAWN}; from commexp.cli.run import main; main()' {words} {closed}"
+    line = f"exec {sys.executable} -c '{UNDRAWN}; from commexp.cli.run import main; main()' {words} 0<&- 1>&- 2>&-"
     done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, timeout=120)
     (folder,) = (tmp_path / "o" / "runs").iterdir()
     assert (done.returncode, Run(folder).status) == (0, "completed")
