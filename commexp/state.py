@@ -7,6 +7,7 @@ The names of a part stand below the part's own name, ``part.name``. Tensors with
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -60,7 +61,7 @@ class Stateful:
     def state_dict(self) -> dict[str, Tensor]:
         """What the next round depends on. Tensors with a row per worker are named below ``workers.``."""
         state: dict[str, Tensor] = {}
-        for name, path in declared(type(self)):
+        for name, path in declared(type(self)):  # type: ignore[arg-type]  # mypy takes a class for unhashable
             state |= _saved(name, attrgetter(path)(self))
         taken: set[int] = set()
         for name, tensor in state.items():
@@ -73,7 +74,7 @@ class Stateful:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continues from what ``state_dict`` gave. An attribute whose name is missing gets its class's value. Raises
         ValueError where the class has none, and for any state where nothing is declared."""
-        names = declared(type(self))
+        names = declared(type(self))  # type: ignore[arg-type]
         if state and not names:
             raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
         for name, path in names:
@@ -89,6 +90,7 @@ class Stateful:
                 setattr(holder, attribute, value)
 
 
+@cache
 def declared(cls: type[Any]) -> tuple[tuple[str, str], ...]:
     """(name, path of the attribute) of everything that a class and its base classes declare."""
     pairs: dict[tuple[str, str], None] = {}

@@ -145,7 +145,7 @@ def check_participation(algo: Algorithm, name: str, codec_name: str, codec: Comp
     if not algo.samples_workers:
         raise UserError(
             f"participation={share}: algo={name} needs every worker in every round; give 1, or algo=localsgd, "
-            "diloco, ..."
+            "diloco, ... without algo.fragments, delay and mix"
         )
     if exchange not in (AUTO, SERVER.name):
         raise UserError(

@@ -84,7 +84,8 @@ class Plan:
 
     @property
     def participation(self) -> Participation:
-        return Participation(self.config.participation)
+        """Of a method that needs every worker, everyone's: a config that says otherwise is refused."""
+        return Participation(self.config.participation) if self.algorithm.samples_workers else Participation()
 
     def check_processes(self, processes: int, said: str) -> None:
         """Raises UserError if the workers cannot be spread over so many processes, or if the compressor does not work

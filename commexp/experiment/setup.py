@@ -133,7 +133,6 @@ class ExperimentSetup:
             options["workers"] = "loop"
         data = plan.dataset.load(self.shard_count, config.seed, dtype)
         shards = plan.partition.split(data, self.shard_count, config.seed)
-        self.sizes = list(plan.model.pools(data, shards))
         context = ProblemContext(
             shards=shards,
             worker_ids=self.rows,
@@ -150,6 +149,7 @@ class ExperimentSetup:
             total = sum(map(len, shards))
             context.weights = [len(rows) / total for rows in shards]
         problem = build_problem(plan.model, data, context, plan.prox)
+        self.sizes = list(plan.model.pools(data, shards))
         if config.launch.per_worker > 1 and not problem.divisible:
             raise ValueError(
                 f"launch.per_worker={config.launch.per_worker}: a gradient of model={plan.names['model']} cannot be "

@@ -112,12 +112,13 @@ class LocalMethod(CalledRounds):
             raise ValueError(f"mix={self.mix}: out of range; give a share in [0, 1), 0.5 is usual")
         if self.shares not in SHARES:
             raise ValueError(f"shares={self.shares}: unknown; give {' or '.join(SHARES)}")
-        if self.shares != "equal" and not self.samples_workers:
+        if self.shares != "equal" and not type(self).samples_workers:
             raise ValueError(
                 f"shares={self.shares}: {type(self).__name__} moves workers relative to their plain average; give "
                 "equal, or algo=localsgd or diloco"
             )
         self.check_quorum()
+        self.samples_workers = type(self).samples_workers and self.exchanges_whole
         if self.quorum is not None and not self.exchanges_whole:
             raise ValueError(
                 f"quorum={self.quorum}: a worker that is left out continues from the whole x, as soon as the round "
@@ -152,7 +153,7 @@ class LocalMethod(CalledRounds):
         self.update = self.make_optimizer()
         self.weights = self.x.new_full((workers,), 1.0 / comm.size)
         if self.shares == "samples":
-            sizes = self.x.new_tensor(context.sizes, dtype=torch.float64)
+            sizes = torch.tensor(context.sizes, dtype=torch.float64)
             self.weights = (sizes / sizes.sum())[list(comm.worker_ids)].to(self.x)
         self.begin_called()
 

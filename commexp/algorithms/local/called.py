@@ -61,7 +61,7 @@ class CalledRounds(GradientMethod):
             if self.grace:
                 raise ValueError(f"grace={self.grace}: begins when a quorum has answered; give quorum=..., or grace=0")
             return
-        if not self.samples_workers:  # whose workers continue from the same x, and need no more
+        if not type(self).samples_workers:  # whose workers continue from the same x, and need no more
             raise ValueError(
                 f"quorum={self.quorum}: after an exchange of {type(self).__name__} a worker needs more than an x that "
                 "is the same for all, and one that is left out has no more; give null, or algo=localsgd or diloco"
@@ -77,11 +77,6 @@ class CalledRounds(GradientMethod):
         comm, codec, sampled = self.context.comm, self.context.compressor, self.context.drawn is not None
         if self.quorum is None and not sampled:
             return
-        if not self.exchanges_whole:
-            raise ValueError(
-                "participation: a worker that takes part begins at the whole x, when the round before is over; give "
-                "1, or algo.fragments=1, algo.delay=0 and algo.mix=0"
-            )
         called = int(self.context.taking(0).sum())
         if self.quorum is not None and self.quorum > called:
             who = f"{called} of {comm.size} workers take part in a round" if sampled else f"there are {called} workers"
