@@ -168,7 +168,7 @@ def table(found: dict[str, Found]) -> str:
     heads = ["method", "theoretical step", "bits at it", "best multiple", "bits at it"]
     rows = []
     for method, each in found.items():
-        step = each.theory.meta["theory"]["lr"] if each.theory is not None else math.nan
+        step = each.theory.summary["theoretical_step"] if each.theory is not None else math.nan
         rows.append([method, f"{step:.3g}", cell(each.theory), f"{each.factor}", cell(each.best)])
     return markdown(heads, rows)
 
