@@ -6,7 +6,8 @@ The names of a part stand below the part's own name, ``part.name``. Tensors with
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -60,7 +61,7 @@ class Stateful:
     def state_dict(self) -> dict[str, Tensor]:
         """What the next round depends on. Tensors with a row per worker are named below ``workers.``."""
         state: dict[str, Tensor] = {}
-        for name, path in declared(type(self)):
+        for name, path in declared(type(self)):  # type: ignore[arg-type]  # mypy takes a class for unhashable
             state |= _saved(name, attrgetter(path)(self))
         taken: set[int] = set()
         for name, tensor in state.items():
@@ -73,7 +74,7 @@ class Stateful:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continues from what ``state_dict`` gave. An attribute whose name is missing gets its class's value. Raises
         ValueError where the class has none, and for any state where nothing is declared."""
-        names = declared(type(self))
+        names = declared(type(self))  # type: ignore[arg-type]
         if state and not names:
             raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
         for name, path in names:
@@ -89,6 +90,7 @@ class Stateful:
                 setattr(holder, attribute, value)
 
 
+@cache
 def declared(cls: type[Any]) -> tuple[tuple[str, str], ...]:
     """(name, path of the attribute) of everything that a class and its base classes declare."""
     pairs: dict[tuple[str, str], None] = {}
@@ -149,9 +151,24 @@ class HasState(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
-def worker_rows(part: HasState) -> dict[str, Tensor]:
-    """A copy of the part's state per worker."""
-    return {name: rows.clone() for name, rows in part.state_dict().items() if has_workers(name)}
+def worker_rows(part: HasState, chosen: Sequence[int] | None = None) -> dict[str, Tensor]:
+    """A copy of the part's state per worker; of the ``chosen`` rows alone, if they are given."""
+    state = {name: rows for name, rows in part.state_dict().items() if has_workers(name)}
+    if chosen is None:
+        return {name: rows.clone() for name, rows in state.items()}
+    return {name: rows[list(chosen)] for name, rows in state.items()}
+
+
+def put_rows(part: HasState, chosen: Sequence[int], new: Mapping[str, Tensor], workers: int) -> None:
+    """Puts the ``new`` rows in the place of the ``chosen`` ones in the state of ``workers`` workers, whose other rows
+    stay; an entry that is missing, here or there, means zero."""
+    state, places = dict(part.state_dict()), list(chosen)
+    for name, rows in {name: each for name, each in {**state, **new}.items() if has_workers(name)}.items():
+        whole = state.get(name)
+        whole = rows.new_zeros(workers, *rows.shape[1:]) if whole is None else whole
+        whole[places] = new.get(name, torch.zeros_like(whole[places]))
+        state[name] = whole
+    part.load_state_dict(state)
 
 
 def restore_rows(part: HasState, before: Mapping[str, Tensor], lost: Tensor) -> None:

@@ -17,6 +17,12 @@ from commexp.algorithms.decentralised.dsgt import DSGT
 from commexp.algorithms.decentralised.proxgt_sa import ProxGTSA
 from commexp.algorithms.decentralised.proxgt_sr_e import ProxGTSRE
 from commexp.algorithms.decentralised.proxgt_sr_o import ProxGTSRO
+from commexp.algorithms.differences.base import DifferenceMethod
+from commexp.algorithms.differences.dasha import DASHA
+from commexp.algorithms.differences.diana import DIANA
+from commexp.algorithms.differences.ef21 import EF21
+from commexp.algorithms.differences.ef21_sgdm import EF21SGDM
+from commexp.algorithms.differences.marina import MARINA
 from commexp.algorithms.gradient.base import GradientMethod, Schedule
 from commexp.algorithms.gradient.demo import DeMo
 from commexp.algorithms.gradient.sgd import SGD
@@ -33,15 +39,21 @@ from commexp.algorithms.local.postlocal import PostLocalSGD
 from commexp.algorithms.local.qsr import QSR
 from commexp.algorithms.local.soft_consensus import SoftConsensus
 from commexp.algorithms.local.sparta import SPARTA
+from commexp.algorithms.theory import Constants
 
 __all__ = [
     "D2",
+    "DASHA",
     "DESLOC",
+    "DIANA",
     "DPPF",
     "DPSGD",
     "DSGT",
     "EASGD",
+    "EF21",
+    "EF21SGDM",
     "LSGD",
+    "MARINA",
     "MGRAWA",
     "QSR",
     "SGD",
@@ -54,9 +66,11 @@ __all__ = [
     "AsyncWorkers",
     "Asynchronous",
     "Choco",
+    "Constants",
     "DeMo",
     "DeepStorm",
     "DiLoCo",
+    "DifferenceMethod",
     "ExactCoding",
     "GradientCoding",
     "GradientMethod",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -11,14 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from commexp.algorithms.theory import Constants
 from commexp.comm import ClosingRule, Communicator
 from commexp.comm.exchanges import Exchange
 from commexp.compressors import CodecContext, Compressor, Message
-from commexp.state import HasState, Stateful
+from commexp.state import HasState, Stateful, has_workers, put_rows, worker_rows
 
 if TYPE_CHECKING:
     from commexp.allocations import Assignment
     from commexp.problems import Problem
+
+
+SHARES = ("equal", "samples")  # the weights of workers in F and in averages
 
 
 @dataclass
@@ -126,8 +131,11 @@ class AlgorithmContext:
     invariants in every round. ``redundancy``: for coded methods. ``async_workers``: for asynchronous methods.
     ``codec_context``: what the compressor has been told, for copies of it and other random draws of the run.
     ``members_problem``: where workers are islands of several, the same problem with a row for each of their members.
-    ``on_time(t)``: for methods that drop late workers, which of them the virtual clock has answer in time in round
-    t = 0, 1, ..., bool [N]."""
+    ``on_time(t)``: where rounds need not have every worker, which of them the virtual clock has answer in time in round
+    t = 0, 1, ..., bool [N]; where a share of the workers takes part, of those.
+    ``drawn``: where a share of the workers takes part in a round, what says in which round who does, see ``taking``.
+    ``select``: makes problem and compressor those of these workers here alone, by their rows; see ``only``.
+    ``sizes``: how many samples each worker has, [N]; empty where nothing is known of the data."""
 
     problem: Problem
     comm: Communicator
@@ -140,6 +148,39 @@ class AlgorithmContext:
     codec_context: CodecContext = field(default_factory=CodecContext)
     on_time: Callable[[int], np.ndarray] = nobody_knows
     members_problem: Problem | None = None
+    drawn: Callable[[int], np.ndarray] | None = None
+    select: Callable[[Sequence[int]], None] | None = None
+    sizes: Sequence[int] = ()
+
+    def taking(self, t: int) -> np.ndarray:
+        """Who takes part in round t = 0, 1, ...: bool [N]; all, unless the run has a ``participation`` below 1."""
+        return np.ones(self.comm.size, dtype=bool) if self.drawn is None else self.drawn(t)
+
+    def rows(self, t: int) -> list[int]:
+        """The rows of the workers here that take part in round t: places in comm.worker_ids. There may be none."""
+        return np.flatnonzero(self.taking(t)[list(self.comm.worker_ids)]).tolist()
+
+    @contextmanager
+    def only(self, rows: Sequence[int], *parts: HasState) -> Iterator[None]:
+        """Within it there are no workers here but those of these ``rows`` (one or more, in ascending order): W is
+        len(rows), the problem's batches and gradients are theirs alone, the compressor draws for them, and of all that
+        ``parts`` keep for each worker there is what they keep of these. Afterwards the others have what they had."""
+        if len(rows) == len(self.comm.worker_ids):
+            yield
+            return
+        assert self.select is not None
+        whole = [{name: each for name, each in part.state_dict().items() if has_workers(name)} for part in parts]
+        for part in parts:
+            part.load_state_dict({**part.state_dict(), **worker_rows(part, rows)})
+        self.select(rows)
+        try:
+            yield
+        finally:
+            self.select(range(len(self.comm.worker_ids)))
+            for part, before in zip(parts, whole, strict=True):
+                own, common = worker_rows(part), {n: t for n, t in part.state_dict().items() if not has_workers(n)}
+                part.load_state_dict({**common, **before})
+                put_rows(part, rows, own, len(self.comm.worker_ids))
 
 
 class Algorithm(Stateful, ABC):
@@ -159,12 +200,14 @@ class Algorithm(Stateful, ABC):
     feeds_back = True  # whether it passes every aggregate to the compressor's feedback()
     overlaps_gradient = False  # whether its exchange may begin during the backward pass
     decentralised = False  # exchanges with neighbours on a graph, not with all workers
+    codec_kind = ""  # contractive or unbiased, if a codec has to be that and messages have to tell what was sent
     keeps_residual = False  # keeps what compression leaves out itself, so that error feedback would do it twice
     proximal = False  # minimises F + h, not F alone
     asynchronous = False  # workers exchange messages with a server one by one, without rounds of all workers
     coded = False  # several workers hold the same subset of the data
     drops_late = False  # a round closes without the workers that are late
     rejoins = False  # a process that was lost may come back in another round
+    samples_workers = False  # a share of the workers may take part in a round, by ``context.taking``
     #: what the workers here keep of their own from round to round, where their processes save it themselves
     own: HasState | None = None
 
@@ -235,6 +278,17 @@ class Algorithm(Stateful, ABC):
     def samples_done(self) -> float | None:
         """The samples that all workers have drawn so far; None if ``batches_of`` determines them in advance."""
         return None
+
+    def theoretical_step(self, constants: Constants) -> float:
+        """The largest learning rate that the method's theory allows. Called after ``exchanged`` and before ``setup``,
+        with ``context`` not set. Raises ValueError, with a message for the user, where none is known: for the method,
+        which then leaves this out, or for these constants."""
+        raise ValueError("lr=theory: no step is known for this method; give a number")
+
+    @property
+    def has_theory(self) -> bool:
+        """Whether ``theoretical_step`` is implemented."""
+        return type(self).theoretical_step is not Algorithm.theoretical_step
 
     def closing_rule(self, assignment: Assignment | None) -> ClosingRule | None:
         """What closes a round that does not wait for all workers, else None. ``assignment``: of coded methods."""

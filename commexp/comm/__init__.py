@@ -1,7 +1,7 @@
 """Exchanges among workers, their cost in bytes, and the ledger that counts them."""
 
 from commexp.comm.choice import AUTO, check_serves, choose
-from commexp.comm.communicator import ClosingRule, Communicator, DelayedSum, bucket_ends, bucket_size
+from commexp.comm.communicator import ClosingRule, Communicator, DelayedSum, bucket_ends, bucket_size, no_message
 from commexp.comm.exchanges import AGGREGATIONS, ALL_GATHER, ALL_REDUCE, EXCHANGES, SERVER, exchange_named
 from commexp.comm.frames import bundle, pack_frames, unpack_frames
 from commexp.comm.islands import Members, check_spread
@@ -36,6 +36,7 @@ __all__ = [
     "exchange_named",
     "is_given",
     "made",
+    "no_message",
     "pack_frames",
     "unpack_frames",
 ]

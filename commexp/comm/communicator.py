@@ -7,7 +7,7 @@ before they are complete where that is possible. ``DelayedSum``: a compressed su
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -105,6 +105,7 @@ class Communicator:
         self.transport = Transport(self.members.between, deterministic)
         self._chosen: dict[int, tuple[Compressor, tuple[int, int, int], Choice]] = {}  # by the codec's id
         self._near: tuple[int, Neighbourhood] | None = None
+        self._asked: np.ndarray | None = None  # who was asked to take part in this round, bool [N]; None: all
 
     # Rounds.
 
@@ -242,28 +243,39 @@ class Communicator:
 
     # Rounds that do not need every worker.
 
-    def call(self, t: int, x: Tensor) -> None:
-        """Begins round t = 0, 1, ... with x [J] known to the server: asks all workers for their messages at x."""
+    def call(self, t: int, x: Tensor, taking: np.ndarray | None = None) -> None:
+        """Begins round t = 0, 1, ... with x known to the server: asks all workers for their messages at x.
+
+        With ``taking``, bool [N], it asks those that take part alone, and x goes down to them as the round begins;
+        without, what is known to all at its end goes down to all then."""
+        self._asked = taking
+        if taking is not None:
+            self.count_down(SERVER, x, taking)
 
     def answers(self, message: Message, expected: np.ndarray, closing_rule: ClosingRule, weigh: Weigh) -> Answers:
-        """The weighted sum of what has come when the round is closed, known to all. ``message``: of the workers here.
-        ``expected``: bool [N], who answers on the virtual clock. ``closing_rule``: what closes the round where real
-        processes decide instead.
+        """The weighted sum of what has come when the round is closed, known to all; where only those that take part
+        were asked, to the server alone. ``message``: of the workers here that were asked; ``no_message`` where none
+        was. ``expected``: bool [N], who of them answers on the virtual clock. ``closing_rule``: what closes the round
+        where real processes decide instead.
 
         Here all processes are in step, and a late worker is late on the clock alone: its message is not counted and has
         no weight. See CallingCommunicator for processes that do not wait for each other.
         """
-        exchange = self.exchange_of(message)
-        senders = [(n, size) for n, size in zip(self.worker_ids, message.sizes, strict=True) if expected[n]]
+        exchange, here = self.exchange_of(message), self.asked_of(self.worker_ids)
+        senders = [(n, size) for n, size in zip(here, message.sizes, strict=True) if expected[n]]
         bits = message.info_bits * sum(size for _, size in senders) / max(1, message.nbytes)
         self.count_answers(exchange, senders, bits, expected)
         weights = weigh(expected)
         own = np.zeros(self.size) if weights is None else weights
-        total = self._sum_everywhere(message, torch.from_numpy(own[list(self.worker_ids)]).to(message_like(message)))
+        total = self._sum_everywhere(message, torch.from_numpy(own[here]).to(message_like(message)))
         total = message.codec.finalize(message, total)
-        if exchange.comes_down:
+        if exchange.comes_down and self._asked is None:
             self.count_down(exchange, total)
         return Answers(expected, weights, total)
+
+    def asked_of(self, workers: Iterable[int]) -> list[int]:
+        """Those of these ``workers`` that were asked for a message in this round."""
+        return [n for n in workers if self._asked is None or self._asked[n]]
 
     def count_answers(
         self, exchange: Aggregation, senders: Sequence[tuple[int, int]], bits: float, answered: np.ndarray
@@ -274,12 +286,11 @@ class Communicator:
         taking = 1 + int(answered[1:].sum()) if exchange.central else self.size  # worker 0 lives with the server
         self.ledger.count(exchange, exchange.direction, taking, Bytes(bits / 8, sent, wire))
 
-    def count_down(self, exchange: Aggregation, x: Tensor) -> None:
-        """The new x [J] goes to all workers; counted by worker 0's process for all."""
+    def count_down(self, exchange: Aggregation, x: Tensor, taking: np.ndarray | None = None) -> None:
+        """The new x [J] goes to all workers, or to those ``taking`` part; counted by worker 0's process for all."""
         size = x.numel() * x.element_size() if self.worker_ids[0] == 0 else 0
-        self.ledger.count(
-            exchange, "down", self.size, Bytes(self.size * size, self.size * size, (self.size - 1) * size)
-        )
+        to, links = (self.size, self.size - 1) if taking is None else (int(taking.sum()), int(taking[1:].sum()))
+        self.ledger.count(exchange, "down", 1 + links, Bytes(to * size, to * size, links * size))
 
     def _sum_everywhere(self, message: Message, weights: Tensor) -> Tensor:
         """sum_n w_n summands(message_n) over all workers, every message being sent to everyone; not counted."""
@@ -441,6 +452,11 @@ class Communicator:
 
 def nbytes(x: Tensor) -> int:
     return x.numel() * x.element_size()
+
+
+def no_message(codec: Compressor, x: Tensor) -> Message:
+    """The messages of no worker, for vectors like x [J]: what a process says of whose workers none was asked."""
+    return Message({"nothing": x.new_empty(0, 0)}, len(x), x.dtype, 0.0, codec)
 
 
 def message_like(message: Message) -> Tensor:

@@ -118,6 +118,8 @@ class Compressor(Stateful, ABC):
     shared_state: bool = False
     #: each entry is encoded by itself, so that any bucket of the vector may go ahead of the rest
     entrywise: bool = False
+    #: the aggregate is sum_n w_n decode(message_n), so that what a worker has sent is known from its message
+    linear: bool = True
     #: of one that does not contract, the setting with which it would, as ``field=value``
     contracting: str = ""
 
@@ -197,6 +199,10 @@ class Compressor(Stateful, ABC):
 
     def delta(self, dim: int) -> float | None:
         """delta in the contraction E||a - C(a)||^2 <= (1 - delta) ||a||^2, or None where C does not contract."""
+        return None
+
+    def omega(self, dim: int) -> float | None:
+        """omega in the variance E||C(a) - a||^2 <= omega ||a||^2 of an unbiased C; None where C is biased."""
         return None
 
     def feedback(self, aggregate: Tensor, weights: Tensor | None = None) -> None:

@@ -103,6 +103,7 @@ class Chunked(Sparse):
             raise ValueError(f"k={self.k}: more than the {self.chunk} entries of a chunk; give at most {self.chunk}")
         if self.combine not in COMBINED:
             raise ValueError(f"combine={self.combine}: unknown; give {' or '.join(COMBINED)}")
+        self.linear = self.combine == "all"
         self._laid_out: tuple[int, list[Chunks]] = 0, []
 
     def setup(self, setup: CodecContext) -> None:

@@ -104,6 +104,11 @@ class Composition(Combination):
         entries, values = self.entries.delta(dim), self.values.delta(self.entries.entries(dim))
         return None if entries is None or values is None else entries * values
 
+    def omega(self, dim: int) -> float | None:
+        """(1 + omega of S) (1 + omega of D) - 1, as E||D S a||^2 <= (1 + omega of D) E||S a||^2."""
+        entries, values = self.entries.omega(dim), self.values.omega(self.entries.entries(dim))
+        return None if entries is None or values is None else (1 + entries) * (1 + values) - 1
+
     @property
     def expands(self) -> bool:
         return self.entries.expands or self.values.expands

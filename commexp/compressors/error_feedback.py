@@ -50,6 +50,7 @@ class ErrorFeedback(Wrapper):
     """
 
     unbiased = False  # the residual is sent as well
+    omega = Compressor.omega
     entrywise = False
     stateful_per_worker = True
     state = "round=_round codec"

@@ -161,6 +161,11 @@ class Grouped(Combination):
         deltas = [g.codec.delta(g.dim) for g in self._over(dim)]
         return None if None in deltas else min(d for d in deltas if d is not None)
 
+    def omega(self, dim: int) -> float | None:
+        """The largest of its groups."""
+        omegas = [g.codec.omega(g.dim) for g in self._over(dim)]
+        return None if None in omegas else max(o for o in omegas if o is not None)
+
     def warm_up(self, exponent: float) -> None:
         for codec in (self.codec, *(c for c in self.codecs.values() if not isinstance(c, NoCompression))):
             codec.warm_up(exponent)

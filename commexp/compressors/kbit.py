@@ -108,6 +108,9 @@ class KBit(Blockwise, Stochastic):
         lost = self._lost(self.block)
         return 1 - lost if lost < 1 else None
 
+    def omega(self, dim: int) -> float | None:
+        return self._lost(min(dim, self.block)) if self.unbiased else None
+
     def _lost(self, block: int) -> float:
         off = STRETCH / self._steps
         if not self.centred:

@@ -58,3 +58,6 @@ class Natural(Stochastic):
 
     def delta(self, dim: int) -> float:
         return 7 / 8
+
+    def omega(self, dim: int) -> float:
+        return 1 / 8

@@ -31,3 +31,6 @@ class NoCompression(Compressor):
 
     def delta(self, dim: int) -> float:
         return 1.0
+
+    def omega(self, dim: int) -> float:
+        return 0.0

@@ -63,3 +63,7 @@ class OneBit(Bits, Stochastic):
 
     def payload(self, dim: int, itemsize: int) -> int:
         return packed_bytes(dim, 1) + (itemsize if self.bound == "max" else 0)
+
+    def omega(self, dim: int) -> float | None:
+        """The variance is J B^2 - ||a||^2, B^2 <= ||a||^2."""
+        return dim - 1.0 if self.unbiased else None

@@ -156,3 +156,7 @@ class QSGD(Stochastic):
     def delta(self, dim: int) -> float | None:
         variance = self.bucket / (2 * self.levels) ** 2
         return 1 - variance if variance < 1 else None
+
+    def omega(self, dim: int) -> float:
+        d, s = min(dim, self.bucket), self.levels
+        return min(d / (2 * s) ** 2, math.sqrt(d) / s)

@@ -46,7 +46,7 @@ class RandK(Sparse, Stochastic):
             bits = 8.0 * values.numel() * values.element_size()
             message = Message({"values": values}, dim, a.dtype, bits, self, header={"draw": self._encoded, "k": k})
         else:
-            sets = [draw(g.initial_seed(), k, dim) for g in self.generators(a)]
+            sets = [draw(seed, k, dim) for seed in self.seeds(len(a))]
             message = self.pack(a, torch.stack(sets).to(a.device))
         if self.rescale:
             message.buffers["values"].mul_(dim / k)
@@ -75,6 +75,10 @@ class RandK(Sparse, Stochastic):
 
     def delta(self, dim: int) -> float | None:
         return None if self.rescale else self.entries(dim) / dim
+
+    def omega(self, dim: int) -> float | None:
+        """J/k - 1."""
+        return dim / self.entries(dim) - 1 if self.rescale else None
 
 
 def draw(seed: int, k: int, dim: int) -> Tensor:

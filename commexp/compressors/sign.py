@@ -26,6 +26,9 @@ class Sign(Bits):
     scaled: bool = True
     vote: bool = False
 
+    def __post_init__(self) -> None:
+        self.linear = not self.vote
+
     def encode(self, a: Tensor) -> Message:
         buffers = {"signs": pack_bits(a < 0)}
         if self.scaled:

@@ -179,6 +179,8 @@ class Entries(Compressor):
 
     def places(self, message: Message) -> Tensor:
         """The indices that a message names, [W, k]. Raises CorruptMessageError."""
+        if self._sent is not None and self._sent[0] is message:
+            return self._sent[1]
         values = message.buffer("values", message.dtype)
         return unpack_indices(message.buffer("indices", torch.uint8), values.shape[1], message.dim)
 
@@ -231,12 +233,19 @@ class Entries(Compressor):
 
     def cut_sizes(self, message: Message, bounds: Sequence[int]) -> list[list[int]]:
         edges = torch.tensor(bounds, device=message.buffers["values"].device)
-        counts = torch.stack([torch.searchsorted(places, edges) for places, _ in self.rows(message)])
-        item, widths = message.dtype.itemsize, [b - a for a, b in pairwise(bounds)]
-        return [
-            [k * item + index_bytes(k, m) if m else 0 for k, m in zip(row, widths, strict=True)]
-            for row in counts.diff(dim=1).tolist()
-        ]
+        if message.lengths:
+            counts = torch.stack([torch.searchsorted(places, edges) for places, _ in self.rows(message)])
+        else:
+            places = self.places(message)
+            counts = torch.searchsorted(places, edges.expand(len(places), -1).contiguous())
+        counts, item = counts.diff(dim=1).cpu(), message.dtype.itemsize
+        widths = [b - a for a, b in pairwise(bounds)]
+        kinds, most = sorted(set(widths)), int(counts.max())
+        table = torch.tensor(
+            [[k * item + index_bytes(k, m) if k <= m > 0 else 0 for k in range(most + 1)] for m in kinds]
+        )
+        sizes: list[list[int]] = table[torch.tensor([kinds.index(m) for m in widths]), counts].tolist()
+        return sizes
 
     def subtract_sent(self, a: Tensor, message: Message) -> Tensor:
         """The values travel unchanged, so what was sent leaves an exact zero behind."""

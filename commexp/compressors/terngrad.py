@@ -55,5 +55,9 @@ class TernGrad(Stochastic):
     def payload(self, dim: int, itemsize: int) -> int:
         return -(-dim // 5) + itemsize
 
+    def omega(self, dim: int) -> float | None:
+        """The variance is s ||a||_1 - ||a||^2, and max_j |a_j| ||a||_1 <= (1 + sqrt(J)) / 2 ||a||^2."""
+        return (math.sqrt(dim) - 1) / 2 if self.unbiased else None
+
 
 LOG2_3 = math.log2(3)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from commexp.algorithms import Algorithm
 from commexp.allocations import Single
-from commexp.comm import AGGREGATIONS, SERVER, check_serves
-from commexp.compressors import NoCompression
+from commexp.comm import AGGREGATIONS, AUTO, SERVER, check_serves
+from commexp.comm.exchanges import Aggregation
+from commexp.compressors import Compressor, NoCompression
+from commexp.compressors.base import MANY
 from commexp.config.components import CodecWrapping
 from commexp.config.messages import UserError
 from commexp.config.schema import Config
@@ -49,6 +52,8 @@ def check_pairs(
             f"comm.exchange={exchange}: needs every worker, and algo={name} goes on without those who are late; give "
             f"{able}"
         )
+    if config.participation < 1:
+        check_participation(algo, name, names["compress"], parts["compress"], config)
     if config.launch.inject and parts["network"].compute.kind == "measured":
         raise UserError(
             "launch.inject=true: network.compute.kind=measured has no seconds to sleep; give constant, lognormal, ..."
@@ -64,7 +69,7 @@ def check_pairs(
             f"network.compute.seconds={parts['network'].compute.seconds}: all workers compute in no time, late ones "
             "too, so that they are ready together; give 0.01 or the like, or straggler=none"
         )
-    central = algo.asynchronous or algo.drops_late or exchange == SERVER.name
+    central = algo.asynchronous or algo.drops_late or config.participation < 1 or exchange == SERVER.name
     alone = config.workers == 1 and not (central or algo.decentralised)
     if config.stop.seconds is not None and alone and parts["network"].compute.is_instant:
         raise UserError(
@@ -82,6 +87,7 @@ def check_pairs(
         raise UserError(
             f"compress.error_feedback=true: algo={name} keeps what compression leaves out itself; give false"
         )
+    check_kind(parts, names, named)
     check_groups(parts, name, config)
     if not algo.decentralised:
         grouped = isinstance(parts["topology"], Islands)
@@ -91,6 +97,71 @@ def check_pairs(
         return
     if named is not None:
         raise UserError(f"comm.exchange={exchange}: algo={name} exchanges with neighbours; give auto")
+
+
+def check_kind(parts: dict[str, Any], names: dict[str, str], named: Aggregation | None) -> None:
+    """Raises UserError for a codec that is not of the kind that an algorithm asks for, or whose messages, or those of
+    the exchange ``named``, do not tell what the workers have sent."""
+    algo, codec = parts["algo"], parts["compress"]
+    said, name = f"compress={names['compress']}", f"algo={names['algo']}"
+    if not algo.codec_kind:
+        return
+    if codec.phases > 1 or not codec.linear:
+        raise UserError(
+            f"{said}: the aggregate is not the mean of what the workers have sent, on which {name} builds; give "
+            "compress=topk, or qsgd"
+        )
+    if algo.codec_kind == "contractive" and codec.delta(MANY) is None:
+        own = f"compress.{codec.contracting}, " if codec.contracting else ""
+        others = ", or algo=diana" if codec.unbiased else ""
+        raise UserError(f"{said}: does not contract, and {name} needs that; give {own}compress=topk, or sign{others}")
+    if algo.codec_kind == "unbiased" and codec.omega(MANY) is None:
+        raise UserError(
+            f"{said}: is biased, and {name} needs an unbiased one; give compress=qsgd, natural, or randk with "
+            "compress.rescale=true, or algo=ef21"
+        )
+    if named is not None and not named.exact:
+        raise UserError(
+            f"comm.exchange={named.name}: compresses the sum, too, which {name} would not notice; give auto"
+        )
+
+
+def check_theory(parts: dict[str, Any], names: dict[str, str]) -> None:
+    """Raises UserError for algo.lr=theory with a method of which no step is known, in islands, or with a prox."""
+    if not parts["algo"].has_theory:
+        raise UserError(
+            f"algo.lr=theory: no step is known for algo={names['algo']}; give a number, or algo=ef21, diana, ..."
+        )
+    if isinstance(parts["topology"], Islands) and not parts["algo"].decentralised:
+        raise UserError("algo.lr=theory: no step is known for workers in islands; give a number, or no islands")
+    if not isinstance(parts["prox"], NoProx):
+        raise UserError("algo.lr=theory: no step is known with a proximal term; give a number, or prox=none")
+
+
+def check_participation(algo: Algorithm, name: str, codec_name: str, codec: Compressor, config: Config) -> None:
+    """Raises UserError where a share of the workers cannot take part in a round; ``name``, ``codec_name``: as one
+    chooses them."""
+    share, exchange = config.participation, config.comm.exchange
+    if not algo.samples_workers:
+        raise UserError(
+            f"participation={share}: algo={name} needs every worker in every round; give 1, or algo=localsgd, "
+            "diloco, ... without algo.fragments, delay and mix"
+        )
+    if exchange not in (AUTO, SERVER.name):
+        raise UserError(
+            f"comm.exchange={exchange}: with participation={share} a server calls those that take part; give {AUTO} or "
+            f"{SERVER.name}"
+        )
+    if codec.learns:
+        raise UserError(
+            f"compress={codec_name}: learns from the aggregate of all workers, which nobody but the server has with "
+            f"participation={share}; give compress=topk"
+        )
+    if codec.phases > 1:
+        raise UserError(
+            f"compress={codec_name}: takes a sum over all workers before it sends, and with participation={share} some "
+            "have no part in it; give compress=topk"
+        )
 
 
 def check_groups(parts: dict[str, Any], name: str, config: Config) -> None:
@@ -112,7 +183,9 @@ def check_groups(parts: dict[str, Any], name: str, config: Config) -> None:
     if getattr(algo, "inside", 1) > 1 and (algo.decentralised or not isinstance(topology, Islands)):
         right = "1" if algo.decentralised else "topology=islands islands=..., or 1"
         raise UserError(f"algo.inside={algo.inside}: no islands act as one worker here; give {right}")
-    alone = algo.asynchronous or algo.coded or algo.drops_late
+    alone = algo.asynchronous or algo.coded or algo.drops_late or config.participation < 1
+    if config.participation < 1:
+        name = f"{name} participation={config.participation}"
     if alone and isinstance(topology, Islands):
         raise UserError(
             f"topology=islands: with algo={name} every worker's message counts by itself; give algo=sgd, diloco, ..."

@@ -16,15 +16,16 @@ from commexp.algorithms import Algorithm
 from commexp.allocations import Allocation
 from commexp.comm import AGGREGATIONS, ALL_GATHER, AUTO, SERVER, check_spread
 from commexp.compressors import Compressor
-from commexp.config.compatibility import check_pairs
+from commexp.config.compatibility import check_pairs, check_theory
 from commexp.config.components import KINDS, around_codec, build, short, typed, wrap
 from commexp.config.identity import digest, sources, what_decides
 from commexp.config.messages import UserError, misfit
 from commexp.config.overrides import unknown_key
 from commexp.config.schema import COMPONENTS, Config, shown, typed_fields
+from commexp.config.theory import THEORY, theory_factor
 from commexp.config.validation import check_bounds, check_words, one_target, steps_of
 from commexp.environment import quiet
-from commexp.network import Network, Straggler
+from commexp.network import Network, Participation, Straggler
 from commexp.problems import Dataset, Model, Partition, Prox
 from commexp.problems.own import imported
 from commexp.topologies import Gossip, Islands, Topology
@@ -42,6 +43,7 @@ class Plan:
     of each component, by its group. ``sources``: of components from outside, see identity.py. ``name``: the run
     folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``. ``identity``: 64 hex of the same and
     of commexp's version. ``loss``, ``metrics``: the user's own functions, if any.
+    ``lr_factor``: the learning rate over the step that theory allows; None where the learning rate is a number.
     """
 
     config: Config
@@ -63,11 +65,27 @@ class Plan:
     straggler: Straggler
     loss: Callable[..., Any] | None = None
     metrics: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+    lr_factor: float | None = None
 
     @property
     def tolerates_stragglers(self) -> bool:
         """Whether real processes need not wait for each other: a server takes what comes, see server/."""
-        return self.algorithm.asynchronous or (self.algorithm.drops_late and AGGREGATIONS[self.exchange].central)
+        return self.algorithm.asynchronous or (self.calls and AGGREGATIONS[self.exchange].central)
+
+    @property
+    def calls(self) -> bool:
+        """Whether a round need not have every worker: a server calls those that are to take part."""
+        return self.algorithm.drops_late or not self.participation.of_all
+
+    @property
+    def rejoins(self) -> bool:
+        """Whether a process that was lost may come back in another round; then it keeps what its workers need."""
+        return self.algorithm.rejoins or not self.participation.of_all
+
+    @property
+    def participation(self) -> Participation:
+        """Of a method that needs every worker, everyone's: a config that says otherwise is refused."""
+        return Participation(self.config.participation) if self.algorithm.samples_workers else Participation()
 
     def check_processes(self, processes: int, said: str) -> None:
         """Raises UserError if the workers cannot be spread over so many processes, or if the compressor does not work
@@ -87,7 +105,12 @@ class Plan:
                 f"compress={self.compressor.name}: what it keeps of a worker would be lost with its process; give "
                 f"compress.error_feedback=false, a codec without memory, or comm.exchange={ALL_GATHER.name}"
             )
-        if self.algorithm.drops_late and self.tolerates_stragglers and processes > 1 and self.compressor.learns:
+        if self.calls and self.algorithm.codec_kind and processes > 1:
+            raise UserError(
+                f"participation={self.config.participation}: algo={name} keeps the sum of what the workers keep, and a "
+                "process that is lost would take its part of it along; give launch=single, or participation=1"
+            )
+        if self.calls and self.tolerates_stragglers and processes > 1 and self.compressor.learns:
             raise UserError(
                 f"compress={self.compressor.name}: learns from the aggregate, which the server alone has here; give "
                 f"compress=topk, or comm.exchange={ALL_GATHER.name}"
@@ -101,8 +124,8 @@ class Plan:
 
     @property
     def exchange(self) -> str:
-        """``auto`` is a server where rounds go on without those who are late."""
-        served = self.algorithm.drops_late or self.algorithm.asynchronous
+        """``auto`` is a server where rounds need not have every worker."""
+        served = self.calls or self.algorithm.asynchronous
         return SERVER.name if served and self.config.comm.exchange == AUTO else self.config.comm.exchange
 
 
@@ -127,7 +150,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     check_bounds(config)
     nodes: dict[str, dict[str, Any]] = {name: dict(getattr(config, name) or {}) for name in COMPONENTS}
     check_words(given, config, nodes)
-    around = around_codec(nodes["compress"])
+    around, lr_factor = around_codec(nodes["compress"]), theory_factor(nodes["algo"])
     gossip = typed("gossip", config.gossip, Gossip)
     parts: dict[str, Any] = {name: build(nodes[name], name, kind) for name, kind in KINDS.items()}
     functions, loss, metrics = own_functions(config, parts)
@@ -136,9 +159,13 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     resolved = dataclasses.asdict(config)
     resolved.update({name: _describe(nodes[name], part) for name, part in parts.items()})
     resolved["compress"].update(dataclasses.asdict(around))
+    if lr_factor is not None:
+        resolved["algo"].update(lr=THEORY, lr_factor=lr_factor)
     resolved["gossip"] = dataclasses.asdict(gossip)
     _check_finite("", resolved)
     check_pairs(parts, names, config, around, gossip)
+    if lr_factor is not None:
+        check_theory(parts, names)
     outside = sources(resolved, functions)
     decisive = what_decides(resolved, parts, outside)
     return Plan(
@@ -161,6 +188,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
         straggler=parts["straggler"],
         loss=loss,
         metrics=metrics,
+        lr_factor=lr_factor,
     )
 
 

@@ -89,7 +89,8 @@ class Config:
     ``preset``: values that a dataset or an experiment gives for fields of whichever component is chosen, and for
     ``clip``: conf/algo/* and conf/compress/* look there first. So an experiment may say k and still be run with a
     compressor without k.
-    ``islands``: into how many groups topology=islands divides the workers.
+    ``islands``: into how many groups topology=islands divides the workers. ``participation``: the share of the workers
+    that take part in a round, drawn anew for each; those alone compute, receive and send, by way of a server.
     ``rounds``: the run's length in communications; ``steps``: in local steps of a worker instead, which makes methods
     with different numbers of local steps comparable. ``eval_every`` counts whichever of the two is given. ``stop``:
     what ends the run before that.
@@ -109,6 +110,7 @@ class Config:
 
     workers: int = 8
     islands: Optional[int] = field(default=None, metadata={"added": True})  # noqa: UP045
+    participation: float = field(default=1.0, metadata={"added": True})
     seed: int = 0
     rounds: int = 500
     steps: Optional[int] = None  # noqa: UP045
@@ -219,21 +221,21 @@ def keys_meant(key: str) -> list[str]:
 
 
 def choices() -> str:
-    """A paragraph per config group: its options; an experiment's small twin with the experiment. Groups that follow
-    each other and have few options share a line."""
+    """A paragraph per config group: its options; an experiment's small twin with the experiment. Groups that fit on one
+    line together share it."""
     options = {group: sorted(f.stem for f in (CONF / group).glob("*.yaml")) for group in groups()}
     listed = {
         group: ", ".join(f"{n}[_small]" if f"{n}_small" in names else n for n in names if not _is_twin(n, names))
         for group, names in options.items()
     }
-    lines: list[str] = []
+    paragraphs: list[str] = []
     for name, text in listed.items():
-        beside = f"{lines[-1]}   {name}: {text}" if lines else ""
-        if lines and len(beside) < 120 and not lines[-1].startswith("   "):  # the end of a paragraph
-            lines[-1] = beside
+        wide = textwrap.fill(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
+        if paragraphs and "\n" not in paragraphs[-1] and len(paragraphs[-1]) + len(wide) <= 119:
+            paragraphs[-1] += wide
         else:
-            lines += textwrap.wrap(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
-    return "\n".join(lines)
+            paragraphs.append(wide)
+    return "\n".join(paragraphs)
 
 
 def _is_twin(name: str, names: Sequence[str]) -> bool:

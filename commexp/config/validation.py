@@ -85,6 +85,10 @@ def check_bounds(c: Config) -> None:
             raise UserError(f"{key}={getattr(c, key)}: must not be less than 1; give 1 or more")
     if c.islands is not None and c.islands < 1:
         raise UserError(f"islands={c.islands}: must not be less than 1; give a divisor of workers")
+    if not 0 < c.participation <= 1:
+        raise UserError(
+            f"participation={c.participation}: out of range; give the share of workers in a round, in (0, 1]"
+        )
     if c.steps is not None and c.steps < 1:
         raise UserError(f"steps={c.steps}: must not be less than 1; give 1 or more, or null for a number of rounds")
     for key, length in (("rounds", c.rounds), ("steps", c.steps)):

@@ -15,6 +15,7 @@ from commexp.config.components import around_codec, build, wrap
 from commexp.config.overrides import parsed
 from commexp.config.plan import Plan
 from commexp.config.schema import option_of
+from commexp.config.theory import theory_factor
 from commexp.topologies import Topology
 
 
@@ -33,11 +34,12 @@ def variant(plan: Plan, preset: Mapping[str, Any], words: Sequence[str]) -> Plan
             for part in path:
                 node = node[part]
             node[field] = choice.value()
-    around = around_codec(nodes["compress"])
+    around, lr_factor = around_codec(nodes["compress"]), theory_factor(nodes["algo"])
     return dataclasses.replace(
         plan,
         names={**plan.names, **names},
         algorithm=build(nodes["algo"], "algo", Algorithm),
+        lr_factor=lr_factor,
         compressor=wrap(build(nodes["compress"], "compress", Compressor), around),
         topology=build(nodes["topology"], "topology", Topology) if "topology" in nodes else plan.topology,
     )

@@ -20,7 +20,7 @@ from commexp.experiment.loop import TrainingLoop
 from commexp.experiment.setup import ExperimentSetup
 from commexp.run_folder import Run
 from commexp.server.channel import as_text
-from commexp.server.endpoints import FAULT, MESSAGE, WorkerEndpoint, endpoint
+from commexp.server.endpoints import FAULT, KEEP, MESSAGE, WorkerEndpoint, endpoint
 from commexp.server.worker_process import WorkerProcess
 from commexp.state import load_checked
 
@@ -43,7 +43,7 @@ def _execute(plan: Plan, device: torch.device, links: Links, hold: ExitStack) ->
     if links.collective and plan.tolerates_stragglers:
         wanted, workers, method = plan.config.launch, plan.config.workers, plan.algorithm
         side = endpoint(
-            links.rank, links.processes, wanted.timeout, workers, method.asynchronous, wanted.port, method.rejoins
+            links.rank, links.processes, wanted.timeout, workers, method.asynchronous, wanted.port, plan.rejoins
         )
     loop = TrainingLoop(plan, device, run, side)
     if links.worker is not None:  # this process takes the place of one that has died while the run goes on
@@ -123,6 +123,9 @@ def answer_calls(setup: ExperimentSetup, endpoint: WorkerEndpoint, item: WorkIte
     while item is not None:
         t = item.version
         settle(setup, endpoint.world_rank, item)
+        if t == KEEP:
+            item = endpoint.next()
+            continue
         setup.guard.round = t + 1
         message = setup.algorithm.respond(t, item.body.view(dtype).to(setup.device))
         if not endpoint.superseded(setup.pause(t + 1)):

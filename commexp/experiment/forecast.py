@@ -19,7 +19,7 @@ import torch
 
 from commexp.algorithms import AlgorithmContext
 from commexp.algorithms.base import Sent
-from commexp.comm import Communicator, Entry, Ledger, bucket_ends, bucket_size, choose
+from commexp.comm import SERVER, Communicator, Entry, Ledger, bucket_ends, bucket_size, choose
 from commexp.comm.exchanges import Aggregation, Exchange
 from commexp.comm.exchanges.broadcast import Broadcast
 from commexp.compressors import CodecContext, Compressor, NoCompression
@@ -31,6 +31,7 @@ from commexp.network import NO_CODING, Network, NoStragglers, VirtualClock
 from commexp.problems import Problem
 from commexp.topologies import Mixer
 
+DRAWN = 10**4  # rounds of which it is drawn who takes part; the others are taken to be like these
 DRAWS = 32  # of a round's computing times, where the network draws them
 LEAST, MOST = 1e-2, 1e8  # Mbit/s between which a bandwidth is looked for
 
@@ -75,13 +76,15 @@ class Workload:
 class PlannedRound(NamedTuple):
     """``gradients`` that a worker computes, how many of the next round while the exchange travels (``delay``), which
     round of the method's cycle it is (``place``), and whether something that the round before it has sent comes down
-    (``follows``) and whether what it sends comes down in its own time (``closes``)."""
+    (``follows``) and whether what it sends comes down in its own time (``closes``). ``called``: where a server calls
+    some of the workers, how many of them are not worker 0, with which it lives."""
 
     gradients: float
     delay: float
     place: int
     follows: bool
     closes: bool
+    called: int | None = None
 
 
 class Forecast:
@@ -152,7 +155,11 @@ class Forecast:
         problem = self.work.problem or cast(
             Problem, self.work
         )  # of which a method asks for sizes alone before it begins
-        method.context = AlgorithmContext(problem, comm, plan.compressor, self.steps, torch.empty(0))
+        seen = CodecContext(config.seed, range(self.workers), self.work.shapes)
+        start = torch.empty(0, dtype=getattr(torch, config.dtype))
+        method.context = AlgorithmContext(
+            problem, comm, self._codec(self.work.shapes), self.steps, start, codec_context=seen
+        )
         self.exchanged = method.exchanged(self.work.shapes, self.work.dim)
         with user_mistakes("compress."):
             self._codec(self.work.shapes).payload(self.work.dim, self.itemsize)
@@ -180,8 +187,9 @@ class Forecast:
         each = [self._sent_in(place) for place in range(min(cycle, last + 1))]
         alike = [(*sent, each[place - 1][1]) for place, sent in enumerate(each)]  # those that book the same
         places = [alike.index(one) for one in alike]
+        called = self._called_in(min(DRAWN, last + 1))
         kinds = [
-            (g, d, places[t % cycle], travels and t > 0, not travels or t == last)
+            (g, d, places[t % cycle], travels and t > 0, not travels or t == last, called[t % len(called)])
             for t, (g, d) in enumerate(zip(gradients, delays, strict=True))
         ]
         before = [None, *kinds[:-1]] if travels else [None] * len(kinds)
@@ -192,14 +200,36 @@ class Forecast:
             }
         )
 
+    def _called_in(self, rounds: int) -> list[int | None]:
+        """``called`` of each of the first rounds; None once where all workers take part."""
+        workers, seed, participation = self.workers, self.plan.config.seed, self.plan.participation
+        if participation.of_all:
+            return [None]
+        return [int(participation.taking(t + 1, workers, seed)[1:].sum()) for t in range(rounds)]
+
     # -- bytes
 
     def _book(self, this: PlannedRound) -> None:
         """What the ledger would hold of such a round: ``traffic``."""
         cycle = self.plan.algorithm.cycle
         up, down = self._sent_in(this.place)
+        if this.called is not None:
+            self.traffic[this] = self._called(this.place, this.called)
+            return
         arrives = self._sent_in((this.place - 1) % cycle)[1] if this.follows else []
         self.traffic[this] = [*arrives, *up, *(down if this.closes else [])]
+
+    def _called(self, place: int, called: int) -> list[Entry]:
+        """The entries of a round in which a server calls so many workers beside worker 0 or in its place: x comes down
+        to those that take part, and their messages go up."""
+        plan, taking = self.plan, self.plan.participation.count(self.workers)
+        (sent,) = plan.algorithm.sends(place, self.work.shapes, self.work.dim, plan.compressor)
+        up = self._codec(sent.shapes).payload(sent.dim, self.itemsize)
+        each = ("down", sent.dim * self.itemsize), (SERVER.direction, up)
+        return [
+            Entry(0, SERVER.name, direction, 1 + called, 1, 0.0, taking * size, called * size)
+            for direction, size in each
+        ]
 
     def _sent_in(self, place: int) -> tuple[list[Entry], list[Entry]]:
         """The entries of what a round's workers send, and of what comes down to them."""
@@ -273,6 +303,7 @@ class Forecast:
 
     def _draws(self, network: Network) -> int:
         constant = network.compute.kind == "constant" and isinstance(self.plan.straggler, NoStragglers)
+        constant &= self.plan.participation.of_all or not (network.compute.slow or network.links or network.regions)
         return 1 if constant else DRAWS
 
     def _clock(self, network: Network, delays: Sequence[float] = ()) -> VirtualClock:
@@ -288,11 +319,12 @@ class Forecast:
                 bucket_ends=self.buckets,
                 delays=delays,
                 coding=self.coding,
+                participation=plan.participation,
             )
 
     def computing(self) -> float:
-        """Seconds in which a worker computes, on average over the workers. Utilisation is their share of ``seconds``:
-        computing / (computing + whatever the worker waits for)."""
+        """Seconds in which a worker computes, on average over the workers, each as if it took part in every round.
+        Utilisation is their share of ``seconds``: computing / (computing + whatever the worker waits for)."""
         draws, clock = self._draws(self.network), self._clock(self.network)
         gradients: Counter[float] = Counter()
         for (_, this), count in self.rounds.items():
@@ -346,12 +378,18 @@ class Forecast:
         codec, known = self.plan.compressor, bool(self.work.shapes)
         if codec.variable_size:
             yield "the size of a message depends on the data: this is the most that it can be"
-        if not codec.sums and any(e.direction == "down" for entries in self.traffic.values() for e in entries):
+        if (
+            self.plan.participation.of_all
+            and not codec.sums
+            and any(e.direction == "down" for entries in self.traffic.values() for e in entries)
+        ):
             yield "the aggregate that comes down is taken to be as long as it can be"
         if not known and self._depends_on_shapes():
             yield "the size of a message depends on the model's tensors, which are not known"
         if not known and getattr(self.plan.algorithm, "fragments", 1) > 1:
             yield "fragments of equal size: the model's blocks are not known"
+        if not self.plan.participation.of_all and sum(self.rounds.values()) > DRAWN:
+            yield f"worker 0, with which the server lives, takes part as often as in the first {DRAWN} rounds"
         if self._draws(self.network) > 1:
             yield f"computing times are a mean over {DRAWS} drawn rounds"
 

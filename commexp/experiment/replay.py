@@ -14,9 +14,20 @@ from commexp.allocations import Assignment
 from commexp.comm import ClosingRule, Entry, bucket_ends, exchange_named
 from commexp.config.components import build, outside
 from commexp.config.messages import UserError
+from commexp.config.theory import theory_factor
 from commexp.experiment.coding import kept_coding
 from commexp.experiment.record import busy
-from commexp.network import NO_CODING, Closing, Coding, Compute, MeasuredRounds, Network, Straggler, VirtualClock
+from commexp.network import (
+    NO_CODING,
+    Closing,
+    Coding,
+    Compute,
+    MeasuredRounds,
+    Network,
+    Participation,
+    Straggler,
+    VirtualClock,
+)
 from commexp.run_folder import Run
 
 NEEDED = ("config.yaml", "meta.json", "metrics.csv", "traffic.csv", "rounds.csv")
@@ -45,7 +56,9 @@ class Replay:
     def _read(self, run: Run) -> None:
         self.config = run.config
         self.outside = outside(self.config)
-        self.algorithm = build(self.config["algo"], "algo", Algorithm, foreign=True)
+        node = dict(self.config["algo"])
+        theory_factor(node)
+        self.algorithm = build(node, "algo", Algorithm, foreign=True)
         self.straggler: Straggler = build(self.config["straggler"], "straggler", Straggler, foreign=True)
         if self.algorithm.asynchronous:
             raise UserError("whose message came first depends on the network; run it on the other one")
@@ -63,6 +76,9 @@ class Replay:
         self.gradient_flops = None if flops is None else _amount(flops)
         workers, processes = _count(meta["workers"]), _count(meta["processes"])
         self.workers, self.seed = _count(self.config["workers"]), _count(self.config["seed"])
+        self.share = _amount(self.config.get("participation", 1.0))
+        if not 0 < self.share <= 1:
+            raise ValueError(f"participation={self.share}")
         self.islands = _count(meta["islands"]) if "islands" in meta else None
         if self.islands is not None and (not self.islands or self.workers % self.islands):
             raise ValueError(f"{self.workers} workers in {self.islands} islands")
@@ -83,6 +99,8 @@ class Replay:
         self.hosted = (
             max(1, workers // processes) if self.assignment is None else self.assignment.subsets_per_process(processes)
         )
+        if self.share < 1:
+            self.hosted = Participation(self.share).count(workers) / processes
         for row in run.rows("traffic"):
             entry = Entry(**row)
             exchange_named(entry.exchange)
@@ -98,7 +116,7 @@ class Replay:
     def _rounds_without_late(self, network: Network) -> tuple[np.ndarray | None, Closing | None]:
         """Of methods that drop late workers, the loads of the workers and when a round ends. Raises UserError where
         other workers would have answered on this network."""
-        if not self.algorithm.drops_late:
+        if not (self.algorithm.drops_late or self.share < 1):
             return None, None
         closing_rule = self.algorithm.closing_rule(self.assignment)
         own = {**dataclasses.asdict(Compute()), **self.config["network"]["compute"]}  # as written: it may name a file
@@ -157,6 +175,7 @@ class Replay:
                 self.delays,
                 self.islands,
                 coding,
+                Participation(self.share),
             )
             measured = MeasuredRounds(list(self.gradients.values()))
             evaluations, last = [], 0

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commexp.algorithms import AlgorithmContext, Redundancy
+from commexp.algorithms import AlgorithmContext, Constants, Redundancy
 from commexp.comm import ClosingRule, Communicator, Ledger, Links, Members, bucket_ends, bucket_size
 from commexp.compressors import CodecContext
 from commexp.config.messages import UserError
@@ -30,6 +30,7 @@ from commexp.problems import (
     Problem,
     ProblemContext,
     SharedGradients,
+    SomeWorkers,
     build_problem,
 )
 from commexp.run_folder import Run
@@ -46,13 +47,15 @@ class ExperimentSetup:
     """All parts of a run, as they stand before its first round. Raises UserError where they do not fit together.
 
     ``comm``: the exchange among the workers. ``assignment``: of coded methods, which worker holds which subset of the
-    data. ``shard_count``: how many shards the data are split into, one a worker or one a subset. ``rows``: the
-    workers, or subsets, whose gradients this process computes. ``guard``: ``problem`` with every gradient checked, and
+    data. ``shard_count``: how many shards the data are split into, one a worker or one a subset; ``sizes``: of each.
+    ``rows``: the workers, or subsets, whose gradients this process computes. ``present``: where a share of the workers
+    takes part in a round, the problem of those. ``guard``: ``problem`` with every gradient checked, and
     clipped where config.clip says so.
     ``payload``, ``dense_message``: bytes of a worker's message, and of one that is not compressed; the longest, where
     an algorithm exchanges parts of the model. ``dense_payload``: bytes of the model. ``choice``: the exchange that
     carries messages, and what each would cost. ``clock``: the one that gives ``sim_seconds``. ``world``:
     of asynchronous methods, where the workers are. ``gradient_flops``: see flops.py; None where nobody knows.
+    ``constants``, ``step``: of algo.lr=theory, what the step depends on and the step itself, else None.
     ``coding``: of a message, on the virtual clock. ``plan``: with the seconds of a gradient in place of a device.
     ``record``: what the run has measured.
     ``announcements``: what this process tells the others at the end of a round, see comm.Agreement. ``stops``: whether
@@ -70,6 +73,7 @@ class ExperimentSetup:
     ) -> None:
         self.plan, self.device, self.run, self.links = plan, device, run, links or Links()
         self.clock: Clock
+        self._drawn = 0, 0.0  # rounds, and samples that were drawn in them
         self.algorithm = plan.algorithm
         with user_mistakes():
             self.comm = self._communicator(announcements)
@@ -78,6 +82,8 @@ class ExperimentSetup:
         self.gradient_flops = self._gradient_flops()
         compute = plan.network.compute.for_gradient(self.gradient_flops or 0.0)
         self.plan = replace(plan, network=plan.network.with_compute(compute))
+        with user_mistakes():
+            self.present = None if plan.participation.of_all else SomeWorkers(self.problem, self.rows)
         start = self.problem.init(generator(plan.config.seed, "start"))
         self._set_up_codec(start)
         self.coding = self._coding(start)
@@ -85,6 +91,7 @@ class ExperimentSetup:
         steps = plan.config.steps or self.algorithm.steps_in(plan.config.rounds)
         lengths = self.algorithm.lengths(steps)
         self.delays = self.algorithm.delays_of(lengths)
+        self.constants = self._set_step()
         with user_mistakes():
             self._set_up_algorithm(start, steps, stops)
         self.record = RunRecord(run, self.comm, self.clock, self._rounds(lengths), self._hosted(), plan.identity)
@@ -142,6 +149,7 @@ class ExperimentSetup:
             total = sum(map(len, shards))
             context.weights = [len(rows) / total for rows in shards]
         problem = build_problem(plan.model, data, context, plan.prox)
+        self.sizes = list(plan.model.pools(data, shards))
         if config.launch.per_worker > 1 and not problem.divisible:
             raise ValueError(
                 f"launch.per_worker={config.launch.per_worker}: a gradient of model={plan.names['model']} cannot be "
@@ -169,12 +177,13 @@ class ExperimentSetup:
     def _set_up_codec(self, start: Tensor) -> None:
         """``start``: x_0 [J]. Raises UserError for a compressor that does not fit J or the exchange."""
         plan, codec, dim, itemsize = self.plan, self.plan.compressor, self.problem.dim, start.element_size()
-        self.codec_context = CodecContext(plan.config.seed, self.comm.worker_ids, self.problem.shapes)
+        ids = self.comm.worker_ids if self.present is None else self.present.ids
+        self.codec_context = CodecContext(plan.config.seed, ids, self.problem.shapes)
         codec.setup(self.codec_context)
         if self.algorithm.decentralised:
             check_gossiped(plan, dim)
         with user_mistakes():
-            exchanged = self.algorithm.exchanged(self.problem.shapes, dim)
+            self.exchanged = exchanged = self.algorithm.exchanged(self.problem.shapes, dim)
         with user_mistakes("compress."):
             self.payload, self.dense_message = codec.payload(exchanged, itemsize), exchanged * itemsize
         with user_mistakes("comm."):
@@ -186,6 +195,36 @@ class ExperimentSetup:
         """Of the vector of which a message is made; a codec of several phases makes several, which share in it."""
         return self.dense_message / self.plan.compressor.phases
 
+    def _set_step(self) -> Constants | None:
+        """Gives the algorithm the learning rate of its theory where the config asks for it; all processes call this
+        together. Raises UserError where no step is known."""
+        plan, factor, problem = self.plan, self.plan.lr_factor, self.problem
+        if factor is None:
+            return None
+        try:
+            L, own, mu = problem.smoothness()
+        except ValueError as error:
+            raise UserError(
+                f"algo.lr=theory: {error}; give a number, or model=linear_regression or logistic_regression"
+            ) from error
+        codec, dim, mixer = plan.compressor, self.exchanged, self.comm.mixer
+        constants = Constants(
+            L,
+            self.comm.watched(torch.from_numpy(own)).tolist(),
+            mu,
+            whole=problem.whole_batches,
+            delta=codec.delta(dim),
+            omega=codec.omega(dim),
+            independent=not codec.shared_state,
+            size=self.payload / self.dense_message,
+            gap=None if mixer is None or not mixer.constant else 1 - mixer.contraction,
+            share=plan.participation.count(plan.config.workers) / plan.config.workers,
+        )
+        with user_mistakes("algo."):
+            step = self.algorithm.theoretical_step(constants)
+        self.step, self.algorithm.lr = step, factor * step  # type: ignore[attr-defined]
+        return constants
+
     def _coding(self, start: Tensor) -> Coding:
         """What network.compute.coding says; a run that goes on keeps what it has measured."""
         plan = self.plan
@@ -196,6 +235,8 @@ class ExperimentSetup:
     def _guard(self) -> NonFiniteGuard:
         whose = self.problem.ids if isinstance(self.problem, PerWorkerProblem) else self.rows
         problem, members = self.problem, self.comm.members
+        if self.present is not None:
+            problem, whose = self.present, self.present.ids
         if members.part[1] > 1:  # a worker's gradient is checked, and clipped, as a whole
             problem = SharedGradients(problem, self.comm.inside_mean, members.expanded, parts=True)
         owner = "worker" if self.assignment is None else "subset"
@@ -211,7 +252,9 @@ class ExperimentSetup:
         if self.comm.members.each > 1:
             context.problem = SharedGradients(self.guard, self.comm.inside_mean, self.comm.members.expanded)
             context.members_problem = self.guard
-        context.codec_context = self.codec_context
+        context.codec_context, context.sizes = self.codec_context, self.sizes
+        if self.present is not None:
+            context.drawn, context.select = self.taking, self.present.select
         if isinstance(self.problem, PerWorkerProblem):
             self.clock, self.world = place_workers(
                 plan, self.problem, self.links, self.count_nonfinite, stops, self.coding
@@ -221,7 +264,7 @@ class ExperimentSetup:
             self.clock = clock = self._virtual_clock()
             if self.assignment is not None:
                 context.redundancy = self._redundancy(self.assignment)
-            if self.algorithm.drops_late:
+            if plan.calls:
                 context.on_time = lambda t: clock.answered(t + 1, self._gradients_in(t + 1))
         self.algorithm.setup(context)
 
@@ -230,7 +273,7 @@ class ExperimentSetup:
         plan, assignment, mixer = self.plan, self.assignment, self.comm.mixer
         network, workers = plan.network, plan.config.workers
         coding = self.coding
-        if not self.algorithm.drops_late:
+        if not plan.calls:
             edges = mixer.mean_links[:2] if mixer is not None and mixer.is_small else None
             buckets = bucket_ends(self.problem.dim, self.bucket)
             return VirtualClock(
@@ -252,7 +295,17 @@ class ExperimentSetup:
             )
         closing = None if closing_rule is None else Closing(*closing_rule)
         loads = None if assignment is None else assignment.loads
-        return VirtualClock(network, plan.straggler, workers, plan.config.seed, None, loads, closing, coding=coding)
+        return VirtualClock(
+            network,
+            plan.straggler,
+            workers,
+            plan.config.seed,
+            None,
+            loads,
+            closing,
+            coding=coding,
+            participation=plan.participation,
+        )
 
     def _redundancy(self, assignment: Assignment) -> Redundancy:
         plan, workers = self.plan, self.plan.config.workers
@@ -263,6 +316,24 @@ class ExperimentSetup:
 
         return Redundancy(assignment, self.rows, plan.straggler.share(workers), code)
 
+    def taking(self, t: int) -> np.ndarray:
+        """Who takes part in round t = 0, 1, ..., bool [N]."""
+        config = self.plan.config
+        return self.plan.participation.taking(t + 1, config.workers, config.seed)
+
+    def samples_drawn(self, done: int) -> float:
+        """How many samples all workers have drawn in the first ``done`` rounds, of methods that plan their batches."""
+        batches, each = self.record.planned.batches, self.problem.samples_per_step
+        if self.present is None:
+            return batches[done] * each * self.shard_count
+        if not self.problem.whole_batches:
+            return batches[done] * each * self.plan.participation.count(self.plan.config.workers)
+        counted, total = self._drawn if self._drawn[0] <= done else (0, 0.0)
+        for t in range(counted, done):
+            total += (batches[t + 1] - batches[t]) * float(np.array(self.sizes)[self.taking(t)].sum())
+        self._drawn = done, total
+        return total
+
     def _rounds(self, lengths: Sequence[int]) -> RoundPlan:
         """``lengths``: local steps of each round."""
         batches, gradients = self.algorithm.batches_of(lengths), self.algorithm.gradients_of(lengths)
@@ -271,7 +342,9 @@ class ExperimentSetup:
         )
 
     def _hosted(self) -> float:
-        """How many workers', or subsets', gradients a process computes."""
+        """How many workers', or subsets', gradients a process computes, on average over processes."""
+        if self.present is not None:
+            return self.plan.participation.count(self.plan.config.workers) / self.links.processes
         if self.assignment is None:
             return max(1, self.plan.config.workers // self.links.processes)
         return self.assignment.subsets_per_process(self.links.processes)
@@ -303,8 +376,10 @@ class ExperimentSetup:
             return 0.0
         each = self._gradients_in(number)
         seconds = clock.computing(number, each)[own]
-        known = clock.closing == Closing() or self.comm.deterministic
-        counted = clock.answered(number, each)[own]
+        known = clock.closing in (None, Closing()) or self.comm.deterministic
+        counted = (clock.answered(number, each) if known else clock.taking(number))[own]
+        if not clock.participation.of_all:
+            return float(seconds[counted].max(initial=0.0))
         return float(seconds[counted].max() if known and counted.any() else seconds.max())
 
     def count_nonfinite(self, bad: int, fault: str) -> None:

@@ -32,7 +32,7 @@ def metrics_row(setup: ExperimentSetup, model: torch.Tensor, diagnostics: dict[s
     record, problem = setup.record, setup.problem
     drawn = setup.algorithm.samples_done()
     if drawn is None:
-        drawn = record.planned.batches[record.done] * problem.samples_per_step * setup.shard_count
+        drawn = setup.samples_drawn(record.done)
     samples = round(drawn)
     return {
         "round": record.done,
@@ -66,12 +66,13 @@ def final_summary(setup: ExperimentSetup, nonfinite: int) -> dict[str, Any]:
     record, directions = setup.record, 2 if setup.choice.exchange.central else 1
     steps = setup.algorithm.steps_done()
     if steps is None:
-        steps = setup.plan.config.workers * record.steps
+        steps = setup.plan.participation.count(setup.plan.config.workers) * record.steps
     return {
         **record.summary(directions * steps * setup.dense_payload),
         "exchange": ", ".join(dict.fromkeys(e.exchange for e in record.ledger.entries)),
         **topology_summary(setup),
         **allocation_summary(setup),
+        **theory_summary(setup),
         "payload_bytes": setup.payload,
         "parameters": setup.problem.dim,
         "nonfinite_gradients": nonfinite,
@@ -89,6 +90,27 @@ def topology_summary(setup: ExperimentSetup) -> dict[str, Any]:
         "spectral_gap": 1 - mixer.second_singular_value,
         "mixings": mixer.rounds,
         "contraction": mixer.contraction,
+    }
+
+
+def theory_summary(setup: ExperimentSetup) -> dict[str, Any]:
+    """The learning rate that algo.lr=theory has given, and what it has been computed from."""
+    constants, factor = setup.constants, setup.plan.lr_factor
+    if constants is None or factor is None:
+        return {}
+    known = {
+        "smoothness": constants.L,
+        "smoothness_rms": constants.rms,
+        "smoothness_max": constants.largest,
+        "strong_convexity": constants.mu,
+        "delta": constants.delta,
+        "omega": constants.omega,
+    }
+    return {
+        "lr": factor * setup.step,
+        "lr_factor": factor,
+        "theoretical_step": setup.step,
+        **{name: value for name, value in known.items() if value is not None},
     }
 
 

@@ -62,7 +62,7 @@ def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
             scratch,
             wanted.max_restarts,
             tolerates=plan.tolerates_stragglers,
-            revives=plan.algorithm.rejoins,
+            revives=plan.rejoins,
             leave=lambda: shutil.rmtree(scratch, ignore_errors=True),
         )
         try:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 NOT_SWEPT = (set(UNHASHED) | {"cluster"}) - {"preset"}  # overrides that do not tell one sweep from another
 GOSSIP_FITS = ("algo", "prox", "topology", "gossip", "seed")  # and, of decentralised methods, these ...
-LATE_FITS = ("algo", "allocation", "network", "straggler")  # ... and these of those that drop late workers
+LATE_FITS = ("algo", "allocation", "network", "straggler", "participation")  # ... and these where some may be missing
 DECIDE_FIT = ("dataset", "partition", "model", "compress", "workers", "batch_size", "dtype")
 SWEEP = "COMMEXP_SWEEP"  # environment variable: what the jobs of the sweep that is running are told
 VALIDATE = Sweeper.validate_batch_is_legal
@@ -212,7 +212,7 @@ def check(jobs: Sequence[Sequence[str]]) -> None:
         try:
             plan = prepare(composer.compose(overrides), overrides)
             run, method = folder_of(plan), plan.algorithm
-            keys = DECIDE_FIT + GOSSIP_FITS * method.decentralised + LATE_FITS * method.drops_late
+            keys = DECIDE_FIT + GOSSIP_FITS * method.decentralised + LATE_FITS * plan.calls
             parts = str([plan.config.stop.accuracy is None, *(plan.resolved[key] for key in keys)])
             if parts not in seen and not run.finished:
                 ExperimentSetup(plan, torch.device("cpu"), run)

@@ -9,6 +9,7 @@ from commexp.network.events import EventClock
 from commexp.network.link import Link, Network
 from commexp.network.measured import MeasuredRounds
 from commexp.network.outage import Outage
+from commexp.network.participation import Participation
 from commexp.network.regions import Regions
 from commexp.network.straggler import Bernoulli, Fixed, Markov, NoStragglers, Straggler
 from commexp.network.wall import WallClock
@@ -28,6 +29,7 @@ __all__ = [
     "Network",
     "NoStragglers",
     "Outage",
+    "Participation",
     "Regions",
     "Straggler",
     "TimedExchange",

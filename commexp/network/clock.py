@@ -12,10 +12,12 @@ from commexp.network.closing import Closing
 from commexp.network.coding import NO_CODING, CodedTraffic, Coding
 from commexp.network.link import Network, Transfer
 from commexp.network.overlap import overlapped
+from commexp.network.participation import Participation
 from commexp.network.regions import PATHS
 from commexp.network.straggler import NoStragglers, Straggler
 from commexp.seeding import numpy_generator
 
+EVERYONE = Participation()
 Edges = tuple[Sequence[int], Sequence[int]]  # receivers, senders
 
 
@@ -72,6 +74,8 @@ class VirtualClock:
         the members of a group are ready at    begun + sum_j max over members n of T_nj + r (seconds of one sum)
 
     All other exchanges are those of the groups' first workers; of a single group, all exchanges go on inside.
+    With a ``participation`` below 1 a server calls some of the workers in each round: what comes down to them comes
+    first, and only they are waited for, late or not, unless a ``closing`` says when the round ends.
     ``coding``: how long a worker encodes and decodes; all of a round comes between its computing and its exchanges.
     Where the network changes, an exchange takes what it would take at the network's own bandwidth and at the latency of
     the moment at which it begins, as ``Changes`` says; so does each bucket, and in gossip each mixing of each worker.
@@ -92,8 +96,10 @@ class VirtualClock:
         delays: Sequence[float] = (),
         islands: int | None = None,
         coding: Coding = NO_CODING,
+        participation: Participation = EVERYONE,
     ) -> None:
         self.network, self.straggler, self.workers, self.seed = network, straggler, workers, seed
+        self.participation = participation
         self.loads = np.ones(workers) if loads is None else np.asarray(loads, dtype=np.float64)
         self.closing = closing
         self.bucket_ends = bucket_ends if network.overlap else (1.0,)
@@ -121,7 +127,7 @@ class VirtualClock:
         even = network.compute.kind in ("constant", "measured") and not network.compute.slow
         self.delays = delays if any(delays) else ()
         even = even and np.ptp(self.loads) == 0 and closing is None and self.alike and len(self.bucket_ends) == 1
-        even = even and not self.delays and self.changes is None
+        even = even and not self.delays and self.changes is None and participation.of_all
         self.even = even and isinstance(straggler, NoStragglers)  # all workers are always at the same second
         self.times = np.zeros(workers + bool(self.delays))
         self.edges: tuple[np.ndarray, ...] | None = None
@@ -138,10 +144,15 @@ class VirtualClock:
         return float(self.times[: self.workers].max())
 
     def answered(self, number: int, gradients: float = 1.0) -> np.ndarray:
-        """Who answers before round ``number`` is closed, bool [N]; everyone where everyone is waited for."""
+        """Who answers before round ``number`` is closed, bool [N]: of those that take part, everyone where everyone is
+        waited for."""
         if self.closing is None:
-            return np.ones(self.workers, dtype=bool)
+            return self.taking(number)
         return self._closed(number, gradients, 0.0)[0]
+
+    def taking(self, number: int) -> np.ndarray:
+        """Who takes part in round ``number`` = 1, 2, ...: bool [N]."""
+        return self.participation.taking(number, self.workers, self.seed)
 
     def computing(self, number: int, gradients: float, measured: float = 0.0) -> np.ndarray:
         """How long each worker computes in round ``number``, [N], in seconds."""
@@ -165,12 +176,14 @@ class VirtualClock:
         return np.repeat(slowest, self.workers // self.islands) + sum(self._seconds(entry) for entry in sums)
 
     def _closed(self, number: int, gradients: float, measured: float) -> tuple[np.ndarray, float]:
-        assert self.closing is not None
-        seconds = self.computing(number, gradients, measured)
+        """Who of those that take part answers before round ``number`` is closed, and how long that takes."""
+        seconds, taking = self.computing(number, gradients, measured), self.taking(number)
+        if self.closing is None:
+            return taking, float(seconds[taking].max())
         late = self.straggler.late(number, self.workers, self.seed)
-        usual = float(seconds.max()) / self.straggler.slowdown
+        usual = float(seconds[taking].max()) / self.straggler.slowdown
         tie_break = numpy_generator(self.seed, "turn", number).permutation(self.workers)
-        return self.closing.closed(np.where(self.loads > 0, seconds, np.inf), late, usual, tie_break)
+        return self.closing.closed(np.where(taking & (self.loads > 0), seconds, np.inf), late, usual, tie_break)
 
     def round(self, number: int, gradients: float, traffic: Sequence[Traffic], measured: float = 0.0) -> None:
         """Round ``number`` = 1, 2, ...: every worker computes ``gradients`` of a batch of each subset that it holds,
@@ -181,6 +194,9 @@ class VirtualClock:
             alike = gradients * load * compute.seconds if compute.kind == "constant" else measured * load
             alike += self.coding.seconds(traffic)
             self.times = self.times + (alike + sum(self._seconds(entry) for entry in traffic))
+            return
+        if not self.participation.of_all:
+            self._called_round(number, gradients, traffic, measured)
             return
         computing = np.zeros(self.workers)
         sums = [entry for entry in traffic if entry.kind.inside and entry.direction == "peers"]
@@ -210,6 +226,16 @@ class VirtualClock:
                 end = self._end(entry, (number, place), float(ready.max()), answered=answered)
                 ready = np.full_like(ready, end)
         self.times = ready
+
+    def _called_round(self, number: int, gradients: float, traffic: Sequence[Traffic], measured: float) -> None:
+        """A round in which a server calls some of the workers: what it sends comes down to them, they compute, and what
+        they send goes up from those that answer in time."""
+        taking, (answered, took) = self.taking(number), self._closed(number, gradients, measured)
+        came_down = next((i for i, entry in enumerate(traffic) if entry.direction != "down"), len(traffic))
+        end = self._end_of_all(traffic, slice(0, came_down), number, self.now, taking)
+        end += took + float(self._coding(traffic)[answered].max(initial=0.0))
+        end = self._end_of_all(traffic, slice(came_down, None), number, end, answered)
+        self.times = np.full_like(self.times, end)
 
     def _coding(self, traffic: Sequence[Traffic]) -> np.ndarray:
         """How long each worker encodes and decodes in a round with this ``traffic``, [N]."""
@@ -267,12 +293,20 @@ class VirtualClock:
                 np.maximum.at(ready, ends, changes.moved(changes.waited(begun[ends], factor * latency), transfers))
         return ready
 
-    def _end_of_all(self, traffic: Sequence[Traffic], which: slice, number: int, begun: float) -> float:
-        """When the exchanges ``which`` of round ``number`` have ended, the first of which begins at ``begun``."""
+    def _end_of_all(
+        self,
+        traffic: Sequence[Traffic],
+        which: slice,
+        number: int,
+        begun: float,
+        answered: np.ndarray | None = None,
+    ) -> float:
+        """When the exchanges ``which`` of round ``number`` have ended, the first of which begins at ``begun``;
+        ``answered``: see ``_end``."""
         if self.changes is None:
-            return begun + sum(self._seconds(entry) for entry in traffic[which])
+            return begun + sum(self._seconds(entry, answered=answered) for entry in traffic[which])
         for place in range(len(traffic))[which]:
-            begun = self._end(traffic[place], (number, place), begun)
+            begun = self._end(traffic[place], (number, place), begun, answered=answered)
         return begun
 
     def _end(

@@ -12,6 +12,7 @@ from commexp.problems.nonfinite import POLICIES, NonFiniteError, NonFiniteGuard
 from commexp.problems.per_worker import PerWorkerProblem
 from commexp.problems.prox import NoProx, Prox
 from commexp.problems.shared import SharedGradients
+from commexp.problems.some_workers import SomeWorkers
 
 DEFAULT_BATCH = 16  # the default batch_size: small data are run with it, with several epochs in a batch
 
@@ -56,5 +57,6 @@ __all__ = [
     "ProblemContext",
     "Prox",
     "SharedGradients",
+    "SomeWorkers",
     "build_problem",
 ]

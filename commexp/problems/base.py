@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from commexp.problems.prox import NoProx, Prox
+from commexp.problems.smoothness import Smoothness
 
 NONZERO = 1e-6  # an entry of larger magnitude counts as nonzero
 WAYS = ("auto", "fold", "vmap", "loop")
@@ -84,6 +85,17 @@ class ProblemContext:
         return torch.cat(chosen), torch.cat(weights)
 
 
+FEW = 2**14  # entries of a worker's data that are copied rather than used one worker after the other
+
+
+def rows_of(data: Tensor, rows: Sequence[int]) -> Tensor | list[Tensor]:
+    """These rows of ``data`` [W, ...]: one in the same memory, several that are small as a tensor of their own; else,
+    so that nothing is copied, each in the same memory, as a list."""
+    if len(rows) == 1:
+        return data[rows[0] : rows[0] + 1]
+    return data[list(rows)] if data[0].numel() <= FEW else [data[row] for row in rows]
+
+
 def spread(count: int, at_most: int) -> Tensor:
     """``at_most`` evenly spread indices below ``count``, including the first and the last."""
     return torch.linspace(0, count - 1, at_most, dtype=torch.float64).long()
@@ -102,7 +114,8 @@ class Problem(ABC):
     ``penalised``: whether F contains more than the loss on the samples, such as an l2 term. ``way``: how the gradients
     of the W workers are computed if there is a choice, see gradients.py. ``tokens_per_sample``: of language models.
     ``tells_gradient``: whether runs of all methods record the norm of the gradient of F, which is cheap here.
-    ``has_accuracy``: whether ``evaluate`` gives a test accuracy. ``divisible``: whether it heeds GradientOptions.part.
+    ``whole_batches``: whether a batch is all that a worker has. ``has_accuracy``: whether ``evaluate`` gives a test
+    accuracy. ``divisible``: whether it heeds GradientOptions.part.
     """
 
     prox: Prox = NoProx()
@@ -112,6 +125,7 @@ class Problem(ABC):
     tells_gradient = False
     has_accuracy = False
     divisible = False
+    whole_batches = False
     dim: int
     samples: int
     samples_per_step: float
@@ -125,11 +139,18 @@ class Problem(ABC):
         Raises ValueError where nobody knows it."""
         raise ValueError(f"nobody has said how many operations a gradient of {type(self).__name__} takes")
 
-    def for_worker(self, w: int) -> Problem:
-        """The same problem for the ``w``-th local worker only, W = 1. It shares the data of all workers with this
-        problem, and also the buffer of the gradient: the next gradient of either may overwrite it. Raises ValueError if
-        the problem does not support this."""
-        raise ValueError(f"model: {type(self).__name__} is for workers that wait for each other; give algo=sgd, ...")
+    def smoothness(self) -> Smoothness:
+        """Of the functions that gradients over all samples belong to. Raises ValueError where nobody knows it."""
+        raise ValueError("the smoothness of this model's loss is not known")
+
+    def for_workers(self, rows: Sequence[int]) -> Problem:
+        """The same problem for these local workers only, W = len(rows): one or more of 0, ..., W - 1, ascending. It
+        shares the data of all workers with this problem, and also the buffer of the gradient: the next gradient of
+        either may overwrite it. Raises ValueError if the problem does not support this."""
+        raise ValueError(
+            f"model: {type(self).__name__} is for workers that take part in every round and wait for each other; give "
+            "algo=sgd, ..."
+        )
 
     @abstractmethod
     def init(self, generator: torch.Generator) -> Tensor:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from commexp.problems.base import Problem, ProblemContext, Ready
+from commexp.problems.base import Problem, ProblemContext, Ready, rows_of
 from commexp.problems.data import Data
+from commexp.problems.smoothness import Smoothness, as_float64, largest_eigenvalue
 
 
 class LeastSquares(Problem):
@@ -23,6 +26,7 @@ class LeastSquares(Problem):
     """
 
     tells_gradient = True
+    whole_batches = True
 
     def __init__(self, data: Data, context: ProblemContext) -> None:
         shards, own = context.shards, {n: w for w, n in enumerate(context.worker_ids)}
@@ -39,9 +43,10 @@ class LeastSquares(Problem):
                 total.add_(one, alpha=1.0 if context.weights is None else context.weights[n] * len(shards))
             if n in own:
                 here[1][own[n]], here[2][own[n]] = cross, square
-        self.gram, self.cross, self.square = (each.to(context.device) for each in here)
+        gram, self.cross, self.square = (each.to(context.device) for each in here)
+        self.gram: Tensor | list[Tensor] = gram  # [W, J, J]
         self.mean_gram, self.mean_cross, self.mean_square = (
-            (total / len(shards)).to(context.device, self.gram.dtype) for total in sums
+            (total / len(shards)).to(context.device, gram.dtype) for total in sums
         )
         self.deterministic = context.deterministic
         self.shapes = {"x": (self.dim,)}
@@ -55,23 +60,31 @@ class LeastSquares(Problem):
         """2 J^2, of the product of a worker's Gram matrix and x."""
         return 2.0 * self.dim**2
 
-    def for_worker(self, w: int) -> LeastSquares:
-        one, here = copy.copy(self), slice(w, w + 1)
-        one.gram, one.cross, one.square = self.gram[here], self.cross[here], self.square[here]
-        return one
+    def smoothness(self) -> Smoothness:
+        """The extreme eigenvalues of the Gram matrices, which are the Hessians."""
+        mean = as_float64(self.mean_gram)
+        own = np.array([largest_eigenvalue(as_float64(gram)) for gram in self.gram])
+        return Smoothness(largest_eigenvalue(mean), own, max(0.0, float(np.linalg.eigvalsh(mean)[0])))
+
+    def for_workers(self, rows: Sequence[int]) -> LeastSquares:
+        assert isinstance(self.gram, Tensor)
+        some, here = copy.copy(self), list(rows)
+        some.gram, some.cross, some.square = rows_of(self.gram, rows), self.cross[here], self.square[here]
+        some.local_sizes = [self.local_sizes[row] for row in rows]
+        return some
 
     def init(self, generator: torch.Generator) -> Tensor:
         """Uniform in [-1/sqrt(J), 1/sqrt(J)], as torch.nn.Linear."""
-        x = torch.empty(self.dim, dtype=self.gram.dtype)
+        x = torch.empty(self.dim, dtype=self.mean_gram.dtype)
         bound = 1 / math.sqrt(self.dim)
-        return x.uniform_(-bound, bound, generator=generator).to(self.gram.device)
+        return x.uniform_(-bound, bound, generator=generator).to(self.mean_gram.device)
 
     def batch(self, step: int) -> None:
         return None
 
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         shared = x.stride(0) == 0  # one x for all workers: a matrix-vector product suffices
-        if self.deterministic:
+        if self.deterministic or isinstance(self.gram, list):
             gx = torch.stack([gram @ row for gram, row in zip(self.gram, x, strict=True)])
         else:
             gx = self.gram @ x[0] if shared else torch.bmm(self.gram, x[..., None]).squeeze(-1)

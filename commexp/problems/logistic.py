@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from commexp.problems.feeds.base import Sampler, common_rows, with_replacement
 from commexp.problems.margins import Margins, make_margins
 from commexp.problems.minimum import MOST, Minimum
 from commexp.problems.prox import NoProx
+from commexp.problems.smoothness import Smoothness, as_float64, gram_eigenvalue
 
 
 class Logistic(Problem):
@@ -56,6 +58,7 @@ class Logistic(Problem):
         self.sampler: Sampler | None = None
         if context.batch_size is not None:
             self.sampler = Sampler(self.own, self.worker_ids, context.batch_size, self.seed)
+        self.whole_batches = self.sampler is None
         self.samples_per_step = float(context.batch_size or self.samples / len(context.shards))
         if start is not None and len(start) != self.dim:
             raise ValueError(f"model.start={list(start)}: has {len(start)} entries; give {self.dim}")
@@ -77,7 +80,7 @@ class Logistic(Problem):
         if self.nonconvex or not self.l2 or step > MOST or not isinstance(self.prox, NoProx):
             return None
         try:
-            return Minimum(self.margins.signed64(), self.shares.double().cpu().numpy(), self.l2)
+            return Minimum(self.margins.rows(), as_float64(self.shares), self.l2)
         except (ArithmeticError, ValueError):  # l2 is too small for the precision
             return None
 
@@ -87,12 +90,24 @@ class Logistic(Problem):
         take none."""
         return 4 * self.margins.row_size * self.samples_per_step
 
-    def for_worker(self, w: int) -> Logistic:
-        one, here = copy.copy(self), slice(w, w + 1)
-        one.__dict__.pop("own_samples", None)
-        one.own, one.worker_ids = self.own[here], self.worker_ids[here]
-        one.sampler = self.sampler and self.sampler.for_worker(w)
-        return one
+    def smoothness(self) -> Smoothness:
+        """The loss has second derivatives of at most 1/4 in the margin, so that f_n has the smoothness
+        (1/4) lambda_max(mean_i a_i a_i^T) + l2 + 2 nonconvex; those of x^2 / (1 + x^2) lie between -1/2 and 2."""
+        penalties = self.l2 + 2 * self.nonconvex
+        whole = self.margins.rows()
+        own = [self.margins.rows(samples) for samples in self.own]
+        L = gram_eigenvalue(whole, as_float64(self.shares)) / 4 + penalties
+        L_n = [gram_eigenvalue(rows, np.full(rows.shape[0], 1 / rows.shape[0])) / 4 + penalties for rows in own]
+        return Smoothness(L, np.array(L_n), self.l2 - self.nonconvex / 2)
+
+    def for_workers(self, rows: Sequence[int]) -> Logistic:
+        some = copy.copy(self)
+        some.own, some.worker_ids = [self.own[row] for row in rows], [self.worker_ids[row] for row in rows]
+        some.local_sizes = [self.local_sizes[row] for row in rows]
+        some.sampler = self.sampler and self.sampler.for_workers(rows)
+        if "own_samples" in some.__dict__ or (self.sampler is None and len(rows) > 1):
+            some.__dict__["own_samples"] = self.margins.of_workers(self.own_samples, rows)
+        return some
 
     def init(self, generator: torch.Generator) -> Tensor:
         return self.start.clone()
@@ -144,7 +159,7 @@ class Logistic(Problem):
         loss, whole, _ = self._whole(x)
         metrics = {"train_loss": float(loss), **self.objective(float(whole), x)}
         if self.minimum is not None:
-            metrics["excess_loss"] = self.minimum.excess(x.double().cpu().numpy())
+            metrics["excess_loss"] = self.minimum.excess(as_float64(x))
         if self.test is None:
             return metrics
         train_accuracy = self.margins.accuracy(x, self.shares)

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from commexp.problems.base import ProblemContext
+from commexp.problems.base import FEW, ProblemContext
+from commexp.problems.smoothness import as_float64
 from commexp.problems.sparse_rows import SparseRows
 
 
@@ -25,8 +27,8 @@ class Margins(ABC):
         """Stored entries of a sample's vector, on average."""
 
     @abstractmethod
-    def signed64(self) -> Any:
-        """y_i a_i of all samples in float64, [m, J], of numpy, or of scipy where they are sparse."""
+    def rows(self, samples: Tensor | None = None) -> Any:
+        """The vectors y_i a_i of these samples, or of all, [m, J]: a NumPy array in float64, or a sparse matrix."""
 
     @abstractmethod
     def take(self, rows: Sequence[Tensor]) -> Any:
@@ -35,6 +37,10 @@ class Margins(ABC):
     @abstractmethod
     def each(self, batch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [W, J] -> the mean loss [W] over each worker's samples at x_w, and its gradient [W, J]."""
+
+    @abstractmethod
+    def of_workers(self, batch: Any, rows: Sequence[int]) -> Any:
+        """The batch of these workers alone, for ``each``; nothing that is large is copied."""
 
     @abstractmethod
     def product(self, x: Tensor) -> Tensor:
@@ -77,8 +83,8 @@ class DenseMargins(Margins):
     def row_size(self) -> float:
         return float(self.signed.shape[1])
 
-    def signed64(self) -> Any:
-        return self.signed.double().cpu().numpy()
+    def rows(self, samples: Tensor | None = None) -> np.ndarray:
+        return as_float64(self.signed if samples is None else self.signed[samples.to(self.signed.device)])
 
     def take(self, rows: Sequence[Tensor]) -> PaddedBatch | list[PaddedBatch]:
         """Pads shorter rows with weights of zero; if padding would dominate, returns one batch per worker."""
@@ -93,6 +99,17 @@ class DenseMargins(Margins):
         for w, r in enumerate(rows):
             index[w, : len(r)], weights[w, : len(r)] = r, 1 / len(r)
         return self.signed[index.to(self.signed.device)], weights
+
+    def of_workers(
+        self, batch: PaddedBatch | list[PaddedBatch], rows: Sequence[int]
+    ) -> PaddedBatch | list[PaddedBatch]:
+        if isinstance(batch, list):
+            return [batch[row] for row in rows]
+        signed, weights = batch
+        if signed[0].numel() <= FEW and not self.one_by_one:
+            return signed[list(rows)], weights[list(rows)]
+        sizes = (weights[list(rows)] > 0).sum(1).tolist()
+        return [(signed[row, None, :size], weights[row, None, :size]) for row, size in zip(rows, sizes, strict=True)]
 
     def each(self, batch: PaddedBatch | list[PaddedBatch], x: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(batch, tuple) and self.one_by_one and len(x) > 1:
@@ -125,11 +142,14 @@ class SparseMargins(Margins):
     def row_size(self) -> float:
         return float(self.signed.nnz / self.signed.shape[0])
 
-    def signed64(self) -> Any:
-        return self.signed.astype("float64")
+    def rows(self, samples: Tensor | None = None) -> Any:
+        return (self.signed if samples is None else self.signed[samples.numpy()]).astype(np.float64)
 
     def take(self, rows: Sequence[Tensor]) -> list[SparseMargins]:
         return [SparseMargins(self.signed[r.numpy()], self.device, self.dtype) for r in rows]
+
+    def of_workers(self, batch: list[SparseMargins], rows: Sequence[int]) -> list[SparseMargins]:
+        return [batch[row] for row in rows]
 
     def each(self, batch: list[SparseMargins], x: Tensor) -> tuple[Tensor, Tensor]:
         each = []

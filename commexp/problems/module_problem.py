@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -132,10 +132,11 @@ class ModuleProblem(Problem):
             )
         return not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
-    def for_worker(self, w: int) -> ModuleProblem:
-        one = copy.copy(self)
-        one.feed, one.worker_ids = self.feed.for_worker(w), self.worker_ids[w : w + 1]
-        return one
+    def for_workers(self, rows: Sequence[int]) -> ModuleProblem:
+        some = copy.copy(self)
+        some.feed, some.worker_ids = self.feed.for_workers(rows), [self.worker_ids[row] for row in rows]
+        some.local_sizes = [self.local_sizes[row] for row in rows]
+        return some
 
     def init(self, generator: torch.Generator) -> Tensor:
         """The module's own initialisation, drawn from ``generator`` instead of the global one."""

@@ -25,7 +25,7 @@ class PerWorkerProblem(Problem):
     @classmethod
     def of(cls, problem: Problem) -> PerWorkerProblem:
         """A problem of W workers as W problems of one. Raises ValueError where the problem cannot be taken apart."""
-        return cls([problem.for_worker(w) for w in range(len(problem.local_sizes))], problem.local_sizes)
+        return cls([problem.for_workers([w]) for w in range(len(problem.local_sizes))], problem.local_sizes)
 
     def select_worker(self, worker: int) -> None:
         self.own, self.ids[0] = self.problems[worker], worker

@@ -148,6 +148,17 @@ def _graph(s: dict[str, Any]) -> list[list[str]]:
     ]
 
 
+def _theory(s: dict[str, Any]) -> list[list[str]]:
+    """Of summary.json."""
+    rows = [
+        ["learning rate", f"{number(s['lr']):.6g}, {number(s['lr_factor']):g} x the step {s['theoretical_step']:.6g}"],
+        ["smoothness L", f"{number(s['smoothness']):.6g}"],
+        ["of the workers", f"{number(s['smoothness_rms']):.6g} rms, at most {number(s['smoothness_max']):.6g}"],
+        ["strong convexity mu", f"{number(s['strong_convexity']):.6g}"],
+    ]
+    return rows + [[f"{name} of the compressor", f"{number(s[name]):.6g}"] for name in ("delta", "omega") if name in s]
+
+
 def _redundancy(run: Run) -> list[list[str]]:
     """Copies of the data, how far they are from pair-wise balance, and how many answers counted."""
     s, workers = run.summary, run.config["workers"]
@@ -186,6 +197,8 @@ def summary_markdown(run: Run, target: Target | None = None) -> str:
         blocks.append(markdown(["bits", "per worker", "meaning"], _bits(s)))
     if "spectral_gap" in s:
         blocks.append(markdown(["graph", ""], _graph(s)))
+    if "theoretical_step" in s:
+        blocks.append(markdown(["theory", ""], _theory(s)))
     if "subsets" in s:
         blocks.append(markdown(["redundancy", ""], _redundancy(run)))
     counted = f" ({run.on_clock})" if run.on_clock else ""

@@ -32,7 +32,8 @@ def make_communicator(report: Callable[[int, str], None], links: Links, **given:
 class CallingCommunicator(Communicator):
     """In the first process, which hosts the server and workers of its own.
 
-    A round is closed when all processes have answered that are not late by the straggler model; or after so many
+    A round is closed when all processes have answered that were asked, of coded methods those that are not late by the
+    straggler model; or after so many
     answers, or seconds, where the method says so: of those that really come, or with ``deterministic`` of those that
     come on the virtual clock. Where the closing rule has a grace, what has come by its end counts, and a round that
     has fewer workers left than must answer waits for processes to come back. An answer to another round than the one
@@ -55,13 +56,18 @@ class CallingCommunicator(Communicator):
         """All traffic is counted in this process."""
         return self.ledger.settle(self.links.agree)
 
-    def call(self, t: int, x: Tensor) -> None:
+    def call(self, t: int, x: Tensor, taking: np.ndarray | None = None) -> None:
+        super().call(t, x, taking)
         self._item = WorkItem(copied_bytes(x), t)
         for rank in sorted(self.server.joined):
             self._send_to(rank)
         self._round, self._begun = t, time.monotonic()
 
     def _send_to(self, rank: int) -> None:
+        """A process of whose workers none was asked sleeps on."""
+        if not self.asked_of(self.server.workers_of(rank)):
+            self.server.let_sleep(rank)
+            return
         self.server.send(rank, self._item._replace(messages_received=self.server.counted.get(rank, 0)))
 
     def answers(self, message: Message, expected: np.ndarray, closing_rule: ClosingRule, weigh: Weigh) -> Answers:
@@ -77,20 +83,21 @@ class CallingCommunicator(Communicator):
         total = message_like(message).new_zeros(message.dim)
         if came:
             everyone, _ = unpack_frames([came[n] for n in sorted(came)], message)
-            bits = message.info_bits / message.nbytes * everyone.nbytes
+            bits = message.info_bits / message.nbytes * everyone.nbytes if message.nbytes else everyone.info_bits
             self.count_answers(exchange, list(zip(sorted(came), everyone.sizes, strict=True)), bits, answered)
             if weights is not None:
                 own = torch.from_numpy(weights[answered]).to(total)
                 total = message.codec.finalize(everyone, message.codec.total(everyone, own, self.deterministic))
         else:
             self.count_answers(exchange, [], 0.0, answered)
-        self.count_down(exchange, total)
+        if self._asked is None:
+            self.count_down(exchange, total)
         self.watch.to("compute")
         return Answers(answered, weights, total)
 
     def _collect(self, message: Message, expected: np.ndarray, closing_rule: ClosingRule) -> dict[int, Tensor]:
         """The frames that count, by worker."""
-        own = pack_frames(message, torch.ones(message.workers))
+        own = pack_frames(message, torch.ones(message.workers)) if message.workers else []
         first, deadline, grace = ClosingRule() if self.deterministic else closing_rule
         by_model = (first, deadline) == (None, None)
         needed = 0 if closing_rule.grace is None else closing_rule.first or 0
@@ -98,12 +105,14 @@ class CallingCommunicator(Communicator):
         ready = time.monotonic() + self._pause
         ends = math.inf if deadline is None else self._begun + deadline
         came: dict[int, Tensor] = {}
-        wanted = {n // here for n in np.flatnonzero(expected).tolist()} if by_model else set(range(server.world_size))
+        asked = [self.asked_of(server.workers_of(rank)) for rank in range(server.world_size)]
+        waited = np.flatnonzero(expected).tolist() if by_model else self.asked_of(range(self.size))
+        wanted = {n // here for n in waited}
         answered: set[int] = set()
 
         def add(rank: int, frames: list[Tensor]) -> None:
             answered.add(rank)
-            ids = server.workers_of(rank)
+            ids = asked[rank]
             came.update((n, f) for n, f in zip(ids, frames, strict=True) if expected[n] or not by_model)
 
         since = math.inf  # when too few workers were left
@@ -116,7 +125,7 @@ class CallingCommunicator(Communicator):
             if now >= ends and grace is None:
                 break
             missing = wanted - answered - server.lost
-            left = self.size - sum(len(server.workers_of(rank)) for rank in server.lost - answered)
+            left = sum(len(each) for rank, each in enumerate(asked) if rank in answered or rank not in server.lost)
             since = min(since, now) if left < needed else math.inf
             if now - since > server.timeout.total_seconds():
                 raise LostProcessError(
@@ -139,15 +148,17 @@ class CallingCommunicator(Communicator):
                 self.report(update.bad, update.text if fault else "")
             self.dropped += update.overwritten + (update.version != self._round)
             if update.version == self._round:
-                frames = own if fault else self._read(update, message)  # a round with a fault does not count
-                if frames is not None:
+                if fault:
+                    answered.add(update.rank)  # a round with a fault does not count
+                elif (frames := self._read(update, message, len(asked[update.rank]))) is not None:
                     add(update.rank, frames)
         return came
 
-    def _read(self, update: PackedUpdate, like: Message) -> list[Tensor] | None:
-        """The frames of a process, one for each of its workers. None where they cannot be read: it is lost then."""
+    def _read(self, update: PackedUpdate, like: Message, workers: int) -> list[Tensor] | None:
+        """The frames of a process, one for each of so many of its workers. None where they cannot be read: it is lost
+        then."""
         try:
-            frames = unbundle(update.body.to(message_like(like).device), like.workers)
+            frames = unbundle(update.body.to(message_like(like).device), workers)
             message, _ = unpack_frames(frames, like)
             like.codec.decode(message)
         except CorruptMessageError as error:

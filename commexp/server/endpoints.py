@@ -31,6 +31,7 @@ log = logging.getLogger("commexp")
 
 MESSAGE, FAULT, FAREWELL, JOINED, LOST = range(5)  # kinds of updates
 STOP = -1  # the version of the item that ends a worker
+KEEP = -2  # of one that has no work in it, but asks for its state to be kept
 LOOK = 0.5  # seconds between two looks at who is late
 JOINING = 10.0  # seconds in which the end of a run waits for processes that have not joined yet ...
 PATIENCE = 30.0  # ... and for those that have joined to leave
@@ -99,6 +100,7 @@ class ServerEndpoint(Links):
         self._waited: dict[int, float] = {}  # seconds, of those that have an item and are silent, or have not joined
         self._alone, self._looked = 0.0, 0.0  # seconds without any process; when ``late`` was asked last
         self._unsaved: set[int] = set()
+        self._spoken: dict[int, float] = {}  # when each was sent something last, time.monotonic()
         self._changed = threading.Condition()
         self._unread: dict[int, PackedUpdate] = {}
         self._events: deque[PackedUpdate] = deque()
@@ -180,8 +182,18 @@ class ServerEndpoint(Links):
         self._tell(PackedUpdate(rank, LOST))
 
     def request_save(self) -> None:
-        """Each worker keeps its own state, an asynchronous one after its next message, the others before it."""
+        """Each worker keeps its own state, an asynchronous one after its next message, the others before it; those that
+        may not be called for long, at once."""
         self._unsaved = set(self.ranks)
+        if self.rejoins and not self.asynchronous:
+            for rank in self.joined:
+                self._post(rank, [KEEP, self.counted.get(rank, 0), 0, 0, self.generations[rank], 1], NOTHING)
+
+    def let_sleep(self, rank: int) -> None:
+        """The process has no work; it hears so before it takes the server for one that hangs."""
+        if time.monotonic() - self._spoken.get(rank, 0.0) > self.timeout.total_seconds():
+            numbers = [KEEP, self.counted.get(rank, 0), 0, 0, self.generations[rank], int(rank in self._unsaved)]
+            self._post(rank, numbers, NOTHING)
 
     def end(self) -> None:
         """Tells all processes that the run is over, and waits for a while until they have left."""
@@ -234,6 +246,7 @@ class ServerEndpoint(Links):
 
     def _post(self, rank: int, numbers: list[int], body: Tensor) -> bool:
         """Whether this replaced an item that was to ask for a save."""
+        self._spoken[rank] = time.monotonic()
         with suppress(KeyError):  # its thread has noticed that the channel is closed
             replaced = self._channels[rank].post(numbers, body)
             return replaced is not None and bool(replaced[-1])

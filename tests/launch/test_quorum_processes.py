@@ -19,7 +19,7 @@ from commexp.api import run_experiment
 DILOCO = ["algo=diloco", "algo.tau=2", "dataset=linreg", "dataset.dim=40", "dataset.samples=20", "compress=topk"]
 DILOCO += ["compress.k=8", "save_every=5", "network.compute.kind=lognormal", "network.compute.seconds=0.01"]
 THREE = ["workers=3", "algo.quorum=2", "launch=torchrun", "launch.nproc=3", "launch.inject=true"]
-TWO = ["launch=torchrun", "launch.nproc=2"]  # with two workers each
+TWO = ["launch=torchrun", "launch.nproc=2"]
 
 
 def answers(folder: Path) -> list[int]:
@@ -58,8 +58,10 @@ def test_who_is_killed_in_a_round_is_left_out_and_comes_back(started: Start, tmp
 
 @beside
 def test_a_run_that_was_killed_and_interrupted_is_resumed_bit_for_bit(started: Start, tmp_path: Path) -> None:
-    """AdamW's moments and the residuals of other processes' workers are saved with the rest."""
-    words = [*DILOCO, "workers=4", "algo.quorum=3", "straggler=bernoulli", "straggler.p=0.3", "rounds=100"]
+    """AdamW's moments and the residuals of other processes' workers are saved with the rest; so are those of a process
+    of whose workers none takes part for a while."""
+    words = [*DILOCO, "workers=6", "participation=0.5", "algo.quorum=2", "straggler=bernoulli", "straggler.p=0.3"]
+    words.append("rounds=100")
     words += ["comm.deterministic=true", "eval_every=10"]
     killed = started(*words, *TWO, "launch.inject=true")
     until(lambda: saved(tmp_path) >= 10)
@@ -79,7 +81,7 @@ def test_a_run_that_was_killed_and_interrupted_is_resumed_bit_for_bit(started: S
     alone = run_experiment([*words, f"outputs={tmp_path}/alone"], figures=False)
     for table in ("metrics", "traffic"):
         assert untimed(run.folder / f"{table}.csv") == untimed(alone.folder / f"{table}.csv")
-    assert int(alone.metrics["answers"].iloc[-1]) < 4 * 100
+    assert 2 * 100 <= int(alone.metrics["answers"].iloc[-1]) < 3 * 100
 
 
 @beside

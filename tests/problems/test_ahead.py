@@ -60,7 +60,7 @@ def test_the_order_does_not_depend_on_how_many_steps_are_drawn_at_once(name: str
     """In a row, step by step, from the middle, backwards, twice; of all workers, of one, of another process's."""
     whole, single = feed(name, [0, 1, 2]), feed(name, [0, 1, 2])
     single.ahead.most = 1
-    one, away = whole.for_worker(1), feed(name, [1, 2])
+    one, away = whole.for_workers([1]), feed(name, [1, 2])
     in_a_row = [whole.batch(step) for step in range(40)]
     assert whole.ahead.count > 4, "nothing was drawn ahead"
     assert single.ahead.count == 1

@@ -103,7 +103,7 @@ def test_a_worker_has_the_same_batches_masks_and_bits_wherever_it_lives() -> Non
     losses, grads = (t.clone() for t in together.loss_and_grad(x, together.batch(5)))
     fresh = [t.clone() for t in together.loss_and_grad(x, together.fresh(5, 6))]
     for n in range(3):
-        alone, taken = problem_of(ids=range(n, n + 1)), together.for_worker(n)
+        alone, taken = problem_of(ids=range(n, n + 1)), together.for_workers([n])
         for one in (alone, taken):
             found = one.loss_and_grad(x[n : n + 1], one.batch(5))
             assert torch.equal(found[0][0], losses[n])

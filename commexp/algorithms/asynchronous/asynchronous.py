@@ -11,12 +11,11 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import Algorithm, AlgorithmContext, WorkItem
+from commexp.algorithms.base import SHARES, Algorithm, AlgorithmContext, WorkItem
 from commexp.algorithms.local.solver import check_solver, run_local_solver
 from commexp.compressors import Message
 from commexp.state import under_prefix, with_prefix
 
-SHARES = ("equal", "samples")
 COUNTS = ("had", "messages_received", "done", "calls")  # one number of each worker
 ROWS, OWN = "workers.", "own."  # a codec of one worker has one row, which the server's checkpoint keeps whole
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from commexp.algorithms.base import AlgorithmContext
+from commexp.algorithms.base import Algorithm, AlgorithmContext
 from commexp.algorithms.gradient.sgd import SGD
 from commexp.compressors import ErrorFeedback, Feedback
 
@@ -32,6 +32,7 @@ class DeMo(SGD):
     state = "compressor=codec"
     keeps_residual = True
     overlaps_gradient = False
+    theoretical_step = Algorithm.theoretical_step
     optimizer: str = "sign"
     beta: float = 0.999
 

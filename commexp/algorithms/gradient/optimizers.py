@@ -84,6 +84,11 @@ class Optimizer(Stateful):
         if weight_decay_on == "matrices":
             self.decayed = adjoined(places[name] for name in others if len(shapes[name]) >= 2)
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether the number of an update changes it."""
+        return self.kind in ("adamw", "muon")
+
     def step(self, x: Tensor, gradient: Tensor, lr: float, step: int) -> None:
         """Update number ``step`` = 0, 1, ... with learning rate ``lr``; AdamW uses the number for its bias
         correction."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
 from commexp.algorithms.gradient.base import GradientMethod
+from commexp.algorithms.theory import Constants
 
 
 @dataclass
@@ -33,6 +34,17 @@ class SGD(GradientMethod):
         self.update = self.make_optimizer()
         comm = context.comm
         self.weights = self.x.new_full((len(comm.worker_ids),), 1.0 / comm.size)
+
+    def theoretical_step(self, constants: Constants) -> float:
+        """1/(L + weight_decay), of gradient descent on F + (weight_decay / 2) ||x||^2."""
+        constants.need_whole()
+        if self.optimizer != "sgd" or self.momentum or self.sam:
+            raise ValueError(
+                "lr=theory: the step is that of gradient descent; give algo.optimizer=sgd algo.momentum=0 algo.sam=0"
+            )
+        if constants.omega != 0:
+            raise ValueError("lr=theory: no step is known of SGD with compression; give compress=none, or algo=ef21")
+        return 1 / (constants.L + self.weight_decay)
 
     def round(self, t: int) -> None:
         comm = self.context.comm

@@ -12,10 +12,10 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from commexp.algorithms.base import AlgorithmContext, Sent
+from commexp.algorithms.base import SHARES, AlgorithmContext, Sent
 from commexp.algorithms.gradient.base import row_norms
+from commexp.algorithms.local.called import CalledRounds
 from commexp.algorithms.local.fragments import ORDERS, Fragment, equal_parts, fragments_of
-from commexp.algorithms.local.quorum import QuorumRounds
 from commexp.comm import DelayedSum
 from commexp.compressors import Compressor
 
@@ -23,7 +23,7 @@ ADDED = {"added": True}  # a field whose default leaves a run's name as it was b
 
 
 @dataclass
-class LocalMethod(QuorumRounds):
+class LocalMethod(CalledRounds):
     """Every round, every worker n = 1..N takes local steps of its own optimiser from x_n; then one exchange.
 
     Let s_n be the position of worker n after the pull of the last exchange, before any push, and s_A the average of the
@@ -49,7 +49,11 @@ class LocalMethod(QuorumRounds):
     gradients are averaged inside; or, with ``inside`` = k > 1, they take k local steps each by itself, and then their
     models and the states of their optimisers are averaged, and once more at the end of a round.
 
-    With a ``quorum``, a round closes without the workers that are late, see QuorumRounds; ``grace`` in seconds.
+    With a ``quorum``, a round closes without the workers that are late; ``grace`` in seconds. With a ``participation``
+    below 1 only some workers take part in a round. See CalledRounds for both.
+
+    ``shares``: the weight of worker n in an average, 1/N (equal), or m_n / m for its m_n of all m samples (samples),
+    with which F is sum_n (m_n/m) f_n.
 
     The last exchange of a run is waited for. Source of fragments, delay and mix: Streaming DiLoCo, Douillard et al.,
     arXiv 2501.18512, section 2.
@@ -57,15 +61,15 @@ class LocalMethod(QuorumRounds):
     x_A, the average at the last exchange, before workers are pulled or pushed, is the model that is evaluated, unless
     the method names another one. Diagnostics relative to this x_A: ``consensus``, sum_n ||x_n - x_A||^2 for the x_n
     before the exchange; ``valley_width``, mean_n ||x_n - x_A|| for the x_n after it. Both are 0 before the first round.
-    With a quorum the x_n of late workers are known to nobody: ``answers``, how many messages have counted so far, takes
-    their place.
+    Where a round need not have every worker, the x_n of the others are known to nobody: ``answers``, how many messages
+    have counted so far, takes their place.
 
     Memory of the size of all workers' models is used again: that of the last gradient for the differences, and that of
     the x_n before the exchange, which diagnostics need, for the x_n of the next round.
 
     Raises ValueError for values out of range, a model of fewer entries than fragments, a delay with a compressor that
     takes two exchanges, or that ends while members are apart, and a quorum with fragments, a delay, a mix, or a method
-    whose workers do not share x.
+    whose workers do not share x, which has no weights by samples either.
     """
 
     state = "average pulled_average travelling compressor=context.compressor codecs sums answers"
@@ -79,6 +83,7 @@ class LocalMethod(QuorumRounds):
     quorum: Optional[int] = field(default=None, metadata=ADDED)  # noqa: UP045  (for OmegaConf)
     grace: float = field(default=0.0, metadata=ADDED)
     inside: int = field(default=1, metadata=ADDED)
+    shares: str = field(default="equal", metadata=ADDED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,8 +110,16 @@ class LocalMethod(QuorumRounds):
             )
         if not 0 <= self.mix < 1:
             raise ValueError(f"mix={self.mix}: out of range; give a share in [0, 1), 0.5 is usual")
+        if self.shares not in SHARES:
+            raise ValueError(f"shares={self.shares}: unknown; give {' or '.join(SHARES)}")
+        if self.shares != "equal" and not type(self).samples_workers:
+            raise ValueError(
+                f"shares={self.shares}: {type(self).__name__} moves workers relative to their plain average; give "
+                "equal, or algo=localsgd or diloco"
+            )
         self.check_quorum()
-        if self.quorum is not None and (self.fragments > 1 or self.delay or self.mix):
+        self.samples_workers = type(self).samples_workers and self.exchanges_whole
+        if self.quorum is not None and not self.exchanges_whole:
             raise ValueError(
                 f"quorum={self.quorum}: a worker that is left out continues from the whole x, as soon as the round "
                 "closes; give null, or fragments=1, delay=0 and mix=0"
@@ -139,7 +152,10 @@ class LocalMethod(QuorumRounds):
         self.spent: Tensor | None = None  # the last gradient, whose memory may be used
         self.update = self.make_optimizer()
         self.weights = self.x.new_full((workers,), 1.0 / comm.size)
-        self.begin_quorum()
+        if self.shares == "samples":
+            sizes = torch.tensor(context.sizes, dtype=torch.float64)
+            self.weights = (sizes / sizes.sum())[list(comm.worker_ids)].to(self.x)
+        self.begin_called()
 
     def make_codecs(self, name: str) -> None:
         """Makes a compressor for each fragment of what is called ``name``."""
@@ -230,8 +246,8 @@ class LocalMethod(QuorumRounds):
         self.context.problem, self.spent = self.shared_problem, None
 
     def round(self, t: int) -> None:
-        if self.quorum is not None:
-            self.quorum_round(t)
+        if self.answers is not None:
+            self.called_round(t)
             return
         self.take_steps(t)
         if not self.delay:
@@ -242,6 +258,16 @@ class LocalMethod(QuorumRounds):
             if t + 2 == len(self.ends):
                 self.arrive()
         self.spent = None
+
+    @property
+    def exchanges_whole(self) -> bool:
+        return self.fragments == 1 and not self.delay and not self.mix
+
+    def begin_with(self, workers: int) -> None:
+        if self.before_exchange is not None and len(self.before_exchange) != workers:
+            self.before_exchange = None
+        self.x = self.pulled = self.pulled_average.expand(workers, -1)
+        self.losses = self.x.new_zeros(workers)
 
     @property
     def replaces(self) -> bool:

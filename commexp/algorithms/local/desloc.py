@@ -37,7 +37,7 @@ class DESLOC(DiLoCo):
     """
 
     state = "moments"
-    shares_x = False  # but the moments as well
+    samples_workers = False  # they share the moments as well
     outer_lr: float = 1.0
     outer_momentum: float = 0.0
     mean_every: int = 3

@@ -37,7 +37,7 @@ class DiLoCo(LocalMethod):
     """
 
     state = "outers"
-    shares_x = True
+    samples_workers = True
     outer_choices: ClassVar[tuple[str, ...]] = OUTER
     optimizer: str = "adamw"
     outer_lr: float = 0.7

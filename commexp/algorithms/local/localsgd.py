@@ -17,7 +17,7 @@ class LocalSGD(LocalMethod):
     Source: Stich, arXiv 1805.09767, algorithm 1; Basu et al., arXiv 1906.02367 (compressed).
     """
 
-    shares_x = True
+    samples_workers = True
 
     def merge(self, t: int, average: Tensor, departed: Tensor) -> None:
         self.continue_from(t, average)

@@ -34,7 +34,7 @@ class SPARTA(DiLoCo):
     """
 
     state = "agreed entries_codec"
-    shares_x = False
+    samples_workers = False
     outer_choices = (NONE, *OUTER)
     share: float = 0.005
     outer: str = NONE

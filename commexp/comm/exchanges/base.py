@@ -71,6 +71,8 @@ class Aggregation(Exchange):
     central: bool = False
     #: between its phases the processes tell each other how long the next messages are, so that none goes on alone
     sizes_travel: bool = False
+    #: the aggregate is that of the messages, and nothing is lost on its way
+    exact: bool = True
     #: can sum the messages that have come, without those of late workers
     tolerates_stragglers: bool = False
 

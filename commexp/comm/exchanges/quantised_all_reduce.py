@@ -30,6 +30,7 @@ class QuantisedAllReduce(TwoPhase):
 
     name = "quantised_all_reduce"
     sizes_travel = False
+    exact = False
 
     def check(self, codec: Compressor) -> None:
         if not codec.requantises:

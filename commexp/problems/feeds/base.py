@@ -28,12 +28,13 @@ class Sampler:
 
     def __init__(self, shards: Sequence[Tensor], worker_ids: Sequence[int], batch_size: int, seed: int) -> None:
         self.shards, self.worker_ids, self.batch_size, self.seed = shards, worker_ids, batch_size, seed
-        self._orders: dict[tuple[int, int], Tensor] = {}
+        self._orders: dict[int, dict[int, Tensor]] = {}  # by the worker's number and the epoch
 
-    def for_worker(self, w: int) -> Sampler:
-        """The sampler of the ``w``-th local worker."""
-        here = slice(w, w + 1)
-        return Sampler(self.shards[here], self.worker_ids[here], self.batch_size, self.seed)
+    def for_workers(self, rows: Sequence[int]) -> Sampler:
+        """The sampler of these local workers."""
+        some = copy.copy(self)
+        some.shards, some.worker_ids = [self.shards[row] for row in rows], [self.worker_ids[row] for row in rows]
+        return some
 
     def batch(self, step: int) -> Tensor:
         """Sample indices [W, b] of local step 0, 1, ..."""
@@ -55,11 +56,14 @@ class Sampler:
         return stream[start - first * size : end - first * size]
 
     def _order(self, w: int, epoch: int) -> Tensor:
-        if (w, epoch) not in self._orders:
-            self._orders.pop((w, epoch - 2), None)
-            g = generator(self.seed, "order", self.worker_ids[w], epoch)
-            self._orders[w, epoch] = self.shards[w][torch.randperm(len(self.shards[w]), generator=g)]
-        return self._orders[w, epoch]
+        worker = self.worker_ids[w]
+        kept = self._orders.setdefault(worker, {})
+        if epoch not in kept:
+            for old in [each for each in kept if each < epoch - 1]:
+                del kept[old]
+            g = generator(self.seed, "order", worker, epoch)
+            kept[epoch] = self.shards[w][torch.randperm(len(self.shards[w]), generator=g)]
+        return kept[epoch]
 
 
 def common_rows(shards: Sequence[Tensor], size: int, seed: int, step: int) -> Tensor:
@@ -108,13 +112,13 @@ class Feed(ABC):
             place = {"device": context.device, "dtype": context.dtype}
             self.scale, self.shift = (1 / (255 * std)).to(**place), (-mean / std).to(**place)  # type: ignore[call-overload]
 
-    def for_worker(self, w: int) -> Feed:
-        """A feed of the same samples for the ``w``-th local worker only."""
-        one = copy.copy(self)
-        one.context = replace(self.context, worker_ids=self.context.worker_ids[w : w + 1])
-        one.sampler = self.sampler.for_worker(w)
-        one.ahead = Ahead(one.batches, self.ahead.most // len(self.context.worker_ids))
-        return one
+    def for_workers(self, rows: Sequence[int]) -> Feed:
+        """A feed of the same samples for these local workers only."""
+        some, everyone = copy.copy(self), self.context.worker_ids
+        some.context = replace(self.context, worker_ids=[everyone[row] for row in rows])
+        some.sampler = self.sampler.for_workers(rows)
+        some.ahead = Ahead(some.batches, self.ahead.most * len(rows) // len(everyone))
+        return some
 
     def batch(self, step: int) -> Tree:
         """The workers' samples of local step 0, 1, ..., [W, b, ...] each; of images inputs and targets, augmented."""

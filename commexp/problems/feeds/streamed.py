@@ -32,11 +32,11 @@ class Streamed(Feed):
         own = partial(_own_keys, self.sampler, self.context, self.train_x.augment)
         return Prefetcher(self.train_x, own, self.context.device)
 
-    def for_worker(self, w: int) -> Streamed:
-        one = super().for_worker(w)
-        assert isinstance(one, Streamed)
-        one._own = one._prefetcher()
-        return one
+    def for_workers(self, rows: Sequence[int]) -> Streamed:
+        some = super().for_workers(rows)
+        assert isinstance(some, Streamed)
+        some._own = some._prefetcher()
+        return some
 
     def batch(self, step: int) -> Tree:
         x, y = self._chunk(self.train_x, *self._own(step))

@@ -75,6 +75,7 @@ class Factorisation(Problem):
         size = context.batch_size
         self.samples_per_step = float(size or self.samples / self.workers)
         self.sampler = Sampler(self.pools, context.worker_ids, size, context.seed) if size is not None else None
+        self.whole_batches = self.sampler is None
         self.tables = self.make_tables()
         self.shapes = {name: (len(counts), self.width) for name, counts in self.tables.items()}
         self.dim = sum(rows * width for rows, width in self.shapes.values())
@@ -99,11 +100,12 @@ class Factorisation(Problem):
     def _here(self, ratings: Ratings) -> Ratings:
         return Ratings(ratings.users.to(self.device), ratings.items.to(self.device), ratings.n_users, ratings.n_items)
 
-    def for_worker(self, w: int) -> Factorisation:
-        one = copy.copy(self)
-        one.context = replace(self.context, worker_ids=self.context.worker_ids[w : w + 1])
-        one.pools, one.sampler = self.pools[w : w + 1], self.sampler and self.sampler.for_worker(w)
-        return one
+    def for_workers(self, rows: Sequence[int]) -> Factorisation:
+        some = copy.copy(self)
+        some.context = replace(self.context, worker_ids=[self.context.worker_ids[row] for row in rows])
+        some.pools, some.local_sizes = [self.pools[row] for row in rows], [self.local_sizes[row] for row in rows]
+        some.sampler = self.sampler and self.sampler.for_workers(rows)
+        return some
 
     def init(self, generator: torch.Generator) -> Tensor:
         rows = self.start * torch.randn(len(self.rated), self.width, generator=generator, dtype=self.dtype)

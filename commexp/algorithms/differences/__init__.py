@@ -1,0 +1,1 @@
+"""Methods that compress how gradients differ from what is known of them already."""
