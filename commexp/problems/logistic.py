@@ -159,7 +159,7 @@ class Logistic(Problem):
         loss, whole, _ = self._whole(x)
         metrics = {"train_loss": float(loss), **self.objective(float(whole), x)}
         if self.minimum is not None:
-            metrics["excess_loss"] = self.minimum.excess(x.double().cpu().numpy())
+            metrics["excess_loss"] = self.minimum.excess(as_float64(x))
         if self.test is None:
             return metrics
         train_accuracy = self.margins.accuracy(x, self.shares)

@@ -49,6 +49,7 @@ BY_HAND = {
     "algo=sgd comm.exchange=server": (DENSE, DENSE),
     "algo=sgd compress=sign comm.exchange=all_gather": (8 * (2 + 8), 0),  # 12 signs in 2 bytes, and a scale
     "algo=dpsgd gossip.rounds=2": (2 * DENSE, 0),
+    "algo=localsgd algo.tau=2 participation=0.5": (DENSE / 2, DENSE / 2),  # two of four workers
 }
 
 
@@ -64,6 +65,7 @@ def test_bits_by_hand(words: str, run: Callable[..., Run]) -> None:
 
 OTHERS = (
     "algo=async_sgd comm.exchange=auto", "algo=async_ps", "algo=gradient_coding straggler=bernoulli", "algo=choco",
+    "algo=ef21 participation=0.5",
     "algo=sgd compress=topk comm.exchange=two_phase", "algo=sgd topology=islands islands=2", "algo=lsgd algo.tau=2",
     "algo=localsgd algo.tau=2 algo.quorum=2 comm.exchange=server straggler=bernoulli "
     "network.compute.seconds=0.01",
