@@ -133,8 +133,10 @@ class Plan:
 def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     """Checks types and bounds and makes the components; ``given``: the overrides by which the config was composed.
     Raises UserError."""
+    is_typed = OmegaConf.get_type(composed) is Config  # as Hydra composes it from our schema
     try:
-        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(typed_fields(Config), composed)))
+        whole = composed if is_typed else OmegaConf.merge(typed_fields(Config), composed)
+        config = cast(Config, OmegaConf.to_object(whole))
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key}: has no value; give {error.full_key}=...") from error
     except OmegaConfBaseException as error:

@@ -1,7 +1,7 @@
 """N = 8 workers over 1, 2, 4 and 8 real processes: the same curves, the same books.
 
 Bit for bit with comm.deterministic, else to 1e-6 relative; for every codec, algorithm and exchange. Every case is gone
-through once, with two processes or, one in three, with four; one in eight of the usual ones with eight, too. Every
+through once, with two processes or, one in three, with four; one in 16 of the usual ones with eight, too. Every
 other one is gone through with sums in any order.
 """
 
@@ -110,22 +110,22 @@ def test_curves_and_books_are_those_of_one_process(tmp_path: Path) -> None:
     once = exchanges + any_order
     cases = everything + once
     plans = {tuple(case): plan(*case, "launch.device=cpu", f"outputs={alone}") for case in cases}
-    for made in plans.values():
-        launch(made)
+    for case, made in plans.items():
+        if case[-1] != ANY_ORDER:
+            launch(made)
     tracking = [case for case in everything[::2] if plans[tuple(case)].algorithm.proximal]  # over eight, too
     groups = {
         2: [case for n, case in enumerate(everything) if n % 3] + [case for n, case in enumerate(once) if n % 3],
         4: everything[::3] + once[::3],
-        8: [case for case in everything[1::8] if case[1:-1] != DIGITS] + tracking,
+        8: [case for case in everything[1::16] if case[1:-1] != DIGITS] + tracking,
     }
     walk(plans, groups, tmp_path)
     for processes, cases in groups.items():
         for case in cases:
             made, status = plans[tuple(case)], "diverged" if case[:-1] == NAN else "completed"
             where = f"{label(case)}, over {processes} processes"
-            pairs = zip(
-                *(tables(place, made.name, status) for place in (tmp_path / str(processes), alone)), strict=True
-            )
+            exact = plans[(*case[:-1], EXACT)].name  # of one process: sums in any order are close to those in order
+            pairs = zip(tables(tmp_path / str(processes), made.name, status), tables(alone, exact, status), strict=True)
             for found, expected in pairs:
                 if made.config.comm.deterministic:
                     assert found == expected, where
