@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from commexp.report.bits import bits_per_worker
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
 from commexp.check.batch import Command, attempt_all
 from commexp.config.messages import UserError
 from commexp.metrics import human_bits
+from commexp.report.bits import bits_per_worker
 from commexp.report.style import COLOURS, figure, log_scale, save
 from commexp.report.tables import markdown
 from commexp.run_folder import Run, write_atomic
@@ -58,7 +58,7 @@ PROBLEMS = {
         "dataset=logreg dataset.dim=100 dataset.samples=30 dataset.spread=100 model.l2=0.01 workers=20",
         6000,
     ),
-    "a9a": Data("a9a, 20 workers", f"dataset=a9a {LOGISTIC} model.l2=0.01 partition=natural workers=20", 2000),
+    "a9a": Data("a9a, 20 workers", f"dataset=a9a {LOGISTIC} model.l2=0.01 partition=natural workers=20", 1000),
 }
 RANDK = "compress=randk compress.shared=false"
 
