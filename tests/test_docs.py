@@ -140,7 +140,8 @@ def test_every_command_for_language_models_composes(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     for name in ("input.txt", "books/one.txt", "books/two.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(f"{name}: " + "to be or not to be, " * 200)
+        speeches = (f"Speaker {i} of {name}:\n" + "to be or not to be, " * 20 for i in range(12))
+        (tmp_path / name).write_text("\n\n".join(speeches))
     (tmp_path / "shakespeare_bpe").mkdir()
     for name in ("train", "val"):
         np.arange(2000, dtype=np.uint16).tofile(tmp_path / "shakespeare_bpe" / f"{name}.bin")

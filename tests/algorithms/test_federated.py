@@ -9,7 +9,7 @@ import pytest
 import torch
 from algorithms.test_low_communication import LR, J, N, Vector, World, model, trained
 from algorithms.test_sgd import context
-from registry import plan
+from registry import interrupted, plan, untimed
 
 from commexp.algorithms import LocalSGD, ProxSkip, Scaffold
 from commexp.config.messages import UserError
@@ -297,6 +297,20 @@ def test_scaffold_with_some_workers_and_a_codec_ends_at_the_optimum() -> None:
     words = ["algo=scaffold", f"algo.tau={TAU}", "algo.lr=0.05", "rounds=200", "participation=0.5"]
     assert excess(*words, "compress=qsgd") < 1e-12
     assert excess("algo=localsgd", *words[1:]) > 1e-3
+
+
+@pytest.mark.parametrize("compress", ["topk", "qsgd"])
+def test_a_run_with_some_workers_goes_on_bit_for_bit(compress: str, run: Callable[..., Run]) -> None:
+    """c_n, c and both compressors are in the checkpoint."""
+    words = ["algo=scaffold", "dataset=linreg", f"dataset.dim={J}", "workers=6", "participation=0.5", "rounds=8"]
+    words += ["eval_every=4", f"compress={compress}", "algo.lr=0.01"]
+    whole = run(*words)
+    before = [untimed(whole.folder / f"{name}.csv") for name in ("metrics", "traffic")]
+    with interrupted(after=3):
+        assert run(*words, "rerun=true").status == "interrupted"
+    resumed = run(*words)
+    assert "resumed after round 3" in (resumed.folder / "run.log").read_text()
+    assert [untimed(resumed.folder / f"{name}.csv") for name in ("metrics", "traffic")] == before
 
 
 # -- bytes
