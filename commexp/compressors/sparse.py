@@ -239,7 +239,7 @@ class Entries(Compressor):
             counts = torch.stack([torch.searchsorted(places, edges) for places, _ in self.rows(message)])
         else:
             places = self.places(message)
-            counts = torch.searchsorted(places, edges.expand(len(places), -1).contiguous())
+            counts = torch.searchsorted(places.contiguous(), edges.expand(len(places), -1).contiguous())
         counts, item = counts.diff(dim=1).cpu(), message.dtype.itemsize
         kinds, most = sorted(set(widths[:filled])), int(counts.max())
         table = torch.tensor([[k * item + index_bytes(k, m) if k <= m else 0 for k in range(most + 1)] for m in kinds])

@@ -244,7 +244,7 @@ def test_noloco_takes_codecs_that_do_not_contract() -> None:
 def test_noloco_against_numpy(parts: int) -> None:
     workers, rounds = 5, 6
     found = trained("algo=noloco", f"algo.fragments={parts}", *SGD, f"rounds={rounds}", workers=workers)
-    world = World(workers)
+    world = World(workers=workers)
     x, m = world.x.copy(), np.zeros_like(world.x)
     for t in range(rounds):
         for _ in range(equal_parts(4, parts)[t % parts]):

@@ -31,7 +31,9 @@ def problem() -> LeastSquares:
 def context(steps: int = 40, codec: object = None, **comm: object) -> AlgorithmContext:
     exchange = Communicator(N, Ledger(), **comm)  # type: ignore[arg-type]
     start = torch.linspace(-1, 1, J, dtype=torch.float64)
-    return AlgorithmContext(problem(), exchange, codec or NoCompression(), steps, start)  # type: ignore[arg-type]
+    made = problem()
+    codec = codec or NoCompression()
+    return AlgorithmContext(made, exchange, codec, steps, start, sizes=made.local_sizes)  # type: ignore[arg-type]
 
 
 def go(algorithm: Algorithm, world: AlgorithmContext, rounds: int = 40) -> torch.Tensor:

@@ -179,7 +179,8 @@ def test_none_diverges_at_the_theoretical_step(name: str) -> None:
 
 def test_all_methods_with_a_step_are_tested() -> None:
     known = {name for name in options("algo") if "theoretical_step" in vars(target("algo", name))}
-    assert known - {"demo", "sam", "topk", "regtopk", "wait"} == set(WORLDS), "a method with a step is tested above"
+    elsewhere = {"extra", "nids", "proxskip"}  # test_exact_methods.py, test_federated.py
+    assert known - {"demo", "sam", "topk", "regtopk", "wait"} - elsewhere == set(WORLDS), "a step is tested"
     assert not DeMo(lr=1.0).has_theory
 
 

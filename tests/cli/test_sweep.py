@@ -150,7 +150,7 @@ def test_runs_with_different_metrics_share_a_table(entry: Cli, tmp_path: Path) -
 @pytest.mark.drawn
 def test_a_sweep_over_another_number_is_drawn_against_it(entry: Cli, tmp_path: Path) -> None:
     assert entry("-m", "algo.lr=0.001,0.01", "+experiment=regtopk_linreg", "rounds=20").returncode == 0
-    assert {p.stem for p in (folder_of(tmp_path) / "figures").iterdir()} == {"curves", "final", "pareto"}
+    assert {p.stem for p in (folder_of(tmp_path) / "figures").iterdir()} == {"bits", "curves", "final", "pareto"}
 
 
 def test_a_sweep_shows_where_its_runs_stopped(entry: Cli, tmp_path: Path) -> None:

@@ -84,8 +84,9 @@ class DifferenceMethod(Algorithm):
         comm, codec = self.context.comm, self.context.compressor
         comm.watch.to("encode")
         message = codec.encode(differences)
-        own = codec.decode(message)
-        return Differences(own, comm.aggregate(message, self.weights))
+        own, mean = codec.decode(message), comm.aggregate(message, self.weights)
+        codec.feedback(mean, self.weights)
+        return Differences(own, mean)
 
     def mean(self, rows: Tensor) -> Tensor:
         """The exchange of whole vectors, [W, J] -> their mean over all workers, [J]."""
