@@ -33,12 +33,13 @@ from commexp.problems.base import Ready
 
 HOSTS, BANDWIDTH, DIM, GRADIENT = 4, 200.0, 4_000_000, 0.25  # Mbit/s, parameters, seconds
 HEADERS = 66 / 1448  # what TCP over Ethernet adds, which the links of netlab carry as well
-SHAPES = {f"blocks.{b}.weight": (1000, DIM // 4000) for b in range(4)}
+BLOCKS = 16
+SHAPES = {f"blocks.{b}.weight": (1000, DIM // BLOCKS // 1000) for b in range(BLOCKS)}
 LINKS = ["network=ethernet_100m", f"network.bandwidth={BANDWIDTH}", f"network.headers={HEADERS:.4f}"]
 LOCAL = ["algo.optimizer=sgd", "algo.lr=1e-3"]  # AdamW's step takes a processor that four hosts would share
 CASES: dict[str, tuple[list[str], int]] = {  # overrides, local steps of the run
     "dense": (["network.overlap=true"], 5),
-    "fp16": (["compress=fp16"], 8),
+    "fp16": (["compress=fp16", "network.overlap=true"], 8),
     "topk k=0.01": (["compress=topk", "compress.k=0.01"], 12),
     "diloco tau=8": ([*LOCAL, "algo=diloco", "algo.tau=8"], 24),
     "streaming_diloco tau=16 fragments=4 delay=2": (
@@ -49,8 +50,8 @@ CASES: dict[str, tuple[list[str], int]] = {  # overrides, local steps of the run
 
 
 class Sleeping(GradientsAlone):
-    """A gradient of ``DIM`` numbers that takes a fixed time and no processor; entries become final in its last two
-    thirds, from the end on."""
+    """A gradient of ``DIM`` numbers that takes a fixed time and no processor; its blocks become final one after the
+    other in the last two thirds, from the end on."""
 
     def __init__(self) -> None:
         self.dim, self.shapes, self.samples, self.samples_per_step = DIM, SHAPES, 1, 1
@@ -62,11 +63,10 @@ class Sleeping(GradientsAlone):
     def loss_and_grad(self, x: Tensor, batch: object, ready: Ready | None = None) -> tuple[Tensor, Tensor]:
         begin = time.perf_counter()
         gradient = self.gradient.clone()
-        for part in range(4):
-            time.sleep(max(0.0, begin + GRADIENT * (1 / 3 + part / 6) - time.perf_counter()))
+        for left in reversed(range(BLOCKS)):
+            time.sleep(max(0.0, begin + GRADIENT * (1 - 2 / 3 * left / BLOCKS) - time.perf_counter()))
             if ready is not None:
-                ready(gradient[0], DIM * (4 - part) // 4)
-        time.sleep(max(0.0, begin + GRADIENT - time.perf_counter()))
+                ready(gradient[0], DIM * left // BLOCKS)
         return x.new_zeros(len(x)), gradient
 
 

@@ -292,13 +292,9 @@ class Processes(Links):
         return sent.to(x.device)
 
     def all_to_all(self, pieces: Sequence[Tensor], sizes: Sequence[int]) -> PendingTransfer[list[Tensor]]:
-        sent = [self._ready(p) for p in pieces]
-        received = sent[0].new_empty(sum(sizes))
-        given = [len(s) for s in sent]
-        yield begun(
-            dist.all_to_all_single(received, torch.cat(sent), list(sizes), given, group=self.group, async_op=True)
-        )
-        return list(torch.split(received.to(pieces[0].device), list(sizes)))
+        others = [p for p in range(self.processes) if p != self.rank]
+        received = yield from self.swap({p: pieces[p] for p in others}, {p: sizes[p] for p in others}, pieces[0])
+        return [received.get(p, pieces[p]) for p in range(self.processes)]
 
     def swap(
         self, out: Mapping[int, Tensor], sizes: Mapping[int, int], like: Tensor

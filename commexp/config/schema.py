@@ -5,14 +5,13 @@ Imports no torch, so that ``commexp --help`` is quick.
 
 from __future__ import annotations
 
-import copy
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -238,19 +237,36 @@ def _is_twin(name: str, names: Sequence[str]) -> bool:
 
 def node_of(path: Path, group: str) -> DictConfig:
     """The part of a group's file that ends up under the group's own name, with what it has from files beside it."""
-    loaded = OmegaConf.load(path)
+    node = OmegaConf.create()
+    node.merge_with(*_layers(path, group))
+    return node
+
+
+def option_of(group: str, name: str, preset: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a group's option, on top of what conf/config.yaml says for every option, as plain values.
+    ``preset``: what fields may look into first."""
+    whole = OmegaConf.create({"preset": dict(preset), group: _base().get(group) or {}})
+    whole[group].merge_with(*_layers(CONF / group / f"{name}.yaml", group))
+    whole[group].pop("defaults", None)
+    return cast("dict[str, Any]", OmegaConf.to_container(whole[group], resolve=True))
+
+
+def _layers(path: Path, group: str) -> Iterator[DictConfig]:
+    """What a file, and before it those that it has as defaults, say for the group; to be looked at only."""
+    loaded, whole = _file(path)
+    for entry in loaded.get("defaults", []):
+        if isinstance(entry, str) and (beside := path.with_name(f"{entry.split('@')[0]}.yaml")).is_file():
+            yield from _layers(beside, group)
+    yield (loaded.get(group) or OmegaConf.create()) if whole else loaded
+
+
+@cache
+def _file(path: Path) -> tuple[DictConfig, bool]:
+    """A file of conf/, to be looked at only, and whether it speaks of the whole config."""
+    text = path.read_text(encoding="utf-8")
+    loaded = OmegaConf.create(text)
     assert isinstance(loaded, DictConfig)
-    beside = [path.with_name(f"{d.split('@')[0]}.yaml") for d in loaded.get("defaults", []) if isinstance(d, str)]
-    if "@package _global_" in path.read_text(encoding="utf-8"):
-        loaded = loaded.get(group) or OmegaConf.create()
-    merged = OmegaConf.merge(*(node_of(p, group) for p in beside if p.is_file()), loaded)
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def common_node(group: str) -> DictConfig:
-    """What conf/config.yaml says for every option of a group."""
-    return copy.deepcopy(_base().get(group) or OmegaConf.create())
+    return loaded, "@package _global_" in text
 
 
 def _has(path: Path, group: str, leaf: str) -> bool:

@@ -7,16 +7,14 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, cast
-
-from omegaconf import DictConfig, OmegaConf
+from typing import Any
 
 from commexp.algorithms import Algorithm
 from commexp.compressors import Compressor
 from commexp.config.components import around_codec, build, wrap
 from commexp.config.overrides import parsed
 from commexp.config.plan import Plan
-from commexp.config.schema import CONF, common_node, node_of
+from commexp.config.schema import option_of
 from commexp.topologies import Topology
 
 
@@ -47,9 +45,4 @@ def variant(plan: Plan, preset: Mapping[str, Any], words: Sequence[str]) -> Plan
 
 @cache
 def _node(group: str, name: str, preset: str) -> dict[str, Any]:
-    """An option of a group with what all options have in common, and what the preset, as JSON, gives for its fields."""
-    own = node_of(CONF / group / f"{name}.yaml", group)
-    own.pop("defaults", None)
-    whole = OmegaConf.create({"preset": json.loads(preset), group: common_node(group)})
-    merged = cast(DictConfig, OmegaConf.merge(whole, {group: own}))
-    return cast("dict[str, Any]", OmegaConf.to_container(merged[group], resolve=True))
+    return option_of(group, name, json.loads(preset))

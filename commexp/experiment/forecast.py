@@ -253,7 +253,8 @@ class Forecast:
     def seconds(self, network: Network) -> float:
         """The virtual clock at the end of the run: every kind of round is timed once. Where the network draws at
         random, a kind's seconds are a mean over DRAWS of them."""
-        clock = self._clock(network)
+        delayed = any(this.delay for _, this in self.rounds)
+        clock = self._clock(network, [1.0] if delayed else ())
         return sum(count * self._lasts(clock, *kinds) for kinds, count in self.rounds.items())
 
     def _lasts(self, clock: VirtualClock, before: PlannedRound | None, this: PlannedRound) -> float:
@@ -261,7 +262,7 @@ class Forecast:
         draws, lasted = self._draws(clock.network), 0.0
         pair = [this] if before is None else [before._replace(follows=False), this]
         if any(each.delay for each in pair):
-            clock = self._clock(clock.network, [each.delay for each in pair] * draws)
+            clock.delays = [each.delay for each in pair] * draws
         for first in range(1, 1 + draws * len(pair), len(pair)):
             clock.times, begun = np.zeros_like(clock.times), 0.0
             for number, each in enumerate(pair, first):

@@ -106,7 +106,9 @@ class VirtualClock:
         self.leaders[:: workers // self.islands] = True
         self.inside_pace = network.inside_pace()
         self.alike, self.changes = self.rates.alike, network.changes(seed)
-        self.paces = {path: self.rates.pace(self.leaders, path) for path in PATHS}
+        self.paces = dict.fromkeys(PATHS, self.rates.pace(self.leaders))
+        if self.rates.sites is not None:
+            self.paces = {path: self.rates.pace(self.leaders, path) for path in PATHS}
         if islands == 1:
             self.alike, self.changes, self.paces = True, None, dict.fromkeys(PATHS, self.inside_pace)
         elif network.trace is not None and self.rates.own.any():
