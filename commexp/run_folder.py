@@ -173,8 +173,10 @@ class Run:
 
     @property
     def clock_note(self) -> str:
-        """How to count what is left out; nothing of the coding where there is no compressor."""
-        config = self.config
+        return self.note_on_clock(self.config)
+
+    def note_on_clock(self, config: dict[str, Any]) -> str:
+        """How to count what is left out; nothing of the coding where there is no compressor. ``config``: this run's."""
         (computing, coding), compress = self._counts(config), config.get("compress")
         if not computing:
             how = "network.compute=h100 or network.compute.seconds=0.02"

@@ -33,7 +33,7 @@ if hook_file.exists():
 ddp = DistributedDataParallel(model)
 ddp.register_comm_hook(model, compress)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.4)
-for _ in range(24):
+for _ in range(16):
     for batch in train[torch.randperm(len(train))].split(32):
         optimizer.zero_grad()
         nn.functional.cross_entropy(ddp(x[batch]), y[batch]).backward()

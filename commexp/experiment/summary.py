@@ -259,7 +259,7 @@ def tell(note: str) -> None:
 
 def announce_clock(setup: ExperimentSetup) -> None:
     """Tells the user what takes no time on the virtual clock."""
-    if note := setup.run.clock_note:
+    if note := setup.run.note_on_clock(setup.plan.resolved):
         log.info(note)
         tell(note)
 
