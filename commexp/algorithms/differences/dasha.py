@@ -60,8 +60,9 @@ class DASHA(DifferenceMethod):
         return self.g
 
     def theoretical_step(self, constants: Constants) -> float:
-        """1 / (L + Lt sqrt(16 omega (2 omega + 1) / N)), Lt^2 = mean_n L_n^2: theorem 6.1 of arXiv 2202.01268. Where
-        the workers draw alike, omega takes the place of omega / N."""
+        """1 / (L + Lt sqrt(16 omega (2 omega + 1) / N)), Lt^2 = mean_n L_n^2: theorem 6.1 of arXiv 2202.01268,
+        quoted from memory: the authors' code has omega (4 omega + 1), which allows a longer step. Where the workers
+        draw alike, omega takes the place of omega / N."""
         if self.a is not None:
             raise ValueError(f"a={self.a}: the step is known for 1 / (2 omega + 1); give null, or a number as lr")
         grown = 16 * (2 * constants.variance + 1) * constants.variance_of_mean

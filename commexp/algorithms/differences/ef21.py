@@ -86,7 +86,8 @@ class EF21(DifferenceMethod):
 
     def theoretical_step(self, constants: Constants) -> float:
         """1 / (L + Lt sqrt(beta/theta)), Lt^2 = mean_n L_n^2, theta = 1 - sqrt(1 - delta), beta = (1 - delta) / theta:
-        theorem 1 of arXiv 2106.05203. Where a share of the workers takes part: see ``growth``."""
+        theorem 1 of arXiv 2106.05203, quoted from memory. Where a share of the workers takes part: see ``growth``.
+        """
         constants.need_whole()
         grown = growth(constants.contraction, constants.share)
         return 1 / (constants.L + constants.rms * math.sqrt(grown))

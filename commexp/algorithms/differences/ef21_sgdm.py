@@ -44,5 +44,6 @@ class EF21SGDM(EF21):
         return self.v_n
 
     def theoretical_step(self, constants: Constants) -> float:
-        """min(delta / (20 Lt), eta / (7 L)), Lt^2 = mean_n L_n^2: theorem 3 of arXiv 2305.15155, for batches, too."""
+        """min(delta / (20 Lt), eta / (7 L)), Lt^2 = mean_n L_n^2: theorem 3 of arXiv 2305.15155, for batches, too.
+        The constants are quoted from memory, not compared with the paper."""
         return min(constants.contraction / (20 * constants.rms), self.eta / (7 * constants.L))
