@@ -51,9 +51,10 @@ figures: $(PAGE)  ## every figure, in outputs/figures, and a page of claims and 
 $(PAGE): $(SETUP) $(shell find commexp conf scripts -name '*.py' -o -name '*.yaml' -o -name '*.json')
 	$(BIN)/python scripts/figures.py $(ARGS)
 
-study: $(SETUP)  ## compare local, low-communication, decentralised, coded and asynchronous methods: 185 minutes on two cores, into outputs/figures
+study: $(SETUP)  ## compare compressed-difference, local, low-communication, decentralised, coded and asynchronous methods: 205 minutes on two cores, into outputs/figures
 	$(BIN)/python scripts/dppf_study.py --tune
 	$(BIN)/python scripts/valley_study.py
+	$(BIN)/python scripts/difference_study.py
 	$(BIN)/python scripts/gossip_study.py
 	$(BIN)/python scripts/coding_study.py
 	$(BIN)/python scripts/async_study.py
