@@ -90,3 +90,11 @@ def interrupted(after: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("commexp.experiment.loop.Interrupts", Interrupts)
         yield
+
+
+def assert_one_line(error: Exception, start: str) -> None:
+    """A refusal is one line that begins with what is wrong and says what would be right."""
+    text = str(error)
+    assert "\n" not in text
+    assert text.startswith(start), text
+    assert "; " in text.partition(":")[2], text
