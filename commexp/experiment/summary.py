@@ -140,6 +140,8 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
         about["islands"] = setup.plan.islands
     if problem.way:
         about["gradients"] = problem.way
+    if setup.plan.choices:
+        about["choices"] = setup.plan.choices
     if setup.plan.sources:
         about["sources"] = setup.plan.sources
     program = Path(sys.argv[0]).name
