@@ -6,6 +6,7 @@ import argparse
 import fcntl
 import os
 import secrets
+import shlex
 import shutil
 import sys
 import time
@@ -17,10 +18,12 @@ from typing import Any
 from commexp import __version__, files
 from commexp.api import chosen, one_of
 from commexp.cli.parser import Parser
+from commexp.cli.rerun import unpacked
 from commexp.config.messages import UserError
 from commexp.files import printable
 from commexp.launch.streams import complain, lenient_streams
 from commexp.metrics import METRICS, human_bytes, metric
+from commexp.report.bundle import pack
 from commexp.report.catalogue import Listed, Runs, Sweep, found, human_age, main_settings
 from commexp.run_folder import LOCK, READING, Run
 
@@ -73,6 +76,12 @@ def parser() -> argparse.ArgumentParser:
     one = command("rm", remove, "remove runs, after a question")
     one.add_argument("query", nargs="+", metavar="QUERY", help=QUERY)
     one.add_argument("--yes", action="store_true", help="do not ask")
+    one = command("pack", pack_runs, "pack runs and sweeps into one archive for others")
+    one.add_argument("runs", nargs="+", metavar="RUN", help="as for show, or a sweep with all its runs")
+    one.add_argument("-o", dest="out", type=Path, metavar="FILE", help="the archive; <name>.zip if not given")
+    one = command("unpack", unpack_runs, "check an archive and unpack it; commexp rerun FILE repeats its runs")
+    one.add_argument("file", type=Path, metavar="FILE", help="what pack has written")
+    one.add_argument("--out", type=Path, help="a new folder; unpacked/<name of the archive> in --root if not given")
     return whole
 
 
@@ -86,7 +95,7 @@ def list_runs(given: argparse.Namespace) -> int:
     if not runs and not sweeps:
         raise UserError(f"--root={given.root}: no run {'fits' if queries else 'there'}; give another")
     print(table(HEADS, list(rows_of(runs)), cut="settings"))
-    parts = [f"{len(runs)} runs, {human_bytes(sum(run.size for run in runs))}"]
+    parts = [f"{counted(len(runs), 'run')}, {human_bytes(sum(run.size for run in runs))}"]
     if sweeps:
         sweeps.sort(key=lambda sweep: sweep.moment)
         ages = [human_age(time.time() - sweep.moment) for sweep in sweeps]
@@ -95,7 +104,7 @@ def list_runs(given: argparse.Namespace) -> int:
             for sweep, age in zip(sweeps, ages, strict=True)
         ]
         print("\n" + table(["sweep", "runs", "age", "size"], cells, cut="sweep"))
-        parts.append(f"{len(sweeps)} sweeps, {human_bytes(sum(sweep.size for sweep in sweeps))}")
+        parts.append(f"{counted(len(sweeps), 'sweep')}, {human_bytes(sum(sweep.size for sweep in sweeps))}")
     print("\n" + "; ".join(parts))
     return 0
 
@@ -176,7 +185,7 @@ def tail(given: argparse.Namespace) -> int:
             known, rows = now, _rows(run)
             if rows and not columns:
                 columns = tail_columns(rows[0])
-                print(tail_line(columns, {name: metric(name).short for name in columns}), flush=True)
+                print(tail_line(columns, {name: heading(name) for name in columns}), flush=True)
                 seen = max(0, len(rows) - LAST)
             for row in rows[seen:]:
                 print(tail_line(columns, {name: metric(name).show(row.get(name)) for name in columns}), flush=True)
@@ -209,7 +218,12 @@ def tail_columns(row: Mapping[str, Any]) -> list[str]:
 
 
 def tail_line(columns: Sequence[str], cells: Mapping[str, str]) -> str:
-    return GAP.join(printable(cells[name]).rjust(max(9, len(metric(name).short))) for name in columns)
+    return GAP.join(printable(cells[name]).rjust(max(9, len(heading(name)))) for name in columns)
+
+
+def heading(name: str) -> str:
+    unit = metric(name).unit
+    return metric(name).short + (f" ({unit})" if unit else "")
 
 
 def remove(given: argparse.Namespace) -> int:
@@ -227,12 +241,14 @@ def remove(given: argparse.Namespace) -> int:
         if run.is_locked():
             raise UserError(f"RUN={run.name}: is being run; end it first, or leave it out with 'status!=running'")
     print(table(HEADS, list(rows_of(runs)), cut="settings"))
-    if not given.yes and not agreed(f"remove {len(runs)} runs, {human_bytes(sum(run.size for run in runs))}? [y/N] "):
+    if not given.yes and not agreed(
+        f"remove {counted(len(runs), 'run')}, {human_bytes(sum(run.size for run in runs))}? [y/N] "
+    ):
         print("nothing removed")
         return 1
     for run in runs:
         erase(run)
-    print(f"{len(runs)} removed")
+    print(f"{what} removed")
     return 0
 
 
@@ -267,3 +283,46 @@ def unshared(run: Run) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def pack_runs(given: argparse.Namespace) -> int:
+    runs = chosen(given.runs, given.root)
+    known = [
+        *found(given.root)[1],
+        *(path for word in given.runs if os.path.isdir(word) for path in found(Path(word))[1]),
+    ]
+    wanted = [word.rstrip("/") for word in given.runs]
+    sweeps = list({os.path.realpath(s): s for s in known if s.name in wanted or str(s) in wanted}.values())
+    if not runs:
+        raise UserError(f"{' '.join(given.runs)}: no run in {given.root} fits; commexp-runs list shows those there are")
+    for run in runs:
+        if run.status == "running":
+            raise UserError(f"RUN={run.name}: is being run; wait for its end, or leave it out")
+    out = given.out or Path(f"{sweeps[0].name if sweeps else runs[0].name}.zip")
+    if out.exists():
+        raise UserError(f"-o {out}: is there already; give another name")
+    try:
+        size = pack([run.folder for run in runs], sweeps, out)
+    except ValueError as error:
+        raise UserError(f"RUN={error}") from error
+    dirty = [run.name for run in runs if str(run.meta.get("git_commit")).endswith("-dirty")]
+    if dirty:
+        note = (
+            f"{counted(len(dirty), 'run')} made with a changed source tree, such as {dirty[0]}; others cannot have it"
+        )
+        print(f"commexp: note: {note}", file=sys.stderr)
+    print(f"{out}: {counted(len(runs), 'run')}, {counted(len(sweeps), 'sweep')}, {human_bytes(size)}")
+    return 0
+
+
+def unpack_runs(given: argparse.Namespace) -> int:
+    out = given.out or given.root / "unpacked" / given.file.stem
+    manifest = unpacked(given.file, out)
+    runs = counted(len(manifest["runs"]), "run")
+    print(f"{out}: {runs}, {counted(len(manifest['files']), 'file')}, every SHA-256 as it was packed")
+    print(f"commexp-runs list --root {shlex.quote(str(out))}")
+    return 0
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

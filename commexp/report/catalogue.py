@@ -162,11 +162,13 @@ def size(folder: Path) -> int:
 
 
 def found(root: Path) -> tuple[list[Path], list[Path]]:
-    """The folders of the runs, and of the sweeps, that ``root`` is or holds at any depth, in the order of their names.
-    Links within it are not followed."""
+    """The folders of the runs, and of the sweeps, that ``root`` is or holds, in the order of their names. Of outputs,
+    which has runs and sweeps beside what was unpacked or repeated, those two; of any other folder, at any depth. Links
+    within it are not followed."""
     runs: list[Path] = []
     sweeps: list[Path] = []
-    rest, seen = [(root, 0)], 0
+    places = [root / "sweeps", root / "runs"] if (root / "runs").is_dir() else [root]
+    rest, seen = [(place, 0) for place in places], 0
     while rest:
         folder, depth = rest.pop()
         try:
