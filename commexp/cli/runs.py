@@ -241,9 +241,8 @@ def remove(given: argparse.Namespace) -> int:
         if run.is_locked():
             raise UserError(f"RUN={run.name}: is being run; end it first, or leave it out with 'status!=running'")
     print(table(HEADS, list(rows_of(runs)), cut="settings"))
-    if not given.yes and not agreed(
-        f"remove {counted(len(runs), 'run')}, {human_bytes(sum(run.size for run in runs))}? [y/N] "
-    ):
+    what = f"{counted(len(runs), 'run')}, {human_bytes(sum(run.size for run in runs))}"
+    if not given.yes and not agreed(f"remove {what}? [y/N] "):
         print("nothing removed")
         return 1
     for run in runs:
