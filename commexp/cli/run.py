@@ -29,6 +29,7 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
     from commexp.launch.single import keep_memory
     from commexp.report.finish import finish, where_to_look
     from commexp.report.target import Target
+    from commexp.report.terminal import in_terminal
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     os.chdir(HydraConfig.get().runtime.cwd)  # paths count from where the command was typed, also in hydra.job.chdir
@@ -44,8 +45,9 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
                 record_job(HydraConfig.get(), plan, error=str(error))
             raise
         if rank() == 0:  # of several processes the first one shows the results
-            text = finish(run, Target.of(vars(plan.config)), figures=not sweep)
-            print(ended(HydraConfig.get(), run) if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
+            blocks = finish(run, Target.of(vars(plan.config)), figures=not sweep)
+            text = ended(HydraConfig.get(), run) if sweep else f"\n{in_terminal(blocks)}\n\n{where_to_look(run)}"
+            print(text, flush=True)
         return str(run.status), minimised(run)
 
 

@@ -261,6 +261,7 @@ def gather(folder: Path, count: int, search: bool = False) -> int:
     """Writes and shows the table of the sweep's ``count`` jobs, and of a ``search`` the best setting; returns the exit
     status of its worst run."""
     from commexp.report.sweep import write_sweep
+    from commexp.report.terminal import in_terminal
 
     if not any((folder / "jobs").glob("*.json")):
         complain(f"{folder}: none of the sweep's jobs has begun, so that it has no row")
@@ -269,7 +270,7 @@ def gather(folder: Path, count: int, search: bool = False) -> int:
     for one in left:
         print(f"commexp: note: {one.name}: {one.why}", file=sys.stderr)
     near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    print(f"\n{table}\nfolder: {near}")
+    print(f"\n{in_terminal([table], near / 'sweep.md')}\nfolder: {near}")
     if search and (best := best_setting(folder, jobs)):
         print(best)
     if all(job.error or job.run.problem or job.run.metrics.empty for job in jobs):
