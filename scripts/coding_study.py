@@ -254,7 +254,7 @@ def draw_linreg(steps: dict[tuple[str, float], float], x: str, path: Path) -> No
 
 
 def image_methods() -> dict[str, tuple[int, Words]]:
-    """A line style for each method, and its words for the experiment onebit_images_small."""
+    """A line style for each method, and its words for the experiment onebit_digits."""
     real = ("compress=none", "rounds=150", "eval_every=1")
     return {
         "1-bit, d = 2": (0, ("allocation.d=2",)),
@@ -274,7 +274,7 @@ def images() -> None:
     methods = image_methods()
 
     def command(method: str, step: float, seed: int = 0) -> Words:
-        return "+experiment=onebit_images_small", *methods[method][1], f"algo.lr={step:g}", f"seed={seed}"
+        return "+experiment=onebit_digits", *methods[method][1], f"algo.lr={step:g}", f"seed={seed}"
 
     run_all([command("1-bit, d = 2", 0.1)])
     shortest = result(command("1-bit, d = 2", 0.1)).summary["bytes_sent"]
