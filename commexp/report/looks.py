@@ -17,7 +17,8 @@ from commexp.run_folder import Run
 
 ON_DARK = ("#4ba6e0", "#f28b4b", "#33c197", "#e39cc6", "#9bd6f7", "#f0b740", "#e4e7eb")  # the same hues on a dark page
 APART = 4  # the first hues, which are the furthest apart
-DENSE = len(COLOURS) - 1  # black
+BASELINE = ("sgd", "none")
+BLACK = len(COLOURS) - 1
 RANGES = (36.0, 68.0), (54.0, 88.0)  # lightness L* of a method's settings, on white and on a dark page
 
 
@@ -98,8 +99,8 @@ def _hues(families: Sequence[Hashable]) -> dict[Hashable, tuple[int, int]]:
     method prefers one of the first hues, and gets the next free one where that is taken."""
     found: dict[Hashable, tuple[int, int]] = {}
     taken = [0] * len(COLOURS)
-    for family in families:
-        first = DENSE if family == ("sgd", "none") else crc32(str(family).encode()) % APART
+    for family in sorted(families, key=lambda one: one != BASELINE):
+        first = BLACK if family == BASELINE else crc32(str(family).encode()) % APART
         order = [first, *((first + step) % APART for step in range(APART)), *range(APART, len(COLOURS))]
         hue = min(order, key=lambda one: (taken[one], order.index(one)))
         found[family] = hue, taken[hue]

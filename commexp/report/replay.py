@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +216,7 @@ def draw_replay(
             dress(axis, "sim_seconds", shown.name, True, axis is axes[0], True, up)
             axis.tick_params(labelleft=axis is axes[0])
             axis.set_title(human_bandwidth(bandwidth))
-            axis.set_xlabel(clock)
+            axis.set_xlabel(clock.replace(", ", "\n"))
         names = {
             name: _draw_goals(axes[-1], name, each, bandwidths, target, looks[name], kind)
             for name, each in runs.items()
@@ -223,9 +224,9 @@ def draw_replay(
         log_scale(axes[-1].xaxis)
         log_scale(axes[-1].yaxis)
         axes[-1].set_xlabel("Mbit/s")
-        axes[-1].set_title(f"{clock} to {target.short if target else 'the end'}")
+        axes[-1].set_title(textwrap.fill(f"{clock} to {target.short if target else 'the end'}", 32))
         handles = [axes[0].plot([], [], label=said, **looks[name].line)[0] for name, said in names.items()]
-        made.legend(handles=handles, loc="outside upper center", ncols=columns_that_fit(names.values(), 12.0))
+        made.legend(handles=handles, loc="outside upper center", ncols=columns_that_fit(names.values(), 12.0, most=6))
         note(made, told(kind, map(len, runs.values())))
         return save(made, path)
 

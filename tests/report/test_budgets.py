@@ -17,8 +17,8 @@ from commexp.config.messages import UserError
 from commexp.metrics import metric
 from commexp.report.budgets import EqualCost, value_at
 from commexp.report.checked import ReadRun
-from commexp.report.pareto import places
 from commexp.report.looks import chosen
+from commexp.report.pareto import places
 from commexp.report.replay import Priced, at_bandwidths, by_bandwidth, draw_replay, equal_cost, times_to
 from commexp.report.settings import Family, best_setting, families, on_own_network
 from commexp.report.spread import Spread, human_bandwidth, human_seconds
