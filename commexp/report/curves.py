@@ -102,8 +102,10 @@ def _draw(
     with figure(len(rows), len(across), width, height, share_rows=True, share_columns=True) as (made, axes):
         for i, column in enumerate(rows):
             up = spans_decades(frames, column)
-            for x, axis in zip(across, axes[i * len(across) :], strict=False):
+            row = dict(zip(across, axes[i * len(across) :], strict=False))
+            for x, axis in row.items():
                 draw_lines(axis, frames, look, x, column, kind, log[x], up)
+            for x, axis in row.items():  # within the limits of them all
                 dress(axis, x, column, i == len(rows) - 1, x == across[0], log[x], up)
                 if x in labels and i == len(rows) - 1:
                     axis.set_xlabel(labels[x])
@@ -130,9 +132,13 @@ def clock_label(groups: Mapping[str, Sequence[Run]]) -> str:
 
 
 def is_far(frames: Frames, x: str) -> bool:
-    """Whether a horizontal axis is logarithmic: one of bytes, or where one line ends much further on than another."""
-    ends = [max(float(frame[x].iloc[-1]) for frame in each if x in frame) for each in frames.values()]
-    return metric(x).scale == "bytes" or (bool(ends) and 0 < FAR * min(ends) < max(ends))
+    """Whether a horizontal axis is logarithmic: where one line ends much further on than another, and one of bytes also
+    where a line itself goes much further than to its first evaluation."""
+    values = [[frame[x].to_numpy(float) for frame in each if x in frame] for each in frames.values()]
+    ends = [max(float(one[-1]) for one in each) for each in values if each]
+    starts = [float(one[one > 0].min()) for each in values for one in each if (one > 0).any()]
+    least = [*ends, *(starts if metric(x).scale == "bytes" else [])]
+    return bool(least) and 0 < FAR * min(least) < max(ends)
 
 
 def spans_decades(frames: Frames, column: str) -> bool:
@@ -164,19 +170,19 @@ def draw_line(
     column: str,
     style: Mapping[str, Any],
     name: str = "",
-    log: bool = False,
+    log: bool | None = None,
     up: bool = False,
     kind: str = "range",
 ) -> None:
     """Mean and band over ``frames`` of one method. ``style``: colour and dashes. ``log``, ``up``: whether x and the
-    column have logarithmic axes. ``kind``: see bands.py."""
+    column have logarithmic axes, where zero has no place; if not given, one of bytes has. ``kind``: see bands.py."""
     shortest = min(len(f) for f in frames)
     values = np.stack([f[column].to_numpy(float)[:shortest] for f in frames], axis=1)
     at = np.stack([f[x].to_numpy(float)[:shortest] for f in frames], axis=1).mean(axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = values.mean(axis=1)
     keep = np.abs(mean) < math.inf  # a diverged run ends in NaN
-    keep &= at > 0 if log or metric(x).scale == "bytes" else at >= 0
+    keep &= at > 0 if (metric(x).scale == "bytes" if log is None else log) else at >= 0
     keep &= mean > 0 if up else True
     axis.plot(at[keep], mean[keep], label=name or None, marker="." if keep.sum() == 1 else "", **style)
     if len(frames) > 1:
@@ -217,6 +223,8 @@ def dress(
         axis.set_ylabel(upwards.axis)
     if upwards.scale == "percent":
         percent_axis(axis, upwards.axis if first_column else "")
+        low, high = axis.get_ylim()  # a band may go beyond what a share can be
+        axis.set_ylim(max(low, -0.02), min(high, 1.02))
     elif up is None:
         if all((line.get_ydata() > 0).all() for line in axis.get_lines()):  # type: ignore[operator,union-attr]
             log_scale(axis.yaxis)

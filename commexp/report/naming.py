@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from commexp.report.tables import labels, words_of
+from commexp.report.looks import BASELINE
+from commexp.report.tables import DENSE, labels, words_of
 from commexp.run_folder import Run
 
 R = TypeVar("R", bound=Run)
@@ -34,18 +35,22 @@ def _meant(groups: Mapping[str, Sequence[Run]], word: str, key: str) -> list[str
     if word in groups:
         return [word]
     words = {name: words_of(runs[0]) for name, runs in groups.items()}
-    found = [
-        name for name, (algo, codec) in words.items() if word in (f"{algo}-{codec}", algo if codec == "none" else codec)
-    ]
+    found = [name for name, told in words.items() if word in _short(*told)]
     if not found:
         raise ValueError(f"{key}={word}: no such method; give one of {_listed(groups)}")
     return found
 
 
+def _short(algo: str, codec: str) -> tuple[str, ...]:
+    """What a method may be called by."""
+    dense = (DENSE,) if (algo, codec) == BASELINE else ()
+    return (f"{algo}-{codec}", algo if codec == "none" else codec, *dense)
+
+
 def _rest(name: str, run: Run) -> str:
     """Of a method's name, what comes after algorithm and codec."""
     algo, codec = words_of(run)
-    for beginning in (f"{algo} {codec}", codec, algo, "dense"):
+    for beginning in (f"{algo} {codec}", codec, algo, DENSE):
         before, found, rest = name.partition(beginning)
         if found and (not before or before.endswith(": ")):
             return rest

@@ -47,14 +47,15 @@ def plot(
     Returns the axes; ``ax.figure.savefig("figure.pdf")`` embeds TrueType fonts. Raises ValueError for a column, method,
     band, style or size that does not exist, and for folders without a readable run.
     """
-    groups = named(readable(runs), order, label)
+    settings, groups = check(band, style, size), named(readable(runs), order, label)
+    y = column_up(groups, x, y)
     made: Figure | None = None
     if ax is None:
         from matplotlib import pyplot  # which looks for a screen
 
-        with rc_context(check(band, style, size)):
+        with rc_context(settings):
             made = pyplot.figure(FigureClass=StyledFigure, figsize=size or INCHES[style], layout="constrained")
-    return draw(groups, x, y, band, style, ax, made)
+    return _draw(groups, x, y, band, style, ax, made)
 
 
 def save_plot(
@@ -70,7 +71,7 @@ def save_plot(
     y = column_up(groups, x, y)
     with rc_context(check(band, style, size)):
         made = StyledFigure(figsize=size or INCHES[style], layout="constrained")
-        draw(groups, x, y, band, style, None, made)
+        _draw(groups, x, y, band, style, None, made)
         return save(made, folder / f"{y}-{x}")
 
 
@@ -114,17 +115,17 @@ def column_up(groups: Mapping[str, Sequence[ReadRun]], x: str, y: str | None) ->
     return found
 
 
-def draw(
+def _draw(
     groups: Mapping[str, Sequence[ReadRun]],
     x: str,
-    y: str | None,
+    y: str,
     band: str,
     style: str,
     ax: Axes | None,
     made: Figure | None,
 ) -> Axes:
     """Into ``ax``, or into new axes of ``made``."""
-    settings, y = check(band, style), column_up(groups, x, y)
+    settings = check(band, style)
     small = float(settings["legend.fontsize"])
     frames = {
         name: having for name, each in tables(groups)[0].items() if (having := [f for f in each if {x, y} <= {*f}])
@@ -142,7 +143,8 @@ def draw(
         several = [ax.plot([], [], label=name, **look[name].line)[0] for name in frames] if len(frames) > 1 else []
         if made is None:
             if several:
-                ax.legend(handles=several, title=told(band, map(len, frames.values())) or None)
+                title = told(band, map(len, frames.values())).replace(" over ", "\nover ")
+                ax.legend(handles=several, title=title or None, title_fontsize=0.9 * small)
             return ax
         if several:
             fitting = columns_that_fit(frames, made.get_figwidth(), small)

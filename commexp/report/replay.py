@@ -213,6 +213,7 @@ def draw_replay(
             if axis is not axes[0]:
                 axis.sharey(axes[0])
             draw_lines(axis, on, looks, "sim_seconds", shown.name, kind, True, up)
+        for axis, bandwidth in zip(axes, SHOWN, strict=False):
             dress(axis, "sim_seconds", shown.name, True, axis is axes[0], True, up)
             axis.tick_params(labelleft=axis is axes[0])
             axis.set_title(human_bandwidth(bandwidth))

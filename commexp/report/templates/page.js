@@ -165,16 +165,17 @@ function curvesAsRows() {
   return [["method", "seeds", x, y, `${y}_low`, `${y}_high`], ...rows];
 }
 
-// Log scales to begin with, as in figures: of x where it is bytes or one line ends much further on than another, of y
-// where values span a factor.
+// Log scales to begin with, as in figures, see curves.py: of x where one line ends much further on than another, or
+// bytes go much further than to the first evaluation; of y where values that are no shares span a factor.
 function suggestLog(changed) {
   const [x, y] = [byId("x").value, byId("y").value];
   const shown = data.methods.filter((_, k) => on.has(k)).flatMap((method) => method.runs);
   const runs = shown.filter((run) => column(run, x) && column(run, y));
   if (changed !== "y") {
     const ends = runs.map((run) => column(run, x).at(-1));
-    const far = Math.min(...ends) > 0 && Math.max(...ends) > FAR * Math.min(...ends);
-    byId("logx").checked = far || (data.scales[x] === "bytes" && Math.max(...ends) > 0);
+    const starts = data.scales[x] === "bytes" ? runs.map((run) => extent([column(run, x)])[0]) : [];
+    const least = Math.min(...ends, ...starts);
+    byId("logx").checked = least > 0 && Math.max(...ends) > FAR * least;
   }
   if (changed !== "x") {
     const columns = runs.map((run) => column(run, y));
