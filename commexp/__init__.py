@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from commexp.api import run
+    from commexp.report.plot import plot
 
 __version__ = "0.1.0"
-__all__ = ["run"]
+__all__ = ["plot", "run"]
+_PLACES = {"plot": "commexp.report.plot", "run": "commexp.api"}
 
 
 def __getattr__(name: str) -> Any:
     """Imports what ``commexp`` offers when it is first used: without torch, ``import commexp`` takes no time."""
     if name not in __all__:
         raise AttributeError(f"module 'commexp' has no attribute {name!r}")
-    return getattr(import_module("commexp.api"), name)
+    return getattr(import_module(_PLACES[name]), name)

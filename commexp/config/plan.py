@@ -66,6 +66,7 @@ class Plan:
     loss: Callable[..., Any] | None = None
     metrics: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
     lr_factor: float | None = None
+    given: Sequence[str] = ()
 
     @property
     def tolerates_stragglers(self) -> bool:
@@ -192,6 +193,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
         loss=loss,
         metrics=metrics,
         lr_factor=lr_factor,
+        given=tuple(given),
     )
 
 

@@ -152,6 +152,7 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
         "samples": problem.samples,
         "stretch": setup.bucket,
         "command": shlex.join(["commexp" if program == "__main__.py" else program, *sys.argv[1:]]),
+        "overrides": [str(word) for word in setup.plan.given],
         "device": str(setup.device),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",
