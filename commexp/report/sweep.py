@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
+from commexp import __version__
 from commexp.metrics import Metric, foremost, human_bytes, metric, shown, tuned
 from commexp.report.aggregate import Job, aggregate, per_run, read_jobs, varied
 from commexp.report.bands import told
@@ -23,7 +25,7 @@ from commexp.report.style import bytes_axis, columns_that_fit, figure, log_scale
 from commexp.report.tables import DENSE, as_text, by_importance, markdown, sizes
 from commexp.report.target import common
 from commexp.report.terminal import MarkdownTable
-from commexp.run_folder import on_clocks, sweep_up, write_atomic
+from commexp.run_folder import FORMATS, on_clocks, read_json, sweep_up, write_atomic, write_json
 
 
 def write_sweep(
@@ -46,7 +48,8 @@ def write_sweep(
     settings = [k for k in keys if k != "seed"]
     heads, cells = readable(table, settings, on_clocks(job.run for job in jobs if not job.run.problem))
     shown_table = markdown(heads, cells, minor(table))
-    write_atomic(folder / "runs.csv", runs.to_csv(index=False))
+    per_job = runs.to_csv(index=False)
+    write_atomic(folder / "runs.csv", per_job)
     write_atomic(folder / "sweep.csv", table.to_csv(index=False))
     write_atomic(folder / "sweep.md", as_text([shown_table]))
     write_atomic(folder / "sweep.tex", latex(heads, cells))
@@ -61,15 +64,16 @@ def write_sweep(
     complete = {name: [run for run in each if run.status == "completed"] for name, each in groups.items()}
     begun = {name: [run for run in each if not run.metrics.empty] for name, each in groups.items()}
     drawn = {name: each for name, each in complete.items() if each} or {n: each for n, each in begun.items() if each}
-    if drawn:
+    pictures = Pictures(folder / "figures", per_job, [job.run for job in jobs])
+    if drawn and pictures.are_due:
         draw_curves(drawn, folder / "figures" / "curves")
         draw_bits(drawn, folder / "figures" / "bits")
     if len(groups) > 1:
-        _at_equal_cost(folder, groups, called)
+        _at_equal_cost(folder, groups, called, pictures.are_due)
     done, against = table[table["count"] > 0].copy(), None
     if len(done):
         against = _abscissa(done, settings)
-    if against is not None:
+    if against is not None and pictures.are_due:
         lines: dict[str, list[ReadRun]] = {}
         for job in jobs:
             if not job.run.problem:
@@ -78,17 +82,47 @@ def write_sweep(
         _draw_final(folder / "figures", done, against, look)
         if "reached_target" in done and done["reached_target"].any():
             _draw_target(folder / "figures", done, against, look)
+    if pictures.are_due:
+        pictures.keep()
     return shown_table, jobs, left
 
 
-def _at_equal_cost(folder: Path, groups: Mapping[str, Sequence[ReadRun]], called: Mapping[str, str]) -> None:
-    """budgets.csv, .md, pareto.csv and the figure of the fronts. ``called``: see EqualCost.write."""
+class Pictures:
+    """The pictures in ``folder``, of a sweep. ``are_due``: whether they are to be drawn: ``table`` or the tables of the
+    ``runs`` are not those from which they were drawn, or one has been removed. The file .drawn says from what the
+    pictures were drawn, and which there are."""
+
+    def __init__(self, folder: Path, table: str, runs: Sequence[ReadRun]) -> None:
+        self.kept = folder / ".drawn"
+        digest = hashlib.blake2b(f"{__version__}\n{table}".encode(), digest_size=16)
+        for path in (run.folder / name for run in runs for name in ("metrics.csv", "traffic.csv")):
+            about = path.stat() if path.is_file() else None
+            digest.update(f"{path}\n{about and (about.st_mtime_ns, about.st_size)}\n".encode())
+        self.digest = digest.hexdigest()
+        before = read_json(self.kept)
+        files = before.get("files")
+        there = isinstance(files, list) and all((folder / str(name)).is_file() for name in files)
+        self.are_due = before.get("from") != self.digest or not there
+
+    def keep(self) -> None:
+        """Notes that they are drawn."""
+        folder = self.kept.parent
+        files = sorted(path.name for kind in FORMATS for path in folder.glob(f"*.{kind}"))
+        if files:
+            write_json(self.kept, {"from": self.digest, "files": files})
+
+
+def _at_equal_cost(
+    folder: Path, groups: Mapping[str, Sequence[ReadRun]], called: Mapping[str, str], draws: bool
+) -> None:
+    """budgets.csv, .md, pareto.csv and, if it ``draws``, the figure of the fronts. ``called``: see EqualCost.write."""
     equal = EqualCost.of(groups)
     sentences = "\n".join(f"* {text}" for text in on_own_network(groups, None))
     blocks = equal.markdown() + (["Soonest to the target:", sentences] if sentences else [])
     if equal.write(folder, called=called):
         write_atomic(folder / "budgets.md", as_text(blocks))
-        equal.draw(folder / "figures" / "pareto", looks(groups))
+        if draws:
+            equal.draw(folder / "figures" / "pareto", looks(groups))
 
 
 ESCAPED = str.maketrans(
