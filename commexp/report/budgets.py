@@ -15,6 +15,7 @@ import pandas as pd
 
 from commexp.metrics import Metric, foremost, human_bytes, metric
 from commexp.report.checked import ReadRun
+from commexp.report.looks import Look
 from commexp.report.pareto import Panel, Place, draw_pareto, places
 from commexp.report.spread import ERRORS, Spread, human_seconds
 from commexp.report.style import STYLES
@@ -229,15 +230,17 @@ class EqualCost:
             )
         return told
 
-    def write(self, folder: Path, prefix: str = "") -> list[Path]:
-        """budgets.csv and pareto.csv, each with ``prefix``; nothing where there is no table."""
+    def write(self, folder: Path, prefix: str = "", called: Mapping[str, str] | None = None) -> list[Path]:
+        """budgets.csv and pareto.csv, each with ``prefix``; nothing where there is no table. ``called``: the names that
+        methods have there, by those that they have here."""
         tables = {"budgets": self.table, "pareto": self.fronts} if self.shown else {}
         written = {folder / f"{prefix}{name}.csv": table for name, table in tables.items()}
         for path, table in written.items():
-            write_atomic(path, table.to_csv(index=False))
+            names = {column: called or {} for column in ("method", "beaten_by", "as_good")}
+            write_atomic(path, table.replace(names).to_csv(index=False))
         return [*written]
 
-    def draw(self, path: Path) -> list[Path]:
+    def draw(self, path: Path, looks: Mapping[str, Look]) -> list[Path]:
         """The Pareto fronts; nothing where fewer than two methods have a value, or more than can be told apart."""
         panels = []
         for cost in self.shown if len(self.curves) <= STYLES else ():
@@ -245,7 +248,7 @@ class EqualCost:
             if sum(place.front or bool(place.beaten_by) for place in self.places[cost].values()) > 1:
                 label = metric(cost).axis if not self.clock or cost != "sim_seconds" else f"{self.clock} (s)"
                 panels.append(Panel(spent, final, self.places[cost], label, cost == "bytes_sent"))
-        return draw_pareto(panels, self.metric, path) if panels and self.metric else []
+        return draw_pareto(panels, self.metric, looks, path) if panels and self.metric else []
 
 
 def statuses(each: Sequence[str]) -> str:
