@@ -30,7 +30,9 @@ def main(words: Sequence[str]) -> None:
     """Exit status: 0 if all numbers are equal within the tolerance, 1 if not, 2 for what cannot be repeated."""
     parser = Parser(prog="commexp rerun", description="Repeat the runs of a bundle and compare their numbers.")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="what commexp-runs pack has written")
-    parser.add_argument("places", nargs="*", metavar="KEY=VALUE", help="where files lie, such as dataset.root=FOLDER")
+    parser.add_argument(
+        "places", nargs="*", default=[], metavar="KEY=VALUE", help="where files lie, such as dataset.root=FOLDER"
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/reruns"), help="where the repeated runs go")
     parser.add_argument(
         "--tolerance", default=str(TOLERANCE), help=f"largest relative difference that counts as equal; {TOLERANCE:g}"
