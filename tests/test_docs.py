@@ -185,7 +185,7 @@ def test_every_command_for_published_sets_composes() -> None:
 
 def test_every_command_of_the_comparison_at_equal_cost_is_understood() -> None:
     found = [shlex.split(line) for kind, text in blocks("comparing") if kind == "sh" for line in lines(text)]
-    assert [words[0] for words in found] == ["commexp", *["commexp-report"] * 3]
+    assert [words[0] for words in found] == ["commexp", *["commexp-report"] * 4]
     for batch in BasicSweeper.split_arguments(
         OverridesParser.create().parse_overrides(found[0][2:]), max_batch_size=None
     ):

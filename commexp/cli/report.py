@@ -191,6 +191,9 @@ def compare(
     from commexp.report.comparison import Comparison
 
     how = how or Wanted()
+    if words and how.alone is not None:
+        options = ", ".join(f"--{key}" for key in how.alone)
+        raise UserError(f"--replay {words[0]}: draws its own figures; leave {options} out, or --replay")
     comparison = Comparison(runs, left, target, at or {}, band=how.band)
     with told():
         comparison = replace(comparison, order=how.order, label=how.labels(comparison.groups))

@@ -250,7 +250,7 @@ def _draw_goals(
         axis.plot(bandwidths, times.mean(axis=0), **look.line)
         if len(times) > 1:
             low, high = band(times.T, kind)
-            low = np.where(low > 0.1 * times.min(axis=0), low, 0.0)  # see draw_line
+            low = np.maximum(low, 0.1 * times.min(axis=0))  # which a logarithmic axis has room for
             axis.fill_between(bandwidths, low, high, color=look.colour, alpha=0.15, linewidth=0)
     if len(times) == len(runs):
         return name
