@@ -6,6 +6,9 @@ From Python::
     run = commexp.run("algo=regtopk", "compress.k=0.01")
     run.metrics, run.traffic      # pandas DataFrames
     run.summary, run.folder
+    commexp.sweep("algo=topk,regtopk", "seed=0,1").frame      # a row per run
+    commexp.runs("algo=topk", "compress.k<0.1").frame         # of those that there are
+    commexp.load("sgd-topk-digits")
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from commexp.api import run
+    from commexp.api import load, run, runs, sweep
 
 __version__ = "0.1.0"
-__all__ = ["run"]
+__all__ = ["load", "run", "runs", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

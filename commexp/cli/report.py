@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from commexp import __version__
+from commexp.cli.parser import Parser
 from commexp.config.messages import UserError
 from commexp.files import number, printable
 from commexp.launch.streams import complain, lenient_streams
@@ -25,14 +25,9 @@ if TYPE_CHECKING:
 BANDWIDTHS = [10 ** (k / 4) for k in range(21)]  # 1 Mbit/s to 100 Gbit/s
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see commexp-report --help")
-
-
 @lenient_streams()
 def main() -> None:
-    parser = _Parser(prog="commexp-report", description="Compare runs: a page, tables and figures.")
+    parser = Parser(prog="commexp-report", description="Compare runs: a page, tables and figures.")
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or that hold runs or a sweep"
     )

@@ -20,8 +20,8 @@ from commexp.config.compatibility import check_pairs, check_theory
 from commexp.config.components import KINDS, around_codec, build, short, typed, wrap
 from commexp.config.identity import digest, sources, what_decides
 from commexp.config.messages import UserError, misfit
-from commexp.config.overrides import unknown_key
-from commexp.config.schema import COMPONENTS, Config, shown, typed_fields
+from commexp.config.overrides import Word, unknown_key
+from commexp.config.schema import COMPONENTS, Config, groups, shown, typed_fields
 from commexp.config.theory import THEORY, theory_factor
 from commexp.config.validation import check_bounds, check_words, one_target, steps_of
 from commexp.environment import quiet
@@ -44,6 +44,7 @@ class Plan:
     folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``. ``identity``: 64 hex of the same and
     of commexp's version. ``loss``, ``metrics``: the user's own functions, if any.
     ``lr_factor``: the learning rate over the step that theory allows; None where the learning rate is a number.
+    ``choices``: the options of groups that were typed, such as presets.
     """
 
     config: Config
@@ -66,6 +67,7 @@ class Plan:
     loss: Callable[..., Any] | None = None
     metrics: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
     lr_factor: float | None = None
+    choices: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def tolerates_stragglers(self) -> bool:
@@ -130,9 +132,9 @@ class Plan:
 
 
 @quiet()
-def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
-    """Checks types and bounds and makes the components; ``given``: the overrides by which the config was composed.
-    Raises UserError."""
+def prepare(composed: DictConfig, given: Sequence[str] = (), foreign: bool = False) -> Plan:
+    """Checks types and bounds and makes the components; ``given``: the overrides by which the config was composed;
+    ``foreign``: see ``build``, and ``foreign_plan`` for what else is to be checked. Raises UserError."""
     is_typed = OmegaConf.get_type(composed) is Config  # as Hydra composes it from our schema
     try:
         whole = composed if is_typed else OmegaConf.merge(typed_fields(Config), composed)
@@ -154,7 +156,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     check_words(given, config, nodes)
     around, lr_factor = around_codec(nodes["compress"]), theory_factor(nodes["algo"])
     gossip = typed("gossip", config.gossip, Gossip)
-    parts: dict[str, Any] = {name: build(nodes[name], name, kind) for name, kind in KINDS.items()}
+    parts: dict[str, Any] = {name: build(nodes[name], name, kind, foreign) for name, kind in KINDS.items()}
     parts["algo"].run_seed = config.seed
     functions, loss, metrics = own_functions(config, parts)
     names = {name: short(node["_target_"]) for name, node in nodes.items()}
@@ -192,6 +194,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
         loss=loss,
         metrics=metrics,
         lr_factor=lr_factor,
+        choices={word.key: word.value for word in map(Word.read, given) if word.key in groups() and word.value},
     )
 
 

@@ -9,11 +9,8 @@ from typing import Any
 
 from commexp.files import printable
 from commexp.report.aggregate import Job, read_jobs
+from commexp.report.catalogue import BEGUN, DEPTH, MOST
 from commexp.report.checked import LeftOut, ReadRun
-
-BEGUN = ("config.yaml", "meta.json", "metrics.csv")  # a folder with one of them is a run
-MOST = 10_000  # folders without a run in which runs are looked for
-DEPTH = 32  # folders within each other
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[ReadRun], list[LeftOut]]:
