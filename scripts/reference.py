@@ -186,7 +186,8 @@ def page(name: str) -> Iterator[str]:
     heads = {o: head(o.path) for o in found}
     yield f"| `{group}=` | what it is | when to use it |\n| --- | --- | --- |"
     for option, said in heads.items():
-        yield f"| [`{option.name}`](#{option.name}) | {said.what} | {said.when} |"
+        what = said.what.partition(". ")[0] if group in WHOLE else said.what
+        yield f"| [`{option.name}`](#{option.name}) | {what} | {said.when} |".replace("||", "\\|\\|")
     yield ""
     for option in found:
         yield from option_section(option, heads[option])
@@ -484,7 +485,7 @@ def prose(cls: type) -> str:
 
 
 def linked(text: str) -> str:
-    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
 
 
 def _escaped(line: str, code: str = "``") -> str:
