@@ -151,13 +151,13 @@ def runs(*query: str, root: Place = "outputs") -> Runs:
     "test_accuracy>=0.9", which all must hold; names of runs or of sweeps, beginnings of names, or folders, of which one
     must hold. Raises commexp.config.messages.UserError for a key or a name that no run has.
     """
-    return Runs(Run(each.folder) for each in chosen(query, Path(root)))
+    return Runs(Run(each.folder.absolute()) for each in chosen(query, Path(root).expanduser()))
 
 
 def load(run: Place, root: Place = "outputs") -> Run:
     """The one run that ``run`` describes: a folder, a run's name or its beginning, its 8 hex digits, or a query, see
     ``runs``, in the folder ``root``. Raises commexp.config.messages.UserError if it describes none, or several."""
-    return Run(one_of(str(run), Path(root)).folder)
+    return Run(one_of(str(run), Path(root).expanduser()).folder.absolute())
 
 
 def one_of(word: str, root: Path) -> Listed:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 LAUNCHER = "COMMEXP_LAUNCHER"  # the process id of the launcher
 ERROR_FILE = "COMMEXP_ERROR_FILE"  # where a process says how it failed
 REVIVED = "COMMEXP_REVIVED"  # set where a process takes the place of one that has died
 MEETING = "COMMEXP_MEETING"  # the folder in which processes meet that are started on this host
+SWEEP = "COMMEXP_SWEEP"  # what a sweep tells its jobs, see Sweep
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -46,3 +50,41 @@ def one_host() -> bool:
     address = os.environ["MASTER_ADDR"]
     loopback = address in ("localhost", "::1") or address.startswith("127.")
     return loopback or os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep. ``folder``: of its tables. ``jobs``: how many; 0 where that is unknown. ``keys``: those that are swept.
+    ``begun``: when the first job could begin, in seconds of time.time(). ``due``: a letter for each job: 1 where it has
+    to be run, 0 where its run is finished. ``job``: the number of the one in this process, from 0."""
+
+    folder: str
+    jobs: int
+    keys: Sequence[str] = ()
+    begun: float = 0.0
+    due: str = ""
+    job: int = 0
+
+    @classmethod
+    def told(cls) -> Sweep | None:
+        """The sweep to which this process belongs."""
+        return cls(**json.loads(os.environ[SWEEP])) if SWEEP in os.environ else None
+
+    def tell(self) -> None:
+        """From here on ``told`` returns this, also in processes that this one starts."""
+        os.environ[SWEEP] = json.dumps(asdict(self))
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.folder)
+
+    @property
+    def place(self) -> str:
+        """Which job of how many."""
+        return f"job {self.job + 1}" + (f"/{self.jobs}" if self.jobs else "")
+
+    def left(self, now: float, share: float = 0.0) -> float | None:
+        """Seconds until all jobs have ended, if those that are left take as long as those before. ``share``: of this
+        job that is done. None where nothing is known yet."""
+        done = self.due[: self.job].count("1") + share
+        return (now - self.begun) / done * max(0.0, self.due.count("1") - done) if done and self.due else None

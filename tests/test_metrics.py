@@ -22,7 +22,7 @@ from commexp.report.comparison import Comparison, as_markdown
 from commexp.report.curves import draw_curves
 from commexp.report.page.embed import embedded
 from commexp.report.page.tables import methods_table, runs_table
-from commexp.report.tables import summary_markdown
+from commexp.report.tables import as_text, summary_blocks
 from commexp.run_folder import Run
 
 ROOT = Path(__file__).parent.parent
@@ -118,7 +118,7 @@ def test_one_entry_brings_a_column_from_outside_to_every_place(tmp_path: Path, m
     assert metric("test_f1").label == "test f1"
     run = ReadRun(folder)
     assert METRICS["test_f1"] == dataclasses.replace(F1, progress="")
-    row = re.search(r"\| test F1 .*", summary_markdown(run))
+    row = re.search(r"\| test F1 .*", as_text(summary_blocks(run)))
     assert row is not None
     assert row[0].split("|")[2:4] == [" 50.00% ", " 50.00% "]
     compared = Comparison([run])

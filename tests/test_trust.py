@@ -392,7 +392,7 @@ def test_pictures_of_a_finished_run_wait_for_nothing(
     for name in ("line", "plane", "plane_models", "partition", "gantt", "staleness"):
         (bad / f"{name}.csv").unlink(missing_ok=True)
         (bad / f"{name}.csv").write_text("t,train_loss\nx\n1,2,3\n")
-    assert "completed" in finish(Run(bad))
+    assert "completed" in finish(Run(bad))[0]
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 4
     assert all(line.startswith("commexp: note: bad: ") and "is not drawn" in line for line in told)

@@ -10,18 +10,18 @@ from typing import Any
 from commexp.check.claim import System
 from commexp.check.judge import ELSEWHERE, FAILED, MET, NOT_MET, Verdict
 from commexp.report.findings import Finding, Section
-from commexp.report.tables import markdown
+from commexp.report.tables import as_text, markdown
 from commexp.run_folder import write_atomic, write_json
 
 
-def table(verdicts: Sequence[Verdict]) -> str:
-    """A row per claim, then why some have no number."""
+def table(verdicts: Sequence[Verdict]) -> list[str]:
+    """A row per claim, then why some have no number, and a count of the verdicts."""
     rows = [[v.claim.id, v.ours, v.range, str(v.claim.bound), v.claim.published, v.verdict] for v in verdicts]
-    text = markdown(["claim", "here", "seeds", "must be", "published", ""], rows)
+    shown = markdown(["claim", "here", "seeds", "must be", "published", ""], rows, ["seeds", "published"])
     reasons = dict.fromkeys(v.reason for v in verdicts if v.reason)
     notes = [f"- {', '.join(v.claim.id for v in verdicts if v.reason == reason)}: {reason}" for reason in reasons]
     counts = [f"{sum(v.verdict == kind for v in verdicts)} {kind}" for kind in (MET, NOT_MET, FAILED, ELSEWHERE)]
-    return "\n".join([text, *([""] if notes else []), *notes, "", ", ".join(c for c in counts if c[0] != "0")]) + "\n"
+    return [shown, *(["\n".join(notes)] if notes else []), ", ".join(c for c in counts if c[0] != "0")]
 
 
 def write(verdicts: Sequence[Verdict], folder: Path) -> None:
@@ -31,7 +31,7 @@ def write(verdicts: Sequence[Verdict], folder: Path) -> None:
         + "\n".join(f"    commexp {words}" for words in v.claim.runs.values())
         for v in verdicts
     ]
-    write_atomic(folder / "claims.md", "\n\n".join([table(verdicts), *said]) + "\n")
+    write_atomic(folder / "claims.md", as_text([*table(verdicts), *said]))
     write_json(folder / "claims.json", {"claims": [_plain(v) for v in verdicts]})
 
 

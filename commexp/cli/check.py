@@ -23,6 +23,7 @@ from commexp.config.messages import UserError
 from commexp.config.schema import CONF
 from commexp.launch.streams import lenient_streams
 from commexp.report.tables import markdown
+from commexp.report.terminal import in_terminal
 
 
 @lenient_streams()
@@ -103,7 +104,7 @@ def show(factory: Callable[[], Compressor]) -> int:
     """Prints a row per check; returns how many failed."""
     results = run_checks(factory)
     rows = [[r.check, "passed" if r.reason is None else "FAILED", r.reason or ""] for r in results]
-    print(markdown(["check", "", "reason"], rows))
+    print(in_terminal([markdown(["check", "", "reason"], rows)]))
     failed = failures(results)
     print(f"\n{len(results) - len(failed)} of {len(results)} checks passed")
     return len(failed)
@@ -120,8 +121,8 @@ def show_all(codecs: dict[str, Callable[[], Compressor]]) -> int:
             [name, f"{len(CHECKS) - len(failed)} of {len(CHECKS)}", seconds, ", ".join(r.check for r in failed)]
         )
         lines += [f"- {name}: {r.check}: {r.reason}" for r in failed]
-    print(markdown(["compressor", "passed", "took", "failed"], rows))
-    print("\n".join(["", *lines]) if lines else "")
+    table = markdown(["compressor", "passed", "took", "failed"], rows)
+    print(in_terminal([table, *(["\n".join(lines)] if lines else [])]), end="\n\n")
     whole = len(CHECKS) * len(codecs)
     print(f"{whole - len(lines)} of {whole} checks passed")
     return len(lines)

@@ -10,6 +10,7 @@ from commexp.check.claim import CLAIMS, Claim, load, picked
 from commexp.check.judge import FAILED, NOT_MET, judge
 from commexp.check.show import table, write
 from commexp.config.messages import UserError
+from commexp.report.terminal import in_terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +28,14 @@ def check_claims(given: argparse.Namespace) -> int:
     """Shows the table; the number of claims that are not met or have failed. Raises UserError."""
     claims = picked(load(given.file)[1], given.names)
     if given.list:
-        print("\n".join(f"{claim.id}: {claim.says}" for claim in claims))
+        print(in_terminal(["\n".join(f"* {claim.id}: {claim.says}" for claim in claims)], given.file))
         return 0
     if given.jobs < 1:
         raise UserError(f"--jobs={given.jobs}: runs none; give 1 or more")
     verdicts = judge(claims, bool(given.names), given.outputs, folders(given.root, claims), given.jobs)
     report = Path(given.outputs) / "report"
     write(verdicts, report)
-    print(table(verdicts))
+    print(in_terminal(table(verdicts), report / "claims.md"), end="\n\n")
     print(f"{report / 'claims.md'}\n{report / 'claims.json'}")
     return sum(v.verdict in (NOT_MET, FAILED) for v in verdicts)
 

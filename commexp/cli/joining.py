@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from commexp.network import Network
 
 
-def joined_runs(given: Namespace, network: Network) -> tuple[str, str]:
-    """A table of the runs by method, means over seeds, and the method that comes first, in a sentence. Raises UserError
-    where no run can be priced on the network, or there is no target."""
+def joined_runs(given: Namespace, network: Network) -> tuple[list[str], str]:
+    """A table of the runs by method, means over seeds, and what it lacks; the method that comes first, in a sentence.
+    Raises UserError where no run can be priced on the network, or there is no target."""
     runs, left = read_runs(given.runs)
     target = Target.of({"target_accuracy": given.target, "target_loss": given.target_loss})
     groups = Comparison(runs, left, target).groups
@@ -52,12 +52,12 @@ def joined_runs(given: Namespace, network: Network) -> tuple[str, str]:
     if not rows:
         raise UserError(f"--from={why[0] if why else given.runs[0]}; give folders of finished runs")
     table = markdown(["run", f"hours to {target}", "sent by a worker"], rows)
-    notes = [f"Left out: {each}" for each in why]
+    blocks = [table, *(["\n".join(f"Left out: {each}" for each in why)] if why else [])]
     where = f"at {bandwidth_text(network.bandwidth)}"
     if not costs:
-        return "\n".join([table, *notes]), f"none of the runs, for none reaches {target}."
+        return blocks, f"none of the runs, for none reaches {target}."
     best = min(costs, key=lambda name: costs[name][0])
     hours, sent, count = costs[best]
     of = f"a mean of {count} runs" if count > 1 else "one run"
     advice = f"{best}, the first to reach {target} {where}, in {hours:.3g} h with {human_bytes(sent)} from a worker"
-    return "\n".join([table, *notes]), f"{advice} ({of})."
+    return blocks, f"{advice} ({of})."

@@ -7,7 +7,6 @@ import gc
 import math
 import os
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -125,6 +124,7 @@ def _check(given: argparse.Namespace) -> None:
 
 def plan(given: argparse.Namespace) -> None:
     """Prints the plan, and writes it to --out."""
+    from commexp.report.terminal import in_terminal
     from commexp.report.utilisation import plan_tables, recommendation, write_plan
 
     words = [*given.overrides, *([] if given.workers is None else [f"workers={int(given.workers)}"])]
@@ -137,18 +137,18 @@ def plan(given: argparse.Namespace) -> None:
     first = next(iter(forecasts.values()))
     bandwidth = first.network.bandwidth
     rows = rows_of(forecasts, BANDWIDTHS if given.out else ())
-    blocks = [heading(first, given), plan_tables(rows), *left]
+    blocks = [heading(first, given), *plan_tables(rows), *left]
     advice = recommendation(rows, bandwidth)
     if given.runs:
         from commexp.cli.joining import joined_runs
 
-        table, advice = joined_runs(given, first.plan.network)
-        blocks.append(table)
-    text = "\n\n".join([*blocks, textwrap.fill(f"Recommended: {advice}", 80)])
-    print(text)
+        joined, advice = joined_runs(given, first.plan.network)
+        blocks += joined
+    blocks.append(f"Recommended: {advice}")
+    print(in_terminal(blocks, "plan.md of --out"))
     if given.out is not None:
         try:
-            print("\n" + "\n".join(map(str, write_plan(rows, bandwidth, text, given.out))))
+            print("\n" + "\n".join(map(str, write_plan(rows, bandwidth, blocks, given.out))))
         except OSError as error:
             why = error.strerror or error
             raise UserError(f"--out={given.out}: cannot be written ({why}); give a folder that can") from error
@@ -309,7 +309,7 @@ def heading(first: Forecast, given: argparse.Namespace) -> str:
             share = f"of which training is taken to reach {device.utilisation:.0%}"
             said += f": {work.flops:.3g} operations at {device.flops:g} TFLOP/s, {share}"
         said += ". " + CODED.get(str(device.coding), f"Encoding and decoding go at {device.coding} GB/s.")
-    return "\n".join(textwrap.fill(line, 80) for line in (f"{size}; {links}.", said))
+    return f"{size}; {links}.\n{said}"
 
 
 def command() -> NoReturn:

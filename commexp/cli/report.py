@@ -127,6 +127,7 @@ def compared(comparison: Comparison, out: Path) -> None:
     from commexp.report.page import write_page
     from commexp.report.phases import draw_phases
     from commexp.report.style import STYLES
+    from commexp.report.terminal import in_terminal
 
     write_atomic(out / "comparison.md", as_markdown(comparison))
     write_atomic(out / "comparison.tex", as_latex(comparison))
@@ -139,7 +140,7 @@ def compared(comparison: Comparison, out: Path) -> None:
         written += _drawn(draw_phases, comparison.groups, out / "phases")
         written += _drawn(lambda _, path: comparison.equal_cost.draw(path), {}, out / "pareto")
     written += _drawn(draw_graphs, comparison.groups, out / "topology")
-    print(in_brief(comparison))
+    print(in_terminal(in_brief(comparison), out / "comparison.md"))
     if not few:
         methods = len(comparison.groups)
         print(f"\nNo figures: {STYLES} lines at most can be told apart, of {methods} methods; see the page")
@@ -174,10 +175,11 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
         by_bandwidth,
         draw_replay,
         equal_cost,
-        replay_markdown,
+        replay_table,
     )
     from commexp.report.settings import families
-    from commexp.report.tables import words_of
+    from commexp.report.tables import as_text, words_of
+    from commexp.report.terminal import in_terminal
 
     network = described(words)
     bandwidths = sorted({*BANDWIDTHS, *SHOWN, network.bandwidth})
@@ -206,20 +208,20 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
     only = f", {counted}" if counted else ""
     equal = equal_cost(priced, network.bandwidth, comparison.at, only)
     table = by_bandwidth(priced, target, equal)
-    blocks = [" ".join(words), replay_markdown(priced, network.bandwidth, target, baseline, only).rstrip()]
+    blocks = [" ".join(words), replay_table(priced, network.bandwidth, target, baseline, only)]
     if counted:
         blocks.append("note: computing takes no time here; --replay network.compute=h100 counts it")
     blocks += at_bandwidths(table, network.bandwidth, target, equal.metric, only)
     alike = families({name: comparison.groups[name] for name in priced})
     blocks += best_settings(alike, priced, network.bandwidth, target)
     blocks += equal.markdown() if len(priced) > 1 or comparison.at else []
-    text = "\n\n".join([*blocks, *left_out(Comparison([], left))]) + "\n"
-    write_atomic(out / "replay.md", text)
+    blocks += left_out(Comparison([], left))
+    write_atomic(out / "replay.md", as_text(blocks))
     write_atomic(out / "replay.csv", table.to_csv(index=False))
     written = [out / "replay.md", out / "replay.csv", *equal.write(out, "replay_")]
     written += _drawn(lambda _, path: draw_replay(priced, target, path, f"virtual seconds{only}"), {}, out / "replay")
     written += _drawn(lambda _, path: equal.draw(path), {}, out / "replay_pareto")
-    print(text)
+    print(in_terminal(blocks, out / "replay.md"), end="\n\n")
     print("\n".join(str(p) for p in written))
 
 

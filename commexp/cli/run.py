@@ -17,7 +17,7 @@ from commexp.config.messages import LaunchError, UserError, check_environment
 from commexp.config.overrides import arranged, composing_once, explain
 from commexp.config.schema import CONF
 from commexp.launch.streams import complain, full_error, leave, lenient_streams
-from commexp.launch.sweep import begin_job, ended, minimised, record_job, register_resolvers
+from commexp.launch.sweep import ended, minimised, recorded, register_resolvers
 from commexp.ranks import joins, rank
 
 EXIT = {"completed": 0, "failed": 1, "refused": 2, "diverged": 3, "interrupted": 130}
@@ -30,23 +30,18 @@ def run_one(composed: DictConfig) -> tuple[str, float]:
     from commexp.launch.single import keep_memory
     from commexp.report.finish import finish, where_to_look
     from commexp.report.target import Target
+    from commexp.report.terminal import in_terminal
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     os.chdir(HydraConfig.get().runtime.cwd)  # paths count from where the command was typed, also in hydra.job.chdir
     plan = prepare(composed, HydraConfig.get().overrides.task)
-    if sweep:
-        begin_job(HydraConfig.get(), plan)
     keep_memory()
-    with ExitStack() as hold:  # until it has been shown
-        try:
-            run = launch(plan, hold)
-        except UserError as error:
-            if sweep:
-                record_job(HydraConfig.get(), plan, error=str(error))
-            raise
+    with recorded(HydraConfig.get(), plan), ExitStack() as hold:  # until it has been shown
+        run = launch(plan, hold)
         if rank() == 0:  # of several processes the first one shows the results
-            text = finish(run, Target.of(vars(plan.config)), figures=not sweep)
-            print(ended(HydraConfig.get(), run) if sweep else f"\n{text}\n{where_to_look(run)}", flush=True)
+            blocks = finish(run, Target.of(vars(plan.config)), figures=not sweep)
+            whole = "\n" + in_terminal([*blocks, where_to_look(run)])
+            print(ended(HydraConfig.get(), run) if sweep else whole, flush=True)
         return str(run.status), minimised(run)
 
 

@@ -24,7 +24,7 @@ from commexp.files import printable
 from commexp.launch.streams import complain, lenient_streams
 from commexp.metrics import METRICS, human_bytes, metric
 from commexp.report.bundle import pack
-from commexp.report.catalogue import Listed, Runs, Sweep, found, human_age, main_settings
+from commexp.report.catalogue import Listed, Runs, SweepFolder, found, human_age, main_settings
 from commexp.run_folder import LOCK, READING, Run
 
 GAP = "  "
@@ -91,7 +91,7 @@ def list_runs(given: argparse.Namespace) -> int:
     if given.csv:
         print(Runs(runs).frame.to_csv(index=False), end="")
         return 0
-    sweeps = [] if queries else [Sweep(folder) for folder in found(given.root)[1]]
+    sweeps = [] if queries else [SweepFolder(folder) for folder in found(given.root)[1]]
     if not runs and not sweeps:
         raise UserError(f"--root={given.root}: no run {'fits' if queries else 'there'}; give another")
     print(table(HEADS, list(rows_of(runs)), cut="settings"))
@@ -155,12 +155,12 @@ def show(given: argparse.Namespace) -> int:
         "started": meta.get("started"),
         "ended": meta.get("ended"),
         "command": meta.get("command"),
-        "choices": " ".join(f"{group}={option}" for group, option in run.options.items()),
+        "overrides": " ".join(run.overrides),
         "settings": main_settings([run.settings])[0],
         "versions": versions,
     }
     print(printable(run.name))
-    print("\n".join(f"{key + ':':10} {printable(str(value))}" for key, value in about.items() if value))
+    print("\n".join(f"{key + ':':11} {printable(str(value))}" for key, value in about.items() if value))
     with suppress(OSError, ValueError):
         text = files.read_text(run.folder / "summary.md")
         print("\n" + "\n".join(map(printable, text.splitlines())))

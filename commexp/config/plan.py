@@ -20,8 +20,8 @@ from commexp.config.compatibility import check_pairs, check_theory
 from commexp.config.components import KINDS, around_codec, build, short, typed, wrap
 from commexp.config.identity import digest, sources, what_decides
 from commexp.config.messages import UserError, misfit
-from commexp.config.overrides import Word, unknown_key
-from commexp.config.schema import COMPONENTS, Config, groups, shown, typed_fields
+from commexp.config.overrides import unknown_key
+from commexp.config.schema import COMPONENTS, Config, shown, typed_fields
 from commexp.config.theory import THEORY, theory_factor
 from commexp.config.validation import check_bounds, check_words, one_target, steps_of
 from commexp.environment import quiet
@@ -44,7 +44,7 @@ class Plan:
     folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``. ``identity``: 64 hex of the same and
     of commexp's version. ``loss``, ``metrics``: the user's own functions, if any.
     ``lr_factor``: the learning rate over the step that theory allows; None where the learning rate is a number.
-    ``choices``: the options of groups that were typed, such as presets.
+    ``given``: the overrides that were typed.
     """
 
     config: Config
@@ -67,7 +67,7 @@ class Plan:
     loss: Callable[..., Any] | None = None
     metrics: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
     lr_factor: float | None = None
-    choices: dict[str, str] = dataclasses.field(default_factory=dict)
+    given: Sequence[str] = ()
 
     @property
     def tolerates_stragglers(self) -> bool:
@@ -194,7 +194,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = (), foreign: bool = Fal
         loss=loss,
         metrics=metrics,
         lr_factor=lr_factor,
-        choices={word.key: word.value for word in map(Word.read, given) if word.key in groups() and word.value},
+        given=tuple(given),
     )
 
 

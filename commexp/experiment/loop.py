@@ -128,7 +128,7 @@ class TrainingLoop:
         counted = ends if config.steps else range(rounds + 1)  # what eval_every counts
         if resumed:
             log.info("resumed after round %d", record.done)
-        with self.interrupts, Progress(rounds, record.done, self.first) as progress:
+        with self.interrupts, Progress(self.run.name, rounds, record.done, self.first) as progress:
             if not resumed:
                 self._evaluate(progress)
                 if self._is_good_enough():

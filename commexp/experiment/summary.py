@@ -142,8 +142,6 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
         about["islands"] = setup.plan.islands
     if problem.way:
         about["gradients"] = problem.way
-    if setup.plan.choices:
-        about["choices"] = setup.plan.choices
     if setup.plan.sources:
         about["sources"] = setup.plan.sources
     program = Path(sys.argv[0]).name
@@ -155,6 +153,7 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
         **({"coding": asdict(setup.coding)} if setup.plan.network.compute.coding == "measured" else {}),
         "samples": problem.samples,
         "stretch": setup.bucket,
+        "overrides": [str(word) for word in setup.plan.given],
         "command": shlex.join(["commexp" if program == "__main__.py" else program, *sys.argv[1:]]),
         "device": str(setup.device),
         "threads": torch.get_num_threads(),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from hydra import compose, initialize_config_dir
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from commexp.config.messages import UserError, check_environment
@@ -21,17 +22,8 @@ from commexp.environment import hydra_of_our_own
 from commexp.experiment.execute import folder_of
 from commexp.launch.launch import launch
 from commexp.launch.streams import complain
-from commexp.launch.sweep import (
-    SWEEP,
-    Composer,
-    begin_job,
-    check,
-    ended,
-    is_sweep,
-    jobs_of,
-    record_job,
-    register_resolvers,
-)
+from commexp.launch.sweep import Composer, check, ended, is_sweep, jobs_of, recorded, register_resolvers
+from commexp.ranks import Sweep
 from commexp.report.finish import finish
 from commexp.report.sweep import write_sweep
 from commexp.report.target import Target
@@ -58,15 +50,15 @@ def run_grid(overrides: Sequence[str], paths: Sequence[str] = ()) -> tuple[Path,
             hydra = compose("config", overrides=[*paths, *kept], return_hydra_config=True)
             OmegaConf.set_readonly(hydra, False)
             OmegaConf.set_struct(hydra, False)
-            hydra.hydra.overrides.task = words
+            hydra.hydra.overrides.task, hydra.hydra.mode = words, RunMode.MULTIRUN
             folder = Path(hydra.hydra.sweep.dir).absolute()
             jobs = [[*paths, *job] for job in jobs_of(hydra)]
-            check(jobs)
+            due = check(jobs)
         except Exception as error:
             raise UserError(explain(error, words)) from error
         keys = [Word.read(text).key for text in words if is_sweep(text)]
-        told = json.dumps({"folder": str(folder), "jobs": len(jobs), "keys": keys})
-        stack.enter_context(patch.dict(os.environ, {SWEEP: told}))
+        stack.enter_context(patch.dict(os.environ))
+        Sweep(str(folder), len(jobs), keys, time.time(), due).tell()
         composer = Composer()
         runs = [_run_job(hydra, number, job, composer) for number, job in enumerate(jobs)]
     write_sweep(folder, len(jobs))
@@ -77,15 +69,14 @@ def _run_job(config: DictConfig, number: int, words: Sequence[str], composer: Co
     hydra: Any = config.hydra
     hydra.job.num, hydra.overrides.task = number, [word for word in words if not word.startswith("hydra.")]
     plan = prepare(composer.compose(words), words)
-    begin_job(hydra, plan)
     run = folder_of(plan)
     with ExitStack() as hold:
         try:
-            run = launch(plan, hold)
+            with recorded(hydra, plan):
+                run = launch(plan, hold)
             finish(run, Target.of(vars(plan.config)), figures=False)
             print(ended(hydra, run), flush=True)
         except UserError as error:
-            record_job(hydra, plan, error=str(error))
             complain(str(error))
         except Exception as error:
             complain(f"{run.name}: {type(error).__name__}: {error}")

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TextIO, cast
 
+from commexp.report.terminal import write_any_letter
+
 
 def open_closed() -> None:
     """Opens closed standard streams on the null device. Otherwise the next file that is opened would get their file
@@ -73,6 +75,8 @@ def lenient_streams() -> Iterator[None]:
     """For a console script: a run continues when the reader of its output leaves, and ``--help | head`` is no error."""
     open_closed()
     usual = sys.stdout, sys.stderr
+    for stream in usual:
+        write_any_letter(stream)
     lenient = [_Lenient(stream) for stream in usual]
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in lenient)
     try:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import math
 import os
 import re
 import sys
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,8 +33,8 @@ from commexp.config.overrides import Word, explain, parsed
 from commexp.config.schema import UNHASHED, choices, register
 from commexp.files import read_yaml
 from commexp.launch.streams import complain
-from commexp.metrics import Metric, tuned
-from commexp.ranks import joins
+from commexp.metrics import Metric, foremost, human_bytes, number, tuned
+from commexp.ranks import SWEEP, Sweep, joins
 from commexp.run_folder import Run, write_json
 
 if TYPE_CHECKING:
@@ -44,14 +47,13 @@ NOT_SWEPT = (set(UNHASHED) | {"cluster"}) - {"preset"}  # overrides that do not 
 GOSSIP_FITS = ("algo", "prox", "topology", "gossip", "seed")  # and, of decentralised methods, these ...
 LATE_FITS = ("algo", "allocation", "network", "straggler", "participation")  # ... and these where some may be missing
 DECIDE_FIT = ("dataset", "partition", "model", "compress", "workers", "batch_size", "dtype")
-SWEEP = "COMMEXP_SWEEP"  # environment variable: what the jobs of the sweep that is running are told
 VALIDATE = Sweeper.validate_batch_is_legal
 
 
 def sweep_folder(outputs: str, overrides: Sequence[str]) -> str:
     """Where a sweep's tables lie; its jobs, also in other processes, are told."""
-    told = _told()
-    return str(told["folder"]) if told else f"{os.path.expanduser(outputs)}/sweeps/{sweep_name(overrides)}"
+    told = Sweep.told()
+    return told.folder if told else f"{os.path.expanduser(outputs)}/sweeps/{sweep_name(overrides)}"
 
 
 def sweep_name(overrides: Sequence[str]) -> str:
@@ -81,30 +83,50 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("commexp_choices", choices, replace=True)
 
 
-def _told() -> dict[str, Any] | None:
-    """What a sweep tells its jobs: the folder of its tables, the number of jobs (0 if unknown), and the swept keys."""
-    told: dict[str, Any] | None = json.loads(os.environ.get(SWEEP, "null"))
-    return told
+@contextmanager
+def recorded(hydra: HydraConf, plan: Plan) -> Iterator[None]:
+    """Around a job of a sweep: its folder says which overrides stand for which run, and whether it was refused. Around
+    another run nothing happens."""
+    if hydra.mode != RunMode.MULTIRUN:
+        os.environ.pop(SWEEP, None)  # of a sweep whose job has started this one
+        yield
+        return
+    begin_job(hydra, plan)
+    try:
+        yield
+    except UserError as error:
+        record_job(hydra, plan, error=str(error))
+        raise
 
 
 def begin_job(hydra: HydraConf, plan: Plan) -> None:
-    """Records a job, and says which one begins."""
-    of = (_told() or {}).get("jobs")
-    settings = " ".join(f"{key}={value}" for key, value in _settings(hydra).items())
-    print(f"{hydra.job.num + 1}{f'/{of}' if of else ''}  {settings}  {plan.name}", flush=True)
+    """Records a job, and says which one begins, with which setting, and how long the sweep still takes."""
+    from commexp.experiment.progress import remaining
+    from commexp.report.terminal import in_terminal
+
+    sweep = replace(Sweep.told() or Sweep(hydra.sweep.dir, 0), job=hydra.job.num)
+    sweep.tell()
+    settings = {key: value for key, value in _settings(hydra).items() if key in sweep.keys or not sweep.keys}
+    words = [f"{key}={value}" for key, value in {**settings, "seed": str(plan.config.seed)}.items()]
+    line = f"{plan.name}  {sweep.place}{remaining(sweep)}: {' '.join(words)}"
+    print(in_terminal([line]) if sys.stdout.isatty() else line, flush=True)
     record_job(hydra, plan)
 
 
 def ended(hydra: HydraConf, run: Run) -> str:
-    """How a job has ended. After the first one of a search that tunes on the test set, the user is told so."""
+    """How a job has ended, and with what. After the first one of a search that tunes on the test set, the user is told
+    so."""
     metric, dataset = tuned(run.summary), run.config["dataset"]
     on_test = metric is not None and metric.name.startswith("test_") and dataset.get("validation") is None
     if on_test and searches(hydra) and hydra.job.num == 0:
         held = "give dataset.validation=..., a number of training samples that take its place"
         right = held if "validation" in dataset else "report results on other data"
         print(f"commexp: note: the search tunes on the test set; {right}", file=sys.stderr, flush=True)
-    stopped = run.summary.get("stopped_by")
-    return f"{run.name}: {run.status}" + (f", stopped by {stopped}" if stopped else "")
+    stopped, summary = run.summary.get("stopped_by"), run.summary
+    value = next((m for m in foremost("final") if m.name in summary), None)
+    told = [f"{value.label} {value.show(summary[value.name])}"] if value else []
+    told += [f"{human_bytes(number(summary['bytes_sent']))} sent"] if "bytes_sent" in summary else []
+    return ", ".join([f"{run.name}: {run.status}", *([f"stopped by {stopped}"] if stopped else []), *told])
 
 
 def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:
@@ -123,7 +145,8 @@ def record_job(hydra: HydraConf, plan: Plan, error: str | None = None) -> None:
 
 def _settings(hydra: HydraConf) -> dict[str, str]:
     """What a job's overrides set, and is not the same for all sweeps."""
-    swept = (_told() or {}).get("keys", ())
+    told = Sweep.told()
+    swept = told.keys if told else ()
     words = map(Word.read, hydra.overrides.task)
     return {word.key: word.value or "" for word in words if _tells(f"{word.key}=") or word.key in swept}
 
@@ -173,14 +196,15 @@ class SweepCallback(Callback):
             self.folder, self.jobs = Path(config.hydra.sweep.dir).absolute(), len(jobs)
             if searches(config.hydra):
                 forget_jobs(self.folder)
+                due = "1" * int(config.hydra.sweeper.get("n_trials") or 0)
             else:
-                check(jobs)
+                due = check(jobs)
                 Sweeper.validate_batch_is_legal = is_checked  # type: ignore[method-assign]
         except Exception as error:
             complain(explain(error, words))
             raise SystemExit(2) from error
         keys = [Word.read(text).key for text in words if is_sweep(text)]
-        os.environ[SWEEP] = json.dumps({"folder": str(self.folder), "jobs": self.jobs, "keys": keys})
+        Sweep(str(self.folder), len(due), keys, time.time(), due).tell()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         Sweeper.validate_batch_is_legal = VALIDATE  # type: ignore[method-assign]
@@ -197,8 +221,9 @@ def is_checked(self: Sweeper, batch: Sequence[Sequence[str]]) -> None:
     """What Hydra's sweeper does instead of composing every job once more before the first begins."""
 
 
-def check(jobs: Sequence[Sequence[str]]) -> None:
-    """Raises UserError, before anything is written, if one of the sweep's jobs would be refused."""
+def check(jobs: Sequence[Sequence[str]]) -> str:
+    """Which jobs have to be run, see Sweep. Raises UserError, before anything is written, if one of them would be
+    refused."""
     import torch
 
     from commexp.config.plan import prepare
@@ -208,7 +233,7 @@ def check(jobs: Sequence[Sequence[str]]) -> None:
 
     if not jobs:
         raise UserError("-m: the sweep has no jobs; give every key at least one value")
-    seen, composer = set(), Composer()
+    seen, composer, due = set(), Composer(), ""
     for overrides in checking(jobs):
         try:
             plan = prepare(composer.compose(overrides), overrides)
@@ -218,9 +243,11 @@ def check(jobs: Sequence[Sequence[str]]) -> None:
             if parts not in seen and not run.finished:
                 ExperimentSetup(plan, torch.device("cpu"), run)
             seen.add(parts)
+            due += "1" if plan.config.rerun or not run.finished else "0"
         except Exception as error:
             job = " ".join(o for o in overrides if not o.startswith("hydra."))
             raise UserError(f"{explain(error, overrides)} (in the sweep's job {job})") from error
+    return due
 
 
 class Composer:
@@ -262,6 +289,7 @@ def gather(folder: Path, count: int, search: bool = False) -> int:
     """Writes and shows the table of the sweep's ``count`` jobs, and of a ``search`` the best setting; returns the exit
     status of its worst run."""
     from commexp.report.sweep import write_sweep
+    from commexp.report.terminal import in_terminal
 
     if not any((folder / "jobs").glob("*.json")):
         complain(f"{folder}: none of the sweep's jobs has begun, so that it has no row")
@@ -270,7 +298,7 @@ def gather(folder: Path, count: int, search: bool = False) -> int:
     for one in left:
         print(f"commexp: note: {one.name}: {one.why}", file=sys.stderr)
     near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    print(f"\n{table}\nfolder: {near}")
+    print(f"\n{in_terminal([table], near / 'sweep.md')}\nfolder: {near}")
     if search and (best := best_setting(folder, jobs)):
         print(best)
     if all(job.error or job.run.problem or job.run.metrics.empty for job in jobs):

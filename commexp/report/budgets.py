@@ -192,7 +192,11 @@ class EqualCost:
         """Tables and their explanation; nothing where there is no metric or nothing was spent."""
         if not self.shown:
             return []
-        blocks = [text for cost in self.shown for text in (f"{self.title(cost)}:", markdown(*self.readable(cost)))]
+        blocks = [
+            text
+            for cost in self.shown
+            for text in (f"{self.title(cost)}:", markdown(*self.readable(cost), ["runs", "at its end", "spent in all"]))
+        ]
         return [*blocks, "\n".join(f"* {note}" for note in self.notes)]
 
     @property

@@ -73,10 +73,10 @@ class Listed(Run):
             return {}
 
     @cached_property
-    def options(self) -> dict[str, str]:
-        """Of each group, the option that was chosen, as far as that is known."""
-        chosen = self.meta.get("choices")
-        return {str(k): v for k, v in chosen.items() if isinstance(v, str)} if isinstance(chosen, dict) else {}
+    def overrides(self) -> list[str]:
+        """The words by which it was composed, as far as they are known."""
+        words = self.meta.get("overrides")
+        return [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -89,10 +89,11 @@ class Listed(Run):
         for group in NAMED:
             if isinstance(name := self.meta.get(group), str):
                 groups.setdefault(group, set()).add(name)
-        for group, option in self.options.items():
-            groups.setdefault(group, set()).add(option)
+        for word in self.overrides:  # those that give a key its value are in the settings
+            group, _, option = word.lstrip("+").partition("=")
+            groups.setdefault(group.partition("@")[0].replace("/", "."), set()).add(option)
         names = {group: frozenset(re.sub("[_-]", "", n).lower() for n in some) for group, some in groups.items()}
-        return {**self.meta, **self.summary, **self.settings, **names, "status": self.status}
+        return {**self.meta, **self.summary, **names, **self.settings, "status": self.status}
 
     @cached_property
     def headline(self) -> tuple[Metric, float] | None:
@@ -186,7 +187,7 @@ def found(root: Path) -> tuple[list[Path], list[Path]]:
     return runs, sweeps
 
 
-class Sweep:
+class SweepFolder:
     """A sweep's folder: its tables, and where its runs are."""
 
     def __init__(self, folder: Path) -> None:

@@ -14,7 +14,7 @@ from commexp.report.budgets import EqualCost
 from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.settings import on_own_network
 from commexp.report.sweep import latex, readable
-from commexp.report.tables import PHASES, compare_markdown, flatten, labels, markdown
+from commexp.report.tables import PHASES, as_text, compare_markdown, flatten, labels, markdown
 from commexp.report.target import Target
 from commexp.run_folder import on_clocks
 
@@ -113,7 +113,7 @@ def _several(values: Iterable[object]) -> str:
 def as_markdown(compared: Comparison) -> str:
     """The tables of the page, a row per run first."""
     runs = [run for each in compared.groups.values() for run in each]
-    blocks = [compare_markdown(runs).rstrip()] if runs else []
+    blocks: list[str] = [compare_markdown(runs)] if runs else []
     if runs:
         blocks += ["Mean and standard deviation over completed runs:", markdown(*methods_table(compared))]
     blocks += at_equal_cost(compared)
@@ -122,14 +122,14 @@ def as_markdown(compared: Comparison) -> str:
         blocks += ["Milliseconds of a round, medians:", markdown(["method", *PHASES.values()], rows)]
     if compared.differences[1]:
         blocks += ["What the configs differ in:", markdown(*compared.differences)]
-    return "\n\n".join([*blocks, *left_out(compared)]) + "\n"
+    return as_text([*blocks, *left_out(compared)])
 
 
-def in_brief(compared: Comparison) -> str:
+def in_brief(compared: Comparison) -> list[str]:
     """What the terminal shows."""
     runs = [run for each in compared.groups.values() for run in each]
-    told = [compare_markdown(runs).rstrip()] if runs else []
-    return "\n\n".join(told + at_equal_cost(compared) + left_out(compared))
+    told: list[str] = [compare_markdown(runs)] if runs else []
+    return told + at_equal_cost(compared) + left_out(compared)
 
 
 def at_equal_cost(compared: Comparison) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from commexp.files import printable
 from commexp.report.checked import ReadRun
-from commexp.report.tables import summary_markdown
+from commexp.report.tables import as_text, summary_blocks
 from commexp.report.target import Target
 from commexp.run_folder import FORMATS, Run, write_atomic
 
@@ -33,20 +33,20 @@ def where_to_look(run: Run) -> str:
     return "\n".join(lines + ([f"figures: {figures}.{{png,pdf}}"] if drawn else []))
 
 
-def finish(run: Run, target: Target | None = None, figures: bool = True) -> str:
+def finish(run: Run, target: Target | None = None, figures: bool = True) -> list[str]:
     """Writes summary.md and the figures of a run that has ended, those whose files are there and newer than the
-    picture; returns the summary. A picture that cannot be drawn is named, and so is what cannot be written; the run is
-    shown all the same. Raises FileNotFoundError where the run's folder is gone, ValueError for a folder of which a
-    table or the summary cannot be read."""
+    picture; returns the blocks of the summary. A picture that cannot be drawn is named, and so is what cannot be
+    written; the run is shown all the same. Raises FileNotFoundError where the run's folder is gone, ValueError for a
+    folder of which a table or the summary cannot be read."""
     if not run.folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, "the run's folder has been removed or renamed", str(run.folder))
     shown = ReadRun(run.folder)
     try:
-        text = summary_markdown(shown, target)
+        blocks = summary_blocks(shown, target)
     except (OSError, ValueError, TypeError, LookupError) as error:
         why = shown.problem or f"summary.json cannot be read: {error!r}"
         raise ValueError(f"{run.folder}: {why}; rerun=true runs it again") from error
-    about = run.folder / "summary.md"
+    about, text = run.folder / "summary.md", as_text(blocks)
     try:
         if not about.is_file() or about.read_bytes() != text.encode():
             write_atomic(about, text)
@@ -60,7 +60,7 @@ def finish(run: Run, target: Target | None = None, figures: bool = True) -> str:
         if error.filename is None:  # of something else than a file
             raise
         print(f"commexp: note: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr, flush=True)
-    return text
+    return blocks
 
 
 def _draw(run: Run, name: str, path: Path) -> None:

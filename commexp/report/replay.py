@@ -19,6 +19,7 @@ from commexp.report.spread import Spread, human_bandwidth, human_seconds
 from commexp.report.style import figure, line_style, log_scale, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.report.target import Target
+from commexp.report.terminal import MarkdownTable
 
 SHOWN = (10.0, 100.0, 1000.0, 10000.0)  # Mbit/s
 
@@ -61,7 +62,7 @@ def crossing(bandwidths: Sequence[float], method: Sequence[float], baseline: Seq
     return float(np.exp(np.log(bandwidths[i - 1]) * (1 - weight) + np.log(bandwidths[i]) * weight))
 
 
-def replay_markdown(runs: Runs, given: float, target: Target | None, baseline: str, only: str = "") -> str:
+def replay_table(runs: Runs, given: float, target: Target | None, baseline: str, only: str = "") -> MarkdownTable:
     """A row per method on the network of bandwidth ``given``: time and bytes to the target, and below which bandwidth
     it is faster than the method ``baseline``. ``only``: after what the
     seconds are called, where they leave out computing, see ``clock_label``."""
@@ -83,7 +84,7 @@ def replay_markdown(runs: Runs, given: float, target: Target | None, baseline: s
         )
     goal = f"to {target}" if target else "to a target"
     heads = ["method", f"all rounds{only}", f"{goal}{only}", "sent until then", f"faster than {baseline}"]
-    return markdown(heads, rows) + "\n"
+    return markdown(heads, rows)
 
 
 def mean_goals(runs: Sequence[Priced], bandwidths: Sequence[float], target: Target | None) -> list[float]:
@@ -102,7 +103,7 @@ def _below(bandwidth: float | None) -> str:
 
 
 def equal_cost(runs: Runs, given: float, at: Mapping[str, Sequence[float]], only: str = "") -> EqualCost:
-    """The completed runs at equal cost on the network of bandwidth ``given``. ``only``: see ``replay_markdown``."""
+    """The completed runs at equal cost on the network of bandwidth ``given``. ``only``: see ``replay_table``."""
     clock = f"{METRICS['sim_seconds'].label}{only}" if only else ""
     done = {name: [p.on(given) for p in each if p.status == "completed"] for name, each in runs.items()}
     return EqualCost(done, {name: statuses([p.status for p in each]) for name, each in runs.items()}, at, clock)
@@ -146,7 +147,7 @@ def at_bandwidths(
     table: pd.DataFrame, given: float, target: Target | None, final: Metric | None, only: str = ""
 ) -> list[str]:
     """What each method gives and costs, side by side: the final metric, bytes, and the time at several bandwidths, of
-    all rounds and to the target. ``only``: see ``replay_markdown``. ``table``: that of ``by_bandwidth``, and its
+    all rounds and to the target. ``only``: see ``replay_table``. ``table``: that of ``by_bandwidth``, and its
     metric."""
     bandwidths = sorted({*SHOWN, given})
 
@@ -168,9 +169,10 @@ def at_bandwidths(
 
     heads = ["method", "runs", *([f"final {final.label}"] if final else []), "sent in all"]
     heads += [human_bandwidth(b) for b in bandwidths]
-    blocks = [f"Time of all rounds on the virtual clock{only}, by bandwidth:", markdown(heads, cells("seconds"))]
+    minor = ["runs", "sent in all", *heads[2:3]] if final else ["runs", "sent in all"]
+    blocks = [f"Time of all rounds on the virtual clock{only}, by bandwidth:", markdown(heads, cells("seconds"), minor)]
     if target:
-        reached = markdown(heads, cells("seconds_to_target"))
+        reached = markdown(heads, cells("seconds_to_target"), minor)
         blocks += [f"Time to {target} on the virtual clock{only}, by bandwidth:", reached]
     return blocks
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,15 @@ from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.curves import draw_bits, draw_curves
 from commexp.report.settings import on_own_network
 from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
-from commexp.report.tables import markdown, sizes
+from commexp.report.tables import as_text, by_importance, markdown, sizes
 from commexp.report.target import common
+from commexp.report.terminal import MarkdownTable
 from commexp.run_folder import on_clocks, sweep_up, write_atomic
 
 
-def write_sweep(folder: Path, count: int = 0, best_first: bool = False) -> tuple[str, list[Job], list[LeftOut]]:
+def write_sweep(
+    folder: Path, count: int = 0, best_first: bool = False
+) -> tuple[MarkdownTable, list[Job], list[LeftOut]]:
     """sweep.csv, .md, .tex, runs.csv and the figures of a sweep's folder, of its first ``count`` jobs (0: all);
     returns the Markdown table, the jobs, and those whose files or runs cannot be read. ``best_first``: the rows of the
     table are in the order of what a search improves."""
@@ -39,10 +43,10 @@ def write_sweep(folder: Path, count: int = 0, best_first: bool = False) -> tuple
         table = table.sort_values(goal.best, ascending=goal.better == "lower", kind="stable", na_position="last")
     settings = [k for k in keys if k != "seed"]
     heads, cells = readable(table, settings, on_clocks(job.run for job in jobs if not job.run.problem))
-    text = markdown(heads, cells) + "\n"
+    shown_table = markdown(heads, cells, minor(table))
     write_atomic(folder / "runs.csv", runs.to_csv(index=False))
     write_atomic(folder / "sweep.csv", table.to_csv(index=False))
-    write_atomic(folder / "sweep.md", text)
+    write_atomic(folder / "sweep.md", as_text([shown_table]))
     write_atomic(folder / "sweep.tex", latex(heads, cells))
     groups: dict[str, list[ReadRun]] = {}
     for job in jobs:
@@ -64,7 +68,7 @@ def write_sweep(folder: Path, count: int = 0, best_first: bool = False) -> tuple
         _draw_final(folder / "figures", done, against)
         if "reached_target" in done and done["reached_target"].any():
             _draw_target(folder / "figures", done, against)
-    return text, jobs, left
+    return shown_table, jobs, left
 
 
 def _at_equal_cost(folder: Path, groups: Mapping[str, Sequence[ReadRun]]) -> None:
@@ -73,7 +77,7 @@ def _at_equal_cost(folder: Path, groups: Mapping[str, Sequence[ReadRun]]) -> Non
     sentences = "\n".join(f"* {text}" for text in on_own_network(groups, None))
     blocks = equal.markdown() + (["Soonest to the target:", sentences] if sentences else [])
     if equal.write(folder):
-        write_atomic(folder / "budgets.md", "\n\n".join(blocks) + "\n")
+        write_atomic(folder / "budgets.md", as_text(blocks))
         equal.draw(folder / "figures" / "pareto")
 
 
@@ -132,6 +136,17 @@ def readable(table: pd.DataFrame, settings: Sequence[str], counted: str) -> tupl
             line.append(row["stopped_by"] or "-")
         cells.append(line)
     return heads, cells
+
+
+def minor(table: pd.DataFrame) -> list[str]:
+    """The heads of ``readable`` that a narrow table leaves out, the least important first: what is left is the
+    settings, the runs, the metric that says most, the bytes sent, the cost of the target and what ended the runs."""
+    metrics = [m for m in shown("table") if m.name in table]
+    less = by_importance([*metrics, *sizes(table.to_dict("records"))])
+    heads = ["wall s", *(m.short if "cost" in m.shown else m.label for m in less)]
+    best = [f"best {m.short}" for m in shown("best in sweeps")]
+    done = all(re.fullmatch(r"\d+ completed", status) for status in table["status"])
+    return [*heads, *best, "sent / dense", *(["runs"] if done else [])]
 
 
 def short(texts: Sequence[str]) -> list[str]:

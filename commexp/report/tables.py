@@ -8,6 +8,7 @@ from typing import Any
 from commexp.files import printable
 from commexp.metrics import Metric, human_bits, human_bytes, left_out, number, shown
 from commexp.report.target import Target
+from commexp.report.terminal import MarkdownTable
 from commexp.run_folder import Run
 
 PHASES = {
@@ -109,15 +110,15 @@ def _told(value: Any) -> Any:
 ESCAPED = str.maketrans({c: f"\\{c}" for c in "\\|<`"})  # markup, and what would end a cell
 
 
-def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, padded so that it reads well as plain text too."""
-    table = [[printable(c).translate(ESCAPED).replace("](", r"]\(") for c in r] for r in (headers, *rows)]
-    widths = [max(len(r[i]) for r in table) for i in range(len(headers))]
+def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]], minor: Sequence[str] = ()) -> MarkdownTable:
+    """A Markdown table, padded so that it reads well as plain text too. ``minor``: see MarkdownTable."""
+    table = [[printable(c).translate(ESCAPED).replace("](", r"]\(") for c in r] for r in (headers, minor, *rows)]
+    return MarkdownTable.of(table[0], table[2:], table[1])
 
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
 
-    return "\n".join([line(table[0]), line(["-" * w for w in widths]), *[line(r) for r in table[1:]]])
+def as_text(blocks: Sequence[str]) -> str:
+    """A file's text of paragraphs and tables."""
+    return "\n\n".join(blocks) + "\n"
 
 
 def sizes(summaries: Sequence[Mapping[Any, Any]]) -> list[Metric]:
@@ -176,12 +177,12 @@ def _redundancy(run: Run) -> list[list[str]]:
     return rows + [["lost", text] for text in run.meta.get("lost", [])]
 
 
-def summary_markdown(run: Run, target: Target | None = None) -> str:
+def summary_blocks(run: Run, target: Target | None = None) -> list[str]:
     """Final and best values, bytes, times, and what ended the run before its full length: what the end of a run shows
     and summary.md keeps."""
     s, status = run.summary, run.status
     values = [[m.label, m.show(s.get(m.name)), m.show(s.get(m.best))] for m in shown("table") if m.name in s]
-    blocks = [markdown(["", "final", "best"], values)]
+    blocks: list[str] = [markdown(["", "final", "best"], values)]
     against = number(s["bytes_against_dense"])
     share = (
         "as dense" if against == 1 else f"1/{1 / against:.3g} of dense" if 0 < against < 1 else f"{against:.3g} x dense"
@@ -223,10 +224,10 @@ def summary_markdown(run: Run, target: Target | None = None) -> str:
         head += f" (evaluated after {s['evaluated_round']:,})"
     if "stopped_by" in s:
         head += f"\nstopped by {s['stopped_by']}"
-    return "\n\n".join([head, *blocks]) + "\n"
+    return [head, *blocks]
 
 
-def compare_markdown(runs: Sequence[Run]) -> str:
+def compare_markdown(runs: Sequence[Run]) -> MarkdownTable:
     """A row per run, unfinished ones included."""
     metrics = [m for m in shown("table") if any(m.name in run.summary for run in runs)]
     costs = sizes([run.summary for run in runs])
@@ -234,6 +235,17 @@ def compare_markdown(runs: Sequence[Run]) -> str:
     for run, name in zip(runs, labels(runs), strict=True):
         s = run.summary
         values = [m.show(s.get(m.name)) for m in (*metrics, *costs)]
-        rows.append([name, str(run.config.get("seed", "-")), str(run.status), *values, run.name])
-    heads = ["method", "seed", "status", *[m.label for m in metrics], *[m.short for m in costs], "run"]
-    return markdown(heads, rows) + "\n"
+        rows.append([run.name, name, str(run.config.get("seed", "-")), str(run.status), *values])
+    heads = ["run", "method", "seed", "status", *[m.label for m in metrics], *[m.short for m in costs]]
+    minor = [m.short for m in by_importance(costs)] + [m.label for m in by_importance(metrics)]
+    if all(run.status == "completed" for run in runs):
+        minor = [*minor, "status"]
+    return markdown(heads, rows, minor)
+
+
+def by_importance(metrics: Sequence[Metric]) -> list[Metric]:
+    """Those that a narrow table leaves out, the least important first: all but the bytes sent, and the one that says
+    most about a run."""
+    costs = [m for m in metrics if "cost" in m.shown and m.name != "bytes_sent"]
+    values = sorted((m for m in metrics if "cost" not in m.shown), key=lambda m: m.headline)
+    return [*reversed(costs), *values[:-1]]

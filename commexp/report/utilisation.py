@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from commexp.metrics import human_bytes
-from commexp.report.tables import markdown
+from commexp.report.tables import as_text, markdown
 from commexp.run_folder import as_csv, write_atomic
 
 LEVELS = (0.5, 0.75, 0.9, 0.95, 0.99)
 BUSY = 0.9  # the utilisation with which a method is recommended
-WIDTH = 25  # of the methods' names in a table of 80 columns
 ESTIMATE = "~"
 
 
@@ -68,19 +67,19 @@ def merged(rows: Sequence[PlanRow]) -> list[PlanRow]:
     return joined
 
 
-def plan_tables(rows: Sequence[PlanRow]) -> str:
+def plan_tables(rows: Sequence[PlanRow]) -> list[str]:
     """What a worker sends and how long it takes; then the bandwidth that each utilisation needs; then what is an
-    estimate. In 80 columns."""
-    blocks = [_folded(["method", "sent/step", "in all", "exchange", "busy", "hours"], rows, _costs)]
+    estimate."""
+    heads = ["method", "sent/step", "in all", "exchange", "busy", "hours"]
+    blocks: list[str] = [markdown(heads, [[row.name, *_costs(row)] for row in rows])]
     if any(row.utilisation is not None for row in rows):
         heads = ["busy for", *(f"{level:.0%}" for level in LEVELS)]
         blocks += [
             "Bandwidth in bit/s with which the devices are busy for this share of the time:",
-            _folded(heads, rows, _needs),
+            markdown(heads, [[row.name, *_needs(row)] for row in rows]),
         ]
     reasons = {reason: [r.name for r in rows if reason in r.estimates] for row in rows for reason in row.estimates}
-    blocks += [textwrap.fill(f"{ESTIMATE} {reason}: {'; '.join(names)}", 80) for reason, names in reasons.items()]
-    return "\n\n".join(blocks)
+    return blocks + [f"{ESTIMATE} {reason}: {'; '.join(names)}" for reason, names in reasons.items()]
 
 
 def _costs(row: PlanRow) -> list[str]:
@@ -93,15 +92,6 @@ def _costs(row: PlanRow) -> list[str]:
 def _needs(row: PlanRow) -> list[str]:
     each = (row.needs[level] for level in LEVELS)
     return ["never" if mbit is None else bandwidth_text(mbit, "") for mbit in each]
-
-
-def _folded(heads: Sequence[str], rows: Sequence[PlanRow], cells: Any) -> str:
-    """A row per method; a long name goes on below."""
-    lines = []
-    for row in rows:
-        first, *more = textwrap.wrap(row.name, WIDTH, subsequent_indent="  ")
-        lines += [[first, *cells(row)], *([line, *[""] * (len(heads) - 1)] for line in more)]
-    return markdown(heads, lines)
 
 
 def seconds_text(seconds: float) -> str:
@@ -132,8 +122,8 @@ def recommendation(rows: Sequence[PlanRow], bandwidth: float) -> str:
     return f"{closest}: nothing is busy for {BUSY:.0%} of the time {where} ({caution})."
 
 
-def write_plan(rows: Sequence[PlanRow], bandwidth: float, text: str, out: Path) -> list[Path]:
-    """plan.md, which holds ``text``; plan.csv, a row per method; utilisation.csv, a row per method and bandwidth, and
+def write_plan(rows: Sequence[PlanRow], bandwidth: float, blocks: Sequence[str], out: Path) -> list[Path]:
+    """plan.md, which holds ``blocks``; plan.csv, a row per method; utilisation.csv, a row per method and bandwidth, and
     its figure."""
     table = [
         {
@@ -156,7 +146,7 @@ def write_plan(rows: Sequence[PlanRow], bandwidth: float, text: str, out: Path) 
         for mbit, share, hours in row.curve
     ]
     written = [out / "plan.md", out / "plan.csv", out / "utilisation.csv"]
-    write_atomic(written[0], text + "\n")
+    write_atomic(written[0], as_text(blocks))
     for path, lines in zip(written[1:], (table, points), strict=True):
         write_atomic(path, as_csv(lines, list(lines[0])))
     if rows[0].utilisation is not None:

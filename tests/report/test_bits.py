@@ -17,7 +17,7 @@ from commexp.report.comparison import Comparison, as_markdown
 from commexp.report.curves import draw_bits
 from commexp.report.page.embed import embedded
 from commexp.report.page.tables import methods_table, runs_table
-from commexp.report.tables import summary_markdown
+from commexp.report.tables import as_text, summary_blocks
 from commexp.run_folder import Run
 
 LINREG = ["dataset=linreg", "dataset.dim=12", "dataset.samples=10", "workers=4"]
@@ -91,11 +91,11 @@ def made(run: Callable[..., Run]) -> dict[str, ReadRun]:
 
 def test_tables_have_them(made: dict[str, ReadRun]) -> None:
     """What comes back and the sum only where something does."""
-    summary = summary_markdown(made["server"])
+    summary = as_text(summary_blocks(made["server"]))
     assert "| up   | 3.07 kbit  |" in summary
     assert "| down | 3.07 kbit  |" in summary
     assert "| both | 6.14 kbit  |" in summary
-    assert "| down " not in summary_markdown(made["peers"])
+    assert "| down " not in as_text(summary_blocks(made["peers"]))
     for names, heads in ((["server", "peers"], ["bits up", "bits down", "bits both ways"]), (["peers"], ["bits up"])):
         compared = Comparison([made[name] for name in names])
         for table in (methods_table(compared), runs_table(compared)):

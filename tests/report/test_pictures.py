@@ -199,7 +199,7 @@ def test_of_seconds_that_were_not_kept_there_is_no_picture(tmp_path: Path) -> No
 
 def test_finish_draws_what_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path / "run")
-    monkeypatch.setattr("commexp.report.finish.summary_markdown", lambda run, target: "a summary")
+    monkeypatch.setattr("commexp.report.finish.summary_blocks", lambda run, target: ["a summary"])
     run.write_rows(
         "metrics",
         [

@@ -22,11 +22,12 @@ from commexp.report.style import compact
 from commexp.report.sweep import latex, short
 from commexp.report.tables import (
     PHASES,
+    as_text,
     compare_markdown,
     labels,
     markdown,
     phase_seconds,
-    summary_markdown,
+    summary_blocks,
 )
 from commexp.report.target import Target, common
 from commexp.run_folder import Run, on_clocks
@@ -129,7 +130,7 @@ def test_the_target_of_a_table_is_the_one_that_all_rows_have() -> None:
 
 def test_a_runs_summary_says_what_it_cost(run: Callable[..., Run]) -> None:
     result = run(*SHORT, "compress=topk")
-    text = summary_markdown(result, Target(0.999))
+    text = as_text(summary_blocks(result, Target(0.999)))
     payload = result.summary["payload_bytes"]
     assert human_bytes(10 * 8 * payload) in text
     assert f"1/{result.summary['parameters'] * 4 / payload:.3g} of dense" in text
@@ -146,7 +147,7 @@ def test_a_target_loss_in_tables_pages_and_replays(
     named, rows = f"loss {target.value:.4g}", [target.first(result.metrics) for result in results]
     assert rows[0] is not None
     assert rows[0]["round"] == 12
-    text = summary_markdown(results[0], target)
+    text = as_text(summary_blocks(results[0], target))
     assert f"| to {named} " in text
     assert (
         f"| {human_bytes(rows[0]['bytes_sent'])} sent, {rows[0]['sim_seconds']:.4g} s, round 12 (communication only) "
@@ -184,11 +185,11 @@ def test_virtual_time_says_what_it_counts(
     told = capsys.readouterr().err
     assert told.count("note: computing takes no time on the virtual clock; network.compute=h100 or") == 1
     assert told.count("note: encoding and decoding take no time") == 1
-    assert summary_markdown(bare).endswith("network.compute=h100 or network.compute.seconds=0.02 counts it\n")
-    assert summary_markdown(sparse).endswith("network.compute.coding=measured counts them\n")
-    assert "note" not in summary_markdown(dense)
-    assert re.search(r"\| virtual clock +\| \S+ s \(communication only\) ", summary_markdown(again))
-    assert re.search(r"\| virtual clock +\| \S+ s +\|", summary_markdown(dense))
+    assert as_text(summary_blocks(bare)).endswith("network.compute=h100 or network.compute.seconds=0.02 counts it\n")
+    assert as_text(summary_blocks(sparse)).endswith("network.compute.coding=measured counts them\n")
+    assert "note" not in as_text(summary_blocks(dense))
+    assert re.search(r"\| virtual clock +\| \S+ s \(communication only\) ", as_text(summary_blocks(again)))
+    assert re.search(r"\| virtual clock +\| \S+ s +\|", as_text(summary_blocks(dense)))
     assert labels([bare, again]) == ["none", "none"]
     assert labels([bare, sparse]) == ["none (communication only)", "topk k=0.01"]
     assert [on_clocks(each) for each in ([bare, again], [dense, sparse], [bare, dense])] == [
