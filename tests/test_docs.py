@@ -25,6 +25,7 @@ from commexp.cli import check as checks
 from commexp.cli import plan as plans
 from commexp.cli import report as compare
 from commexp.cli import run as cli
+from commexp.cli import runs as at_hand
 from commexp.config.schema import CONF
 from commexp.launch.sweep import sweep_name
 from commexp.run_folder import Run
@@ -67,6 +68,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
         "commexp-report": compare.main,
         "commexp-check": checks.main,
         "commexp-plan": plans.main,
+        "commexp-runs": at_hand.main,
     }
     monkeypatch.chdir(tmp_path)
 
@@ -226,6 +228,17 @@ def test_the_choice_of_a_compressor_works_as_it_stands(
     assert capfd.readouterr().out.count("Recommended:") == 2
     assert "at 1 MB" in (tmp_path / "outputs" / "comparison" / "comparison.md").read_text(encoding="utf-8")
     assert "0.02" in (tmp_path / "outputs" / "mobile" / "replay.md").read_text(encoding="utf-8").splitlines()[0]
+    shared = [line for kind, text in blocks("reproduce") if kind == "sh" for line in lines(text)]
+    for line in shared:
+        if "result.zip" in line:
+            shell(line)
+    assert capfd.readouterr().out
+    assert [p.name.split("-")[1] for p in tmp_path.glob("outputs/reruns/**/sgd-*") if p.is_dir()] == ["topk"]
+    found = [line for kind, text in blocks("running") if kind == "sh" for line in lines(text)]
+    assert [line.split()[1] for line in found] == ["list", "find", "show", "tail", "rm"]
+    for line in found:
+        shell(line)
+    assert [p.name.split("-")[1] for p in tmp_path.glob("outputs/runs/*-digits-*")] == ["topk"]
 
 
 def test_every_claim_of_the_page_on_papers_is_one(capfd: pytest.CaptureFixture[str], shell: Shell) -> None:
