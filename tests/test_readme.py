@@ -93,10 +93,13 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
 
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (own,), (tensors,) = blocks(ROOT / "README.md"), blocks(DOCS / "reference" / "compress.md")
+    (own,), (run,), (tensors,) = map(
+        blocks, (ROOT / "README.md", DOCS / "results.md", DOCS / "reference" / "compress.md")
+    )
     made: dict[str, Any] = {}
     exec(own.replace("steps=60", "steps=10"), made)
     assert {"test_loss", "test_accuracy"} <= {*made["run"].metrics}
+    exec(run.replace('"compress.k=0.01")', '"compress.k=0.01", "rounds=2", "model.width=8")'), {})
     exec(tensors, {})
 
 
