@@ -49,7 +49,7 @@ FAMILIES = {
 TITLES = {
     "compress": "Compressors", "topology": "Topologies", "allocation": "Allocations of redundant data",
     "straggler": "Late workers", "partition": "Partitions of the data", "prox": "Proximal terms", "model": "Models",
-    "dataset": "Data sets", "network": "Networks", "network/compute": "Devices: network/compute",
+    "dataset": "Data sets", "network": "Networks", "network/compute": "Devices: network.compute",
     "experiment": "Experiments", "launch": "Launch", "cluster": "Clusters",
 }  # fmt: skip
 SECTIONS: dict[str, tuple[type, ...]] = {"stop": (Stop,), "comm": (Comm,), "speed": (Speed,), "launch": (Launch,)}
@@ -184,11 +184,12 @@ def page(name: str) -> Iterator[str]:
     found = on_page(name)
     group = found[0].group
     heads = {o: head(o.path) for o in found}
-    yield f"| `{group}=` | what it is | when to use it |\n| --- | --- | --- |"
+    rows = [(f"`{group.replace('/', '.')}=`", "what it is", "when to use it"), ("---",) * 3]
     for option, said in heads.items():
         what = said.what.partition(". ")[0] if group in WHOLE else said.what
-        yield f"| [`{option.name}`](#{option.name}) | {what} | {said.when} |".replace("||", "\\|\\|")
-    yield ""
+        rows.append((f"[`{option.name}`](#{option.name})", what, said.when))
+    columns = 3 if any(said.when for said in heads.values()) else 2
+    yield "\n".join(f"| {' | '.join(row[:columns])} |".replace("||", "\\|\\|") for row in rows) + "\n"
     for option in found:
         yield from option_section(option, heads[option])
     for title, prefix, classes in BESIDE.get(group, ()):
