@@ -88,8 +88,8 @@ def write_reference(folder: Path) -> None:
     for name, (title, text) in made.items():
         path = folder / f"{name}.md"
         before = path.read_text(encoding="utf-8") if path.is_file() else ""
-        head = before.partition(MARK)[0] if MARK in before else f"# {title}\n\n"
-        text = re.sub(r"\n{3,}", "\n\n", f"{head}{MARK}\n\n{text}").rstrip() + "\n"
+        by_hand = before.partition(MARK)[0] if MARK in before else f"# {title}\n\n"
+        text = re.sub(r"\n{3,}", "\n\n", f"{by_hand}{MARK}\n\n{text}").rstrip() + "\n"
         if before != text:
             path.write_text(text, encoding="utf-8")
 
