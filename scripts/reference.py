@@ -374,7 +374,7 @@ def comments(path: Path, group: str) -> dict[str, str]:
         key = ".".join(n for _, n in stack)
         comment = re.search(r"\s#\s+(.*)$", entry[3])
         if comment and key.startswith(prefix):
-            found[key.removeprefix(prefix)] = comment[1].replace("|", "\\|")
+            found[key.removeprefix(prefix)] = re.sub(r"([|<])", r"\\\1", comment[1])
     return found
 
 
