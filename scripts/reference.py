@@ -21,11 +21,10 @@ from typing import Any, NamedTuple
 
 import yaml
 from hydra.utils import get_class
-from omegaconf import OmegaConf
 
 from commexp.compressors import Feedback, Transform
 from commexp.config.components import CodecWrapping
-from commexp.config.schema import CONF, UNHASHED, Comm, Config, Launch, Speed, Stop, node_of, shown
+from commexp.config.schema import CONF, UNHASHED, Comm, Config, Launch, Speed, Stop, shown
 from commexp.state import Stateful
 from commexp.topologies import Gossip
 
@@ -125,8 +124,14 @@ def page_of(option: Option) -> str:
 
 @cache
 def class_of(option: Option) -> type | None:
-    target = node_of(option.path, option.group).get("_target_")
+    target = target_of(option)
     return get_class(target) if target else None
+
+
+def target_of(option: Option) -> str:
+    """The full name of its class; empty where it has none."""
+    parent = parent_of(option)
+    return _node(option).get("_target_") or (target_of(parent) if parent else "")
 
 
 @cache
@@ -225,8 +230,7 @@ def option_section(option: Option, said: Head) -> Iterator[str]:
         yield f"All other keys are those of {link(option.page, parent.page, parent.name, code=True)}.\n"
     if cls:
         built = [name_of(base, option.page) for base in bases(cls)]
-        path = node_of(option.path, option.group)["_target_"]
-        yield f"Class: `{path}`" + (f"; builds on {', '.join(built)}." if built else ".") + "\n"
+        yield f"Class: `{target_of(option)}`" + (f"; builds on {', '.join(built)}." if built else ".") + "\n"
 
 
 class Head(NamedTuple):
@@ -272,10 +276,12 @@ def option_rows(option: Option) -> Iterator[Row]:
 def _fields_of(option: Option) -> dict[str, Field]:
     """All that an option's node may hold: fields of its class, of components in it, and of what is around a codec."""
     found = dict(_fields(class_of(option)))
-    whole: Any = OmegaConf.to_container(node_of(option.path, option.group), resolve=False)
-    for key, value in whole.items():
-        if isinstance(value, dict) and "_target_" in value:
-            found |= dict(_fields(get_class(value["_target_"]), f"{key}."))
+    at: Option | None = option
+    while at:
+        for key, value in _node(at).items():
+            if isinstance(value, dict) and "_target_" in value:
+                found |= dict(_fields(get_class(value["_target_"]), f"{key}."))
+        at = parent_of(at)
     return found | (dict(_fields(CodecWrapping)) if option.group == "compress" else {})
 
 
@@ -397,7 +403,7 @@ def _fields(cls: Any, prefix: str = "", nested: bool = True) -> Iterator[tuple[s
 @cache
 def _loaded(path: Path) -> dict[str, Any]:
     """A file's values as they are written: every scalar is a text."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)) or {}
 
 
 def _base(group: str) -> dict[str, Any]:

@@ -107,14 +107,23 @@ def test_extensions_work_as_they_stand(shell: Shell, tmp_path: Path) -> None:
     for kind, text in blocks("extending"):
         if kind == "sh":
             for line in lines(text):
-                shell(line)
+                if line == "commexp-check compressor my_codecs:FirstK":  # all checks of one codec are enough: Cyclic's
+                    assert checks.one("my_codecs:FirstK")
+                else:
+                    shell(line)
                 ran += line.startswith("commexp ")
         else:
             name = re.findall(r"^# (\S+\.(?:py|yaml))$", text, flags=re.MULTILINE)[0]
             assert len(text.splitlines()) <= 40
             (tmp_path / name).write_text(text)
     runs = {p.parent.name.rsplit("-", 1)[0] for p in tmp_path.glob("outputs/runs/*/summary.md")}
-    assert {"sgd-cyclic-digits", "slowmo-fp16-digits", "dpsgd-none-digits", "sgd-cyclic-moons"} <= runs
+    assert {
+        "sgd-firstk-digits",
+        "sgd-cyclic-digits",
+        "slowmo-fp16-digits",
+        "dpsgd-none-digits",
+        "sgd-cyclic-moons",
+    } <= runs
     configs = {p.parent.name: Run(p.parent).config for p in tmp_path.glob("outputs/runs/*/summary.md")}
     parts = {config[group]["_target_"] for config in configs.values() for group in ("compress", "model", "partition")}
     assert {"my_codecs.FirstK", "twolayer.TwoLayer", "halves.Halves"} <= parts

@@ -15,7 +15,6 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from registry import plan
 
-import commexp
 from commexp.check.claim import load, picked
 from commexp.cli import plan as plans
 from commexp.cli import report as reports
@@ -101,15 +100,6 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert {"test_loss", "test_accuracy"} <= {*made["run"].metrics}
     exec(run.replace('"compress.k=0.01")', '"compress.k=0.01", "rounds=2", "model.width=8")'), {})
     exec(tensors, {})
-
-
-def test_a_compressor_in_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_codecs.py").write_text(blocks(DOCS / "extending.md")[0])
-    monkeypatch.syspath_prepend(tmp_path)
-    result = commexp.run("algo=topk", "compress._target_=my_codecs.FirstK", "rounds=2", "model.width=8")
-    assert result.status == "completed"
-    assert result.name.startswith("sgd-firstk-digits-")
 
 
 def test_each_question_has_a_command_that_works(
