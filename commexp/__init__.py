@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from commexp.api import load, run, runs, sweep
+    from commexp.report.plot import plot
 
 __version__ = "0.1.0"
-__all__ = ["load", "run", "runs", "sweep"]
+__all__ = ["load", "plot", "run", "runs", "sweep"]
 
 
 def __getattr__(name: str) -> Any:
     """Imports what ``commexp`` offers when it is first used: without torch, ``import commexp`` takes no time."""
     if name not in __all__:
         raise AttributeError(f"module 'commexp' has no attribute {name!r}")
-    return getattr(import_module("commexp.api"), name)
+    return getattr(import_module("commexp.report.plot" if name == "plot" else "commexp.api"), name)

@@ -47,7 +47,7 @@ class Metric:
     is. ``scale``: one of SCALES: how it is written, and which axis it has; a ``number`` has a logarithmic one where its
     values allow it. ``shown``: some of PLACES. ``headline``: where one metric stands for a run, that of the greatest.
     ``progress``: how the line of progress writes it, a format such as ``.3g``; empty: not at all. ``replaces``: a
-    metric that is not shown beside it. ``squared``: figures draw its square. Raises ValueError for anything else.
+    metric that is not shown beside it. Raises ValueError for anything else.
     """
 
     name: str
@@ -60,7 +60,6 @@ class Metric:
     headline: int = 0
     progress: str = ""
     replaces: str = ""
-    squared: bool = False
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -76,8 +75,7 @@ class Metric:
     @property
     def axis(self) -> str:
         """The label of an axis."""
-        label = f"squared {self.label}" if self.squared else self.label
-        return f"{label} ({self.unit})" if self.unit else label
+        return f"{self.label} ({self.unit})" if self.unit else self.label
 
     @property
     def best(self) -> str:
@@ -147,7 +145,7 @@ OWN = (
            shown=(*ERROR, "curves", "page", "final", "tuned")),
     Metric("excess_loss", better="lower", shown=ERROR),
     Metric("dist_to_opt", "distance to optimum", short="distance", better="lower", headline=4, progress=".1e",
-           shown=(*ERROR, "curves", "page", "final"), squared=True),
+           shown=(*ERROR, "curves", "page", "final")),
     Metric("stationarity", "squared gradient norm", better="lower", headline=3, shown=(*ERROR, "curves", "page")),
     # the algorithms' diagnostics
     Metric("consensus", better="lower"),
@@ -211,9 +209,7 @@ def adopt(descriptions: Any) -> None:
     for each in descriptions[:MOST] if isinstance(descriptions, list) else ():
         try:
             texts = {key: text for key, text in each.items() if isinstance(text, str) and key != "progress"}
-            entry = Metric(
-                **texts, shown=tuple(each["shown"]), headline=int(each["headline"]), squared=bool(each["squared"])
-            )
+            entry = Metric(**texts, shown=tuple(each["shown"]), headline=int(each["headline"]))
             if entry.name not in METRICS:
                 register(entry)
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError):

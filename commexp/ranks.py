@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 LAUNCHER = "COMMEXP_LAUNCHER"  # the process id of the launcher
@@ -83,8 +84,31 @@ class Sweep:
         """Which job of how many."""
         return f"job {self.job + 1}" + (f"/{self.jobs}" if self.jobs else "")
 
+    def note(self, letter: str) -> None:
+        """That this job begins, B, or has ended, E, if its run is due: in a file of the sweep's folder, for jobs may
+        run beside each other."""
+        if self.due[self.job : self.job + 1] == "1":
+            with open(self._notes, "a", encoding="ascii") as file:
+                file.write(letter)
+
+    def forget(self) -> None:
+        """What was noted when the sweep was run before."""
+        with suppress(FileNotFoundError):
+            os.remove(self._notes)
+
+    @property
+    def _notes(self) -> str:
+        return os.path.join(self.folder, "jobs", "progress")
+
     def left(self, now: float, share: float = 0.0) -> float | None:
         """Seconds until all jobs have ended, if those that are left take as long as those before. ``share``: of this
-        job that is done. None where nothing is known yet."""
-        done = self.due[: self.job].count("1") + share
-        return (now - self.begun) / done * max(0.0, self.due.count("1") - done) if done and self.due else None
+        job that is done, and, for want of better knowledge, of those that run beside it. None where nothing is known
+        yet."""
+        try:
+            with open(self._notes, encoding="ascii") as file:
+                noted = file.read(2 * len(self.due))
+        except (OSError, ValueError):
+            return None
+        ended = noted.count("E")
+        done = ended + share * (noted.count("B") - ended)
+        return (now - self.begun) / done * max(0.0, self.due.count("1") - done) if done > 0 else None

@@ -28,7 +28,7 @@ from commexp.report.tables import markdown
 from commexp.run_folder import Run, write_atomic
 
 OUT = Path("outputs/figures")
-COMMON = ["+experiment=async_logistic_small", "workers=4", "algo.solver=svrg", "batch_size=16", "model.l2=0.01"]
+COMMON = ["+experiment=async_logistic_breast_cancer", "workers=4", "algo.solver=svrg", "batch_size=16", "model.l2=0.01"]
 COMMON += ["network.compute.seconds=0.005", "network.compute.slow=[10]", "partition=iid"]
 REAL = ["launch=torchrun", "launch.nproc=5", "launch.inject=true"]
 FIVE = "algo.iterations=5"

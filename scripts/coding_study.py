@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter
 from commexp.check.batch import result, run_all
 from commexp.metrics import human_bytes
 from commexp.report.curves import draw_line, dress
-from commexp.report.style import compact, figure, save
+from commexp.report.style import compact, figure, line_style, save
 from commexp.report.tables import markdown
 from commexp.run_folder import write_atomic
 
@@ -238,7 +238,7 @@ def draw_linreg(steps: dict[tuple[str, float], float], x: str, path: Path) -> No
             for method, style in DRAWN.items():
                 frames = [metrics(words(method, p, steps[method, p], seed)) for seed in SEEDS]
                 drawn = [thinned(frame) for frame in frames if frame is not None]
-                draw_line(axis, drawn, x, "excess_loss", style, method if i == 0 else "")
+                draw_line(axis, drawn, x, "excess_loss", line_style(style), method if i == 0 else "")
             dress(axis, x, "excess_loss", last_row=i > 1, first_column=False)
             axis.set_ylim(1e-4, 10)
             axis.set_title(f"late with probability {p}")
@@ -254,7 +254,7 @@ def draw_linreg(steps: dict[tuple[str, float], float], x: str, path: Path) -> No
 
 
 def image_methods() -> dict[str, tuple[int, Words]]:
-    """A line style for each method, and its words for the experiment onebit_images_small."""
+    """A line style for each method, and its words for the experiment onebit_digits."""
     real = ("compress=none", "rounds=150", "eval_every=1")
     return {
         "1-bit, d = 2": (0, ("allocation.d=2",)),
@@ -274,7 +274,7 @@ def images() -> None:
     methods = image_methods()
 
     def command(method: str, step: float, seed: int = 0) -> Words:
-        return "+experiment=onebit_images_small", *methods[method][1], f"algo.lr={step:g}", f"seed={seed}"
+        return "+experiment=onebit_digits", *methods[method][1], f"algo.lr={step:g}", f"seed={seed}"
 
     run_all([command("1-bit, d = 2", 0.1)])
     shortest = result(command("1-bit, d = 2", 0.1)).summary["bytes_sent"]
@@ -291,7 +291,7 @@ def images() -> None:
             frames = [frame for each in commands if (frame := metrics(each)) is not None]
             drawn = [frame[frame["round"] > 0].reset_index(drop=True) for frame in frames]
             for axis, x in zip(axes, ("bytes_sent", "sim_seconds"), strict=True):
-                draw_line(axis, drawn, x, "test_accuracy", style, method if axis is axes[0] else "")
+                draw_line(axis, drawn, x, "test_accuracy", line_style(style), method if axis is axes[0] else "")
             reached = where(commands, "test_accuracy", lambda mean: mean >= ACCURACY)
             last = [ending(frame, "test_accuracy") for frame in frames]
             within = mean_curve(commands, "test_accuracy", shortest)[-40:].mean()

@@ -60,7 +60,7 @@ def words(cell: Cell, setting: ProblemContext, seed: int, validation: bool = Fal
     fields = [f"algo.{name}={value:g}" for name, value in setting.items()]
     local = [f"algo.tau={tau}"] if tau > 1 else []
     held_out = ["dataset.validation=4000"] if validation else []
-    return "+experiment=dppf_small", f"algo={method}", *local, *fields, *held_out, f"seed={seed}"
+    return "+experiment=dppf_fashion_mnist", f"algo={method}", *local, *fields, *held_out, f"seed={seed}"
 
 
 def error(run: Run) -> float:

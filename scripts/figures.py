@@ -103,7 +103,7 @@ def toy() -> None:
         # black, orange, and blue in dashes, because the first and the last lie on each other
         for (method, name), style in zip(METHODS.items(), (6, 1, 7), strict=True):
             found = runs(*TOY, f"compress={method}", seeds=1)
-            draw_line(axes[0], [r.metrics for r in found], "step", "train_loss", style, name)
+            draw_line(axes[0], [r.metrics for r in found], "step", "train_loss", line_style(style), name)
         dress(axes[0], "step", "train_loss")
         axes[0].set_xlabel("round")
         axes[0].set_yscale("log")
@@ -119,7 +119,7 @@ def digits() -> None:
 
         def line(name: str, style: int, *overrides: str) -> float:
             found = [r.metrics for r in runs(*overrides, seeds=3)]
-            draw_line(axis, found, "bytes_sent", "test_accuracy", style, name)
+            draw_line(axis, found, "bytes_sent", "test_accuracy", line_style(style), name)
             return float(found[0]["bytes_sent"].iloc[-1])
 
         axis.annotate("k/J = 1", (line("dense", 6, "algo=sgd"), 1.0), ha="right", va="bottom")

@@ -23,7 +23,7 @@ from commexp.config.plan import prepare
 from commexp.experiment.setup import ExperimentSetup
 from commexp.metrics import human_bytes
 from commexp.report.curves import draw_line, dress
-from commexp.report.style import figure, save
+from commexp.report.style import figure, line_style, save
 from commexp.report.tables import markdown
 from commexp.run_folder import Run, write_atomic
 
@@ -84,7 +84,9 @@ def a9a(root: str) -> None:
                 run = runs[best]
                 for i, x in enumerate(("samples_per_node", "bytes_sent")):
                     axis = axes[2 * tuned + i]
-                    draw_line(axis, [run.metrics], x, "stationarity", style, name if i == tuned == 0 else "")
+                    draw_line(
+                        axis, [run.metrics], x, "stationarity", line_style(style), name if i == tuned == 0 else ""
+                    )
                 rows.append(row(name, best, run))
         for i, axis in enumerate(axes):
             x = ("samples_per_node", "bytes_sent")[i % 2]
@@ -126,7 +128,12 @@ def independence() -> None:
                 runs = [result(mixed(graph, contraction, seed)) for seed in SEEDS]
                 k = int(runs[0].summary["mixings"])
                 draw_line(
-                    axis, [r.metrics for r in runs], "samples_per_node", "stationarity", style, f"{graph}, K = {k}"
+                    axis,
+                    [r.metrics for r in runs],
+                    "samples_per_node",
+                    "stationarity",
+                    line_style(style),
+                    f"{graph}, K = {k}",
                 )
                 values = [final(r, "stationarity") for r in runs]
                 rows.append(
@@ -170,7 +177,7 @@ def logistic() -> None:
         )
     with figure(1, 2, 3.2, 2.5) as (made, axes):
         for axis, x in zip(axes, ("samples_per_node", "bytes_sent"), strict=True):
-            draw_line(axis, [r.metrics for r in runs], x, "stationarity", 0)
+            draw_line(axis, [r.metrics for r in runs], x, "stationarity", line_style(0))
             dress(axis, x, "stationarity", first_column=axis is axes[0])
         save(made, OUT / "proxgt_logistic")
     heads = ["seed", "stationarity <= 1e-5 in round", "at the end", "objective", "off scikit-learn's, relative"]
@@ -200,7 +207,7 @@ def choco() -> None:
         for style, (method, name) in enumerate(COMPRESSED.items()):
             runs = [result(each) for each in compressed(method)]
             for axis, metric in zip(axes, ("train_loss", "test_accuracy"), strict=True):
-                draw_line(axis, [r.metrics for r in runs], "bytes_sent", metric, style, name)
+                draw_line(axis, [r.metrics for r in runs], "bytes_sent", metric, line_style(style), name)
             means = [sum(final(r, c) for r in runs) / len(runs) for c in ("train_loss", "test_accuracy", "bytes_sent")]
             rows.append([name, f"{means[0]:.4f}", f"{means[1]:.2%}", human_bytes(means[2])])
         for axis, metric in zip(axes, ("train_loss", "test_accuracy"), strict=True):

@@ -14,7 +14,7 @@ OUT = Path("outputs/figures")
 SEEDS = 3
 Words = tuple[str, ...]
 
-SOLVED = ("+experiment=async_logistic_small", "network.compute.slow=[10]", "algo.solver=svrg")
+SOLVED = ("+experiment=async_logistic_breast_cancer", "network.compute.slow=[10]", "algo.solver=svrg")
 #: line style (blue, orange, green, black in dashes) and words of each method; claims.yaml has most of these runs, too
 LOGISTIC: dict[str, tuple[int, Words]] = {
     "nobody waits": (0, (*SOLVED, "algo.lr=0.4", "algo.iterations=40")),
@@ -22,21 +22,21 @@ LOGISTIC: dict[str, tuple[int, Words]] = {
     "gradient push": (2, (*SOLVED, "algo=async_sgd", "algo.lr=0.4", "rounds=5000", "eval_every=50")),
 }
 RATINGS: dict[str, tuple[int, Words]] = {
-    "nobody waits": (0, ("+experiment=async_ratings_small",)),
-    "barrier": (1, ("+experiment=async_ratings_small", "algo=sync_ps", "rounds=50", "eval_every=1")),
+    "nobody waits": (0, ("+experiment=async_ratings",)),
+    "barrier": (1, ("+experiment=async_ratings", "algo=sync_ps", "rounds=50", "eval_every=1")),
 }
 A9A: dict[str, tuple[int, Words]] = {
     "ProxGT-SR-E": (0, ("+experiment=proxgt_breast_cancer",)),
     "ProxGT-SA": (1, ("+experiment=proxgt_breast_cancer", "algo=proxgt_sa")),
     "DSGT with prox": (9, ("+experiment=proxgt_breast_cancer", "algo=dsgt")),
 }
-CODED = ("+experiment=onebit_images_small", "allocation.d=5")
+CODED = ("+experiment=onebit_digits", "allocation.d=5")
 IMAGES: dict[str, tuple[int, Words]] = {
     "1-bit": (0, CODED),
     "real-valued": (
         1,
         (
-            "+experiment=onebit_images_small",
+            "+experiment=onebit_digits",
             "allocation.d=5",
             "compress=none",
             "rounds=150",
@@ -49,7 +49,7 @@ WIDTHS: dict[str, tuple[int, Words]] = {
     "push 0.05, pull 0.5": (0, ("+experiment=dppf_digits", "algo.push_schedule=constant")),
     "push 0.15, pull 0.5": (1, ("+experiment=dppf_digits", "algo.push_schedule=constant", "algo.push=0.15")),
 }
-TEXT = ("+experiment=lowcomm_small",)
+TEXT = ("+experiment=lowcomm_text",)
 TEXTS: dict[str, tuple[int, Words]] = {
     "dense": (6, (*TEXT, "algo=sgd")),
     "LocalSGD": (1, (*TEXT, "algo=localsgd")),

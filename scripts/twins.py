@@ -10,7 +10,7 @@ import pandas as pd
 from commexp.check.batch import result
 from commexp.metrics import human_bytes
 from commexp.report.curves import draw_line
-from commexp.report.style import bytes_axis, figure, percent_axis, save
+from commexp.report.style import bytes_axis, figure, line_style, percent_axis, save
 from commexp.report.tables import markdown
 from commexp.run_folder import Run, write_atomic
 
@@ -62,7 +62,7 @@ def draw(chosen: Sequence[str], columns: int, name: str) -> None:
             title, methods = TWINS[twin]
             for style, (method, choice) in zip(STYLES, methods.items(), strict=True):
                 found = [result(each) for each in words(twin, choice)]
-                draw_line(axis, [r.metrics for r in found], "bytes_sent", "test_accuracy", style, method)
+                draw_line(axis, [r.metrics for r in found], "bytes_sent", "test_accuracy", line_style(style), method)
                 rows.append([twin, method, *numbers(found)])
             axis.set_title(title)
             axis.set_ylim(0.75, 1.0)

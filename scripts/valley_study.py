@@ -23,7 +23,7 @@ def words(batch: int, rate: float, decay: float) -> tuple[str, ...]:
     fields = (f"batch_size={batch}", f"algo.lr={rate}", f"algo.weight_decay={decay:g}", f"steps={STEPS}")
     steady = "algo.schedule.kind=step"  # a rate of zero at the end would leave the workers in one place
     return (
-        "+experiment=dppf_small",
+        "+experiment=dppf_fashion_mnist",
         "algo=localsgd",
         "algo.tau=4",
         steady,

@@ -31,6 +31,7 @@ from commexp.topologies import Ring, Topology
 
 gc.disable()  # until everything is imported and collected
 torch.set_num_threads(1)
+os.environ["COLUMNS"] = "500"  # of the terminal: tables are whole
 quick.begin()
 warm.write_without_waiting()
 composer = cache(Composer)  # as Hydra composes, but the options that one test has chosen are merged once for all

@@ -112,7 +112,7 @@ def test_one_entry_brings_a_column_from_outside_to_every_place(tmp_path: Path, m
     """The report need not have what registered it: the run's folder describes it."""
     register(F1)
     folder = made(tmp_path / "one").folder
-    with Progress(5, 0, shown=False) as progress:
+    with Progress("run", 5, 0, shown=False) as progress:
         assert "test F1 50.0%" in str(progress.show(5, {"train_loss": 1.0, "test_f1": 0.5, "bytes_sent": 1}))
     del METRICS["test_f1"]
     assert metric("test_f1").label == "test f1"

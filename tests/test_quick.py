@@ -20,7 +20,7 @@ CASES = [
     (),
     ("algo=regtopk", "compress.k=0.01", "seed=3"),
     ("algo=localsgd", "compress=qsgd", "compress.levels=3", "+experiment=regtopk_toy"),
-    ("+experiment=dppf_small", "algo.tau=3", "+algo.more=1", "outputs=${oc.env:HOME}/o"),
+    ("+experiment=dppf_fashion_mnist", "algo.tau=3", "+algo.more=1", "outputs=${oc.env:HOME}/o"),
     ("algo=dsgt", "topology=ladder", "topology.failure=0.3", "straggler=bernoulli"),
     ("dataset=linreg", "model=linear_regression", "hydra/launcher=joblib", "hydra.sweep.dir=${outputs}/here"),
 ]

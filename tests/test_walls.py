@@ -31,7 +31,7 @@ ALLOWED = {
     "report": set(),
     "comm": {"compressors", "network", "topologies"},
     "algorithms": {"allocations", "comm", "compressors"},
-    "integrations": {"comm", "compressors"},
+    "integrations": {"comm", "compressors", "report"},
     "config": {"algorithms", "allocations", "comm", "compressors", "network", "problems", "topologies"},
     "server": {"algorithms", "comm", "compressors", "config", "network", "problems"},
     "experiment": {

@@ -38,6 +38,10 @@ from unittest.mock import patch
 
 PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36  # of prctl(2)
 ALSO = "WARM_ALSO"  # environment variable: modules to be imported before the fork, by the first that needs them
+EMPTY = bytes.fromhex(  # a PNG of one white pixel
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a494441"
+    "5478da63f80f00010101001cb08c990000000049454e44ae426082"
+)
 UNDRAWN = "WARM_UNDRAWN"  # environment variable: a process makes pictures, but draws nothing
 NAME = "warm"  # in /proc/PID/comm, of what was forked
 COLD = subprocess.Popen
@@ -221,7 +225,7 @@ def draw_nothing(put: Callable[[Any, str, Any], object] = setattr) -> None:
 
     put(ConstrainedLayoutEngine, "execute", lambda self, figure: None)
     put(Figure, "draw_without_rendering", lambda self: None)
-    put(Figure, "savefig", lambda self, file, **_: file.write(b"undrawn"))
+    put(Figure, "savefig", lambda self, file, **_: file.write(EMPTY))
 
 
 def forking() -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from commexp import __version__
 from commexp.cli.parser import Parser
@@ -19,8 +22,6 @@ from commexp.run_folder import Run, clock_label, write_atomic
 if TYPE_CHECKING:
     from commexp.network import Network
     from commexp.report.comparison import Comparison
-
-    Groups = Mapping[str, Sequence[Run]]
 
 BANDWIDTHS = [10 ** (k / 4) for k in range(21)]  # 1 Mbit/s to 100 Gbit/s
 
@@ -53,6 +54,34 @@ def main() -> None:
         "seconds=1,10 (virtual; with --replay on that network); if not given, what the cheapest run spends in all, a "
         "tenth of it, and ten times as much",
     )
+    shape = parser.add_argument_group(
+        "figures", "--x, --y, --size or --style also draws one figure for a paper, OUT/<y>-<x>.png and .pdf"
+    )
+    shape.add_argument("--x", metavar="COLUMN", help="column of metrics.csv on the x axis (default: bytes_sent)")
+    shape.add_argument("--y", metavar="COLUMN", help="column on the y axis (default: the foremost metric of the runs)")
+    shape.add_argument(
+        "--size", metavar="WxH", help="width and height in inches (default: 3.3x2.4, or that of the style)"
+    )
+    shape.add_argument("--style", help="paper (default), report, slides: sizes of text and lines")
+    shape.add_argument(
+        "--order",
+        default="",
+        metavar="A,B",
+        help="methods that come first in tables and figures, by name or as sgd-topk",
+    )
+    shape.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="sgd-topk=Top-k",
+        help="another name of a method in all tables and figures; each with its own --label",
+    )
+    shape.add_argument(
+        "--band",
+        default="std",
+        help="around the mean over seeds: std (default; standard deviation), se (standard error), range, ci95 "
+        "(confidence interval)",
+    )
     parser.add_argument("--version", action="version", version=f"commexp {__version__}")
     try:
         given = parser.parse_args()
@@ -61,12 +90,63 @@ def main() -> None:
         if given.target_loss is not None and not 0 < given.target_loss < math.inf:
             raise UserError(f"--target-loss={given.target_loss:g}: must be positive; give a loss such as 1.5")
         target = Target.of({"target_accuracy": given.target, "target_loss": given.target_loss})
-        compare(given.runs, given.out, given.replay, target, budgets(given.at))
+        compare(given.runs, given.out, given.replay, target, budgets(given.at), wanted(given))
     except UserError as error:
         complain(printable(str(error)))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How figures and tables are to be: see commexp.report.plot. ``alone``: of one figure for a paper; None where none
+    is asked for. ``label``: as given, old=new."""
+
+    order: Sequence[str] = ()
+    label: Sequence[str] = ()
+    band: str = "std"
+    alone: Mapping[str, Any] | None = None
+
+    def labels(self, names: Iterable[str]) -> dict[str, str]:
+        """By old name, which may have a = in it if it is one of ``names``. Raises UserError."""
+        found, known = {}, {*names}
+        for word in self.label:
+            cuts = [i for i, letter in enumerate(word) if letter == "="]
+            cut = next((i for i in cuts if word[:i] in known), cuts[0] if cuts else 0)
+            if not word[:cut] or not word[cut + 1 :]:
+                raise UserError(f"--label={word}: no new name of a method; give sgd-topk=Top-k")
+            found[word[:cut]] = word[cut + 1 :]
+        return found
+
+
+def wanted(given: argparse.Namespace) -> Wanted:
+    """Raises UserError for what does not exist, of all that can be told before runs are read."""
+    size = None
+    if given.size is not None:
+        width, _, height = given.size.lower().partition("x")
+        size = number(width) or 0.0, number(height) or 0.0
+    from commexp.report.plot import check
+
+    with told():
+        check(given.band, given.style or "paper")
+        try:
+            check(given.band, given.style or "paper", size)
+        except ValueError as error:  # as it was typed
+            raise ValueError(f"size={given.size}: {str(error).partition(': ')[2]}") from error
+    alone = {"x": given.x, "y": given.y, "size": size, "style": given.style}
+    alone = {key: value for key, value in alone.items() if value is not None}
+    order = [name.strip() for name in given.order.split(",") if name.strip()]
+    return Wanted(order, given.label, given.band, alone or None)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What report/ calls key=value is an option here."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
 
 
 def budgets(words: Sequence[str]) -> dict[str, list[float]]:
@@ -94,9 +174,11 @@ def compare(
     words: Sequence[str],
     target: Target | None,
     at: Mapping[str, Sequence[float]] | None = None,
+    how: Wanted | None = None,
 ) -> None:
     """Raises UserError, before anything is written, where no folder holds a run; for a network, where none holds one
-    that can be priced on it; and for a folder ``out`` that cannot be written."""
+    that can be priced on it; for methods and columns that no run has; and for a folder ``out`` that cannot be
+    written."""
     from commexp.report.reading import read_runs
 
     runs, left = read_runs(folders)
@@ -108,38 +190,53 @@ def compare(
 
     from commexp.report.comparison import Comparison
 
+    how = how or Wanted()
+    comparison = Comparison(runs, left, target, at or {}, band=how.band)
+    with told():
+        comparison = replace(comparison, order=how.order, label=how.labels(comparison.groups))
+        if how.alone is not None:
+            from commexp.report.plot import column_up
+
+            column_up(comparison.groups, how.alone.get("x", "bytes_sent"), how.alone.get("y"))
+        comparison.groups  # noqa: B018
     try:
         if words:
-            replayed(Comparison(runs, left, target, at or {}), out, words)
+            replayed(comparison, out, words)
         else:
-            compared(Comparison(runs, left, target, at or {}), out)
+            compared(comparison, out, how.alone)
     except OSError as error:
         raise UserError(
             f"--out={out}: cannot be written ({error.strerror or error}); give a folder that can"
         ) from error
 
 
-def compared(comparison: Comparison, out: Path) -> None:
-    """The page, the tables and the figures. A figure that cannot be drawn is named; all else stands without it."""
+def compared(comparison: Comparison, out: Path, alone: Mapping[str, Any] | None = None) -> None:
+    """The page, the tables and the figures. A figure that cannot be drawn is named; all else stands without it.
+    ``alone``: of one more figure, see ``Wanted``."""
     from commexp.report.comparison import as_latex, as_markdown, in_brief
     from commexp.report.curves import draw_bits, draw_curves
     from commexp.report.graphs import draw_graphs
     from commexp.report.page import write_page
     from commexp.report.phases import draw_phases
+    from commexp.report.plot import save_plot
     from commexp.report.style import STYLES
     from commexp.report.terminal import in_terminal
 
     write_atomic(out / "comparison.md", as_markdown(comparison))
     write_atomic(out / "comparison.tex", as_latex(comparison))
     written = [write_page(comparison, out / "index.html"), out / "comparison.md", out / "comparison.tex"]
-    written += comparison.equal_cost.write(out)
-    few = len(comparison.groups) <= STYLES
-    if comparison.groups and few:
-        written += _drawn(draw_curves, comparison.groups, out / "comparison")
-        written += _drawn(draw_bits, comparison.groups, out / "bits")
-        written += _drawn(draw_phases, comparison.groups, out / "phases")
-        written += _drawn(lambda _, path: comparison.equal_cost.draw(path), {}, out / "pareto")
-    written += _drawn(draw_graphs, comparison.groups, out / "topology")
+    written += comparison.equal_cost.write(out, called=comparison.called)
+    groups, few = comparison.groups, len(comparison.groups) <= STYLES
+    if groups and few:
+        written += _drawn(lambda path: draw_curves(groups, path, kind=comparison.band), out / "comparison")
+        written += _drawn(lambda path: draw_bits(groups, path, kind=comparison.band), out / "bits")
+        written += _drawn(lambda path: draw_phases(groups, path), out / "phases")
+        written += _drawn(lambda path: comparison.equal_cost.draw(path, comparison.looks), out / "pareto")
+    written += _drawn(lambda path: draw_graphs(groups, path), out / "topology")
+    if alone is not None:
+        written += _drawn(
+            lambda path: save_plot(groups, path.parent, band=comparison.band, **alone), out / "the figure"
+        )
     print(in_terminal(in_brief(comparison), out / "comparison.md"))
     if not few:
         methods = len(comparison.groups)
@@ -147,9 +244,9 @@ def compared(comparison: Comparison, out: Path) -> None:
     print("\n".join(str(p) for p in ["", *written]))
 
 
-def _drawn(draw: Callable[[Groups, Path], list[Path]], groups: Groups, path: Path) -> list[Path]:
+def _drawn(draw: Callable[[Path], list[Path]], path: Path) -> list[Path]:
     try:
-        return draw(groups, path)
+        return draw(path)
     except OSError:
         raise
     except Exception as error:
@@ -208,6 +305,7 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
     only = f", {counted}" if counted else ""
     equal = equal_cost(priced, network.bandwidth, comparison.at, only)
     table = by_bandwidth(priced, target, equal)
+    called = {"method": comparison.called}
     blocks = [" ".join(words), replay_table(priced, network.bandwidth, target, baseline, only)]
     if counted:
         blocks.append("note: computing takes no time here; --replay network.compute=h100 counts it")
@@ -217,10 +315,11 @@ def replayed(comparison: Comparison, out: Path, words: Sequence[str]) -> None:
     blocks += equal.markdown() if len(priced) > 1 or comparison.at else []
     blocks += left_out(Comparison([], left))
     write_atomic(out / "replay.md", as_text(blocks))
-    write_atomic(out / "replay.csv", table.to_csv(index=False))
-    written = [out / "replay.md", out / "replay.csv", *equal.write(out, "replay_")]
-    written += _drawn(lambda _, path: draw_replay(priced, target, path, f"virtual seconds{only}"), {}, out / "replay")
-    written += _drawn(lambda _, path: equal.draw(path), {}, out / "replay_pareto")
+    write_atomic(out / "replay.csv", table.replace(called).to_csv(index=False))
+    written = [out / "replay.md", out / "replay.csv", *equal.write(out, "replay_", comparison.called)]
+    looks, clock = comparison.looks, f"virtual seconds{only}"
+    written += _drawn(lambda path: draw_replay(priced, target, path, looks, clock, comparison.band), out / "replay")
+    written += _drawn(lambda path: equal.draw(path, looks), out / "replay_pareto")
     print(in_terminal(blocks, out / "replay.md"), end="\n\n")
     print("\n".join(str(p) for p in written))
 

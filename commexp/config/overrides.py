@@ -6,6 +6,7 @@ import argparse
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,13 @@ KEY = r"(\+{1,2}|~)?[A-Za-z_$][\w$./@:-]*"
 CLOSES = {"[": "]", "{": "}", "(": ")"}
 FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag|int|float|str|bool)\s*\(")  # of Hydra's grammar
 DEVICES = "network/compute"  # a group in the folder of another one; its options are typed network.compute=h100
+RENAMED = {  # experiments, by the names that they had up to version 0.1.0
+    "async_logistic_small": "async_logistic_breast_cancer",
+    "async_ratings_small": "async_ratings",
+    "dppf_small": "dppf_fashion_mnist",
+    "lowcomm_small": "lowcomm_text",
+    "onebit_images_small": "onebit_digits",
+}
 FIELD = re.compile(rf"({'|'.join(COMPONENTS)})\.[\w.]+=")
 
 
@@ -79,7 +87,18 @@ def legible(overrides: Sequence[str]) -> list[str]:
     the home folder, as a shell would do, and with ``network.compute=h100`` as the choice of an option. Raises UserError
     for one that cannot be meant as it stands."""
     _check_spaces(overrides)
-    return [_device(_legible(word)) for word in overrides]
+    return [_device(_legible(_renamed(word))) for word in overrides]
+
+
+def _renamed(text: str) -> str:
+    """``+experiment=NAME`` by the name that an experiment has now; the user is told of it."""
+    word = Word.read(text)
+    if word.key != "experiment" or word.value is None:
+        return text
+    names = word.value.split(",")
+    for name in RENAMED.keys() & {*names}:
+        print(f"commexp: note: experiment={name} is called {RENAMED[name]} now", file=sys.stderr, flush=True)
+    return text.replace(word.value, ",".join(RENAMED.get(name, name) for name in names))
 
 
 def _device(text: str) -> str:

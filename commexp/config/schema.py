@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -226,13 +226,8 @@ def keys_meant(key: str) -> list[str]:
 
 
 def choices() -> str:
-    """A paragraph per config group: its options; an experiment's small twin with the experiment. A group that fits on
-    the last line of the one before shares it."""
-    options = {group: sorted(f.stem for f in (CONF / group).glob("*.yaml")) for group in groups()}
-    listed = {
-        group: ", ".join(f"{n}[_small]" if f"{n}_small" in names else n for n in names if not _is_twin(n, names))
-        for group, names in options.items()
-    }
+    """A paragraph per config group: its options. A group that fits on the last line of the one before shares it."""
+    listed = {group: ", ".join(sorted(f.stem for f in (CONF / group).glob("*.yaml"))) for group in groups()}
     paragraphs: list[str] = []
     for name, text in listed.items():
         wide = textwrap.fill(f"{name}: {text}", 119, initial_indent="  ", subsequent_indent=" " * (len(name) + 4))
@@ -241,10 +236,6 @@ def choices() -> str:
         else:
             paragraphs.append(wide)
     return "\n".join(paragraphs)
-
-
-def _is_twin(name: str, names: Sequence[str]) -> bool:
-    return name.endswith("_small") and name.removesuffix("_small") in names
 
 
 def node_of(path: Path, group: str) -> DictConfig:

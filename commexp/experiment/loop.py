@@ -107,7 +107,7 @@ class TrainingLoop:
         run.set_meta(name=self.plan.name, status="running", **times, **provenance(self.setup))
         announce_costs(self.setup)
         announce_clock(self.setup)
-        self.tracking.begin(self.plan.resolved, run.folder)
+        self.tracking.begin(self.plan.resolved, run)
 
     # -- the rounds
 

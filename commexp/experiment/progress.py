@@ -31,7 +31,7 @@ class Progress:
     def __enter__(self) -> Progress:
         begins = "{bar:8} {n_fmt}/{total_fmt} rounds, {remaining} left"
         if self.sweep is not None:  # the line before has the run's name
-            begins = f"{self.sweep.place}: {{n_fmt}}/{{total_fmt}}, {{remaining}}"
+            begins = f"{self.sweep.place[4:]}: {{n_fmt}}/{{total_fmt}}, {{remaining}} left"
         elif self.terminal:
             print(self.name, file=sys.stderr, flush=True)
         self.bar = tqdm(
@@ -47,7 +47,7 @@ class Progress:
     def show(self, done: int, row: Mapping[str, Any]) -> str | None:
         """Shows an evaluation; returns the line for the log when one is due."""
         text, of_all = _values(row), remaining(self.sweep, done / self.rounds)
-        self.bar.set_postfix_str(f"sweep {of_all[2:]}, {text}" if of_all else text, refresh=False)
+        self.bar.set_postfix_str(f"sweep{of_all[1:-5]}, {text}" if of_all else text, refresh=False)
         self.bar.update(done - self.bar.n)
         now = time.monotonic()
         if done not in (0, self.rounds) and now - self.last_line < SECONDS_BETWEEN_LINES:

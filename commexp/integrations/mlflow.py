@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from commexp.integrations.tracking import flat, numbers
-from commexp.run_folder import read_json, write_json
+from commexp.integrations.tracking import Labels, flat, numbers
+from commexp.run_folder import as_json, read_json, write_json
 
 AT_ONCE = 100  # parameters in a call
 LONGEST = 500  # characters of a parameter
@@ -19,10 +20,11 @@ ENDS = {"completed": "FINISHED", "interrupted": "KILLED"}  # else FAILED
 
 
 class MlflowTracker:
-    """A metric for each column, against round; the config as parameters and as an artifact, the summary as metrics
-    below ``summary.``. mlflow.json in the run's folder says which of MLflow's runs it is."""
+    """A metric for each column, against round; the config as parameters and as the artifact config.yaml; the summary as
+    metrics below ``summary.`` and as the artifact summary.json; pictures as artifacts below figures/; the labels as
+    tags. mlflow.json in the run's folder says which of MLflow's runs it is."""
 
-    def begin(self, config: Mapping[str, Any], folder: Path) -> None:
+    def begin(self, config: Mapping[str, Any], folder: Path, labels: Labels) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
@@ -34,7 +36,8 @@ class MlflowTracker:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "commexp")
         experiment = self.client.get_experiment_by_name(name)
         where = experiment.experiment_id if experiment else self.client.create_experiment(name)
-        self.run = self.client.create_run(where, run_name=folder.name).info.run_id
+        tags = {name: label for name, label in asdict(labels).items() if label}
+        self.run = self.client.create_run(where, run_name=folder.name, tags=tags).info.run_id
         write_json(folder / "mlflow.json", {"run": self.run})
         params = [Param(key, str(value)[:LONGEST]) for key, value in flat(config).items()]
         for first in range(0, len(params), AT_ONCE):
@@ -44,9 +47,13 @@ class MlflowTracker:
     def row(self, row: Mapping[str, float]) -> None:
         self._log(row, int(row["round"]))
 
-    def end(self, summary: Mapping[str, Any], status: str) -> None:
+    def end(self, summary: Mapping[str, Any], status: str, figures: Sequence[Path]) -> None:
         last = {f"summary.{key}": value for key, value in numbers(summary).items()}
         self._log(last, int(summary.get("round", 0)))
+        if summary:
+            self.client.log_text(self.run, as_json(summary), "summary.json")
+        for path in figures:
+            self.client.log_artifact(self.run, str(path), "figures")
         self.client.set_terminated(self.run, status=ENDS.get(status, "FAILED"))
 
     def _log(self, values: Mapping[str, float], step: int) -> None:

@@ -5,24 +5,40 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from commexp.ranks import Sweep
+from commexp.report.finish import draw
+from commexp.run_folder import Run
+
 log = logging.getLogger("commexp")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a tracker may sort its runs by. ``sweep``: the name of the sweep to which the run belongs; empty where it
+    belongs to none. ``algo``, ``compress``, ``dataset``: names of the components."""
+
+    sweep: str
+    algo: str
+    compress: str
+    dataset: str
 
 
 class Tracker(Protocol):
     """The class that each module commexp.integrations.<name> defines, <Name>Tracker. Its methods may raise anything."""
 
-    def begin(self, config: Mapping[str, Any], folder: Path) -> None:
+    def begin(self, config: Mapping[str, Any], folder: Path, labels: Labels) -> None:
         """Opens the tracker's run; where ``folder`` holds the traces of an earlier call, goes on with that one."""
 
     def row(self, row: Mapping[str, float]) -> None:
         """A row of metrics.csv; its step is ``round``."""
 
-    def end(self, summary: Mapping[str, Any], status: str) -> None:
-        """summary.json, and how the run ended: completed, interrupted, diverged or failed."""
+    def end(self, summary: Mapping[str, Any], status: str, figures: Sequence[Path]) -> None:
+        """summary.json, how the run ended: completed, interrupted, diverged or failed, and its pictures, as PNG."""
 
 
 class Trackers:
@@ -31,12 +47,15 @@ class Trackers:
     def __init__(self, names: Sequence[str]) -> None:
         self._names, self._told = names, dict[str, Tracker]()
 
-    def begin(self, config: Mapping[str, Any], folder: Path) -> None:
+    def begin(self, config: Mapping[str, Any], run: Run) -> None:
+        sweep, about = Sweep.told(), run.meta
+        labels = Labels(sweep.name if sweep else "", *(str(about[group]) for group in ("algo", "compress", "dataset")))
+        self._run = run
         for name in self._names:
             try:
                 module = import_module(f"commexp.integrations.{name}")
                 tracker: Tracker = getattr(module, f"{name.capitalize()}Tracker")()
-                tracker.begin(config, folder)
+                tracker.begin(config, run.folder, labels)
                 self._told[name] = tracker
             except ImportError as error:
                 self._note(name, f"cannot be imported ({error}); pip install 'commexp[{name}]'")
@@ -47,8 +66,16 @@ class Trackers:
         self._tell("row", numbers(row))
 
     def end(self, summary: Mapping[str, Any], status: str) -> None:
-        self._tell("end", summary, status)
+        """Draws the run's pictures, too, before the end of the run would: trackers want all at once."""
+        self._tell("end", summary, status, self._figures() if status in ("completed", "diverged") else [])
         self._told.clear()
+
+    def _figures(self) -> list[Path]:
+        try:
+            return draw(self._run) if self._told else []
+        except Exception as error:  # that is told again when the run is shown
+            log.warning("no pictures for the trackers: %s", error)
+            return []
 
     def _tell(self, method: str, *given: object) -> None:
         for name, tracker in list(self._told.items()):

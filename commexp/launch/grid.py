@@ -58,7 +58,9 @@ def run_grid(overrides: Sequence[str], paths: Sequence[str] = ()) -> tuple[Path,
             raise UserError(explain(error, words)) from error
         keys = [Word.read(text).key for text in words if is_sweep(text)]
         stack.enter_context(patch.dict(os.environ))
-        Sweep(str(folder), len(jobs), keys, time.time(), due).tell()
+        sweep = Sweep(str(folder), len(jobs), keys, time.time(), due)
+        sweep.forget()
+        sweep.tell()
         composer = Composer()
         runs = [_run_job(hydra, number, job, composer) for number, job in enumerate(jobs)]
     write_sweep(folder, len(jobs))

@@ -91,15 +91,17 @@ def recorded(hydra: HydraConf, plan: Plan) -> Iterator[None]:
         os.environ.pop(SWEEP, None)  # of a sweep whose job has started this one
         yield
         return
-    begin_job(hydra, plan)
+    sweep = begin_job(hydra, plan)
     try:
         yield
     except UserError as error:
         record_job(hydra, plan, error=str(error))
         raise
+    finally:
+        sweep.note("E")
 
 
-def begin_job(hydra: HydraConf, plan: Plan) -> None:
+def begin_job(hydra: HydraConf, plan: Plan) -> Sweep:
     """Records a job, and says which one begins, with which setting, and how long the sweep still takes."""
     from commexp.experiment.progress import remaining
     from commexp.report.terminal import in_terminal
@@ -111,6 +113,8 @@ def begin_job(hydra: HydraConf, plan: Plan) -> None:
     line = f"{plan.name}  {sweep.place}{remaining(sweep)}: {' '.join(words)}"
     print(in_terminal([line]) if sys.stdout.isatty() else line, flush=True)
     record_job(hydra, plan)
+    sweep.note("B")
+    return sweep
 
 
 def ended(hydra: HydraConf, run: Run) -> str:
@@ -204,7 +208,9 @@ class SweepCallback(Callback):
             complain(explain(error, words))
             raise SystemExit(2) from error
         keys = [Word.read(text).key for text in words if is_sweep(text)]
-        Sweep(str(self.folder), len(due), keys, time.time(), due).tell()
+        sweep = Sweep(str(self.folder), len(due), keys, time.time(), due)
+        sweep.forget()
+        sweep.tell()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         Sweeper.validate_batch_is_legal = VALIDATE  # type: ignore[method-assign]

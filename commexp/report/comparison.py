@@ -12,6 +12,8 @@ from commexp.files import printable
 from commexp.report.aggregate import Job, aggregate, per_run
 from commexp.report.budgets import EqualCost
 from commexp.report.checked import LeftOut, ReadRun
+from commexp.report.looks import Look, looks
+from commexp.report.naming import named
 from commexp.report.settings import on_own_network
 from commexp.report.sweep import latex, readable
 from commexp.report.tables import PHASES, as_text, compare_markdown, flatten, labels, markdown
@@ -25,21 +27,33 @@ Table = tuple[list[str], list[list[str]]]  # headers, rows
 @dataclass(frozen=True)
 class Comparison:
     """``runs``: all, also those with a ``problem``, which have a row and nothing else. ``target``: the accuracy
-    or loss to report the cost of reaching; that of each run's config if None. ``at``: budgets, see EqualCost."""
+    or loss to report the cost of reaching; that of each run's config if None. ``at``: budgets, see EqualCost.
+    ``order``, ``label``: of the methods, see naming.py; raises ValueError for those of none. ``band``: what is drawn
+    around a mean, see bands.py."""
 
     runs: Sequence[ReadRun]
     left: Sequence[LeftOut] = ()
     target: Target | None = None
     at: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    order: Sequence[str] = ()
+    label: Mapping[str, str] = field(default_factory=dict)
+    band: str = "std"
 
     @cached_property
     def groups(self) -> dict[str, list[ReadRun]]:
         """The readable runs by method; those of a method differ by nothing but the seed."""
+        return named([run for run in self.runs if not run.problem], self.order, self.label)
+
+    @cached_property
+    def called(self) -> dict[str, str]:
+        """What tables for programs call each method: what tells its config apart, whatever its label."""
         runs = [run for run in self.runs if not run.problem]
-        groups: dict[str, list[ReadRun]] = {}
-        for name, run in zip(labels(runs), runs, strict=True):
-            groups.setdefault(name, []).append(run)
-        return groups
+        raw = dict(zip(map(id, runs), labels(runs, "none"), strict=True))
+        return {name: raw[id(each[0])] for name, each in self.groups.items()}
+
+    @cached_property
+    def looks(self) -> dict[str, Look]:
+        return looks(self.groups)
 
     @cached_property
     def per_run(self) -> pd.DataFrame:

@@ -50,17 +50,26 @@ def finish(run: Run, target: Target | None = None, figures: bool = True) -> list
     try:
         if not about.is_file() or about.read_bytes() != text.encode():
             write_atomic(about, text)
-        for name in [name for name in FIGURES if figures and _is_due(shown, name)]:
-            try:
-                _draw(shown, name, run.folder / "figures" / name)
-            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-                why = printable(f"{name} is not drawn: {type(error).__name__}: {error}")
-                print(f"commexp: note: {shown.name}: {why}", file=sys.stderr)
+        if figures:
+            draw(shown)
     except OSError as error:
         if error.filename is None:  # of something else than a file
             raise
         print(f"commexp: note: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr, flush=True)
     return blocks
+
+
+def draw(run: Run) -> list[Path]:
+    """Draws those of a run's pictures that are not there or are older than their data; returns all that are there then,
+    as PNG. One that cannot be drawn is named. Raises OSError where they cannot be written."""
+    run = run if isinstance(run, ReadRun) else ReadRun(run.folder)
+    for name in [name for name in FIGURES if _is_due(run, name)]:
+        try:
+            _draw(run, name, run.folder / "figures" / name)
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            why = printable(f"{name} is not drawn: {type(error).__name__}: {error}")
+            print(f"commexp: note: {run.name}: {why}", file=sys.stderr)
+    return [path for name in FIGURES if (path := run.folder / "figures" / f"{name}.png").is_file()]
 
 
 def _draw(run: Run, name: str, path: Path) -> None:

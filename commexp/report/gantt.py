@@ -10,13 +10,15 @@ from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from commexp.report.style import COLOURS, figure, save
+from commexp.report.looks import look_of
+from commexp.report.style import figure, save
 from commexp.run_folder import Run
 
 WORKERS = 24
 CYCLES = 4  # of the slowest worker that is shown
 BARS = 40  # of the fastest, which are told apart
-KINDS = {"compute": (COLOURS[0], "computes"), "wait": ("0.9", "sends, receives, waits")}
+KINDS = {"compute": "computes", "wait": "sends, receives, waits"}
+WAITING = "0.88"
 AGES = 30  # bars of the histogram
 
 
@@ -35,7 +37,8 @@ def draw_gantt(run: Run, path: Path) -> list[Path]:
         grid = axis.get_gridspec()
         assert grid is not None
         grid.set_width_ratios([2.2, 1])
-        for kind, (colour, _) in KINDS.items():
+        colours = {"compute": look_of(run).colour, "wait": WAITING}
+        for kind, colour in colours.items():
             drawn = spans[(spans["kind"] == kind) & (spans["start"] < seconds) & (spans["end"] > spans["start"])]
             rows = drawn["worker"].map({worker: row for row, worker in enumerate(shown)})
             boxes = [
@@ -53,8 +56,8 @@ def draw_gantt(run: Run, path: Path) -> list[Path]:
         axis.set_axisbelow(True)
         if len(workers) > len(shown):
             axis.set_title(f"the first {len(shown)} of {len(workers):,} workers")
-        draw_ages(ages, staleness)
-        handles = [Patch(color=colour, label=label) for colour, label in KINDS.values()]
+        draw_ages(ages, staleness, colours["compute"])
+        handles = [Patch(color=colours[kind], label=label) for kind, label in KINDS.items()]
         made.legend(handles=handles, loc="outside upper center", ncols=2, handlelength=1.0, handleheight=1.0)
         return save(made, path)
 
@@ -67,11 +70,11 @@ def until(spans: pd.DataFrame) -> float:
     return max(min(slowest, known), 1e-9)
 
 
-def draw_ages(axis: Axes, table: pd.DataFrame) -> None:
+def draw_ages(axis: Axes, table: pd.DataFrame, colour: str) -> None:
     """How many messages had which staleness, several ages to a bar where there are many."""
     wide = 1 + int(table["staleness"].max()) // AGES
     counts = table.groupby(table["staleness"] // wide)["messages"].sum()
-    axis.bar(counts.index * wide + (wide - 1) / 2, counts, width=0.85 * wide, color=COLOURS[1])
+    axis.bar(counts.index * wide + (wide - 1) / 2, counts, width=0.85 * wide, color=colour)
     axis.set(xlabel="staleness of a message", ylabel="messages", xlim=(-0.6, wide * (counts.index[-1] + 1) - 0.4))
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -11,7 +11,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from commexp.report.style import COLOURS, compact, figure, log_scale, save
+from commexp.report.looks import look_of
+from commexp.report.style import compact, figure, log_scale, save
 from commexp.run_folder import Run
 
 MODEL_MARKERS = ("o", "s", "^", "*", "D", "v", "P", "X")
@@ -26,7 +27,7 @@ def draw_line(run: Run, path: Path) -> list[Path]:
         axis.set(xlabel="position on the line from worker 0 to worker 1", ylabel="train loss")
         if losses.count() == 0:
             return _nothing(made, axis, path)
-        axis.plot(table["t"], losses, color=COLOURS[0], marker="." if losses.count() == 1 else "")
+        axis.plot(table["t"], losses, color=look_of(run).colour, marker="." if losses.count() == 1 else "")
         if losses.min() > 0:
             log_scale(axis.yaxis)
         axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2.5, 5, 10]))

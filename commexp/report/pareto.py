@@ -12,8 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from commexp.metrics import Metric
+from commexp.report.bands import told
+from commexp.report.looks import Look
 from commexp.report.spread import Spread
-from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
+from commexp.report.style import bytes_axis, columns_that_fit, figure, log_scale, note, percent_axis, save
 
 
 @dataclass(frozen=True)
@@ -63,45 +65,41 @@ class Panel:
     in_bytes: bool
 
 
-def draw_pareto(panels: Sequence[Panel], metric: Metric, path: Path) -> list[Path]:
+def draw_pareto(panels: Sequence[Panel], metric: Metric, looks: Mapping[str, Look], path: Path) -> list[Path]:
     """A point per method, with its standard deviations: filled on the front, which is the line; hollow where another
     method dominates it, in the grey region, with a dotted line to the one that does."""
     methods = [name for name in panels[0].cost if any(math.isfinite(panel.value[name].mean) for panel in panels)]
-    columns = max(1, min(4, 90 // (6 + max(map(len, methods)))))
-    with figure(1, len(panels), 3.6, 2.7 + 0.17 * math.ceil((len(methods) + 2) / columns)) as (made, axes):
+    beaten = any(place.beaten_by for panel in panels for place in panel.places.values())
+    names = [*methods, "Pareto front", *(["dominated, and by which"] if beaten else [])]
+    columns = columns_that_fit(names, 3.6 * len(panels))
+    height = 2.8 + 0.17 * math.ceil(len(names) / columns)
+    with figure(1, len(panels), 3.6, height, share_rows=True) as (made, axes):
         for axis, panel in zip(axes, panels, strict=True):
-            _points(axis, panel, methods)
+            _points(axis, panel, methods, looks)
             if panel.in_bytes:
                 bytes_axis(axis.xaxis)
             else:
                 log_scale(axis.xaxis)
             axis.set_xlabel(panel.label)
-            if metric.scale == "percent":
-                percent_axis(axis, "")
-            elif all(panel.value[name].mean > 0 for name in methods):
-                log_scale(axis.yaxis)
-            _front(axis, panel, metric.better == "higher")
+        if metric.scale == "percent":
+            percent_axis(axes[0], "")
+        elif all(panel.value[name].mean > 0 for panel in panels for name in methods):
+            log_scale(axes[0].yaxis)
         axes[0].set_ylabel(f"final {metric.label}")
-        handles = [
-            axes[0].plot([], [], label=name, linestyle="none", **_marker(k))[0] for k, name in enumerate(methods)
-        ]
+        for axis, panel in zip(axes, panels, strict=True):  # within the limits that all have
+            _front(axis, panel, metric.better == "higher")
+        handles = [axes[0].plot([], [], label=name, linestyle="none", **looks[name].point)[0] for name in methods]
         handles.append(axes[0].plot([], [], color="0.45", linewidth=1.0, label="Pareto front")[0])
-        if any(place.beaten_by for panel in panels for place in panel.places.values()):
-            beaten: dict[str, Any] = {"color": "0.45", "marker": "o", "markerfacecolor": "white", "linestyle": ":"}
-            handles.append(axes[0].plot([], [], label="dominated, and by which", **beaten)[0])
+        if beaten:
+            hollow: dict[str, Any] = {"color": "0.45", "marker": "o", "markerfacecolor": "white", "linestyle": ":"}
+            handles.append(axes[0].plot([], [], label="dominated, and by which", **hollow)[0])
         made.legend(handles=handles, loc="outside upper center", ncols=columns)
+        note(made, told("std", (panels[0].value[name].count for name in methods), "bars"))
         return save(made, path)
 
 
-def _marker(number: int) -> dict[str, Any]:
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-    }
-
-
-def _points(axis: Axes, panel: Panel, methods: Sequence[str]) -> None:
-    for k, name in enumerate(methods):
+def _points(axis: Axes, panel: Panel, methods: Sequence[str], looks: Mapping[str, Look]) -> None:
+    for name in methods:
         cost, value, place = panel.cost[name], panel.value[name], panel.places[name]
         if not place.front and not place.beaten_by:
             continue
@@ -109,9 +107,9 @@ def _points(axis: Axes, panel: Panel, methods: Sequence[str]) -> None:
             better = place.beaten_by
             ends = [cost.mean, panel.cost[better].mean], [value.mean, panel.value[better].mean]
             axis.plot(*ends, color="0.6", linestyle=":", linewidth=0.8, zorder=1)
-        bars = {"xerr": _bar(cost), "yerr": _bar(value)}
-        hollow = {} if place.front else {"markerfacecolor": "white"}
-        axis.errorbar(cost.mean, value.mean, **bars, **_marker(k), **hollow, linestyle="none", elinewidth=0.8, zorder=3)  # type: ignore[arg-type]
+        style: dict[str, Any] = {"xerr": _bar(cost), "yerr": _bar(value), **looks[name].point, "linestyle": "none"}
+        style |= {"elinewidth": 0.8, "zorder": 3} | ({} if place.front else {"markerfacecolor": "white"})
+        axis.errorbar(cost.mean, value.mean, **style)
 
 
 def _bar(spread: Spread) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from commexp.metrics import METRICS, Metric, foremost, human_bytes
+from commexp.report.bands import band, told
 from commexp.report.budgets import EqualCost, statuses
-from commexp.report.curves import draw_line
+from commexp.report.curves import draw_lines, dress, spans_decades
+from commexp.report.looks import Look
 from commexp.report.settings import Family, best_setting, without_target
 from commexp.report.spread import Spread, human_bandwidth, human_seconds
-from commexp.report.style import figure, line_style, log_scale, percent_axis, save
+from commexp.report.style import columns_that_fit, figure, log_scale, note, save
 from commexp.report.tables import markdown
 from commexp.report.target import Target
 from commexp.report.terminal import MarkdownTable
@@ -190,50 +193,66 @@ def best_settings(alike: Sequence[Family], runs: Runs, given: float, target: Tar
     return ["Soonest to the target, on the virtual clock:", "\n".join(f"* {text}" for text in told)] if told else []
 
 
-def draw_replay(runs: Runs, target: Target | None, path: Path, clock: str = "virtual seconds") -> list[Path]:
+def draw_replay(
+    runs: Runs,
+    target: Target | None,
+    path: Path,
+    looks: Mapping[str, Look],
+    clock: str = "virtual seconds",
+    kind: str = "std",
+) -> list[Path]:
     """The foremost metric that all runs have (accuracy, objective or loss) against time at four bandwidths, and the
-    time to the goal against bandwidth: means over each method's runs, with their range as a band. The legend says of
-    how many runs the last panel is, where some do not reach the target. ``clock``: what the seconds are called."""
+    time to the goal against bandwidth: means over each method's runs, with the band ``kind``, see bands.py. The legend
+    says of how many runs the last panel is, where some do not reach the target. ``clock``: what the seconds are
+    called."""
     some = next(iter(runs.values()))[0]
     tables = [priced.metrics for each in runs.values() for priced in each]
     shown = next(m for m in foremost("replay") if all(m.name in table for table in tables))
     bandwidths = sorted(some.seconds)
-    with figure(1, len(SHOWN) + 1, 2.5, 2.6) as (made, axes):
+    up = spans_decades({"": tables}, shown.name)
+    with figure(1, len(SHOWN) + 1, 2.5, 2.7) as (made, axes):
         for axis, bandwidth in zip(axes, SHOWN, strict=False):
-            for k, each in enumerate(runs.values()):
-                draw_line(axis, [priced.on(bandwidth) for priced in each], "sim_seconds", shown.name, k, log=True)
-            log_scale(axis.xaxis)
+            on = {name: [priced.on(bandwidth) for priced in each] for name, each in runs.items()}
+            if axis is not axes[0]:
+                axis.sharey(axes[0])
+            draw_lines(axis, on, looks, "sim_seconds", shown.name, kind, True, up)
+        for axis, bandwidth in zip(axes, SHOWN, strict=False):
+            dress(axis, "sim_seconds", shown.name, True, axis is axes[0], True, up)
+            axis.tick_params(labelleft=axis is axes[0])
             axis.set_title(human_bandwidth(bandwidth))
-            axis.set_xlabel(clock)
-            if shown.scale == "percent":
-                percent_axis(axis, shown.label if axis is axes[0] else "")
-            else:
-                log_scale(axis.yaxis)
-                axis.set_ylabel(shown.label if axis is axes[0] else "")
-        names = [
-            _draw_goals(axes[-1], name, each, bandwidths, target, k) for k, (name, each) in enumerate(runs.items())
-        ]
+            axis.set_xlabel(clock.replace(", ", "\n"))
+        names = {
+            name: _draw_goals(axes[-1], name, each, bandwidths, target, looks[name], kind)
+            for name, each in runs.items()
+        }
         log_scale(axes[-1].xaxis)
         log_scale(axes[-1].yaxis)
         axes[-1].set_xlabel("Mbit/s")
-        axes[-1].set_title(f"{clock} to {target.short if target else 'the end'}")
-        handles = [axes[0].plot([], [], label=name, **line_style(k))[0] for k, name in enumerate(names)]  # type: ignore[arg-type]
-        made.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+        axes[-1].set_title(textwrap.fill(f"{clock} to {target.short if target else 'the end'}", 32))
+        handles = [axes[0].plot([], [], label=said, **looks[name].line)[0] for name, said in names.items()]
+        made.legend(handles=handles, loc="outside upper center", ncols=columns_that_fit(names.values(), 12.0, most=6))
+        note(made, told(kind, map(len, runs.values())))
         return save(made, path)
 
 
 def _draw_goals(
-    axis: Axes, name: str, runs: Sequence[Priced], bandwidths: Sequence[float], target: Target | None, number: int
+    axis: Axes,
+    name: str,
+    runs: Sequence[Priced],
+    bandwidths: Sequence[float],
+    target: Target | None,
+    look: Look,
+    kind: str,
 ) -> str:
-    """Mean and range of the time to the goal over the runs that reach it; returns what the legend calls the method."""
+    """Mean and band of the time to the goal over the runs that reach it; returns what the legend calls the method."""
     times = np.array([[run.to_goal(b, target) for b in bandwidths] for run in runs])
     times = times[np.isfinite(times).all(axis=1)]
     if len(times):
-        style = line_style(number)
-        axis.plot(bandwidths, times.mean(axis=0), **style)  # type: ignore[arg-type]
+        axis.plot(bandwidths, times.mean(axis=0), **look.line)
         if len(times) > 1:
-            band = times.min(axis=0), times.max(axis=0)
-            axis.fill_between(bandwidths, *band, color=style["color"], alpha=0.15)
+            low, high = band(times.T, kind)
+            low = np.where(low > 0.1 * times.min(axis=0), low, 0.0)  # see draw_line
+            axis.fill_between(bandwidths, low, high, color=look.colour, alpha=0.15, linewidth=0)
     if len(times) == len(runs):
         return name
     return f"{name} ({len(times)} of {len(runs)} reach it)" if len(times) else f"{name} (target not reached)"

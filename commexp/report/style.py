@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from commexp.metrics import human_bits, human_bytes
+from commexp.report.palette import with_palette
 from commexp.run_folder import FORMATS, write_atomic
 
 # Okabe and Ito, Color Universal Design, 2008; without its yellow, which is too pale for thin lines
@@ -24,7 +26,7 @@ DASHES = ("-", "--", "-.", ":")
 STYLES = len(COLOURS) * len(DASHES)  # lines that can be told apart
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-STYLE: dict[Any, Any] = {
+REPORT: dict[Any, Any] = {
     "font.size": 9,
     "text.parse_math": False,  # a dollar in a run's name is a dollar
     "axes.titlesize": 9,
@@ -44,16 +46,63 @@ STYLE: dict[Any, Any] = {
     "figure.autolayout": False,
     "figure.constrained_layout.use": False,
     "savefig.dpi": 160,
-    "pdf.fonttype": 42,
+    "pdf.fonttype": 42,  # TrueType, which publishers ask for; only the glyphs that are used
 }
 
 
+def _sizes(text: float, small: float, line: float, marker: float) -> dict[str, float]:
+    large, little = ("font.size", "axes.titlesize", "axes.labelsize"), ("legend.fontsize", "xtick.labelsize")
+    sizes = {**dict.fromkeys(large, text), **dict.fromkeys((*little, "ytick.labelsize"), small)}
+    return sizes | {"lines.linewidth": line, "lines.markersize": marker}
+
+
+#: by the word of --style
+LOOKS: dict[str, dict[Any, Any]] = {
+    "paper": {**REPORT, **_sizes(8, 7, 1.2, 3.5), "axes.linewidth": 0.6, "savefig.dpi": 300},
+    "report": REPORT,
+    "slides": {**REPORT, **_sizes(16, 14, 2.6, 8), "axes.linewidth": 1.2, "savefig.dpi": 200},
+}
+#: inches of a figure with one pair of axes
+INCHES = {"paper": (3.3, 2.4), "report": (4.6, 3.2), "slides": (9.0, 5.5)}
+
+
+class StyledFigure(Figure):
+    """Its files have the fonts and the resolution of the style, whoever saves it and when."""
+
+    look: dict[Any, Any] = REPORT
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        with rc_context({key: self.look[key] for key in ("pdf.fonttype", "savefig.dpi")}):
+            super().savefig(*args, **kwargs)
+
+
 @contextmanager
-def figure(rows: int, columns: int, width: float, height: float) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of rows x columns axes, each ``width`` x ``height`` inches."""
-    with rc_context(STYLE):
-        made = Figure(figsize=(width * columns, height * rows), layout="constrained")
-        yield made, list(made.subplots(rows, columns, squeeze=False).flat)
+def figure(
+    rows: int, columns: int, width: float, height: float, share_rows: bool = False, share_columns: bool = False
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of rows x columns axes, each ``width`` x ``height`` inches. ``share_rows``, ``share_columns``: the axes
+    of a row have one vertical axis, and those of a column one horizontal axis."""
+    with rc_context(REPORT):
+        made = StyledFigure(figsize=(width * columns, height * rows), layout="constrained")
+        shared: dict[str, Any] = {
+            "sharey": "row" if share_rows else False,
+            "sharex": "col" if share_columns else False,
+        }
+        yield made, list(made.subplots(rows, columns, squeeze=False, **shared).flat)
+
+
+def note(made: Figure, text: str, size: float = 7.2) -> None:
+    """Below the axes in small letters: what a band means and the like."""
+    if text:
+        wide = int(made.get_figwidth() * 72 / (0.52 * size))
+        made.supxlabel(textwrap.fill(text, wide), fontsize=size, color="0.35")
+
+
+def columns_that_fit(names: Iterable[str], inches: float, size: float = 8, most: int = 4) -> int:
+    """Of a legend as wide as ``inches``, with lines before the names, in letters of ``size``."""
+    names = [*names]
+    letters = inches * 72 / (0.56 * size)
+    return max(1, min(most, len(names), int(letters / (7 + max(map(len, names), default=0)))))
 
 
 def save(made: Figure, path: Path) -> list[Path]:
@@ -67,7 +116,7 @@ def save(made: Figure, path: Path) -> list[Path]:
         drawn = io.BytesIO()
         made.savefig(drawn, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
         target = path.with_suffix(f".{kind}")
-        write_atomic(target, drawn.getvalue())
+        write_atomic(target, with_palette(drawn.getvalue()) if kind == "png" else drawn.getvalue())
         written.append(target)
     return written
 
@@ -82,9 +131,11 @@ def compact(value: float) -> str:
 
 def log_scale(axis: Axis, show: Callable[[float], str] = compact, least: float = 5) -> None:
     """A log scale with plain labels where the data span a factor of ``least``, else a linear one; labels between powers
-    of ten where fewer than two of these are in sight."""
+    of ten where fewer than two of these are in sight. ``least=0``: a log scale of the positive data in any case."""
     formatter = FuncFormatter(lambda value, _: show(value))
     low, high = axis.get_data_interval()
+    if not least:
+        low, least = float(axis.get_minpos()), 1e-9
     axis.set_major_formatter(formatter)
     if not 0 < low * least < high < math.inf:
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
@@ -123,7 +174,7 @@ def bits_axis(axis: Axis, log: bool) -> None:
 
 def percent_axis(axis: Axes, label: str) -> None:
     axis.set_ylabel(label)
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}%"))
 
 
 def line_style(number: int) -> dict[str, str]:

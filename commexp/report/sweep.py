@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,17 +12,20 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
+from commexp import __version__
 from commexp.metrics import Metric, foremost, human_bytes, metric, shown, tuned
 from commexp.report.aggregate import Job, aggregate, per_run, read_jobs, varied
+from commexp.report.bands import told
 from commexp.report.budgets import EqualCost
 from commexp.report.checked import LeftOut, ReadRun
 from commexp.report.curves import draw_bits, draw_curves
+from commexp.report.looks import Look, looks
 from commexp.report.settings import on_own_network
-from commexp.report.style import COLOURS, MARKERS, bytes_axis, figure, log_scale, percent_axis, save
-from commexp.report.tables import as_text, by_importance, markdown, sizes
+from commexp.report.style import bytes_axis, columns_that_fit, figure, log_scale, note, percent_axis, save
+from commexp.report.tables import DENSE, as_text, by_importance, markdown, sizes
 from commexp.report.target import common
 from commexp.report.terminal import MarkdownTable
-from commexp.run_folder import on_clocks, sweep_up, write_atomic
+from commexp.run_folder import FORMATS, on_clocks, read_json, sweep_up, write_atomic, write_json
 
 
 def write_sweep(
@@ -44,41 +48,81 @@ def write_sweep(
     settings = [k for k in keys if k != "seed"]
     heads, cells = readable(table, settings, on_clocks(job.run for job in jobs if not job.run.problem))
     shown_table = markdown(heads, cells, minor(table))
-    write_atomic(folder / "runs.csv", runs.to_csv(index=False))
+    per_job = runs.to_csv(index=False)
+    write_atomic(folder / "runs.csv", per_job)
     write_atomic(folder / "sweep.csv", table.to_csv(index=False))
     write_atomic(folder / "sweep.md", as_text([shown_table]))
     write_atomic(folder / "sweep.tex", latex(heads, cells))
     groups: dict[str, list[ReadRun]] = {}
+    called: dict[str, str] = {}
     for job in jobs:
         if job.run.problem:
             continue
-        groups.setdefault(_call({k: job.overrides.get(k, "") for k in settings}), []).append(job.run)
+        setting = {k: job.overrides.get(k, "") for k in settings}
+        groups.setdefault(_call(setting), []).append(job.run)
+        called[_call(setting)] = _in_words(setting)
     complete = {name: [run for run in each if run.status == "completed"] for name, each in groups.items()}
     begun = {name: [run for run in each if not run.metrics.empty] for name, each in groups.items()}
     drawn = {name: each for name, each in complete.items() if each} or {n: each for n, each in begun.items() if each}
-    if drawn:
+    pictures = Pictures(folder / "figures", per_job, [job.run for job in jobs])
+    if drawn and pictures.are_due:
         draw_curves(drawn, folder / "figures" / "curves")
         draw_bits(drawn, folder / "figures" / "bits")
     if len(groups) > 1:
-        _at_equal_cost(folder, groups)
+        _at_equal_cost(folder, groups, called, pictures.are_due)
     done, against = table[table["count"] > 0].copy(), None
     if len(done):
         against = _abscissa(done, settings)
-    if against is not None:
-        _draw_final(folder / "figures", done, against)
+    if against is not None and pictures.are_due:
+        lines: dict[str, list[ReadRun]] = {}
+        for job in jobs:
+            if not job.run.problem:
+                lines.setdefault(_call({k: job.overrides.get(k, "") for k in against.methods}), []).append(job.run)
+        look = looks(lines)
+        _draw_final(folder / "figures", done, against, look)
         if "reached_target" in done and done["reached_target"].any():
-            _draw_target(folder / "figures", done, against)
+            _draw_target(folder / "figures", done, against, look)
+    if pictures.are_due:
+        pictures.keep()
     return shown_table, jobs, left
 
 
-def _at_equal_cost(folder: Path, groups: Mapping[str, Sequence[ReadRun]]) -> None:
-    """budgets.csv, .md, pareto.csv and the figure of the fronts."""
+class Pictures:
+    """The pictures in ``folder``, of a sweep. ``are_due``: whether they are to be drawn: ``table`` or the tables of the
+    ``runs`` are not those from which they were drawn, or one has been removed. The file .drawn says from what the
+    pictures were drawn, and which there are."""
+
+    def __init__(self, folder: Path, table: str, runs: Sequence[ReadRun]) -> None:
+        self.kept = folder / ".drawn"
+        digest = hashlib.blake2b(f"{__version__}\n{table}".encode(), digest_size=16)
+        for path in (run.folder / name for run in runs for name in ("metrics.csv", "traffic.csv")):
+            about = path.stat() if path.is_file() else None
+            digest.update(f"{path}\n{about and (about.st_mtime_ns, about.st_size)}\n".encode())
+        self.digest = digest.hexdigest()
+        before = read_json(self.kept)
+        files = before.get("files")
+        there = isinstance(files, list) and all((folder / str(name)).is_file() for name in files)
+        self.are_due = before.get("from") != self.digest or not there
+
+    def keep(self) -> None:
+        """Notes that they are drawn."""
+        folder = self.kept.parent
+        files = sorted(path.name for kind in FORMATS for path in folder.glob(f"*.{kind}"))
+        if files:
+            write_json(self.kept, {"from": self.digest, "files": files})
+
+
+def _at_equal_cost(
+    folder: Path, groups: Mapping[str, Sequence[ReadRun]], called: Mapping[str, str], draws: bool
+) -> None:
+    """budgets.csv, .md, pareto.csv and, if it ``draws``, the figure of the fronts. ``called``: see EqualCost.write."""
     equal = EqualCost.of(groups)
     sentences = "\n".join(f"* {text}" for text in on_own_network(groups, None))
     blocks = equal.markdown() + (["Soonest to the target:", sentences] if sentences else [])
-    if equal.write(folder):
+    if equal.write(folder, called=called):
         write_atomic(folder / "budgets.md", as_text(blocks))
-        equal.draw(folder / "figures" / "pareto")
+        if draws:
+            equal.draw(folder / "figures" / "pareto", looks(groups))
 
 
 ESCAPED = str.maketrans(
@@ -177,16 +221,20 @@ def _seconds(mean: float, std: float) -> str:
     return f"{mean:.4g} ± {std:.2g}" if std > 0 else f"{mean:.4g}"
 
 
-def _call(setting: dict[str, str]) -> str:
-    """How a legend says a setting."""
+def _call(setting: Mapping[str, str]) -> str:
+    """How a legend says a setting: the data first."""
+    data = {k: v for k, v in setting.items() if k.partition(".")[0] == "dataset"}
+    rest = {k: DENSE if (k, v) == ("compress", "none") else v for k, v in setting.items() if k not in data}
+    return ": ".join(filter(None, (_in_words(data), _in_words(rest))))
+
+
+def _in_words(setting: Mapping[str, str]) -> str:
+    """The same as the tables for programs have it."""
     prefixes = ("compress.", "algo.")
     return ", ".join(
-        v if k in ("algo", "compress") else f"{k.split('.', 1)[1] if k.startswith(prefixes) else k}={v}"
+        v if k in ("algo", "compress", "dataset") else f"{k.split('.', 1)[1] if k.startswith(prefixes) else k}={v}"
         for k, v in setting.items()
     )
-
-
-MANY = 6  # beyond so many lines a legend stands beside the axes
 
 
 @dataclass(frozen=True)
@@ -214,12 +262,12 @@ def _abscissa(done: pd.DataFrame, settings: Sequence[str]) -> Against | None:
     return None
 
 
-def _draw_final(folder: Path, done: pd.DataFrame, against: Against) -> None:
+def _draw_final(folder: Path, done: pd.DataFrame, against: Against, look: Mapping[str, Look]) -> None:
     final: Metric | None = next((m for m in foremost("final") if m.name in done), None)
     if final is None:
         return
-    with figure(1, 1, 4.6, 3.2) as (made, axes):
-        _lines(axes[0], done, against, final.name)
+    with figure(1, 1, 4.6, 3.4) as (made, axes):
+        _lines(axes[0], done, against, final.name, look)
         if final.scale == "percent":
             percent_axis(axes[0], f"final {final.label}")
         else:
@@ -228,35 +276,35 @@ def _draw_final(folder: Path, done: pd.DataFrame, against: Against) -> None:
         save(made, folder / ("final" if against.column == "abscissa" else "final_against_compression"))
 
 
-def _draw_target(folder: Path, done: pd.DataFrame, against: Against) -> None:
+def _draw_target(folder: Path, done: pd.DataFrame, against: Against, look: Mapping[str, Look]) -> None:
     target = common(done)
-    with figure(1, 1, 4.6, 3.2) as (made, axes):
-        _lines(axes[0], done[done["reached_target"] > 0], against, "bytes_to_target")
+    with figure(1, 1, 4.6, 3.4) as (made, axes):
+        _lines(axes[0], done[done["reached_target"] > 0], against, "bytes_to_target", look)
         axes[0].set_ylabel(f"bytes sent to reach {target}" if target else "bytes sent to reach the target")
         bytes_axis(axes[0].yaxis)
         save(made, folder / "bytes_to_target")
 
 
-def _lines(axis: Axes, table: pd.DataFrame, against: Against, value: str) -> None:
+def _lines(axis: Axes, table: pd.DataFrame, against: Against, value: str, look: Mapping[str, Look]) -> None:
     """A line per method; bars are one standard deviation over seeds."""
-    table = table.sort_values(against.column)
-    groups = list(table.groupby(against.methods, sort=False)) if against.methods else [((), table)]
-    for i, (setting, group) in enumerate(groups):
+    groups: dict[str, pd.DataFrame] = {}
+    for setting, group in table.groupby(against.methods, sort=False) if against.methods else [((), table)]:
         names = setting if isinstance(setting, tuple) else (setting,)
+        groups[_call({k: str(n) for k, n in zip(against.methods, names, strict=True)})] = group
+    for name, unsorted in groups.items():
+        group = unsorted.sort_values(against.column)
         axis.errorbar(
             group[against.column],
             group[value],
             yerr=group[f"{value}_std"].fillna(0.0),
-            label=_call({k: str(n) for k, n in zip(against.methods, names, strict=True)}) or None,
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
-            markerfacecolor="white" if i // len(COLOURS) % 2 else None,
-            linestyle="-" if len(group) > 1 else "none",
+            label=name or None,
+            **{**look[name].point, "linestyle": look[name].dash if len(group) > 1 else "none"},
             capsize=2.5 if group[f"{value}_std"].notna().any() else 0,
         )
     log_scale(axis.xaxis, "{:g}".format)
     axis.set_xlabel(against.label)
-    if len(groups) > MANY:
-        axis.figure.legend(loc="outside right center")
-    elif against.methods:
-        axis.legend()
+    made = axis.get_figure(root=True)
+    assert made is not None
+    if against.methods:
+        made.legend(loc="outside upper center", ncols=columns_that_fit(groups, made.get_figwidth()))
+    note(made, told("std", map(int, table["count"]), "bars"))

@@ -26,29 +26,54 @@ def phase_seconds(run: Run) -> dict[str, float]:
     traffic = run.traffic
     if traffic.empty or "compute_seconds" not in traffic:
         return {}
-    rounds = {phase: traffic[f"{phase}_seconds"].groupby(traffic["round"]).sum() for phase in PHASES}
-    return {phase: float(each.iloc[left_out(len(each)) :].median()) for phase, each in rounds.items()}
+    rounds = traffic.groupby("round")[[f"{phase}_seconds" for phase in PHASES]].sum()
+    medians = rounds.iloc[left_out(len(rounds)) :].median()
+    return {phase: float(medians[f"{phase}_seconds"]) for phase in PHASES}
 
 
-def labels(runs: Sequence[Run]) -> list[str]:
-    """What each run is called beside the others: its compressor, k, and as few keys of the config as tell it from all
-    runs with this compressor that differ from it; the algorithm before it where there are several. Runs that differ by
-    nothing but the seed have the same name; real processes and the virtual clock are told apart where a method has runs
-    of both, and so is what is on the virtual clock where it is not the same for all."""
+DENSE = "dense"  # what figures and tables call compress=none
+
+
+def labels(runs: Sequence[Run], dense: str = DENSE) -> list[str]:
+    """What each run is called beside the others: the data where they differ, its compressor, k, and as few keys of the
+    config as tell it from all runs with this compressor that differ from it; the algorithm before it where there are
+    several. Runs that differ by nothing but the seed have the same name; real processes and the virtual clock are told
+    apart where a method has runs of both, and so is what is on the virtual clock where it is not the same for all.
+    ``dense``: the name of no compressor."""
     flat = [flatten({k: v for k, v in run.config.items() if k not in NOT_IN_LABELS}) for run in runs]
     for each, run in zip(flat, runs, strict=True):
         each["clock"] = "wall" if run.on_wall_clock else "virtual"
     words = [words_of(run) for run in runs]
     several = len({algo for algo, _ in words}) > 1
-    codecs = [codec if not several else algo if codec == "none" else f"{algo} {codec}" for algo, codec in words]
+    codecs = [_method(algo, codec, several, dense) for algo, codec in words]
     told_by = {codec: telling([f for f, c in zip(flat, codecs, strict=True) if c == codec]) for codec in {*codecs}}
-    names, clocks = [], [run.on_clock for run in runs]
-    for codec, mine, clock in zip(codecs, flat, clocks, strict=True):
-        told = [key for key in mine if key in told_by[codec]]
+    data, clocks = [data_of(run) for run in runs], [run.on_clock for run in runs]
+    names = []
+    for codec, mine, source, clock in zip(codecs, flat, data, clocks, strict=True):
+        told = [key for key in mine if key in told_by[codec] and not (key == SOURCE and len({*data}) > 1)]
+        first = [_say(key, mine[key]) for key in told if key.startswith("dataset.")]
         k = [f"k={mine['compress.k']:g}"] if mine.get("compress.k") is not None else []
-        rest = [_say(key, mine[key]) for key in told if key != "compress.k"]
-        names.append(" ".join([codec, *k, *rest, *([f"({clock})"] if clock and len({*clocks}) > 1 else [])]))
+        rest = [_say(key, mine[key]) for key in told if key != "compress.k" and not key.startswith("dataset.")]
+        about = " ".join([*([source] if len({*data}) > 1 else []), *first])
+        name = " ".join([codec, *k, *rest, *([f"({clock})"] if clock and len({*clocks}) > 1 else [])])
+        names.append(f"{about}: {name}" if about else name)
     return names
+
+
+SOURCE = "dataset._target_"
+
+
+def _method(algo: str, codec: str, several: bool, dense: str) -> str:
+    if several:
+        return algo if codec == "none" else f"{algo} {codec}"
+    return dense if codec == "none" else codec
+
+
+def data_of(run: Run) -> str:
+    """The name of its data, from meta.json, or else that of their class."""
+    kept, node = run.meta.get("dataset"), run.config.get("dataset")
+    target = node.get("_target_") if isinstance(node, dict) else None
+    return kept if isinstance(kept, str) else str(target or "").rpartition(".")[2].lower()
 
 
 def words_of(run: Run) -> tuple[str, str]:
@@ -67,7 +92,8 @@ def telling(configs: Sequence[dict[str, Any]]) -> set[str]:
     keys = dict.fromkeys(key for config in configs for key in config)
     values = {key: [str(config.get(key)) for config in configs] for key in keys}
     rest = {key: column for key, column in values.items() if len({*column}) > 1}
-    told: list[tuple[str, ...]] = [*zip(rest.pop("compress.k", [""] * len(configs)))]  # of each config
+    given = [rest.pop(key, [""] * len(configs)) for key in ("compress.k", SOURCE)]  # which names have at any rate
+    told: list[tuple[str, ...]] = [*zip(*given, strict=True)]  # of each config
     wanted = len({*zip(told, *rest.values(), strict=True)})
 
     def tells(key: str) -> tuple[bool, int]:
@@ -76,6 +102,8 @@ def telling(configs: Sequence[dict[str, Any]]) -> set[str]:
         return key != "eval_every" and parts > len({*told}), parts
 
     chosen: set[str] = set()
+    if len({*given[1]}) > 1:
+        chosen.add(SOURCE)
     while len({*told}) < wanted:
         best = max(rest, key=tells)
         told = [(*before, value) for before, value in zip(told, rest.pop(best), strict=True)]

@@ -14,7 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.ticker import MaxNLocator
 
-from commexp.report.style import COLOURS, compact, figure, save
+from commexp.report.style import compact, figure, save
 from commexp.run_folder import Run
 
 WORKERS = 200
@@ -22,6 +22,7 @@ LABELLED = 24  # links with their weights written on them
 CLEAR = 24  # workers up to which no link passes behind another worker
 LARGEST = 7.0  # inches
 GREY = "0.55"
+NODE = "#4e5a68"  # no method's colour: a graph may be that of several
 CUBE = {  # where a binary digit leads: in perspective; in the plane that shows four dimensions without an overlap
     8: np.array([[1.0, 0.0], [0.0, -1.0], [0.42, 0.38], [0.0, 0.0]]),
     16: np.array([[math.cos(i * math.pi / 4), math.sin(i * math.pi / 4)] for i in range(4)]),
@@ -59,9 +60,7 @@ def draw_topology(run: Run, path: Path) -> list[Path]:
         axis.set(xlim=(-pad, width - pad), ylim=(-pad, height - pad), aspect="equal")
         axis.axis("off")
         _draw_links(axis, places, ends, around, directed, dot, colours, widths, weights)
-        axis.scatter(
-            places[:, 0], places[:, 1], s=dot**2, color=COLOURS[0], edgecolors="white", linewidths=0.8, zorder=3
-        )
+        axis.scatter(places[:, 0], places[:, 1], s=dot**2, color=NODE, edgecolors="white", linewidths=0.8, zorder=3)
         own = 1 - W.sum(axis=1)
         _write_workers(axis, places, own, dot)
         if numbered:

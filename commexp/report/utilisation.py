@@ -157,17 +157,20 @@ def write_plan(rows: Sequence[PlanRow], bandwidth: float, blocks: Sequence[str],
 def draw_utilisation(rows: Sequence[PlanRow], bandwidth: float, path: Path) -> list[Path]:
     """Utilisation against bandwidth, a line per row; the legend goes from what needs the least bandwidth to what needs
     the most. ``bandwidth``: that of the plan, a grey band. The grey line is at BUSY."""
-    from commexp.report.style import figure, line_style, log_scale, percent_axis, save  # half a second of imports
+    from commexp.report.looks import BASELINE, chosen  # half a second of imports
+    from commexp.report.style import figure, log_scale, percent_axis, save
 
+    methods = {row.name: BASELINE if row.methods == ("dense",) else row.methods for row in rows}
+    looks = chosen(methods, {row.name: -row.step_bytes for row in rows})
     few = sorted(rows, key=lambda row: sum(share or 0.0 for _, share, _ in row.curve), reverse=True)
     lines = [textwrap.fill(row.name, 34, subsequent_indent="   ") for row in few]
     height = 3.4 + 0.15 * sum(line.count("\n") + 1 for line in lines) / 3
     with figure(1, 1, 7.2, height) as (made, (axis,)):
         axis.axvline(bandwidth, color="0.75", linewidth=5, zorder=0)
         axis.axhline(BUSY, color="0.75", linewidth=0.8, zorder=0)
-        for k, (row, label) in enumerate(zip(few, lines, strict=True)):
+        for row, label in zip(few, lines, strict=True):
             mbit, shares = zip(*((m, s) for m, s, _ in row.curve), strict=True)
-            axis.plot(mbit, shares, label=label, **line_style(k))  # type: ignore[arg-type]
+            axis.plot(mbit, shares, label=label, **looks[row.name].line)
         log_scale(axis.xaxis, bandwidth_text)
         axis.set_xlim(rows[0].curve[0][0], rows[0].curve[-1][0])
         axis.set_ylim(0, 1.02)

@@ -40,7 +40,7 @@ def test_the_classifier_learns_from_half_of_the_bits(run: Callable[..., Run]) ->
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         words = ("rounds=120", "eval_every=20", "model.hidden=[16]", "algo.lr=0.05")
-        done = run("+experiment=onebit_images_small", *words)
+        done = run("+experiment=onebit_digits", *words)
     size = math.ceil(done.summary["parameters"] / 8) + 4
     assert (done.metrics["bytes_sent"] == size * done.metrics["answers"]).all()
     assert done.metrics["test_accuracy"].max() > 0.5

@@ -21,6 +21,7 @@ from commexp.check.quantities import QUANTITIES, Unmeasured
 from commexp.check.show import sections, table, write
 from commexp.cli.check import main
 from commexp.config.messages import UserError
+from commexp.report.tables import as_text
 from commexp.run_folder import Run
 
 SYSTEMS, PUBLISHED = load()
@@ -137,7 +138,7 @@ def test_what_has_no_number_says_why(tmp_path: Path) -> None:
         found = judged(claim(measure={**TOY["measure"], "metric": metric}), {"a": [outcome]})
         assert (found.verdict, found.numbers) == (verdict, ())
         assert found.reason.startswith(reason)
-        assert reason in table([found])
+        assert reason in as_text(table([found]))
     assert judged(claim(), {"a": [nan]}).verdict == NOT_MET
 
 
@@ -189,7 +190,7 @@ def test_a_mistake_in_the_words_is_refused(
 
 def test_claims_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "--list", "topk_plateau") == 0
-    assert capsys.readouterr().out.startswith("topk_plateau: Top-k stands at a distance.")
+    assert capsys.readouterr().out.startswith("* topk_plateau: Top-k stands at a distance.")
     assert CLAIMS.is_file()
 
 

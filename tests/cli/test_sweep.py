@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -217,10 +218,10 @@ def test_one_run_lies_below_where_it_was_typed(entry: Cli, tmp_path: Path) -> No
 
 def test_each_job_says_that_it_begins(entry: Cli) -> None:
     done = entry("-m", "algo.lr=0.001,0.01", "seed=0", *TINY)
-    first, _, second, *_ = done.stdout.splitlines()
-    assert first.startswith("1/2  algo.lr=0.001 seed=0 ")
-    assert second.startswith("2/2  algo.lr=0.01 seed=0 ")
-    assert first.split()[-1].startswith("sgd-none-linreg-")
+    first, ended, second, *_ = done.stdout.splitlines()
+    assert re.fullmatch(r"sgd-none-linreg-\w{8}  job 1/2: algo.lr=0.001 seed=0", first)
+    assert re.fullmatch(r"sgd-none-linreg-\w{8}  job 2/2, 00:\d\d left: algo.lr=0.01 seed=0", second)
+    assert re.fullmatch(r"sgd-none-linreg-\w{8}: completed, distance to optimum \S+, \S+ MB sent", ended)
 
 
 def test_a_sweep_without_a_row_says_so(entry: Cli, tmp_path: Path) -> None:

@@ -96,9 +96,9 @@ INSTEAD = {
 INSTEAD["proxgt_a9a"] = INSTEAD["async_logistic"] = ["dataset=breast_cancer"]
 INSTEAD["async_movielens"] = ["dataset=ratings"]
 INSTEAD["ring_10000"] = ["workers=300"]
-INSTEAD["lowcomm_small"] = ["algo.tau=4"]
+INSTEAD["lowcomm_text"] = ["algo.tau=4"]
 INSTEAD["qsr_imagenet"] += ["model.hidden=16", "model.mlp=16"]
-FILES = {"dppf_small": "Fashion-MNIST", "regtopk_imagenette": "Imagenette and published weights"}
+FILES = {"dppf_fashion_mnist": "Fashion-MNIST", "regtopk_imagenette": "Imagenette and published weights"}
 
 
 @pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - FILES.keys()))
@@ -116,7 +116,7 @@ def test_the_fashion_experiment_runs(run: Callable[..., Run], tmp_path: Path, mo
 
     monkeypatch.setattr(Published, "resources", list(write_fashion(tmp_path, train=200).items()))
     here = [f"dataset.root={tmp_path}", "dataset.samples=100", "dataset.test_samples=null"]
-    result = run("+experiment=dppf_small", *here, "steps=8", "eval_every=8")
+    result = run("+experiment=dppf_fashion_mnist", *here, "steps=8", "eval_every=8")
     assert result.status == "completed"
     first, last = result.metrics["train_accuracy"].iloc[[0, -1]]
     assert first == pytest.approx(0.1), "of ten classes alike in number, one is right"
@@ -353,8 +353,8 @@ REFUSED = {
     "datset=digits": "datset=digits: no such key; did you mean dataset",
     "rounds=100 steps=100": "rounds=100 steps=100: both say how long the run is; give one of the two",
     "+experiment=dppf_digits rounds=9": "rounds=9: this experiment is steps=1600 long; give steps=..., or add",
-    "+experiment=async_logistic_small algo=sgd model=mlp": "model=mlp: has no field l2, for which something else that "
-    "is chosen gives 0.002197802; choose model=logistic_regression, or add ~model.l2",
+    "+experiment=async_logistic_breast_cancer algo=sgd model=mlp": "model=mlp: has no field l2, for which something "
+    "else that is chosen gives 0.002197802; choose model=logistic_regression, or add ~model.l2",
     "+experiment=onebit_linreg straggler=none": "straggler=none: has no field p, for which something else",
     "+experiment=dppf_digits_few dataset=fashion_mnist": "dataset=fashion_mnist: has no field test,",
 }

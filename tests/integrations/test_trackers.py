@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import csv
+import json
+import struct
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from PIL import Image
 from registry import interrupted, plan, untimed
 
 from commexp.algorithms import SGD
 from commexp.config.messages import UserError
 from commexp.config.schema import TRACKERS
 from commexp.integrations import tracking
+from commexp.ranks import SWEEP, Sweep
 from commexp.run_folder import Run, read_json
 
 SMALL = ("dataset=linreg", "dataset.dim=20", "dataset.samples=20", "workers=4", "rounds=12", "eval_every=2")
+ROUNDS = [0, 2, 4, 6, 8, 10, 12]
+LABELS = {"sweep": "my-sweep", "algo": "sgd", "compress": "none", "dataset": "linreg"}
 Start = Callable[..., Run]
+
+
+@pytest.fixture(autouse=True)
+def _sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test tells of a sweep is forgotten afterwards."""
+    monkeypatch.setenv(SWEEP, "")
+    monkeypatch.delenv(SWEEP)
 
 
 def halted_and_resumed(run: Start, track: str) -> Run:
@@ -36,6 +50,7 @@ def columns(run: Run) -> dict[str, list[float]]:
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
+@pytest.mark.drawn
 def test_tensorboard_holds_every_row_once(run: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard", reason="pip install 'commexp[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -56,132 +71,93 @@ def test_tensorboard_holds_every_row_once(run: Start, monkeypatch: pytest.Monkey
     events = EventAccumulator(str(done.folder), purge_orphaned_data=True).Reload()
     for name, values in columns(done).items():
         found = events.Scalars(name)
-        assert [e.step for e in found] == [0, 2, 4, 6, 8, 10, 12]
+        assert [e.step for e in found] == ROUNDS
         assert [e.value for e in found] == pytest.approx(values, rel=1e-6), name
-    assert "summary/bytes_sent" in events.Tags()["scalars"]
+    assert events.Scalars("summary/bytes_sent")[0].value == done.summary["bytes_sent"]
+    (curves,) = events.Images("figures/curves")
+    with Image.open(done.folder / "figures" / "curves.png") as picture:
+        assert (curves.width, curves.height) == picture.size
+    (labels,) = events.Tensors("labels/text_summary")
+    assert yaml.safe_load(labels.tensor_proto.string_val[0].decode()) == {**LABELS, "sweep": ""}
+    *_, summary = events.Tensors("summary/text_summary")  # the first is that of the interrupted run
+    assert yaml.safe_load(summary.tensor_proto.string_val[0].decode()) == done.summary
     (config,) = events.Tensors("config/text_summary")
     assert b"commexp.algorithms.SGD" in config.tensor_proto.string_val[0]
 
 
-class Recorded:
-    """The parts of mlflow and wandb that we call, written down."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-        self.steps: list[int] = []
-        self.runs: list[str] = []
-        self.summary: dict[str, Any] = {}
-        self.ends: list[object] = []
-        self.config: dict[str, Any] = {}
-
-    def wandb(self) -> types.ModuleType:
-        module: Any = types.ModuleType("wandb")
-        module.Settings = dict
-
-        def init(**given: Any) -> object:
-            name = given["id"] or f"new{len(self.runs)}"
-            self.runs.append(name)
-            self.config = given["config"]
-            return types.SimpleNamespace(id=name, log=log, summary=self.summary, finish=finish)
-
-        def log(row: dict[str, float], step: int) -> None:
-            self.rows.append(row)
-            self.steps.append(step)
-
-        def finish(exit_code: int) -> None:
-            self.ends.append(exit_code)
-
-        module.init = init
-        return module
-
-    def mlflow(self) -> dict[str, types.ModuleType]:
-        module, entities = (types.ModuleType(name) for name in ("mlflow", "mlflow.entities"))
-        entities.Param = lambda key, value: (key, value)  # type: ignore[attr-defined]
-        entities.Metric = lambda key, value, time, step: (key, value, step)  # type: ignore[attr-defined]
-        recorded = self
-
-        class MlflowClient:
-            def get_experiment_by_name(self, name: str) -> None:
-                assert name == "commexp"
-
-            def create_experiment(self, name: str) -> str:
-                return name
-
-            def create_run(self, experiment: str, run_name: str) -> object:
-                recorded.runs.append(run_name)
-                return types.SimpleNamespace(info=types.SimpleNamespace(run_id="the-run"))
-
-            def update_run(self, run: str, status: str) -> None:
-                recorded.runs.append(run)
-
-            def log_batch(self, run: str, metrics: Any = (), params: Any = ()) -> None:
-                assert run == "the-run"
-                assert len(params) <= 100
-                recorded.config.update(params)
-                if metrics:
-                    recorded.rows.append({key: value for key, value, _ in metrics})
-                    recorded.steps.append(metrics[0][2])
-
-            def log_text(self, run: str, text: str, file: str) -> None:
-                assert "_target_: commexp.algorithms.SGD" in text
-
-            def set_terminated(self, run: str, status: str) -> None:
-                recorded.ends.append(status)
-
-        module.MlflowClient = MlflowClient  # type: ignore[attr-defined]
-        return {"mlflow": module, "mlflow.entities": entities}
-
-
-def test_wandb_is_told_and_goes_on(run: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = Recorded()
-    monkeypatch.setitem(sys.modules, "wandb", told.wandb())
-    done = halted_and_resumed(run, "track=[wandb]")
-    assert told.steps == [0, 2, 4, 6, 8, 10, 12]
-    assert {name: [row[name] for row in told.rows] for name in told.rows[0]} == columns(done)
-    assert told.runs == ["new0", "new0"]
-    assert told.ends == [1, 0]
-    assert told.summary["bytes_sent"] == done.summary["bytes_sent"]
-    assert told.config["algo"]["_target_"] == "commexp.algorithms.SGD"
-    run(*SMALL, "track=[wandb]", "rerun=true")
-    assert told.runs[2] == "new2", "a run made anew is another one there, too"
-
-
-def test_mlflow_is_told_and_goes_on(run: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = Recorded()
-    for name, module in told.mlflow().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-    done = halted_and_resumed(run, "track=[mlflow]")
-    rows = [(s, r) for s, r in zip(told.steps, told.rows, strict=True) if "train_loss" in r]
-    assert [step for step, _ in rows] == [0, 2, 4, 6, 8, 10, 12]
-    assert [row["bytes_sent"] for _, row in rows] == columns(done)["bytes_sent"]
-    assert told.rows[-1]["summary.bytes_sent"] == done.summary["bytes_sent"]
-    assert told.runs == [done.name, "the-run"]
-    assert told.ends == ["KILLED", "FINISHED"]
-    assert told.config["algo.lr"] == "0.01"
-    assert read_json(done.folder / "mlflow.json") == {"run": "the-run"}
-
-
-def test_mlflow_itself(run: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.drawn
+def test_mlflow_holds_what_the_run_has(run: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow", reason="pip install 'commexp[mlflow]'")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer ones would rather have a database
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    Sweep("sweeps/my-sweep", 3).tell()
     done = halted_and_resumed(run, "track=[mlflow]")
     (number,) = {read_json(done.folder / "mlflow.json")["run"]}
     client = mlflow.MlflowClient()
-    assert client.get_run(number).info.status == "FINISHED"
-    sent = {m.step: m.value for m in client.get_metric_history(number, "bytes_sent")}
-    assert list(sent.values()) == columns(done)["bytes_sent"]
+    kept = client.get_run(number)
+    assert (kept.info.run_name, kept.info.status) == (done.name, "FINISHED")
+    assert LABELS.items() <= kept.data.tags.items()
+    assert kept.data.params["algo.lr"] == "0.01"
+    assert kept.data.metrics["summary.bytes_sent"] == done.summary["bytes_sent"]
+    for name, values in columns(done).items():
+        found = client.get_metric_history(number, name)
+        assert [m.step for m in found] == ROUNDS
+        assert [m.value for m in found] == values, name
+    store = Path(kept.info.artifact_uri.removeprefix("file://"))
+    assert yaml.safe_load((store / "config.yaml").read_text()) == done.config
+    assert json.loads((store / "summary.json").read_text()) == done.summary
+    assert (store / "figures" / "curves.png").read_bytes() == (done.folder / "figures" / "curves.png").read_bytes()
 
 
-def test_wandb_itself_offline(run: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def records(path: Path) -> Iterator[Any]:
+    """What an offline run of wandb has logged: protocol buffers in LevelDB's log format, whose blocks have 32 KiB."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, whole = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        room = 2**15 - at % 2**15
+        if room < 7:
+            at += room
+            continue
+        _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        whole += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            record = Record()
+            record.ParseFromString(whole)
+            yield record
+            whole = b""
+
+
+@pytest.mark.drawn
+def test_wandb_holds_what_the_run_has(run: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="pip install 'commexp[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    Sweep("sweeps/my-sweep", 3).tell()
     done = run(*SMALL, "track=[wandb]")
-    assert done.status == "completed"
     number = read_json(done.folder / "wandb.json")["run"]
-    assert list(done.folder.glob(f"wandb/offline-run-*-{number}/*.wandb"))
+    (path,) = done.folder.glob(f"wandb/offline-run-*-{number}/*.wandb")
+    rows, summary, opened = [], dict[str, Any](), []
+    for record in records(path):
+        if record.HasField("history"):
+            rows.append({"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item})
+        if record.HasField("summary"):
+            summary.update({i.key: json.loads(i.value_json) for i in record.summary.update if i.key})
+        if record.HasField("run"):
+            opened.append(record.run)
+    for name, values in columns(done).items():
+        assert [row[name] for row in rows if name in row] == values, name
+    assert [row["round"] for row in rows if "round" in row] == ROUNDS
+    assert rows[-1]["figures/curves/path"].startswith("media/images/figures/curves")
+    assert list(path.parent.glob("files/media/images/figures/curves_*.png"))
+    assert {**summary, **done.summary} == summary
+    config = {u.key: json.loads(u.value_json) for u in opened[0].config.update}
+    assert {**config, **done.config} == config
+    assert opened[0].display_name == done.name
+    assert opened[0].run_group == LABELS["sweep"]
+    assert {*opened[0].tags} == {LABELS[name] for name in ("algo", "compress", "dataset")}
 
 
 class Broken:

@@ -17,6 +17,7 @@ from commexp.config.messages import UserError
 from commexp.metrics import metric
 from commexp.report.budgets import EqualCost, value_at
 from commexp.report.checked import ReadRun
+from commexp.report.looks import chosen
 from commexp.report.pareto import places
 from commexp.report.replay import Priced, at_bandwidths, by_bandwidth, draw_replay, equal_cost, times_to
 from commexp.report.settings import Family, best_setting, families, on_own_network
@@ -24,6 +25,8 @@ from commexp.report.spread import Spread, human_bandwidth, human_seconds
 from commexp.report.sweep import write_sweep
 from commexp.report.target import Target
 from commexp.run_folder import Run, write_json
+
+LOOKS = chosen({"a": "a", "b": "b"}, {"a": 0, "b": 0})
 
 
 def curve(sent: list[float], accuracy: list[float], per_byte: float = 1e-6) -> pd.DataFrame:
@@ -395,7 +398,7 @@ def test_times_by_bandwidth_have_spreads_and_bands(
     for each in priced.values():
         for one in each:
             one.metrics = one.metrics.assign(train_loss=1 - one.metrics["test_accuracy"])
-    draw_replay(priced, target, Path("replay"))
+    draw_replay(priced, target, Path("replay"), LOOKS, kind="range")
     (figure,) = figures
     assert [axis.get_xlabel() for axis in figure.axes] == ["virtual seconds"] * 4 + ["Mbit/s"]
     last = figure.axes[-1]
@@ -415,7 +418,7 @@ def test_times_by_bandwidth_have_spreads_and_bands(
 def test_each_seed_is_no_line_of_its_own(priced: dict[str, list[Priced]], monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
     monkeypatch.setattr("commexp.report.replay.save", lambda figure, path: figures.append(figure) or [])
-    draw_replay(priced, None, Path("replay"))
+    draw_replay(priced, None, Path("replay"), LOOKS)
     for axis in figures[0].axes:
         assert len([line for line in axis.get_lines() if len(np.asarray(line.get_xdata()))]) <= len(priced)
     assert figures[0].axes[-1].get_title() == "virtual seconds to the end"
@@ -425,7 +428,7 @@ def test_each_seed_is_no_line_of_its_own(priced: dict[str, list[Priced]], monkey
 def test_the_picture_of_the_front(two: EqualCost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
     monkeypatch.setattr("commexp.report.pareto.save", lambda figure, path: figures.append(figure) or [])
-    two.draw(tmp_path / "pareto")
+    two.draw(tmp_path / "pareto", LOOKS)
     (figure,) = figures
     figure.draw_without_rendering()
     assert len(figure.axes) == 2
@@ -436,4 +439,4 @@ def test_the_picture_of_the_front(two: EqualCost, tmp_path: Path, monkeypatch: p
     dotted = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == ":" and len(line.get_xdata())]
     assert [[*line.get_xdata(), *line.get_ydata()] for line in dotted] == [[1000, 250, 0.6, 0.8]]
     alone = EqualCost({"a": two.curves["a"]})
-    assert alone.draw(tmp_path / "alone") == []
+    assert alone.draw(tmp_path / "alone", LOOKS) == []

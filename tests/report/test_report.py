@@ -190,8 +190,8 @@ def test_virtual_time_says_what_it_counts(
     assert "note" not in as_text(summary_blocks(dense))
     assert re.search(r"\| virtual clock +\| \S+ s \(communication only\) ", as_text(summary_blocks(again)))
     assert re.search(r"\| virtual clock +\| \S+ s +\|", as_text(summary_blocks(dense)))
-    assert labels([bare, again]) == ["none", "none"]
-    assert labels([bare, sparse]) == ["none (communication only)", "topk k=0.01"]
+    assert labels([bare, again]) == ["dense", "dense"]
+    assert labels([bare, sparse]) == ["dense (communication only)", "topk k=0.01"]
     assert [on_clocks(each) for each in ([bare, again], [dense, sparse], [bare, dense])] == [
         "communication only", "", "some with communication only",
     ]  # fmt: skip
@@ -305,7 +305,7 @@ def test_runs_are_named_by_what_tells_them_apart(run: Callable[..., Run]) -> Non
         run(*SHORT, *overrides.split())
         for overrides in ("compress=none", "compress=topk", "compress=topk seed=1", "compress=topk algo.lr=0.25")
     ]
-    assert labels(results) == ["none", "topk k=0.01 lr=0.5", "topk k=0.01 lr=0.5", "topk k=0.01 lr=0.25"]
+    assert labels(results) == ["dense", "topk k=0.01 lr=0.5", "topk k=0.01 lr=0.5", "topk k=0.01 lr=0.25"]
 
 
 def test_keys_that_differ_together_are_not_all_named(run: Callable[..., Run]) -> None:

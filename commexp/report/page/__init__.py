@@ -15,6 +15,7 @@ from commexp.report.html import own_file, render
 from commexp.report.page.embed import embedded
 from commexp.report.page.graph import drawing
 from commexp.report.page.tables import differences_table, equal_tables, made_table, methods_table, part, runs_table
+from commexp.report.spread import human_seconds
 from commexp.report.tables import PHASES
 from commexp.run_folder import write_atomic
 
@@ -36,6 +37,8 @@ def write_page(compared: Comparison, path: Path) -> Path:
         equal_notes=" ".join(compared.equal_cost.notes) if compared.equal_cost.shown else "",
         best=compared.best_settings,
         phases=compared.phases,
+        looks=compared.looks,
+        human_seconds=human_seconds,
         phase_names=PHASES,
         longest=max((sum(times.values()) for times in compared.phases.values()), default=0.0) or 1.0,
         graphs=drawings,

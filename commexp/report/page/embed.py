@@ -9,14 +9,18 @@ import numpy as np
 import pandas as pd
 
 from commexp.metrics import METRICS, foremost, metric
+from commexp.report.bands import BANDS, factor
 from commexp.report.comparison import Comparison
 from commexp.report.thin import thinned
 
+DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}  # matplotlib's and plotly's
+
 
 def embedded(compared: Comparison) -> dict[str, Any]:
-    """``methods``: name and ``runs``, each with ``columns``, a number in ``pool`` (base64 of little-endian float32) by
+    """``methods``: name, look and ``runs``, each with ``columns``, a number in ``pool`` (base64 of float32) by
     name, and whether it is in its method's ``mean``: all are where none has completed. ``x``, ``y``: what may be
     chosen, as [column, label], and ``scales``, ``units`` of these columns. All curves of a method keep the same rows.
+    ``bands``: as [word, label], each with ``factors``: the half of a band in standard deviations, by count of runs.
     """
     pool: dict[str, int] = {}
     methods: list[dict[str, Any]] = []
@@ -31,10 +35,14 @@ def embedded(compared: Comparison) -> dict[str, Any]:
             seen.update(columns)
             mean = none_completed or run.status == "completed"
             kept.append({"name": run.name, "seed": str(run.config["seed"]), "mean": mean, "columns": columns})
-        methods.append({"name": name, "runs": [one for one in kept if one["columns"]]})
+        look = compared.looks[name]
+        dash = DASHES[look.dash]
+        shown = {"light": look.colour, "dark": look.dark, "dash": dash}
+        methods.append({"name": name, "look": shown, "runs": [one for one in kept if one["columns"]]})
     across = [m for m in foremost("axis") if m.name in seen]
     rest = seen - {m.name for m in across}
     clock = f", {compared.on_clocks}" if compared.on_clocks else ""
+    counts = range(2, 1 + max((len(runs) for runs in compared.groups.values()), default=0))
     up = [metric(column) for column in (*(c for c in METRICS if c in rest), *sorted(rest - METRICS.keys()))]
     return {
         "methods": methods,
@@ -42,6 +50,9 @@ def embedded(compared: Comparison) -> dict[str, Any]:
         "x": [(m.name, m.label + clock if m.name == "sim_seconds" else m.label) for m in across],
         "y": [(m.name, m.label) for m in up],
         "scales": {m.name: m.scale for m in (*across, *up)},
+        "bands": [*BANDS.items()],
+        "band": compared.band,
+        "factors": {kind: {count: factor(kind, count) for count in counts} for kind in BANDS if kind != "range"},
         "units": {m.name: m.unit for m in (*across, *up) if m.unit},
         "first": next((m.name for m in (*foremost("final"), *up) if m.name in seen), None),
     }

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from commexp.files import printable
 from commexp.metrics import Metric, foremost, human_bytes, metric, number
 from commexp.report.checked import ReadRun
 from commexp.report.comparison import Comparison
+from commexp.report.spread import human_seconds
 from commexp.report.sweep import reached
 from commexp.report.tables import sizes
 from commexp.report.target import common
@@ -58,7 +61,10 @@ def methods_table(compared: Comparison) -> SortableTable:
         cells += [Cell(m.plus_minus(row[name], row[f"{name}_std"]), float(row[name])) for name, m in columns]
         cells += [_size(m, row.get(m.name)) for m in costs]
         if "reached_target" in methods:
-            for cost, say in (("bytes_to_target", human_bytes), ("seconds_to_target", lambda mean, _: seconds(mean))):
+            for cost, say in (
+                ("bytes_to_target", human_bytes),
+                ("seconds_to_target", lambda mean, _: human_seconds(mean)),
+            ):
                 cells.append(Cell(reached(row, cost, say), float(row[cost])))
         rows.append(cells)
     return SortableTable("methods", heads, rows)
@@ -100,7 +106,7 @@ def runs_table(compared: Comparison) -> SortableTable:
         for m in metrics:
             cells += [Cell(m.show(s.get(name)), number(s.get(name))) for name in (m.name, m.best)]
         cells += [_size(m, s.get(m.name)) for m in costs]
-        cells += [Cell(seconds(t), t) for t in (number(s.get(m.name)) for m in times)]
+        cells += [Cell(human_seconds(t), t) for t in (number(s.get(m.name)) for m in times)]
         stopped = f"stopped by {s['stopped_by']}" if "stopped_by" in s else ""
         rows.append([*cells, Cell(run.reason or stopped, kind="note")])
     for one in compared.left:
@@ -133,9 +139,16 @@ def made_table(runs: Sequence[ReadRun]) -> SortableTable:
     for run in runs:
         told = [part(run, "dataset"), part(run, "model")]
         told += [str(run.meta.get(key, "-")) for key in ("seed", "workers", "device", "git_commit")]
-        command = Cell(str(run.meta.get("command", "-")), kind="code")
-        rows.append([Cell(run.name), *map(Cell, told), command])
+        rows.append([Cell(run.name), *map(Cell, told), Cell(command_of(run), kind="code")])
     return SortableTable("made", heads, rows)
+
+
+def command_of(run: ReadRun) -> str:
+    """What makes this run alone: of a job of a sweep, not the command of all jobs."""
+    command, words = str(run.meta.get("command", "-")), run.meta.get("overrides")
+    if isinstance(words, list) and {"-m", "--multirun"} & {*command.split()}:
+        return printable(shlex.join(["commexp", *map(str, words)]))
+    return command
 
 
 def part(run: ReadRun, key: str) -> str:
@@ -147,11 +160,6 @@ def part(run: ReadRun, key: str) -> str:
 def differences_table(compared: Comparison) -> SortableTable:
     heads, rows = compared.differences
     return SortableTable("differences", heads, [[Cell(text) for text in row] for row in rows])
-
-
-def seconds(value: float) -> str:
-    """1.23 s; 12,300 s."""
-    return "-" if math.isnan(value) else f"{value:,.0f} s" if value >= 1000 else f"{value:.3g} s"
 
 
 def _size(m: Metric, value: Any) -> Cell:

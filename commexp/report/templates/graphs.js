@@ -35,7 +35,7 @@ function linkTraces(links, scale) {
 function nearShapes(links, scale) {
   const stroke = ({ x, y }, i) => `M${x[i]} ${y[i]}L${x[i + 1]} ${y[i + 1]}`;
   const path = (link) => stroke(link, 0) + (link.x.length > 2 ? stroke(link, 3) : "");
-  return byLook(links).map((same) => ({ type: "path", path: same.map(path).join(""), line: line(same[0], scale, "--c1") }));
+  return byLook(links).map((same) => ({ type: "path", path: same.map(path).join(""), line: line(same[0], scale, "--accent") }));
 }
 
 function arrowTrace(links, scale) {
@@ -57,7 +57,7 @@ function workerTrace({ workers, links, dot }, scale) {
     ...coordinates(workers), hovertext: workers.map((worker) => worker.text), hoverinfo: "text", customdata: own,
     mode: size > 6 ? "markers+text" : "markers", text: workers.map((_, n) => `${n}`),
     textfont: { size: size * scale, color: color("--paper") },
-    marker: { size: dot * scale, color: color("--c0"), opacity: 1, line: { color: color("--paper"), width: 1 } },
+    marker: { size: dot * scale, color: color("--node"), opacity: 1, line: { color: color("--paper"), width: 1 } },
   };
 }
 

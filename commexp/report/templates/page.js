@@ -3,9 +3,10 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
-const DASHES = ["solid", "dash", "dashdot", "dot"];
 const FIRST = 12; // methods that are switched on at the beginning
 const FAR = 5; // times as far as the shortest line goes the longest: where that is more, both are seen on a log scale
+const FARTHER = 1000; // the same of values, where others are zero and have no place on it
+const TIMES = [["ms", 1e-3, 1], ["s", 1, 100], ["min", 60, 6e3], ["h", 3600, 3.6e5], ["d", 86400, Infinity]];
 const on = new Set(data.methods.map((_, k) => k).filter((k) => k < FIRST));
 const decoded = new Map();
 
@@ -25,9 +26,19 @@ const text = (s) => s.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g,
 const hoverLabel = () => ({ bgcolor: color("--paper"), bordercolor: color("--line"), font: { color: color("--ink") } });
 const label = (axis, key) => data[axis].find(([name]) => name === key)[1];
 
+const dark = () => matchMedia("(prefers-color-scheme: dark)").matches && !document.documentElement.className;
+
+// The unit of a column's axis, and what its values are divided by: seconds are in minutes or hours where they are many.
+function unitOf(key, values) {
+  const unit = data.units[key] ?? "";
+  if (unit !== "s") return [unit, 1];
+  const [, most] = extent(values);
+  return TIMES.find(([, , below]) => most < below);
+}
+
 // How an axis and its values are written, by the kind of its column.
-function scale(key) {
-  const [kind, unit] = [data.scales[key], data.units[key]];
+function scale(key, unit) {
+  const kind = data.scales[key];
   if (kind === "bytes") return { tickformat: "~s", ticksuffix: "B", hoverformat: ".3~s" };
   if (kind === "bits") return { tickformat: "~s", ticksuffix: "bit", hoverformat: ".3~s" };
   if (kind === "percent") return { tickformat: ".4~%", hoverformat: ".2%" };
@@ -35,10 +46,10 @@ function scale(key) {
   return { tickformat: "~g", hoverformat: ".5~g", ...(data.x.some(([x]) => x === key) && { tickformat: "~s" }) };
 }
 
-// [runs, x, y] of a method: its mean with the least and the greatest, or its runs.
-function lines(method, x, y, each) {
+// Lines of a method: its mean with a band, see bands.py, or its runs.
+function lines(method, x, y, kind) {
   const found = method.runs.filter((run) => column(run, x) && column(run, y));
-  if (each) return found.map((run) => ({ x: column(run, x), y: column(run, y), seed: run.seed }));
+  if (kind === "each") return found.map((run) => ({ x: column(run, x), y: column(run, y), seed: run.seed }));
   const runs = found.filter((run) => run.mean);
   if (!runs.length) return [];
   const xs = runs.map((run) => column(run, x));
@@ -47,40 +58,55 @@ function lines(method, x, y, each) {
   const over = (columns, take) => rows.map((i) => take(columns.map((v) => v[i])));
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const line = { x: over(xs, mean), y: over(ys, mean), seed: runs.map((run) => run.seed).join(", ") };
-  const range = { low: over(ys, (v) => Math.min(...v)), high: over(ys, (v) => Math.max(...v)) };
-  if (runs.length > 1) Object.assign(line, range);
-  return [line];
+  if (runs.length < 2) return [line];
+  const half = (v) => {
+    const middle = mean(v);
+    const square = v.reduce((sum, one) => sum + (one - middle) ** 2, 0);
+    return data.factors[kind][v.length] * Math.sqrt(square / (v.length - 1));
+  };
+  const low = kind === "range" ? (v) => Math.min(...v) : (v) => mean(v) - half(v);
+  const high = kind === "range" ? (v) => Math.max(...v) : (v) => mean(v) + half(v);
+  return [{ ...line, low: over(ys, low), high: over(ys, high), least: over(ys, (v) => Math.min(...v)), runs: runs.length }];
 }
 
 function style(k) {
-  return { color: color(`--c${k % 7}`), dash: DASHES[Math.floor(k / 7) % DASHES.length], width: 1.8 };
+  const look = data.methods[k].look;
+  return { color: dark() ? look.dark : look.light, dash: look.dash, width: 1.8 };
 }
 
-function traces(x, y, each) {
+// What is drawn: [number of the method, line] of each.
+function chosen() {
+  const [x, y, kind] = ["x", "y", "lines"].map((id) => byId(id).value);
+  return [...on].sort((a, b) => a - b).flatMap((k) => lines(data.methods[k], x, y, kind).map((line) => [k, line]));
+}
+
+// ``sizes``: what the values of each axis are divided by.
+function traces(drawn, sizes) {
   const made = [];
-  const fits = (v, id) => Number.isFinite(v) && (v > 0 || !byId(`log${id}`).checked);
-  data.methods.forEach((method, k) => {
-    if (!on.has(k)) return;
-    for (const line of lines(method, x, y, each)) {
-      const shown = line.y.map((v, i) => fits(v, "y") && fits(line.x[i], "x"));
-      const look = style(k);
-      if (line.low) {
-        const kept = line.x.map((_, i) => i).filter((i) => shown[i] && fits(line.low[i], "y"));
-        const back = [...kept].reverse();
-        made.push({
-          x: [...kept.map((i) => line.x[i]), ...back.map((i) => line.x[i])],
-          y: [...kept.map((i) => line.high[i]), ...back.map((i) => line.low[i])],
-          fill: "toself", fillcolor: look.color, opacity: 0.15, line: { width: 0 }, mode: "lines", hoverinfo: "skip",
-        });
-      }
-      const seeds = line.low ? "seeds" : "seed";
+  const logs = { x: byId("logx").checked, y: byId("logy").checked };
+  const fits = (v, id) => Number.isFinite(v) && (v > 0 || !logs[id]);
+  const scaled = (values, id) => values.map((v) => v / sizes[id]);
+  for (const [k, line] of drawn) {
+    const [x, y, look, name] = [scaled(line.x, "x"), scaled(line.y, "y"), style(k), text(data.methods[k].name)];
+    const shown = y.map((v, i) => fits(v, "y") && fits(x[i], "x"));
+    if (line.low) {
+      // on a log scale a band that reaches down to zero is cut off, so that it does not decide how far down one sees
+      const cut = scaled(line.least, "y").map((v) => (logs.y ? 0.1 * v : -Infinity));
+      const low = scaled(line.low, "y").map((v, i) => Math.max(v, cut[i]));
+      const kept = x.map((_, i) => i).filter((i) => shown[i] && fits(low[i], "y"));
+      const back = [...kept].reverse();
       made.push({
-        x: line.x, y: line.y.map((v, i) => (shown[i] ? v : null)), line: look, name: text(method.name), meta: k,
-        mode: shown.filter(Boolean).length === 1 ? "markers" : "lines",
-        hovertemplate: `<b>${text(method.name)}</b><br>${seeds} ${text(line.seed)}<br>%{x}, %{y}<extra></extra>`,
+        x: [...kept, ...back].map((i) => x[i]), y: [...kept.map((i) => line.high[i] / sizes.y), ...back.map((i) => low[i])],
+        fill: "toself", fillcolor: look.color, opacity: 0.15, line: { width: 0 }, mode: "lines", hoverinfo: "skip",
       });
     }
-  });
+    const seeds = line.low ? "seeds" : "seed";
+    made.push({
+      x, y: y.map((v, i) => (shown[i] ? v : null)), line: look, name, meta: k,
+      mode: shown.filter(Boolean).length === 1 ? "markers" : "lines",
+      hovertemplate: `<b>${name}</b><br>${seeds} ${text(line.seed)}<br>%{x}, %{y}<extra></extra>`,
+    });
+  }
   return made;
 }
 
@@ -92,7 +118,7 @@ function extent(columns) {
   return [low, high];
 }
 
-function axis(id, made) {
+function axis(id, made, unit) {
   const key = byId(id).value;
   const log = byId(`log${id}`).checked;
   const [low, high] = extent(log ? made.map((trace) => trace[id]) : []);
@@ -101,42 +127,62 @@ function axis(id, made) {
   const powers = decades < (narrow ? 1.3 : 2.5) ? "D2" : Math.ceil(decades / (narrow ? 4 : 7));
   const ticks = log ? { dtick: powers } : { nticks: narrow ? 5 : 8 };
   return {
-    ...scale(key), ...ticks, type: log ? "log" : "linear", title: { text: text(label(id, key)), standoff: 8 },
+    ...scale(key, unit), ...ticks, type: log ? "log" : "linear", title: { text: text(label(id, key)), standoff: 8 },
     automargin: true, gridcolor: color("--line"), linecolor: color("--line"), zeroline: false,
   };
 }
 
 function draw(width) {
   if (!data.first) return;
-  const [x, y] = [byId("x").value, byId("y").value];
-  const made = traces(x, y, byId("lines").value === "each");
+  const [x, y, kind] = ["x", "y", "lines"].map((id) => byId(id).value);
+  const drawn = chosen();
+  const units = { x: unitOf(x, drawn.map(([, line]) => line.x)), y: unitOf(y, drawn.map(([, line]) => line.y)) };
+  const made = traces(drawn, { x: units.x[1], y: units.y[1] });
   const touch = matchMedia("(pointer: coarse)").matches; // where dragging is to scroll the page
   const layout = {
-    xaxis: axis("x", made), yaxis: axis("y", made),
+    xaxis: axis("x", made, units.x[0]), yaxis: axis("y", made, units.y[0]),
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: color("--soft") },
     hoverlabel: hoverLabel(),
-    margin: { l: 56, r: 12, t: 12, b: 46 }, dragmode: touch ? false : "zoom", width,
+    margin: { l: 56, r: 12, t: touch ? 12 : 34, b: 46 }, dragmode: touch ? false : "zoom", width,
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--soft"), activecolor: color("--accent") },
   };
   const image = { format: "svg", filename: `${y}-${x}` };
-  const bar = touch ? { displayModeBar: false } : { modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  // these buttons alone: the library has one that sends the data away
+  const bar = { displayModeBar: !touch, modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["resetScale2d"]] };
   Plotly.react("plot", made, layout, { responsive: true, displaylogo: false, toImageButtonOptions: image, ...bar });
+  const counts = [...new Set(drawn.map(([, line]) => line.runs).filter(Boolean))].sort((a, b) => a - b);
+  const seeds = counts.length > 1 ? `${counts[0]} to ${counts.at(-1)}` : `${counts[0]}`;
+  byId("bands").textContent = counts.length ? `bands: ${new Map(data.bands).get(kind)} over ${seeds} seeds` : "";
 }
 
-// Log scales to begin with: of x where one line ends much further on than another, of y where it spans as much.
+// What is drawn, in the units of metrics.csv.
+function curvesAsRows() {
+  const [x, y] = [byId("x").value, byId("y").value];
+  const rows = chosen().flatMap(([k, line]) => line.x.map((v, i) => [
+    data.methods[k].name, line.seed, v, line.y[i], line.low?.[i], line.high?.[i],
+  ]));
+  return [["method", "seeds", x, y, `${y}_low`, `${y}_high`], ...rows];
+}
+
+// Log scales to begin with, as in figures, see curves.py: of x where one line ends much further on than another, or
+// bytes go much further than to the first evaluation; of y where values that are no shares span a factor.
 function suggestLog(changed) {
   const [x, y] = [byId("x").value, byId("y").value];
   const shown = data.methods.filter((_, k) => on.has(k)).flatMap((method) => method.runs);
   const runs = shown.filter((run) => column(run, x) && column(run, y));
   if (changed !== "y") {
     const ends = runs.map((run) => column(run, x).at(-1));
-    byId("logx").checked = Math.min(...ends) > 0 && Math.max(...ends) > FAR * Math.min(...ends);
+    const starts = data.scales[x] === "bytes" ? runs.map((run) => extent([column(run, x)])[0]) : [];
+    const least = Math.min(...ends, ...starts);
+    byId("logx").checked = least > 0 && Math.max(...ends) > FAR * least;
   }
   if (changed !== "x") {
     const columns = runs.map((run) => column(run, y));
     const [low, high] = extent(columns);
-    const positive = columns.every((values) => values.every((v) => !(v <= 0)));
-    byId("logy").checked = data.scales[y] !== "percent" && positive && high > FAR * low;
+    const some = (test) => columns.some((values) => values.some(test));
+    const far = high > (some((v) => v === 0) ? FARTHER : FAR) * low;
+    byId("logy").checked = data.scales[y] !== "percent" && far && !some((v) => v < 0);
   }
 }
 
@@ -144,8 +190,10 @@ function swatch(k) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
   line.setAttribute("d", "M0 4H22");
-  line.style.cssText = `stroke: var(--c${k % 7}); stroke-width: 2.4; fill: none`;
-  line.setAttribute("stroke-dasharray", ["none", "6 3", "6 2 2 2", "2 2"][Math.floor(k / 7) % 4]);
+  const { look } = data.methods[k];
+  line.setAttribute("class", "swatch");
+  line.style.cssText = `--light: ${look.light}; --dark: ${look.dark}; stroke-width: 2.4; fill: none`;
+  line.setAttribute("stroke-dasharray", { solid: "none", dash: "6 3", dashdot: "6 2 2 2", dot: "2 2" }[look.dash]);
   svg.append(line);
   return svg;
 }
@@ -190,6 +238,7 @@ function makeAxes() {
   byId("x").value = data.x.some(([key]) => key === "bytes_sent") ? "bytes_sent" : "round";
   byId("y").value = data.first;
   byId("lines").addEventListener("change", () => draw());
+  byId("csv").addEventListener("click", () => download("curves.csv", csvOf(curvesAsRows())));
 }
 
 byId("nothing").hidden = Boolean(data.first);

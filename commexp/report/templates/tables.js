@@ -17,4 +17,58 @@ function makeSortable(table) {
   }));
 }
 
+// Says so where columns are out of sight.
+function makeScrolling(box) {
+  const hint = box.previousElementSibling.querySelector(".hidden-columns");
+  const look = () => {
+    const beyond = box.scrollLeft + box.clientWidth < box.scrollWidth - 2;
+    box.classList.toggle("beyond", beyond);
+    hint.hidden = !beyond;
+  };
+  box.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(box);
+}
+
+// Cells as CSV has them: numbers with all their digits, texts in quotes where they need them.
+function csvOf(rows) {
+  const cell = (text) => (/[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
+  return rows.map((row) => row.map((value) => cell(String(value ?? ""))).join(",")).join("\n") + "\n";
+}
+
+function download(name, content) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type: "text/csv" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+function rowsOf(table) {
+  const value = (cell) => cell.dataset.value ?? cell.dataset.text ?? cell.textContent;
+  return [...table.rows].map((row) => [...row.cells].map(value));
+}
+
+// A command goes to the clipboard; where there is none, it is selected.
+function makeCopied(cell) {
+  const command = cell.textContent;
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: "copy" });
+  cell.dataset.text = command;
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(command);
+      button.textContent = "copied";
+      setTimeout(() => { button.textContent = "copy"; }, 1500);
+    } catch {
+      getSelection().selectAllChildren(cell.querySelector("code"));
+    }
+  });
+  const code = Object.assign(document.createElement("code"), { textContent: command });
+  cell.replaceChildren(button, code);
+}
+
 document.querySelectorAll("table").forEach(makeSortable);
+document.querySelectorAll(".scroll").forEach(makeScrolling);
+document.querySelectorAll("td.code").forEach(makeCopied);
+document.querySelectorAll("button.csv").forEach((button) => button.addEventListener("click", () => {
+  download(`${button.dataset.table}.csv`, csvOf(rowsOf(document.getElementById(button.dataset.table))));
+}));
