@@ -53,7 +53,8 @@ Runs = Mapping[str, Sequence[Priced]]
 def crossing(bandwidths: Sequence[float], method: Sequence[float], baseline: Sequence[float]) -> float | None:
     """The bandwidth below which the method takes less time than the baseline, between two of those given on a log
     scale; 0 where it never does, None where it always does."""
-    gain = np.log(np.array(baseline)) - np.log(np.array(method))
+    with np.errstate(invalid="ignore"):  # inf - inf where neither reaches the target
+        gain = np.log(np.array(baseline)) - np.log(np.array(method))
     if not np.isfinite(gain).all():
         return 0.0 if not math.isfinite(method[0]) else None
     if (gain > 0).all():
