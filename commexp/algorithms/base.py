@@ -214,6 +214,7 @@ class Algorithm(Stateful, ABC):
     drops_late = False  # a round closes without the workers that are late
     rejoins = False  # a process that was lost may come back in another round
     samples_workers = False  # a share of the workers may take part in a round, by ``context.taking``
+    called_with = 1  # vectors of the model's length that a server sends to a worker that it calls
     #: what the workers here keep of their own from round to round, where their processes save it themselves
     own: HasState | None = None
 

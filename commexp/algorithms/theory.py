@@ -62,9 +62,15 @@ class Constants:
 
     @property
     def variance_of_mean(self) -> float:
-        """omega / N; omega where the workers draw alike, so that the mean of their messages varies as much as one.
-        Raises ValueError where C is biased."""
-        return self.variance / self.workers if self.independent else self.variance
+        """omega / r, r of the workers that take part; omega where the workers draw alike, so that the mean of their
+        messages varies as much as one. Raises ValueError where C is biased."""
+        return self.variance / (self.share * self.workers) if self.independent else self.variance
+
+    @property
+    def variance_of_sample(self) -> float:
+        """(N - r) / (r (N - 1)): at most so much is the variance of the mean of r of N vectors, drawn without
+        replacement, over the mean of their squared norms."""
+        return (1 - self.share) / self.share / (self.workers - 1) if self.share < 1 else 0.0
 
     def need_whole(self) -> None:
         """Raises ValueError where gradients are of batches."""

@@ -32,7 +32,7 @@ from commexp.comm.gossip import Neighbourhood
 from commexp.comm.islands import Members
 from commexp.comm.ledger import EXACT, Entry, Ledger, Stopwatch
 from commexp.comm.links import Handle, Links, PendingTransfer
-from commexp.comm.transport import Transport, as_bytes
+from commexp.comm.transport import Transport, as_bytes, split_frames
 from commexp.compressors import Compressor, Message, NoCompression
 from commexp.state import Stateful
 from commexp.topologies.gossip import Mixer, mixed
@@ -243,20 +243,35 @@ class Communicator:
 
     # Rounds that do not need every worker.
 
-    def call(self, t: int, x: Tensor, taking: np.ndarray | None = None) -> None:
-        """Begins round t = 0, 1, ... with x known to the server: asks all workers for their messages at x.
+    def call(self, t: int, x: Tensor, taking: np.ndarray | None = None) -> Tensor:
+        """Begins round t = 0, 1, ... with x [J] known to the server: asks all workers for their messages at x. Returns
+        x, at the server and where workers were asked; elsewhere what was given.
 
         With ``taking``, bool [N], it asks those that take part alone, and x goes down to them as the round begins;
         without, what is known to all at its end goes down to all then."""
         self._asked = taking
         if taking is not None:
             self.count_down(SERVER, x, taking)
+            if self.carried:
+                return self._wait(self._down(x), agrees=False)
+        return x
+
+    def _down(self, x: Tensor) -> PendingTransfer[Tensor]:
+        """x [J] of the first process goes to those of whose workers some were asked."""
+        links, here = self.links, len(self.worker_ids)
+        if links.rank:
+            sizes = {0: len(x)} if self.asked_of(self.worker_ids) else {}
+            received = yield from links.swap({}, sizes, x)
+            return received.get(0, x)
+        asked = {n // here for n in self.asked_of(range(self.size))}
+        yield from links.swap({rank: x for rank in asked - {0}}, {}, x)
+        return x
 
     def answers(self, message: Message, expected: np.ndarray, closing_rule: ClosingRule, weigh: Weigh) -> Answers:
         """The weighted sum of what has come when the round is closed, known to all; where only those that take part
-        were asked, to the server alone. ``message``: of the workers here that were asked; ``no_message`` where none
-        was. ``expected``: bool [N], who of them answers on the virtual clock. ``closing_rule``: what closes the round
-        where real processes decide instead.
+        were asked, to the server alone, and zero elsewhere. ``message``: of the workers here that were asked;
+        ``no_message`` where none was. ``expected``: bool [N], who of them answers on the virtual clock.
+        ``closing_rule``: what closes the round where real processes decide instead.
 
         Here all processes are in step, and a late worker is late on the clock alone: its message is not counted and has
         no weight. See CallingCommunicator for processes that do not wait for each other.
@@ -267,11 +282,35 @@ class Communicator:
         self.count_answers(exchange, senders, bits, expected)
         weights = weigh(expected)
         own = np.zeros(self.size) if weights is None else weights
-        total = self._sum_everywhere(message, torch.from_numpy(own[here]).to(message_like(message)))
-        total = message.codec.finalize(message, total)
+        if self._asked is None or not self.carried:
+            total = self._sum_everywhere(message, torch.from_numpy(own[here]).to(message_like(message)))
+            total = message.codec.finalize(message, total)
+        else:
+            total = self._wait(self._sum_at_server(message, own))
         if exchange.comes_down and self._asked is None:
             self.count_down(exchange, total)
         return Answers(expected, weights, total)
+
+    def _sum_at_server(self, message: Message, weights: np.ndarray) -> PendingTransfer[Tensor]:
+        """The messages of those that were asked go to the first process. What that has then: sum_n w_n
+        decode(message_n), [J]; the others: zero. ``weights``: of all workers, [N]."""
+        links, codec, like = self.links, message.codec, message_like(message)
+        frames = pack_frames(message, torch.ones(message.workers)) if message.workers else []
+        own = torch.cat(frames) if frames else like.new_empty(0, dtype=torch.uint8)
+        lengths = torch.zeros(len(self.worker_ids), dtype=torch.int64)
+        for n, frame in zip(self.asked_of(self.worker_ids), frames, strict=True):
+            lengths[n - self.worker_ids[0]] = len(frame)
+        everyone = links.counts(lengths)
+        if links.rank:
+            yield from links.swap({0: own}, {}, own)
+            return like.new_zeros(message.dim)
+        sizes = {rank: int(everyone[rank].sum()) for rank in range(1, links.processes)}
+        others = yield from links.swap({}, sizes, own)
+        blobs = [own, *(others[rank] for rank in sizes)]
+        came = [frame for frame in split_frames(blobs, everyone) if len(frame)]
+        messages, _ = unpack_frames(came, message)
+        asked = torch.from_numpy(weights[self.asked_of(range(self.size))]).to(like)
+        return codec.finalize(messages, codec.total(messages, asked, self.deterministic))
 
     def asked_of(self, workers: Iterable[int]) -> list[int]:
         """Those of these ``workers`` that were asked for a message in this round."""
@@ -417,8 +456,9 @@ class Communicator:
 
     # Waiting for transfers, phase by phase of the stopwatch.
 
-    def _wait(self, transfer: PendingTransfer[T], without: str = "decode") -> T:
-        """One exchange from its beginning to its end. ``without``: the phase in which it is, where nothing travels."""
+    def _wait(self, transfer: PendingTransfer[T], without: str = "decode", agrees: bool = True) -> T:
+        """One exchange from its beginning to its end. ``without``: the phase in which it is, where nothing travels.
+        ``agrees``: whether this process has by then what it has to say at the end of the round."""
         self.watch.to("encode" if self.links.collective else without)
         try:
             handle = next(transfer)
@@ -426,7 +466,7 @@ class Communicator:
             self.watch.to("compute")
             result: T = end.value
             return result
-        (result,) = self.drive((handle, transfer))
+        (result,) = self.drive((handle, transfer)) if agrees else self.end_transfers((handle, transfer))
         return result
 
     def drive(self, *begun: tuple[Handle, PendingTransfer[T]]) -> list[T]:

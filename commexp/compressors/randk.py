@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Union
 
@@ -46,8 +47,7 @@ class RandK(Sparse, Stochastic):
             bits = 8.0 * values.numel() * values.element_size()
             message = Message({"values": values}, dim, a.dtype, bits, self, header={"draw": self._encoded, "k": k})
         else:
-            sets = [draw(seed, k, dim) for seed in self.seeds(len(a))]
-            message = self.pack(a, torch.stack(sets).to(a.device))
+            message = self.pack(a, draw(self.seeds(len(a)), k, dim).to(a.device))
         if self.rescale:
             message.buffers["values"].mul_(dim / k)
         return message
@@ -55,7 +55,7 @@ class RandK(Sparse, Stochastic):
     def _common(self, number: int, k: int, dim: int, device: torch.device) -> Tensor:
         """The set of this encoding, which all workers know from the seed and the number of encodings."""
         seed = derive(self._setup.seed, self._setup.purpose, "shared", number)
-        return draw(seed, k, dim).to(device)
+        return draw([seed], k, dim)[0].to(device)
 
     def places(self, message: Message) -> Tensor:
         if not self.shared:
@@ -81,7 +81,7 @@ class RandK(Sparse, Stochastic):
         return dim / self.entries(dim) - 1 if self.rescale else None
 
 
-def draw(seed: int, k: int, dim: int) -> Tensor:
-    """k different places below J = ``dim``, ascending."""
-    chosen = np.random.default_rng(seed).choice(dim, k, replace=False, shuffle=False)
-    return torch.from_numpy(chosen).sort().values
+def draw(seeds: Sequence[int], k: int, dim: int) -> Tensor:
+    """For each seed k different places below J = ``dim``, ascending: [seeds, k]."""
+    sets = [np.random.default_rng(seed).choice(dim, k, replace=False, shuffle=False) for seed in seeds]
+    return torch.from_numpy(np.sort(np.stack(sets), axis=1))

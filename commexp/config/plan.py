@@ -70,8 +70,10 @@ class Plan:
 
     @property
     def tolerates_stragglers(self) -> bool:
-        """Whether real processes need not wait for each other: a server takes what comes, see server/."""
-        return self.algorithm.asynchronous or (self.calls and AGGREGATIONS[self.exchange].central)
+        """Whether real processes need not wait for each other: a server takes what comes, see server/. They are in
+        step where the server keeps sums of what the workers keep: a lost process would take its part along."""
+        in_step = bool(self.algorithm.codec_kind)
+        return self.algorithm.asynchronous or (self.calls and not in_step and AGGREGATIONS[self.exchange].central)
 
     @property
     def calls(self) -> bool:
@@ -81,7 +83,7 @@ class Plan:
     @property
     def rejoins(self) -> bool:
         """Whether a process that was lost may come back in another round; then it keeps what its workers need."""
-        return self.algorithm.rejoins or not self.participation.of_all
+        return self.algorithm.rejoins or (not self.participation.of_all and self.tolerates_stragglers)
 
     @property
     def participation(self) -> Participation:
@@ -106,10 +108,11 @@ class Plan:
                 f"compress={self.compressor.name}: what it keeps of a worker would be lost with its process; give "
                 f"compress.error_feedback=false, a codec without memory, or comm.exchange={ALL_GATHER.name}"
             )
-        if self.calls and self.algorithm.codec_kind and processes > 1:
+        if self.algorithm.drops_late and self.algorithm.codec_kind and processes > 1:
             raise UserError(
-                f"participation={self.config.participation}: algo={name} keeps the sum of what the workers keep, and a "
-                "process that is lost would take its part of it along; give launch=single, or participation=1"
+                f"algo.quorum={getattr(self.algorithm, 'quorum', None)}: algo={name} keeps the sum of what the workers "
+                "keep, and a process that is lost would take its part of it along; give launch=single, or "
+                "algo.quorum=null"
             )
         if self.calls and self.tolerates_stragglers and processes > 1 and self.compressor.learns:
             raise UserError(

@@ -158,7 +158,7 @@ class Forecast:
         seen = CodecContext(config.seed, range(self.workers), self.work.shapes)
         start = torch.empty(0, dtype=getattr(torch, config.dtype))
         method.context = AlgorithmContext(
-            problem, comm, self._codec(self.work.shapes), self.steps, start, codec_context=seen
+            problem, comm, self._codec(self.work.shapes), self.steps, start, codec_context=seen, drawn=self._drawn
         )
         self.exchanged = method.exchanged(self.work.shapes, self.work.dim)
         with user_mistakes("compress."):
@@ -209,10 +209,15 @@ class Forecast:
 
     def _called_in(self, rounds: int) -> list[int | None]:
         """``called`` of each of the first rounds; None once where all workers take part."""
-        workers, seed, participation = self.workers, self.plan.config.seed, self.plan.participation
-        if participation.of_all:
+        if self._drawn is None:
             return [None]
-        return [int(participation.taking(t + 1, workers, seed)[1:].sum()) for t in range(rounds)]
+        return [int(self._drawn(t)[1:].sum()) for t in range(rounds)]
+
+    @property
+    def _drawn(self) -> Callable[[int], np.ndarray] | None:
+        """Who takes part in round t = 0, 1, ..., where not all workers do."""
+        participation, seed = self.plan.participation, self.plan.config.seed
+        return None if participation.of_all else lambda t: participation.taking(t + 1, self.workers, seed)
 
     # -- bytes
 
@@ -231,7 +236,8 @@ class Forecast:
         plan, taking = self.plan, self.plan.participation.count(self.workers)
         sends = plan.algorithm.sends(place, self.work.shapes, self.work.dim, plan.compressor)  # in one message
         up = sum(self._codec(sent.shapes).payload(sent.dim, self.itemsize) for sent in sends)
-        each = ("down", sum(sent.dim for sent in sends) * self.itemsize), (SERVER.direction, up)
+        down = plan.algorithm.called_with * self.work.dim * self.itemsize
+        each = ("down", down), (SERVER.direction, up)
         return [
             Entry(0, SERVER.name, direction, 1 + called, 1, 0.0, taking * size, called * size)
             for direction, size in each

@@ -56,12 +56,13 @@ class CallingCommunicator(Communicator):
         """All traffic is counted in this process."""
         return self.ledger.settle(self.links.agree)
 
-    def call(self, t: int, x: Tensor, taking: np.ndarray | None = None) -> None:
+    def call(self, t: int, x: Tensor, taking: np.ndarray | None = None) -> Tensor:
         super().call(t, x, taking)
         self._item = WorkItem(copied_bytes(x), t)
         for rank in sorted(self.server.joined):
             self._send_to(rank)
         self._round, self._begun = t, time.monotonic()
+        return x
 
     def _send_to(self, rank: int) -> None:
         """A process of whose workers none was asked sleeps on."""

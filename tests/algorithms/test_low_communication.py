@@ -197,7 +197,7 @@ def test_sparta_averages_a_random_share() -> None:
     world = World()
     for t in range(10):
         world.sgd()
-        chosen = draw(derive(0, "sparta", t), 2, J).numpy()
+        chosen = draw([derive(0, "sparta", t)], 2, J)[0].numpy()
         world.x[:, chosen] = world.x[:, chosen].mean(0)
     assert np.abs(found - world.x.mean(0)).max() < 1e-12
 
@@ -217,7 +217,7 @@ def test_sparta_with_diloco() -> None:
     x, u = world.start.copy(), np.zeros(J)
     for t in range(10):
         world.sgd()
-        chosen = draw(derive(0, "sparta", t), 3, J).numpy()
+        chosen = draw([derive(0, "sparta", t)], 3, J)[0].numpy()
         world.x[:, chosen] = world.x[:, chosen].mean(0)
         if t % 5 == 4:
             d = x - world.x.mean(0)

@@ -30,10 +30,12 @@ from commexp.algorithms.differences.ef21 import growth
 from commexp.comm import Communicator, Ledger
 from commexp.compressors import QSGD, CodecContext, Compressor, Natural, NoCompression, RandK, Sign, TopK
 from commexp.config.messages import UserError
+from commexp.network import Participation
 from commexp.problems import Data, Problem
 from commexp.problems.base import ProblemContext
 from commexp.problems.least_squares import LeastSquares
 from commexp.problems.logistic import Logistic
+from commexp.problems.some_workers import SomeWorkers
 from commexp.run_folder import Run
 from commexp.topologies import Gossip, Mixer, Ring
 
@@ -139,17 +141,25 @@ def world(rng: np.random.Generator, logistic: bool) -> Problem:
     return LeastSquares(Data(x, y), ProblemContext(own, range(N), None, 0, torch.device("cpu"), torch.float64))
 
 
-def values(made: Algorithm, codec: Compressor, problem: Problem, factor: float) -> tuple[float, float]:
-    """F at the beginning and the end of a run with ``factor`` times the theoretical step."""
+def values(
+    made: Algorithm, codec: Compressor, problem: Problem, factor: float, share: float = 1.0
+) -> tuple[float, float]:
+    """F at the beginning and the end of a run with ``factor`` times the theoretical step. ``share``: of the workers
+    that take part in a round."""
     mixer = Mixer(Ring(), Gossip(), N, 0) if made.decentralised else None
-    codec.setup(CodecContext(0, range(N)))
+    some, drawn = SomeWorkers(problem, range(N)), Participation(share)
+    codec.setup(CodecContext(0, some.ids))
     L, own, mu = problem.smoothness()
     itemsize, gap = 8 * J, None if mixer is None else 1 - mixer.second_singular_value
     size = codec.payload(J, 8) / itemsize
-    constants = Constants(L, own.tolist(), mu, True, codec.delta(J), codec.omega(J), True, size, gap)
+    constants = Constants(L, own.tolist(), mu, True, codec.delta(J), codec.omega(J), True, size, gap, share=share)
     made.lr = factor * made.theoretical_step(constants)  # type: ignore[attr-defined]
     start = torch.ones(J, dtype=torch.float64)
-    made.setup(AlgorithmContext(problem, Communicator(N, Ledger(), mixer=mixer), codec, ROUNDS, start.clone()))
+    context = AlgorithmContext(problem, Communicator(N, Ledger(), mixer=mixer), codec, ROUNDS, start.clone())
+    if share < 1:
+        context.problem, context.select = some, some.select
+        context.drawn = lambda t: drawn.taking(t + 1, N, 0)
+    made.setup(context)
     for t in range(ROUNDS):
         made.round(t)
     return problem.training_loss(start), problem.training_loss(made.model())
@@ -175,6 +185,27 @@ def test_none_diverges_at_the_theoretical_step(name: str) -> None:
         assert last < first, f"problem {i}"
     first, last = values(method(), codec(), world(rng, logistic=False), 2.1 if name == "sgd" else 1000.0)
     assert not last < first
+
+
+@pytest.mark.parametrize("name", ["ef21", "diana", "dasha"])
+def test_none_diverges_at_the_step_for_a_share_of_the_workers(name: str) -> None:
+    rng, (method, codec) = np.random.default_rng(8), WORLDS[name]
+    for i in range(100):
+        first, last = values(method(), codec(), world(rng, logistic=i % 2 == 1), 1.0, 0.5)
+        assert last < first, f"problem {i}"
+    first, last = values(method(), codec(), world(rng, logistic=False), 1000.0, 0.5)
+    assert not last < first
+
+
+def test_the_steps_for_all_workers_are_those_for_a_share_of_nearly_all() -> None:
+    """DIANA's. DASHA's is another bound there, which allows less."""
+    told = {}
+    for share in (1.0, 0.999999):
+        constants = Constants(3.0, [1.0, 5.0, 2.0, 4.0], 0.1, omega=3.0, share=share)
+        told[share] = DIANA().theoretical_step(constants), DASHA().theoretical_step(constants)
+    assert told[0.999999][0] == pytest.approx(told[1.0][0], rel=1e-5)
+    assert told[1.0][0] == pytest.approx(1 / (5 * (1 + 6 * 3 / 4)), rel=1e-12)
+    assert told[0.999999][1] < told[1.0][1]
 
 
 def test_all_methods_with_a_step_are_tested() -> None:

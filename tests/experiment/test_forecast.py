@@ -44,6 +44,7 @@ METHODS = [
     ["compress=powersgd"],
     ["compress=powersgd", "dataset=digits", "model=mlp", "model.hidden=[8]"],
     ["network.overlap=true"],
+    *([f"algo={name}", "participation=0.5"] for name in ("ef21", "diana", "dasha", "scaffold")),
 ]
 
 

@@ -64,7 +64,8 @@ def usual() -> list[list[str]]:
 @cache
 def methods() -> list[list[str]]:
     """Every algorithm that goes in rounds; of those that gossip, two also with messages that are compressed; coded ones
-    with workers that are late, residuals that must wait with them, and codes."""
+    with workers that are late, residuals that must wait with them, and codes; with a share of the workers those whose
+    processes are then in step."""
     compressed, late = ["compress=topk", "compress.k=3"], ["straggler=bernoulli", "straggler.p=0.4"]
     coded = ["algo=gradient_coding", *late]
     more = [coded, [*coded, *compressed, "comm.exchange=all_gather"], ["algo=exact_coding", "allocation=cyclic", *late]]
@@ -72,7 +73,9 @@ def methods() -> list[list[str]]:
     times = "network.compute={kind:lognormal,seconds:0.01}"
     more.append(["algo=diloco", "algo.quorum=4", times, *late, *compressed, "comm.exchange=all_gather"])
     every = [["algo=" + name] for name in options("algo") if not target("algo", name).asynchronous and name != "muloco"]
-    return [*every, *more]
+    known = {name: target("algo", name) for name in options("algo")}
+    some = [name for name, method in known.items() if method.samples_workers and method.codec_kind]
+    return [*every, *more, *(["algo=" + name, "participation=0.4"] for name in some)]
 
 
 def other_exchanges() -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,11 +11,14 @@ from torch import Tensor
 
 from commexp.algorithms.base import Algorithm, AlgorithmContext, Sent
 from commexp.algorithms.gradient.base import Schedule
+from commexp.comm import ClosingRule, no_message
 from commexp.compressors import Compressor, NoCompression
+
+Rows = slice | list[int]  # of the workers here: all, or some in ascending order
 
 
 class Differences(NamedTuple):
-    """``own``: C(d_n) of the local workers, [W, J]. ``mean``: that of all workers, [J]."""
+    """``own``: C(d_n) of the local workers, [W, J], zero for those that take no part. ``mean``: of all N, [J]."""
 
     own: Tensor
     mean: Tensor
@@ -33,6 +36,10 @@ class DifferenceMethod(Algorithm):
     and, from its messages, to whoever adds them up. The concrete method says in ``codec_kind`` whether C has to be
     contractive or unbiased. ``all_samples``: gradients are over all samples of a worker, whatever the batch size;
     otherwise over batches, which are all samples with batch_size=null.
+
+    Where a share s of the workers takes part in a round (``participation``), the server sends x to those; they alone
+    compute and send, and the server alone knows what is made of it. In mean_n m_n the others count as zero. The server
+    keeps sums of what the workers keep, so no process may be lost: real processes are in step.
     Raises ValueError if lr is not positive.
     """
 
@@ -51,6 +58,7 @@ class DifferenceMethod(Algorithm):
         self.x = context.start
         comm = context.comm
         self.weights = self.x.new_full((len(comm.worker_ids),), 1.0 / comm.size)
+        self.share = float(context.taking(0).sum()) / comm.size
 
     @property
     def variance(self) -> float:
@@ -72,21 +80,53 @@ class DifferenceMethod(Algorithm):
         rate = self.lr * self.schedule.factor(t, self.context.steps)
         self.x = self.x.add(self.direction(t), alpha=-rate)
 
-    def evaluated(self, t: int, workers: int) -> Tensor:
-        """grad f_n(x) of the local workers, of which there are ``workers``, [W, J]; the next call may overwrite it."""
-        problem, x = self.context.problem, self.x.expand(workers, -1)
+    def evaluated(self, t: int, rows: Rows, x: Tensor | None = None) -> Tensor:
+        """grad f_n(x) of the workers ``rows`` here, [rows, J]; the next call may overwrite it. ``x``: else the current
+        one."""
+        workers = len(self.weights) if isinstance(rows, slice) else len(rows)
+        problem, points = self.context.problem, (self.x if x is None else x).expand(workers, -1)
         if self.all_samples:
-            return problem.local_gradient(x)[1]
-        return problem.loss_and_grad(x, problem.batch(t))[1]
+            return problem.local_gradient(points)[1]
+        return problem.loss_and_grad(points, problem.batch(t))[1]
 
-    def compressed(self, differences: Tensor) -> Differences:
-        """The exchange of d_n, [W, J]."""
+    def exchange(self, t: int, differences: Callable[[Rows], Tensor]) -> Differences:
+        """The compressed exchange of round t. ``differences``: is called once with the rows of those workers here that
+        take part, if there are any, and gives their d_n, [rows, J]; the problem's gradients are then theirs alone."""
         comm, codec = self.context.comm, self.context.compressor
+        if self.context.drawn is not None:
+            return self._called(t, differences)
+        vectors = differences(slice(None))
         comm.watch.to("encode")
-        message = codec.encode(differences)
+        message = codec.encode(vectors)
         own, mean = codec.decode(message), comm.aggregate(message, self.weights)
         codec.feedback(mean, self.weights)
         return Differences(own, mean)
+
+    def _called(self, t: int, differences: Callable[[Rows], Tensor]) -> Differences:
+        """The same, of those that the server calls; the mean is known to the server alone."""
+        context = self.context
+        comm, codec, taking, rows = context.comm, context.compressor, context.taking(t), context.rows(t)
+        self.known = comm.call(t, self.known, taking)
+        message, own = no_message(codec, self.x), self.x.new_zeros(len(self.weights), len(self.x))
+        if rows:
+            with context.only(rows, codec):
+                comm.watch.to("compute")
+                vectors = differences(rows)
+                comm.watch.to("encode")
+                codec.set_round(t)
+                message = codec.encode(vectors)
+                own[rows] = codec.decode(message)
+        answers = comm.answers(message, taking, ClosingRule(), lambda answered: answered / comm.size)
+        return Differences(own, answers.total)
+
+    @property
+    def known(self) -> Tensor:
+        """What the server sends to those that it calls."""
+        return self.x
+
+    @known.setter
+    def known(self, told: Tensor) -> None:
+        self.x = told
 
     def mean(self, rows: Tensor) -> Tensor:
         """The exchange of whole vectors, [W, J] -> their mean over all workers, [J]."""

@@ -25,9 +25,13 @@ class DIANA(DifferenceMethod):
     ``alpha``: null gives 1 / (1 + omega), the largest of the theory. With omega = 0 this is gradient descent.
     Sources: Mishchenko, Gorbunov, Takac and Richtarik, arXiv 1901.09269; any unbiased C: Horvath et al.,
     arXiv 1904.05115. For the other fields see DifferenceMethod. Raises ValueError if alpha is not in (0, 1].
+
+    Where a share s of the workers takes part, g = h + (1/s) mean_n m_n, which is unbiased, and the others keep their
+    h_n: Philippenko and Dieuleveut, arXiv 2006.14591, the variant with memory on the server, without compression of x.
     """
 
     codec_kind = "unbiased"
+    samples_workers = True
     state = "h"
     worker_state = "h_n"
     alpha: Optional[float] = None  # noqa: UP045  (OmegaConf reads this spelling on every Python we support)
@@ -44,18 +48,19 @@ class DIANA(DifferenceMethod):
         self.rate = self.alpha or 1 / (1 + self.variance)
 
     def direction(self, t: int) -> Tensor:
-        sent = self.compressed(self.evaluated(t, len(self.h_n)) - self.h_n)
-        g = self.h + sent.mean
+        sent = self.exchange(t, lambda rows: self.evaluated(t, rows) - self.h_n[rows])
+        g = self.h + sent.mean / self.share
         self.h_n, self.h = self.h_n + self.rate * sent.own, self.h + self.rate * sent.mean
         return g
 
     def theoretical_step(self, constants: Constants) -> float:
-        """1 / (L (1 + 6 omega / N)) with L = max_n L_n, for convex f_n and alpha of at most 1 / (1 + omega): Gorbunov,
-        Hanzely and Richtarik, arXiv 1905.11261, on DIANA. Where the workers draw alike, omega takes the place of
-        omega / N."""
+        """1 / (L (1 + 6 V)) with L = max_n L_n and V = omega / N, for convex f_n and alpha of at most 1 / (1 + omega):
+        Gorbunov, Hanzely and Richtarik, arXiv 1905.11261, on DIANA. Where the workers draw alike, omega takes the place
+        of omega / N. Where r of N workers take part, V = omega / r + (N - r) / (r (N - 1)): ours, from their theorem,
+        by the variance of a mean of r differences drawn without replacement."""
         constants.need_whole()
         if constants.mu < 0:
             raise ValueError("lr=theory: DIANA's step is known for convex functions; give model.nonconvex=0")
         if self.alpha is not None and self.alpha * (1 + constants.variance) > 1:
             raise ValueError(f"alpha={self.alpha}: above 1 / (1 + omega), so that no step is known; give null")
-        return 1 / (constants.largest * (1 + 6 * constants.variance_of_mean))
+        return 1 / (constants.largest * (1 + 6 * (constants.variance_of_mean + constants.variance_of_sample)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +10,8 @@ import torch
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
-from commexp.algorithms.differences.base import DifferenceMethod
+from commexp.algorithms.differences.base import DifferenceMethod, Rows
 from commexp.algorithms.theory import Constants
-from commexp.comm import ClosingRule, no_message
-from commexp.compressors import Message
-from commexp.state import Stateful, put_rows, worker_rows
 
 
 @dataclass
@@ -29,8 +25,7 @@ class EF21(DifferenceMethod):
     With C = identity this is gradient descent. Source: Richtarik, Sokolov and Fatkhullin, arXiv 2106.05203, algorithm
     2, whose g_n starts as C(grad f_n(x_0)), as here. For the fields see DifferenceMethod.
 
-    Where a share of the workers takes part, the server sends x to those, and they alone compute, send m_n and move
-    their g_n; g <- g + (1/N) sum of their m_n. This is EF21-PP of Fatkhullin, Sokolov, Gorbunov, Li and Richtarik,
+    Where a share of the workers takes part, this is EF21-PP of Fatkhullin, Sokolov, Gorbunov, Li and Richtarik,
     arXiv 2110.03294, where every worker takes part with a probability; here a fixed number does.
     """
 
@@ -44,45 +39,14 @@ class EF21(DifferenceMethod):
         self.g = torch.zeros_like(self.x)
         self.g_n = self.x.new_zeros(len(self.weights), len(self.x))
 
-    def target(self, t: int) -> Tensor:
-        """What g_n is to become, [W, J]."""
-        return self.evaluated(t, len(self.g_n))
+    def target(self, t: int, rows: Rows) -> Tensor:
+        """What the g_n of the workers ``rows`` here are to become, [rows, J]."""
+        return self.evaluated(t, rows)
 
     def direction(self, t: int) -> Tensor:
-        if self.context.drawn is not None:
-            self.g = self.g + self.called(t)
-            return self.g
-        sent = self.compressed(self.target(t) - self.g_n)
+        sent = self.exchange(t, lambda rows: self.target(t, rows) - self.g_n[rows])
         self.g_n, self.g = self.g_n + sent.own, self.g + sent.mean
         return self.g
-
-    def called(self, t: int) -> Tensor:
-        """(1/N) sum of m_n over the workers that take part in round t and answer, [J], for the server. A worker that
-        does not answer keeps what it had."""
-        comm, here, own = self.context.comm, list(self.context.comm.worker_ids), OwnEstimates(self)
-        expected, rows = self.context.on_time(t), self.context.rows(t)
-        before = worker_rows(own, rows)
-        comm.call(t, self.x, self.context.taking(t))
-        message = self.message(t, rows, own)
-        answers = comm.answers(message, expected, ClosingRule(), lambda answered: answered / comm.size)
-        lost = [place for place, row in enumerate(rows) if not answers.answered[here[row]]]
-        if lost:
-            put_rows(own, [rows[place] for place in lost], {k: v[lost] for k, v in before.items()}, len(here))
-        return answers.total
-
-    def message(self, t: int, rows: Sequence[int], own: OwnEstimates) -> Message:
-        """Of the workers ``rows`` here, which take part in round t; their g_n follow."""
-        codec, watch = self.context.compressor, self.context.comm.watch
-        if not rows:
-            return no_message(codec, self.x)
-        with self.context.only(rows, own):
-            watch.to("compute")
-            difference = self.target(t) - self.g_n
-            watch.to("encode")
-            codec.set_round(t)
-            message = codec.encode(difference)
-            self.g_n = self.g_n + codec.decode(message)
-        return message
 
     def theoretical_step(self, constants: Constants) -> float:
         """1 / (L + Lt sqrt(beta/theta)), Lt^2 = mean_n L_n^2, theta = 1 - sqrt(1 - delta), beta = (1 - delta) / theta:
@@ -111,13 +75,3 @@ def growth(delta: float, share: float) -> float:
     r = share * kept / (1 - share) * shares
     above = share * (1 + 1 / s) * (1 - delta) + (1 - share) * (1 + 1 / r)
     return float((above / (share * kept - (1 - share) * r)).min())
-
-
-class OwnEstimates(Stateful):
-    """What the workers here keep of their own: the g_n, and what their compressors keep."""
-
-    state = "compressor=method.context.compressor"
-    worker_state = "g_n=method.g_n"
-
-    def __init__(self, method: EF21) -> None:
-        self.method = method

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from commexp.algorithms.base import AlgorithmContext
+from commexp.algorithms.differences.base import Rows
 from commexp.algorithms.differences.ef21 import EF21
 from commexp.algorithms.theory import Constants
 
@@ -38,8 +39,8 @@ class EF21SGDM(EF21):
         super().setup(context)
         self.v_n: Tensor | None = None
 
-    def target(self, t: int) -> Tensor:
-        gradients = super().target(t)
+    def target(self, t: int, rows: Rows) -> Tensor:
+        gradients = super().target(t, rows)
         self.v_n = gradients.clone() if self.v_n is None else self.v_n.lerp(gradients, self.eta)
         return self.v_n
 

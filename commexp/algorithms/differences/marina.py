@@ -25,7 +25,8 @@ class MARINA(DifferenceMethod):
 
     All workers share the coin, which depends on the seed and the round. ``p``: null gives the bytes of a message over
     those of a whole vector, so that both cost the same. With p = 1 this is gradient descent. The previous gradients
-    are kept, so that a round takes one gradient.
+    are kept, so that a round takes one gradient. Every round has all workers, because those of whole gradients need
+    them; DASHA does with a share of them.
     Source: Gorbunov, Burlachenko, Li and Richtarik, arXiv 2102.07845, algorithm 1. For the other fields see
     DifferenceMethod. Raises ValueError if p is not in (0, 1].
     """
@@ -57,11 +58,11 @@ class MARINA(DifferenceMethod):
         return t == 0 or numpy_generator(context.codec_context.seed, "MARINA's coin", t).random() < p
 
     def direction(self, t: int) -> Tensor:
-        gradients = self.evaluated(t, len(self.before))
+        gradients = self.evaluated(t, slice(None))
         if self.sends_whole(t):
             self.g = self.mean(gradients)
         else:
-            self.g = self.g + self.compressed(gradients - self.before).mean
+            self.g = self.g + self.exchange(t, lambda _: gradients - self.before).mean
         self.before = gradients.clone()
         return self.g
 

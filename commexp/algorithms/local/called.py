@@ -42,7 +42,8 @@ class CalledRounds(GradientMethod):
     unless comm.deterministic is set. There worker 0 lives with the server, which closes a round when its own workers
     have answered, too. A process of whose workers none takes part sleeps until one does.
     A process that is lost is left out. It may come back in any later round, with the state of the last checkpoint;
-    without one, with empty state. A process keeps a copy of that state as it was before the round.
+    without one, with empty state. A process keeps a copy of that state as it was before the round. Where the server
+    keeps sums of what the workers keep (``codec_kind``), no process may be lost: they are in step, and the run stops.
     """
 
     quorum: int | None
@@ -144,7 +145,10 @@ class CalledRounds(GradientMethod):
         own = [here[row] for row in rows]
         some_late = not (comm.by_clock and expected[own].all())
         before = worker_rows(self.own, rows) if some_late else {}
-        comm.call(t, self.known, None if self.context.drawn is None else self.context.taking(t))
+        here_known = self.known
+        known = comm.call(t, here_known, None if self.context.drawn is None else self.context.taking(t))
+        if known is not here_known:  # it comes from another process
+            self.begin_at(t, known)
         answers = comm.answers(self._message(t, rows), expected, rule or ClosingRule(), self.weigh)
         if some_late:
             self._take_back(rows, before, ~answers.answered[own])

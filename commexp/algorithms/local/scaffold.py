@@ -42,6 +42,7 @@ class Scaffold(ControlVariates):
 
     state = "c"
     samples_workers = True
+    called_with = 2
     outer_lr: float = 1.0
 
     def __post_init__(self) -> None:

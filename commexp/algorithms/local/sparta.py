@@ -86,7 +86,7 @@ class SPARTA(DiLoCo):
 
     def exchange(self, t: int) -> None:
         comm, seed = self.context.comm, self.context.codec_context.seed
-        entries = draw(derive(seed, "sparta", t), self.count, len(self.agreed)).to(self.x.device)
+        entries = draw([derive(seed, "sparta", t)], self.count, len(self.agreed))[0].to(self.x.device)
         summed = comm.begin(self.entries_codec, self.weights, self.count)
         known = self.agreed[entries]
         known = known + summed.finish(self.x[:, entries] - known)
