@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from commexp.integrations.tracking import Labels, flat, numbers
+from commexp.integrations.tracking import RunLabels, flat, numbers
 from commexp.run_folder import as_json, read_json, write_json
 
 AT_ONCE = 100  # parameters in a call
@@ -24,7 +24,7 @@ class MlflowTracker:
     metrics below ``summary.`` and as the artifact summary.json; pictures as artifacts below figures/; the labels as
     tags. mlflow.json in the run's folder says which of MLflow's runs it is."""
 
-    def begin(self, config: Mapping[str, Any], folder: Path, labels: Labels) -> None:
+    def begin(self, config: Mapping[str, Any], folder: Path, labels: RunLabels) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from commexp.integrations.tracking import Labels, flat, numbers
+from commexp.integrations.tracking import RunLabels, flat, numbers
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -22,7 +22,7 @@ class TensorboardTracker:
     numbers under HPARAMS, which sorts by them; pictures under IMAGES. A resumed run goes on in the same folder, and
     what the lost rounds had left there is purged by its first row."""
 
-    def begin(self, config: Mapping[str, Any], folder: Path, labels: Labels) -> None:
+    def begin(self, config: Mapping[str, Any], folder: Path, labels: RunLabels) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.config, self.folder, self.kind, self.labels = config, folder, SummaryWriter, asdict(labels)

@@ -18,7 +18,7 @@ log = logging.getLogger("commexp")
 
 
 @dataclass(frozen=True)
-class Labels:
+class RunLabels:
     """What a tracker may sort its runs by. ``sweep``: the name of the sweep to which the run belongs; empty where it
     belongs to none. ``algo``, ``compress``, ``dataset``: names of the components."""
 
@@ -31,7 +31,7 @@ class Labels:
 class Tracker(Protocol):
     """The class that each module commexp.integrations.<name> defines, <Name>Tracker. Its methods may raise anything."""
 
-    def begin(self, config: Mapping[str, Any], folder: Path, labels: Labels) -> None:
+    def begin(self, config: Mapping[str, Any], folder: Path, labels: RunLabels) -> None:
         """Opens the tracker's run; where ``folder`` holds the traces of an earlier call, goes on with that one."""
 
     def row(self, row: Mapping[str, float]) -> None:
@@ -49,7 +49,9 @@ class Trackers:
 
     def begin(self, config: Mapping[str, Any], run: Run) -> None:
         sweep, about = Sweep.told(), run.meta
-        labels = Labels(sweep.name if sweep else "", *(str(about[group]) for group in ("algo", "compress", "dataset")))
+        labels = RunLabels(
+            sweep.name if sweep else "", *(str(about[group]) for group in ("algo", "compress", "dataset"))
+        )
         self._run = run
         for name in self._names:
             try:

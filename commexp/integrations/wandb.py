@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from commexp.integrations.tracking import Labels
+from commexp.integrations.tracking import RunLabels
 from commexp.run_folder import read_json, write_json
 
 
@@ -16,7 +16,7 @@ class WandbTracker:
     of the components are tags. wandb.json in the run's folder says which run it is; wandb's own files lie below
     ``wandb/`` there."""
 
-    def begin(self, config: Mapping[str, Any], folder: Path, labels: Labels) -> None:
+    def begin(self, config: Mapping[str, Any], folder: Path, labels: RunLabels) -> None:
         import wandb
 
         project = os.environ.get("WANDB_PROJECT", "commexp")

@@ -14,6 +14,7 @@ from unicodedata import combining, normalize
 
 NARROWEST = 40  # columns of a terminal for which anything is laid out
 SPELLING = "commexp.spelling"  # the name by which Python finds _spelling
+ROWS = 100  # of a table that a file has in full
 SHORT = 20  # letters of a cell that is not folded where that can be avoided
 #: how far cells are folded, the first way that suffices: short ones and short numbers are not, words of so many letters
 WAYS = ((SHORT, SHORT, 36), (0, SHORT, 36), (0, 0, 36), (0, 0, 12))
@@ -73,8 +74,10 @@ def in_terminal(blocks: Sequence[str], where: object = "") -> str:
 def _shown(block: str, width: int, where: object) -> str:
     if not isinstance(block, MarkdownTable):
         return folded(writable(block, sys.stdout), width)
-    heads, minor, *rows = [[writable(cell, sys.stdout) for cell in c] for c in (block.heads, block.minor, *block.rows)]
+    cells = (block.heads, block.minor, *(block.rows[:ROWS] if where else block.rows))
+    heads, minor, *rows = [[writable(cell, sys.stdout) for cell in row] for row in cells]
     text, hidden = MarkdownTable.of(heads, rows, minor).fitted(width)
+    hidden += [f"{len(block.rows) - ROWS:,} more rows"] if where and len(block.rows) > ROWS else []
     return "\n".join([text, *([folded(f"(not shown: {', '.join(hidden)}; see {where})", width)] if hidden else [])])
 
 

@@ -15,7 +15,7 @@ from registry import composed, options, plan
 
 from commexp.api import compose_config
 from commexp.config.messages import UserError
-from commexp.config.overrides import Word, arranged
+from commexp.config.overrides import RENAMED, Word, arranged
 from commexp.config.plan import prepare
 from commexp.config.schema import CONF, known_keys, top_keys
 from commexp.launch.sweep import register_resolvers
@@ -434,3 +434,14 @@ def test_rounds_that_are_typed_stand_in_place_of_a_datasets_steps() -> None:
 
 def test_keys_at_the_top_are_the_known_ones_without_a_dot() -> None:
     assert set(top_keys()) == {key for key in known_keys() if "." not in key}
+
+
+def test_experiments_are_found_by_the_names_that_they_had(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(RENAMED.values()) <= set(options("experiment"))
+    assert compose_config(["+experiment=async_ratings_small"]) == compose_config(["+experiment=async_ratings"])
+    assert capsys.readouterr().err == ("commexp: note: experiment=async_ratings_small is called async_ratings now\n")
+
+
+def test_flags_may_stand_anywhere() -> None:
+    wanted = arranged(["-m", "algo=topk", "seed=0,1"])
+    assert arranged(["algo=topk", "-m", "seed=0,1"]) == arranged(["algo=topk", "seed=0,1", "-m"]) == wanted
