@@ -33,8 +33,8 @@ def test_a_table_that_fits_is_the_files(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_minor_columns_go_first_and_a_line_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(monkeypatch, 80, markdown(HEADS, CELLS, ["wire", "sent"]))
-    assert lines[0].split("|")[1:-1] == [f" {head.ljust(n)} " for head, n in
-                                         (("method", 14), ("test accuracy", 13), ("sent", 14), ("on the front", 18))]  # fmt: skip
+    widths = {"method": 14, "test accuracy": 13, "sent": 14, "on the front": 18}
+    assert lines[0].split("|")[1:-1] == [f" {head.ljust(width)} " for head, width in widths.items()]
     assert lines[-1] == "(not shown: wire; see all.md)"
     assert "wire" not in "".join(lines[:-1])
 
