@@ -206,7 +206,8 @@ class SweepCallback(Callback):
         except Exception as error:
             complain(explain(error, words))
             raise SystemExit(2) from error
-        keys = [Word.read(text).key for text in words if _is_sweep(text)]
+        several = [text for text in words if _is_sweep(text) and not re.fullmatch(r"[^=]+=choice\([^,]*\)", text)]
+        keys = [Word.read(text).key for text in several]
         sweep = Sweep(str(self.folder), len(due), keys, time.time(), due)
         sweep.forget()
         sweep.tell()

@@ -30,7 +30,14 @@ def test_every_codec_and_algorithm_is_checked(
     wanted = {f"codec {n}" for n in options("compress")} | {f"algorithm {n}" for n in options("algo")}
     assert wanted < checks.keys()
     assert {"two processes by torchrun, Gloo", "the DDP hook", "resumed after kill -9 of a rank"} < checks.keys()
-    assert {one["part"] for one in checks.values()} == {"codecs", "algorithms", "processes", "speed", "steps", "science"}
+    assert {one["part"] for one in checks.values()} == {
+        "codecs",
+        "algorithms",
+        "processes",
+        "speed",
+        "steps",
+        "science",
+    }
     assert {one["status"] for one in checks.values()} == {"ok"}, capsys.readouterr().out
     assert found["card"] == "no GPU"
     assert found["torch"] == torch.__version__
