@@ -56,9 +56,8 @@ def run_grid(overrides: Sequence[str], paths: Sequence[str] = ()) -> tuple[Path,
             due = check(jobs)
         except Exception as error:
             raise UserError(explain(error, words)) from error
-        keys = [Word.read(text).key for text in words if is_sweep(text)]
         stack.enter_context(patch.dict(os.environ))
-        sweep = Sweep(str(folder), len(jobs), keys, time.time(), due)
+        sweep = Sweep(str(folder), len(jobs), swept_keys(words), time.time(), due)
         sweep.forget()
         sweep.tell()
         composer = Composer()

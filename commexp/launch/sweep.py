@@ -186,6 +186,12 @@ def best_setting(folder: Path, jobs: Sequence[Job]) -> str:
     return f"best setting: {setting} (best {metric.label} {metric.show(_turned(metric, value))}); see {path.name}"
 
 
+def swept_keys(words: Sequence[str]) -> list[str]:
+    """The keys of the overrides that give several values; Hydra writes a single one as choice(value)."""
+    several = (text for text in words if is_sweep(text) and not re.fullmatch(r"[^=]+=choice\([^,]*\)", text))
+    return [Word.read(text).key for text in several]
+
+
 class SweepCallback(Callback):
     """Hydra calls it at the start and the end of a multirun. Hydra turns a callback's errors into warnings, so what
     must stop the sweep leaves as SystemExit."""
@@ -207,7 +213,7 @@ class SweepCallback(Callback):
         except Exception as error:
             complain(explain(error, words))
             raise SystemExit(2) from error
-        keys = [Word.read(text).key for text in words if is_sweep(text)]
+        keys = swept_keys(words)
         sweep = Sweep(str(self.folder), len(due), keys, time.time(), due)
         sweep.forget()
         sweep.tell()

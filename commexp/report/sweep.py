@@ -89,11 +89,11 @@ def write_sweep(
 
 class Pictures:
     """The pictures in ``folder``, of a sweep. ``are_due``: whether they are to be drawn: ``table`` or the tables of the
-    ``runs`` are not those from which they were drawn, or one has been removed. The file .drawn says from what the
-    pictures were drawn, and which there are."""
+    ``runs`` are not those from which they were drawn, or one has been removed. The file jobs/pictures says from
+    what the pictures were drawn, and which there are."""
 
     def __init__(self, folder: Path, table: str, runs: Sequence[ReadRun]) -> None:
-        self.kept = folder / ".drawn"
+        self.folder, self.kept = folder, folder.parent / "jobs" / "pictures"
         digest = hashlib.blake2b(f"{__version__}\n{table}".encode(), digest_size=16)
         for path in (run.folder / name for run in runs for name in ("metrics.csv", "traffic.csv")):
             about = path.stat() if path.is_file() else None
@@ -106,8 +106,7 @@ class Pictures:
 
     def keep(self) -> None:
         """Notes that they are drawn."""
-        folder = self.kept.parent
-        files = sorted(path.name for kind in FORMATS for path in folder.glob(f"*.{kind}"))
+        files = sorted(path.name for kind in FORMATS for path in self.folder.glob(f"*.{kind}"))
         if files:
             write_json(self.kept, {"from": self.digest, "files": files})
 

@@ -34,9 +34,10 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return call
 
 
-def test_a_billion_parameters(told: Told, tmp_path: Path) -> None:
+def test_a_billion_parameters(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures are those of docs/plan.md, by hand: S = 4e9 bytes; 2 (7/8) S / 125e6 + 14e-4 = 56.0014 s; 6 P B /
     (989.4e12 x 0.42) = 1.8925 s; 19,074 steps."""
+    monkeypatch.setenv("COLUMNS", "80")
     status, out, err = told(*BILLION, "--out", "plan")
     assert (status, err) == (0, "")
     assert "19,074 local steps of 131,072 tokens (2e+10 in all)" in " ".join(out.split())
@@ -140,7 +141,8 @@ def test_mistakes(words: list[str], wrong: str, told: Told, tmp_path: Path) -> N
     assert not [*tmp_path.iterdir()]
 
 
-def test_help_fits_a_screen(told: Told) -> None:
+def test_help_fits_a_screen(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     status, out, _ = told("--help")
     assert status == 0
     assert SETTINGS_HELP in out

@@ -221,7 +221,7 @@ def test_each_job_says_that_it_begins(entry: Cli) -> None:
     first, ended, second, *_ = done.stdout.splitlines()
     assert re.fullmatch(r"sgd-none-linreg-\w{8}  job 1/2: algo.lr=0.001 seed=0", first)
     assert re.fullmatch(r"sgd-none-linreg-\w{8}  job 2/2, 00:\d\d left: algo.lr=0.01 seed=0", second)
-    assert re.fullmatch(r"sgd-none-linreg-\w{8}: completed, distance to optimum \S+, \S+ MB sent", ended)
+    assert re.fullmatch(r"sgd-none-linreg-\w{8}: completed, distance to optimum \S+, \S+ kB sent", ended)
 
 
 def test_a_sweep_without_a_row_says_so(entry: Cli, tmp_path: Path) -> None:
