@@ -22,7 +22,7 @@ from commexp.environment import hydra_of_our_own
 from commexp.experiment.execute import folder_of
 from commexp.launch.launch import launch
 from commexp.launch.streams import complain
-from commexp.launch.sweep import Composer, check, ended, is_sweep, jobs_of, recorded, register_resolvers
+from commexp.launch.sweep import Composer, check, ended, is_sweep, jobs_of, recorded, register_resolvers, swept_keys
 from commexp.ranks import Sweep
 from commexp.report.finish import finish
 from commexp.report.sweep import write_sweep
