@@ -38,7 +38,7 @@ lint: $(SETUP)  ## run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(SETUP)  ## build the documentation into outputs/docs/index.html
+docs: $(SETUP)  ## write docs/reference anew and build the documentation into outputs/docs/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -d outputs/docs/.doctrees docs outputs/docs
 
 reproduce: $(SETUP)  ## run and check the papers' claims: a table; fails if one that ran is not met

@@ -87,8 +87,13 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The content of a YAML file as plain values. Refuses aliases, because a few can expand to billions of values."""
-    text, depth, values = read_text(path), 0, 0
+    """The content of a YAML file as plain values, see ``parsed_yaml``."""
+    return parsed_yaml(read_text(path))
+
+
+def parsed_yaml(text: str) -> Any:
+    """The plain values of a YAML text. Refuses aliases, because a few can expand to billions of values."""
+    depth, values = 0, 0
     try:
         for event in yaml.parse(text, Loader=SAFE):
             values += isinstance(event, yaml.NodeEvent)

@@ -201,7 +201,7 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """A row per evaluation; the columns are explained in the README."""
+        """A row per evaluation; the columns are explained in docs/results.md."""
         return self.table("metrics")
 
     @property

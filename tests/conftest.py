@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import subprocess
 import sys
+
+import warm
+
+if "PYTEST_XDIST_WORKER" not in os.environ and any(word.startswith(("-n", "--numprocesses")) for word in sys.argv):
+    warm.begin()  # it imports what the workers need while this process does
+
+import gc
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -16,7 +22,6 @@ import numpy as np
 import pytest
 import quick
 import torch
-import warm
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 from registry import options
@@ -29,10 +34,12 @@ from commexp.launch.sweep import Composer
 from commexp.run_folder import Run
 from commexp.topologies import Ring, Topology
 
+COLLECTED = "hypothesis.strategies sklearn.linear_model torch._dynamo torchvision xdist.remote"  # what tests import
 gc.disable()  # until everything is imported and collected
 torch.set_num_threads(1)
 os.environ["COLUMNS"] = "500"  # of the terminal: tables are whole
 quick.begin()
+warm.start_cold_again()
 warm.write_without_waiting()
 composer = cache(Composer)  # as Hydra composes, but the options that one test has chosen are merged once for all
 api.compose = lambda name, overrides: composer().compose(overrides)  # type: ignore[assignment]
@@ -43,6 +50,13 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "drawn: pictures are really drawn, also by what is started warm")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart() -> Iterator[None]:
+    """Workers of pytest-xdist are started warm, too."""
+    with patch.object(subprocess, "Popen", warm.Popen), patch.dict(os.environ, {warm.ALSO: COLLECTED}):
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -132,7 +146,9 @@ def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     from launch.beside import play, scene_of
 
     scenes = [scene for item in request.session.items if (scene := scene_of(item))]
-    return play(scenes, lambda name: tmp_path_factory.mktemp(name[:30]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(warm.UNDRAWN, "1")
+        return play(scenes, lambda name: tmp_path_factory.mktemp(name[:30]))
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,8 @@ WORTH = 3  # so many defaults are merged again rather than that what they give i
 
 
 def begin() -> None:
+    if CHANGED:
+        return  # in this process, or the one that it was forked from
     parse = cache(base.parse)
     for owner, name, made in (
         (ConfigRepository, "load_config", load_config),

@@ -22,8 +22,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from registry import plan
 
 from commexp.cli import check as checks
+from commexp.cli import plan as plans
 from commexp.cli import report as compare
 from commexp.cli import run as cli
+from commexp.cli import runs as at_hand
 from commexp.config.schema import CONF
 from commexp.launch.sweep import sweep_name
 from commexp.run_folder import Run
@@ -32,7 +34,12 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 SMALLER = {f"rounds={n}": "rounds=10" for n in (20, 50, 100, 200, 1000)} | {"steps=80": "steps=16"}
 SMALLER |= {"compress.k=0.2,0.4,0.6,0.8": "compress.k=0.2,0.6", "compress.k=0.1,0.01": "compress.k=0.1"}
-SMALLER |= {"seed=0,1": "seed=0", "steps=60": "steps=10"}
+SMALLER |= {"seed=0,1": "seed=0", "steps=60": "steps=10", "rounds=150": "rounds=10"}
+SMALLER |= {
+    "compress=none,fp16,sign,topk": "compress=none,topk",
+    "0.95": "0.05",
+    "--at bytes=1e6,1e7": "--at bytes=1e5",
+}
 GIVEN = (
     "make demo",
     "source .venv/bin/activate",
@@ -56,7 +63,13 @@ def lines(text: str) -> Iterator[str]:
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     """Carries out a line of a page in an empty folder; our own commands in this process, with little to do."""
-    ours = {"commexp": cli.main, "commexp-report": compare.main, "commexp-check": checks.main}
+    ours = {
+        "commexp": cli.main,
+        "commexp-report": compare.main,
+        "commexp-check": checks.main,
+        "commexp-plan": plans.main,
+        "commexp-runs": at_hand.main,
+    }
     monkeypatch.chdir(tmp_path)
 
     def call(line: str) -> None:
@@ -94,14 +107,30 @@ def test_extensions_work_as_they_stand(shell: Shell, tmp_path: Path) -> None:
     for kind, text in blocks("extending"):
         if kind == "sh":
             for line in lines(text):
-                shell(line)
+                if line == "commexp-check compressor my_codecs:FirstK":  # all checks of one codec are enough: Cyclic's
+                    assert checks.one("my_codecs:FirstK")
+                else:
+                    shell(line)
                 ran += line.startswith("commexp ")
         else:
             name = re.findall(r"^# (\S+\.(?:py|yaml))$", text, flags=re.MULTILINE)[0]
             assert len(text.splitlines()) <= 40
             (tmp_path / name).write_text(text)
     runs = {p.parent.name.rsplit("-", 1)[0] for p in tmp_path.glob("outputs/runs/*/summary.md")}
-    assert {"sgd-cyclic-digits", "slowmo-fp16-digits", "dpsgd-none-digits", "sgd-cyclic-moons"} <= runs
+    assert {
+        "sgd-firstk-digits",
+        "sgd-cyclic-digits",
+        "slowmo-fp16-digits",
+        "dpsgd-none-digits",
+        "sgd-cyclic-moons",
+    } <= runs
+    configs = {p.parent.name: Run(p.parent).config for p in tmp_path.glob("outputs/runs/*/summary.md")}
+    parts = {config[group]["_target_"] for config in configs.values() for group in ("compress", "model", "partition")}
+    assert {"my_codecs.FirstK", "twolayer.TwoLayer", "halves.Halves"} <= parts
+    (halves,) = (Run(tmp_path / "outputs" / "runs" / n) for n, c in configs.items() if "first" in c["partition"])
+    held = halves.table("partition").groupby("worker")["samples"].sum().to_numpy()
+    assert held[:4].sum() == round(0.9 * held.sum())
+    assert held[4:].min() > 0
     losses = [Run(p).metrics["train_loss"] for p in tmp_path.glob("outputs/runs/*-digits-*")]
     assert all(loss.iloc[-1] < loss.iloc[0] for loss in losses)
     (measured,) = (p.parent for p in tmp_path.glob("outputs/runs/measured-none-digits-*/summary.md"))
@@ -185,7 +214,7 @@ def test_every_command_for_published_sets_composes() -> None:
 
 def test_every_command_of_the_comparison_at_equal_cost_is_understood() -> None:
     found = [shlex.split(line) for kind, text in blocks("comparing") if kind == "sh" for line in lines(text)]
-    assert [words[0] for words in found] == ["commexp", *["commexp-report"] * 3]
+    assert [words[0] for words in found] == ["commexp", *["commexp-report"] * 4]
     for batch in BasicSweeper.split_arguments(
         OverridesParser.create().parse_overrides(found[0][2:]), max_batch_size=None
     ):
@@ -198,8 +227,33 @@ def test_every_command_of_the_comparison_at_equal_cost_is_understood() -> None:
     assert compare.described([word for option, word in given if option == "--replay"]).bandwidth == 100
 
 
+def test_the_choice_of_a_compressor_works_as_it_stands(
+    shell: Shell, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    commands = [line for kind, text in blocks("choose") if kind == "sh" for line in lines(text)]
+    assert [c.split()[0] for c in commands] == ["commexp-plan", "commexp", *["commexp-report"] * 2, "commexp-plan"]
+    for command in commands:
+        shell(command)
+    assert capfd.readouterr().out.count("Recommended:") == 2
+    assert "at 1 MB" in (tmp_path / "outputs" / "comparison" / "comparison.md").read_text(encoding="utf-8")
+    assert "0.02" in (tmp_path / "outputs" / "mobile" / "replay.md").read_text(encoding="utf-8").splitlines()[0]
+    found = [line for kind, text in blocks("running") if kind == "sh" for line in lines(text)]
+    assert [line.split()[1] for line in found] == ["list", "find", "show", "tail", "rm"]
+    for line in found:
+        shell(line)
+    assert [p.name.split("-")[1] for p in tmp_path.glob("outputs/runs/*-digits-*")] == ["topk"]
+
+
+def test_every_claim_of_the_page_on_papers_is_one(capfd: pytest.CaptureFixture[str], shell: Shell) -> None:
+    found = [line for kind, text in blocks("reproduce") if kind == "sh" for line in lines(text)]
+    listed, named = (line for line in found if line.startswith("commexp-check claims"))
+    shell(listed)
+    known = re.findall(r"^(?:\* )?(\w+): ", capfd.readouterr().out, flags=re.MULTILINE)
+    assert {*named.split()[2:]} <= {*known}
+
+
 def test_links_lead_somewhere() -> None:
-    for page in (*DOCS.glob("*.md"), ROOT / "README.md"):
+    for page in (*DOCS.glob("*.md"), *DOCS.glob("reference/*.md"), ROOT / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).is_file(), f"{page.name}: {target}"
 
@@ -210,15 +264,38 @@ def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     from sphinx.cmd.build import build_main
 
     pages = tmp_path / "docs"
-    shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("reference", "conf.py"))
+    shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("conf.py"))
     with patch.object(sys, "path", [*sys.path]):
         status = build_main(["-W", "--keep-going", "-q", "-c", str(DOCS), str(pages), str(tmp_path / "html")])
     assert status == 0
-    for path in CONF.glob("*/*.yaml"):
-        section = f"\n## {path.stem}\n"
-        assert section in (pages / "reference" / f"{path.parent.name}.md").read_text(encoding="utf-8")
-        assert (tmp_path / "html" / "reference" / f"{path.parent.name}.html").is_file()
+    for path in pages.glob("reference/*.md"):
+        committed = DOCS / "reference" / path.name
+        assert committed.is_file(), "a page is missing: run make docs, and commit it"
+        assert path.read_text("utf-8") == committed.read_text("utf-8"), (
+            f"{path.name} is not that of the code: make docs"
+        )
+        assert (tmp_path / "html" / "reference" / f"{path.stem}.html").is_file()
     made = (tmp_path / "html" / "reference" / "compress.html").read_text(encoding="utf-8")
     assert "compress.mu" in made
     assert "Delta[j]" in made
     assert "commexp.compressors.RegTopK" in made
+
+
+def test_no_option_and_no_key_is_undocumented() -> None:
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in DOCS.glob("reference/*.md")}
+    for path in CONF.rglob("*/*.yaml"):
+        group, option = str(path.parent.relative_to(CONF)), path.stem
+        on = [
+            text
+            for name, text in pages.items()
+            if f"\n## {option}\n" in text and f"\n| `{group.replace('/', '.')}=` |" in text
+        ]
+        assert len(on) == 1, f"{group}={option}"
+        what, *when = re.findall(rf"^\| \[`{option}`\]\(#{option}\) \| (.*) \|$", on[0], flags=re.M)[0].split(" | ")
+        assert what, f"{group}/{option}.yaml: say at its head what it is"
+        assert any(when) or group in ("dataset", "network", "network/compute", "experiment"), (
+            f"{group}/{option}.yaml: When: ..."
+        )
+    keys = [row for text in pages.values() for row in re.findall(r"^\| `[\w.]+` \| .*$", text, flags=re.MULTILINE)]
+    assert len(keys) > 400
+    assert [row for row in keys if row.endswith("|  |")] == []

@@ -29,6 +29,7 @@ import tempfile
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import takewhile
@@ -37,10 +38,15 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36  # of prctl(2)
+MADV_COLLAPSE, HUGE = 25, 2**21  # of madvise(2)
 ALSO = "WARM_ALSO"  # environment variable: modules to be imported before the fork, by the first that needs them
+EMPTY = bytes.fromhex(  # a PNG of one white pixel
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a494441"
+    "5478da63f80f00010101001cb08c990000000049454e44ae426082"
+)
 UNDRAWN = "WARM_UNDRAWN"  # environment variable: a process makes pictures, but draws nothing
 NAME = "warm"  # in /proc/PID/comm, of what was forked
-COLD = subprocess.Popen
+COLD, CONTEXT = subprocess.Popen, multiprocessing.get_context
 IMPORTED = (
     "commexp.api",
     "commexp.cli.run",
@@ -85,6 +91,19 @@ class Popen(COLD):  # type: ignore[type-arg]
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
 
+def start_cold_again() -> None:
+    """In a fork: subprocess and multiprocessing are what they were."""
+    subprocess.Popen, multiprocessing.get_context = COLD, CONTEXT  # type: ignore[misc]
+
+
+def begin() -> None:
+    """Lets the parent process import while this one does something else."""
+    global _parent
+    with _asking:
+        if _parent is None:
+            _parent = begun()
+
+
 def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
     """As subprocess.run."""
     with patch.object(subprocess, "Popen", Popen):
@@ -105,10 +124,9 @@ def parsed(command: list[str], cwd: Any) -> dict[str, Any] | None:
 
 def forked(job: dict[str, Any], streams: list[int]) -> int:
     """The new process's id."""
-    global _parent
+    begin()
+    assert _parent is not None
     with _asking:
-        if _parent is None:
-            _parent = begun()
         content = json.dumps(job).encode()
         _parent.sendmsg(
             [len(content).to_bytes(8, "little")],
@@ -142,8 +160,7 @@ def received(line: socket.socket, size: int) -> bytes:
 
 def main(handle: int) -> None:
     subprocess.Popen = Popen  # type: ignore[misc]  # torch takes hold of it while it is imported
-    context = multiprocessing.get_context
-    multiprocessing.get_context = lambda method=None: context("fork" if method == "spawn" else method)  # type: ignore
+    multiprocessing.get_context = lambda method=None: CONTEXT("fork" if method == "spawn" else method)  # type: ignore
     gc.disable()
     for name in IMPORTED:
         importlib.import_module(name)
@@ -162,8 +179,7 @@ def main(handle: int) -> None:
     for algo in ("sgd", "topk", "localsgd"):  # parsers remember what they have learnt, and quick.py what it has merged
         compose_config([f"algo={algo}", "dataset=linreg", "algo.lr=0.1"])
 
-    gc.collect()
-    gc.freeze()
+    settle()
     gc.set_threshold(50_000, 20, 20)  # as in conftest.py
     gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -180,8 +196,10 @@ def serve(line: socket.socket) -> dict[str, Any]:
             job = json.loads(received(line, int.from_bytes(size, "little")))
         except (EOFError, OSError):
             os._exit(0)
-        for name in job["env"].get(ALSO, "").split():
-            importlib.import_module(name)
+        if new := [name for name in job["env"].get(ALSO, "").split() if name not in sys.modules]:
+            for name in new:
+                importlib.import_module(name)
+            settle()
         streams, (told, tell) = array.array("i", ancillary[0][2]), os.pipe()
         between = forking()
         if between:
@@ -214,6 +232,27 @@ def write_without_waiting() -> None:
     os.fsync = lambda handle: None  # type: ignore[assignment]
 
 
+def settle() -> None:
+    """What has been imported stays as it is in all forks: not looked through, not taken apart, copied where written."""
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False  # torch's remove its operators one by one, which are 7,000 pages
+    gc.collect()
+    gc.freeze()
+    gather_pages()
+
+
+def gather_pages() -> None:
+    """Memory in pages of 2 MB, where the system can: a fork copies a table of all pages, and half of its time goes."""
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, rights, _, _, _, *name = line.split()
+        if rights.startswith("rw") and name in ([], ["[heap]"]):
+            begin, end = (int(word, 16) for word in span.split("-"))
+            for place in range(-(-begin // HUGE) * HUGE, end - HUGE + 1, HUGE):
+                madvise(place, HUGE, MADV_COLLAPSE)  # refused where parts are unused or the kernel is older than 6.1
+
+
 def draw_nothing(put: Callable[[Any, str, Any], object] = setattr) -> None:
     """What is drawn is an empty page, and its layout is not settled. ``put``: how an attribute is set."""
     from matplotlib.figure import Figure
@@ -221,7 +260,7 @@ def draw_nothing(put: Callable[[Any, str, Any], object] = setattr) -> None:
 
     put(ConstrainedLayoutEngine, "execute", lambda self, figure: None)
     put(Figure, "draw_without_rendering", lambda self: None)
-    put(Figure, "savefig", lambda self, file, **_: file.write(b"undrawn"))
+    put(Figure, "savefig", lambda self, file, **_: file.write(EMPTY))
 
 
 def forking() -> int:

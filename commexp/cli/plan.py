@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from commexp import __version__
+from commexp.cli.parser import Parser
 from commexp.config.messages import LaunchError, UserError
 from commexp.files import printable
 from commexp.launch.streams import complain, leave, lenient_streams
@@ -48,13 +49,8 @@ Overrides are those of commexp; several values, as with commexp -m, make several
 """
 
 
-class PlanParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see commexp-plan --help")
-
-
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = PlanParser(
+    parser = Parser(
         prog="commexp-plan",
         description="What training would cost on a network, in bytes and time, without training.",
         epilog=HELP,

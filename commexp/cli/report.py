@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from commexp import __version__
+from commexp.cli.parser import Parser
 from commexp.config.messages import UserError
 from commexp.files import number, printable
 from commexp.launch.streams import complain, lenient_streams
@@ -25,14 +26,9 @@ if TYPE_CHECKING:
 BANDWIDTHS = [10 ** (k / 4) for k in range(21)]  # 1 Mbit/s to 100 Gbit/s
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see commexp-report --help")
-
-
 @lenient_streams()
 def main() -> None:
-    parser = _Parser(prog="commexp-report", description="Compare runs: a page, tables and figures.")
+    parser = Parser(prog="commexp-report", description="Compare runs: a page, tables and figures.")
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or that hold runs or a sweep"
     )
@@ -195,6 +191,9 @@ def compare(
     from commexp.report.comparison import Comparison
 
     how = how or Wanted()
+    if words and how.alone is not None:
+        options = ", ".join(f"--{key}" for key in how.alone)
+        raise UserError(f"--replay {words[0]}: draws its own figures; leave {options} out, or --replay")
     comparison = Comparison(runs, left, target, at or {}, band=how.band)
     with told():
         comparison = replace(comparison, order=how.order, label=how.labels(comparison.groups))

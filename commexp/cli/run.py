@@ -12,10 +12,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from commexp.cli import rerun
 from commexp.config.messages import LaunchError, UserError, check_environment
 from commexp.config.overrides import arranged, composing_once, explain
 from commexp.config.schema import CONF
-from commexp.launch.streams import complain, leave, lenient_streams
+from commexp.launch.streams import complain, full_error, leave, lenient_streams
 from commexp.launch.sweep import ended, minimised, recorded, register_resolvers
 from commexp.ranks import joins, rank
 
@@ -65,10 +66,6 @@ def guarded(composed: DictConfig) -> float:
     return small
 
 
-def full_error() -> bool:
-    return os.environ.get("COMMEXP_FULL_ERROR") == "1"
-
-
 @lenient_streams()
 def main() -> None:
     """The console script."""
@@ -80,6 +77,8 @@ def main() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what goes wrong between processes is told in one line
     typed = sys.argv[1:]
     try:
+        if typed[:1] == ["rerun"]:
+            rerun.main(typed[1:])
         sys.argv[1:] = arranged(typed)
         check_environment()
         with composing_once(typed):

@@ -40,6 +40,7 @@ def main() -> None:
     try:
         plan = prepare(OmegaConf.create(task["config"]))
         assert plan.name == task["name"], "the plan has changed on its way"
+        plan.given = task["given"]
         keep_memory()
         with settled(), ExitStack() as hold:
             run_as_member(plan, hold)

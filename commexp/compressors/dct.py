@@ -17,7 +17,8 @@ KINDS = ("none", "dct")
 
 @dataclass
 class Transform:
-    """Of what a codec encodes. ``kind``: none, or dct, see DCT, which has ``chunk`` and ``tiles``."""
+    """Of what a codec encodes. ``kind``: none, or dct, see DCT. ``chunk``: entries of a transform. ``tiles``: whether
+    the matrices of the model are cut into tiles, or the vector into runs."""
 
     kind: str = "none"
     chunk: int = 64

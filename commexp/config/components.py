@@ -51,7 +51,7 @@ def build(node: Mapping[str, Any], key: str, kind: type[T], foreign: bool = Fals
     Raises UserError if a target cannot be found, is no ``kind``, or refuses its fields.
     """
     if foreign:
-        _check_plain(node, key)
+        check_plain(node, key)
     cls, inner = _classes(node, key, kind, foreign)
     if dataclasses.is_dataclass(cls):
         known = {f.name for f in dataclasses.fields(cls)}
@@ -77,7 +77,7 @@ def _classes(node: Mapping[str, Any], key: str, kind: type[T], foreign: bool) ->
     """The class of a node, and what kind of component each field is that holds a node of its own; those are checked
     too, and no node may stand anywhere else. Raises UserError."""
     target = node.get("_target_")
-    cls: Any = _our_class(target, key, kind) if foreign else any_class(str(target), key)
+    cls: Any = our_class(target, key, kind) if foreign else any_class(str(target), key)
     if not issubclass(cls, kind):
         raise UserError(f"{key}._target_={target}: is no {kind.__name__}; give a subclass of it")
     inner: dict[str, type[Any]] = {}
@@ -102,7 +102,7 @@ def any_class(target: str, key: str) -> type[Any]:
         ) from error
 
 
-def _our_class(target: object, key: str, kind: type[Any]) -> type[Any]:
+def our_class(target: object, key: str, kind: type[Any]) -> type[Any]:
     """The class of that name, if it is commexp's own and a ``kind``. Raises UserError."""
     cls = _imported(target, kind)
     if cls is None:
@@ -157,15 +157,15 @@ def _targets(value: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _targets(each, f"{key}[{index}]")
 
 
-def _check_plain(value: Any, key: str) -> None:
+def check_plain(value: Any, key: str) -> None:
     """Raises UserError for an interpolation, which would read the environment, or run whatever a resolver does."""
     if isinstance(value, Mapping):
         for name, each in value.items():
-            _check_plain(name, f"{key}.{name}")
-            _check_plain(each, f"{key}.{name}")
+            check_plain(name, f"{key}.{name}")
+            check_plain(each, f"{key}.{name}")
     elif isinstance(value, list | tuple):
         for index, each in enumerate(value):
-            _check_plain(each, f"{key}[{index}]")
+            check_plain(each, f"{key}[{index}]")
     elif isinstance(value, str) and "${" in value:
         raise UserError(f"{key}={value}: is an interpolation")
 

@@ -44,6 +44,7 @@ class Plan:
     folder's, ``<algo>-<compress>-<dataset>-<8 hex of what changes the result>``. ``identity``: 64 hex of the same and
     of commexp's version. ``loss``, ``metrics``: the user's own functions, if any.
     ``lr_factor``: the learning rate over the step that theory allows; None where the learning rate is a number.
+    ``given``: the overrides that were typed.
     """
 
     config: Config
@@ -134,9 +135,9 @@ class Plan:
 
 
 @quiet()
-def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
-    """Checks types and bounds and makes the components; ``given``: the overrides by which the config was composed.
-    Raises UserError."""
+def prepare(composed: DictConfig, given: Sequence[str] = (), foreign: bool = False) -> Plan:
+    """Checks types and bounds and makes the components; ``given``: the overrides by which the config was composed;
+    ``foreign``: see ``build``, and ``foreign_plan`` for what else is to be checked. Raises UserError."""
     is_typed = OmegaConf.get_type(composed) is Config  # as Hydra composes it from our schema
     try:
         whole = composed if is_typed else OmegaConf.merge(typed_fields(Config), composed)
@@ -158,7 +159,7 @@ def prepare(composed: DictConfig, given: Sequence[str] = ()) -> Plan:
     check_words(given, config, nodes)
     around, lr_factor = around_codec(nodes["compress"]), theory_factor(nodes["algo"])
     gossip = typed("gossip", config.gossip, Gossip)
-    parts: dict[str, Any] = {name: build(nodes[name], name, kind) for name, kind in KINDS.items()}
+    parts: dict[str, Any] = {name: build(nodes[name], name, kind, foreign) for name, kind in KINDS.items()}
     parts["algo"].run_seed = config.seed
     functions, loss, metrics = own_functions(config, parts)
     names = {name: short(node["_target_"]) for name, node in nodes.items()}

@@ -49,9 +49,9 @@ class Speed:
 
 @dataclass
 class Launch:
-    """``kind``: single (one process) or torchrun (``nproc`` processes on this host, N / nproc workers in each; of
-    asynchronous methods a server and N workers). ``per_worker``: D processes for each worker, nproc = N D in all, each
-    of which computes the gradient of a D-th of the worker's batch.
+    """``kind``: single (one process) or torchrun (several on this host; of asynchronous methods a server and N
+    workers). ``nproc``: processes, with N / nproc workers in each. ``per_worker``: D processes for each worker,
+    nproc = N D in all, each of which computes the gradient of a D-th of the worker's batch.
     ``device``: auto, cpu, cuda or cuda:0, ...; auto takes a GPU where there is one. ``threads``: of torch, null leaves
     torch's choice, shared out among the processes. ``port``: where the server of methods that do not wait listens, 0
     for any free one. ``timeout``: seconds that they wait for each other. ``max_restarts``: how often they are started
@@ -72,9 +72,11 @@ class Launch:
 @dataclass
 class Stop:
     """What ends a run before its full length; whichever comes first. ``accuracy``: a test accuracy of so much or more,
-    and ``loss``: a test loss of so much or less, or a train loss where there is no test loss; at an evaluation.
-    ``bytes``: bytes sent by all workers, and ``seconds``: on the virtual clock (of asynchronous methods over processes:
-    real ones), so many or more after a round. The schedules of a method refer to the full length all the same."""
+    at an evaluation. ``loss``: a test loss of so much or less, or a train loss where there is no test loss; at an
+    evaluation. ``bytes``: so many bytes or more, sent by all workers, after a round. ``seconds``: so many or more on
+    the virtual clock (of asynchronous methods over processes: real ones), after a round.
+
+    The schedules of a method refer to the full length all the same."""
 
     accuracy: Optional[float] = field(default=None, metadata={"added": True})  # noqa: UP045
     loss: Optional[float] = field(default=None, metadata={"added": True})  # noqa: UP045
@@ -89,11 +91,14 @@ class Config:
     ``preset``: values that a dataset or an experiment gives for fields of whichever component is chosen, and for
     ``clip``: conf/algo/* and conf/compress/* look there first. So an experiment may say k and still be run with a
     compressor without k.
+    ``workers``: N. ``seed``: of everything that is drawn. ``batch_size``: samples of a worker in a step; null: all that
+    it has. ``dtype``: float32 or float64. ``outputs``: the folder of runs and sweeps. ``rerun``: whether a finished run
+    is run again.
     ``islands``: into how many groups topology=islands divides the workers. ``participation``: the share of the workers
     that take part in a round, drawn anew for each; those alone compute, receive and send, by way of a server.
     ``rounds``: the run's length in communications; ``steps``: in local steps of a worker instead, which makes methods
-    with different numbers of local steps comparable. ``eval_every`` counts whichever of the two is given. ``stop``:
-    what ends the run before that.
+    with different numbers of local steps comparable. ``eval_every``: how many of them lie between two evaluations;
+    counts whichever of the two is given. ``stop``: what ends the run before that.
     ``loss``, ``metrics``: full names of a user's own functions of a module and a batch, see problems/tasks.py.
     ``name``: what the run's folder is called in place of the dataset.
     ``flatness``: what is measured of the valley in which the models lie at the end: none, valley (its width, and

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import cache
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from commexp.network import WallClock
 
 log = logging.getLogger("commexp")
 Row = dict[str, Any]
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torchvision")  # besides torch, those that make data and numbers
 
 
 def metrics_row(setup: ExperimentSetup, model: torch.Tensor, diagnostics: dict[str, float]) -> Row:
@@ -158,6 +160,7 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "packages": {name: version(name) for name in PACKAGES},
         "commexp": __version__,
         "results": RESULTS,
         "git_commit": git_commit(),

@@ -44,7 +44,8 @@ def run_in_processes(plan: Plan, hold: ExitStack) -> Run:
             pass  # so that the processes need not wait for the lock within launch.timeout
     with scratch_folder() as name:  # readable for this user only
         scratch = Path(name)
-        write_json(scratch / TASK, {"name": plan.name, "config": plan.resolved, "command": sys.argv})
+        task = {"name": plan.name, "config": plan.resolved, "given": list(plan.given), "command": sys.argv}
+        write_json(scratch / TASK, task)
         (scratch / "meeting").mkdir()
         environment = {
             "MASTER_ADDR": LOOPBACK,

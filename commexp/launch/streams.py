@@ -27,6 +27,11 @@ def complain(text: str) -> None:
     print(f"commexp: error: {' '.join(text.splitlines())}", file=sys.stderr, flush=True)
 
 
+def full_error() -> bool:
+    """Whether an unforeseen error is shown with its traceback: HYDRA_FULL_ERROR=1."""
+    return os.environ.get("COMMEXP_FULL_ERROR") == "1"
+
+
 def leave(status: int) -> NoReturn:
     """Ends one of a run's several processes, however its run has ended. An ordinary exit would tear down torch's
     communication threads, which may still be at work, and then aborts at times ("terminate called ...")."""

@@ -58,7 +58,7 @@ def sweep_folder(outputs: str, overrides: Sequence[str]) -> str:
 
 def sweep_name(overrides: Sequence[str]) -> str:
     """A folder name from what is swept: the same words, the same folder."""
-    kept = sorted(o for o in overrides if _tells(o) or _is_sweep(o))
+    kept = sorted(o for o in overrides if _tells(o) or is_sweep(o))
     digest = hashlib.blake2b("\n".join(kept).encode(), digest_size=4).hexdigest()
     values = [re.sub(r"[^\w.,-]+", "_", re.sub(r"^choice\((.*)\)$", r"\1", o.partition("=")[2])) for o in kept]
     return f"{'-'.join(values)[:60].strip('-_')}-{digest}"
@@ -68,7 +68,8 @@ def _tells(override: str) -> bool:
     return re.split(r"[.=]", override.lstrip("+~"), maxsplit=1)[0] not in NOT_SWEPT
 
 
-def _is_sweep(override: str) -> bool:
+def is_sweep(override: str) -> bool:
+    """Whether the override gives several values."""
     try:
         return parsed(override).is_sweep_override()
     except HydraException:
@@ -206,7 +207,7 @@ class SweepCallback(Callback):
         except Exception as error:
             complain(explain(error, words))
             raise SystemExit(2) from error
-        several = [text for text in words if _is_sweep(text) and not re.fullmatch(r"[^=]+=choice\([^,]*\)", text)]
+        several = [text for text in words if is_sweep(text) and not re.fullmatch(r"[^=]+=choice\([^,]*\)", text)]
         keys = [Word.read(text).key for text in several]
         sweep = Sweep(str(self.folder), len(due), keys, time.time(), due)
         sweep.forget()
@@ -282,7 +283,7 @@ class Composer:
     def _chooses(self, override: Override) -> bool:
         """Whether it is an option of a group, not a value."""
         key = override.key_or_group
-        return "/" in key or key in self.groups or override.package is not None
+        return "/" in key or key in self.groups or key.startswith("hydra.") or override.package is not None
 
 
 def forget_jobs(folder: Path) -> None:

@@ -24,6 +24,7 @@ class Jitter:
         lognormal   exp(spread Z - spread^2 / 2), Z ~ N(0, 1)
         pareto      (1 - 1/a) U^(-1/a), U ~ U(0, 1], a = 1 + 1/spread: a heavy tail
 
+    ``kind``: none, uniform, lognormal or pareto. ``spread``: as in the formulas.
     Source of the uniform one: Hemminger, Network emulation with NetEm, 2005, whose default it is.
     Raises ValueError for values out of range.
     """

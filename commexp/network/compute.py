@@ -27,8 +27,10 @@ class Compute:
         pareto                seconds (1 - 1/a) U^(-1/a), U ~ U(0, 1], a = 1 + 1/spread
         trace                 the numbers of the file ``trace``, one a line, from a place drawn at random on
 
-    The mean is ``seconds`` for each of the drawn ones, and spread = 0 is constant. In place of ``seconds`` a device may
-    be given: ``flops``, the TFLOP/s that it can do, of which a training step reaches the share ``utilisation``; then
+    ``kind``: constant, measured, shifted_exponential, lognormal, pareto or trace. ``seconds``: the mean of the drawn
+    ones; 0: only communication takes time. ``spread``: of the drawn ones; 0 is constant. ``trace``: a file of seconds.
+    In place of ``seconds`` a device may be given: ``flops``: the TFLOP/s that it can do. ``utilisation``: the share of
+    them that a training step reaches. Then
 
         seconds = floating-point operations of a gradient / (10^12 flops utilisation)
 

@@ -22,7 +22,8 @@ from commexp.seeding import numpy_generator
 
 @dataclass
 class Link:
-    """A worker's own link: ``bandwidth`` and ``up`` in Mbit/s, ``latency`` in ms; what is not given is the network's.
+    """A worker's own link. ``bandwidth``: Mbit/s down. ``up``: Mbit/s up. ``latency``: ms. What is not given is the
+    network's.
 
     Where ``bandwidth`` is given and ``up`` is not, up is bandwidth (network's up) / (network's bandwidth).
     """

@@ -14,7 +14,8 @@ DRAWN = 256  # outages drawn at a time
 
 @dataclass
 class Outage:
-    """``lasts`` seconds long, ``every`` so many seconds; 0 and 0: never. All links fail together.
+    """All links fail together. ``lasts``: seconds. ``every``: seconds between two beginnings; 0 and 0: never.
+    ``kind``: periodic or exponential.
 
         periodic      begins at every, 2 every, 3 every, ...
         exponential   begins E1 (every - lasts) after the one before has ended, and is E2 lasts long, E1, E2 ~ Exp(1)

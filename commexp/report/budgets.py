@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -107,10 +107,16 @@ class EqualCost:
 
     def final(self, cost: str) -> tuple[dict[str, Spread], dict[str, Spread]]:
         """What each method has spent of ``cost`` in all, and the metric then."""
+        return self._finals[cost]
+
+    @cached_property
+    def _finals(self) -> dict[str, tuple[dict[str, Spread], dict[str, Spread]]]:
         name = self.metric.name if self.metric else ""
-        last = {method: [_last(f, name) for f in frames] for method, frames in self.curves.items()}
-        spent = {method: Spread.of(_spent(f, cost) for f in frames) for method, frames in self.curves.items()}
-        return spent, {method: Spread.of(values) for method, values in last.items()}
+        last = {method: Spread.of(_last(f, name) for f in frames) for method, frames in self.curves.items()}
+        return {
+            cost: ({method: Spread.of(_spent(f, cost) for f in frames) for method, frames in self.curves.items()}, last)
+            for cost in COSTS.values()
+        }
 
     @cached_property
     def places(self) -> dict[str, dict[str, Place]]:
@@ -155,17 +161,19 @@ class EqualCost:
         assert self.metric is not None
         say = human_bytes if cost == "bytes_sent" else human_seconds
         spent, final = self.final(cost)
-        table = self.table[self.table["cost"] == cost]
+        told: dict[str, list[str]] = {}
+        for row in self.table[self.table["cost"] == cost].to_dict("records"):
+            told.setdefault(row["method"], []).append(self._cell(row))
         at = [f"at {say(budget)}" for budget in self.budgets[cost]]
         rows = []
         for method, place in self.places[cost].items():
-            cells = [self._cell(row) for _, row in table[table["method"] == method].iterrows()]
+            cells = told.get(method, [])
             ends = [self.metric.plus_minus(final[method].mean, final[method].std)] if final[method].count else ["-"]
             ends.append(say(spent[method].mean, spent[method].std) if final[method].count else "-")
             rows.append([method, self.statuses.get(method, "-"), *cells, *ends, _beside(place)])
         return ["method", "runs", *at, "at its end", "spent in all", "on the front"], rows
 
-    def _cell(self, row: pd.Series) -> str:
+    def _cell(self, row: Mapping[Hashable, Any]) -> str:
         assert self.metric is not None
         if not row["count"] or math.isnan(row["mean"]):
             return "-"

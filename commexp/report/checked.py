@@ -69,12 +69,18 @@ class ReadRun(Run):
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """With the bits per worker, where traffic.csv tells them."""
-        kept = super().metrics.rename(columns=printable)
-        return kept.assign(**self._bits(kept["round"])) if "round" in kept else kept
+        return self._rows.assign(**{name: bits[:-1] for name, bits in self._bits.items()})
 
-    def _bits(self, rounds: Any) -> dict[str, np.ndarray]:
-        """See bits_per_worker; nothing where a file cannot be read, which ``problem`` names."""
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
+        return super().metrics.rename(columns=printable)
+
+    @cached_property
+    def _bits(self) -> dict[str, np.ndarray]:
+        """See bits_per_worker: up to each row of metrics.csv, and of all rounds; nothing where a file cannot be read,
+        which ``problem`` names."""
         try:
+            rounds = [*self._rows["round"], math.inf]
             found = bits_per_worker(self.traffic, int(self.config["workers"]), rounds)
         except (OSError, ValueError, LookupError, TypeError, ArithmeticError):
             return {}
@@ -89,7 +95,7 @@ class ReadRun(Run):
         """With the bits per worker of all rounds. Of a run that has not ended, from what it has evaluated so far."""
         if os.path.lexists(self.folder / "summary.json") or self.metrics.empty:
             ended: dict[str, Any] = _shown(super().summary)
-            return {**ended, **{name: float(bits[0]) for name, bits in self._bits([math.inf]).items()}}
+            return {**ended, **{name: float(bits[-1]) for name, bits in self._bits.items()}}
         return {
             "parameters": self.meta.get("parameters", math.nan),
             **{str(column): value for column, value in self.metrics.iloc[-1].items()},

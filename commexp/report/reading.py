@@ -11,12 +11,10 @@ from typing import Any
 
 from commexp.files import printable
 from commexp.report.aggregate import Job, read_jobs
+from commexp.report.catalogue import BEGUN, DEPTH, MOST
 from commexp.report.checked import LeftOut, ReadRun
 
-BEGUN = ("config.yaml", "meta.json", "metrics.csv")  # a folder with one of them is a run
-MOST = 10_000  # folders without a run in which runs are looked for
 MOST_RUNS = 2000  # that are read
-DEPTH = 32  # folders within each other
 SOON, OFTEN = 1.0, 5.0  # seconds after which the user is told what is being done, and between two such lines
 
 

@@ -53,7 +53,8 @@ Runs = Mapping[str, Sequence[Priced]]
 def crossing(bandwidths: Sequence[float], method: Sequence[float], baseline: Sequence[float]) -> float | None:
     """The bandwidth below which the method takes less time than the baseline, between two of those given on a log
     scale; 0 where it never does, None where it always does."""
-    gain = np.log(np.array(baseline)) - np.log(np.array(method))
+    with np.errstate(invalid="ignore"):  # inf - inf where neither reaches the target
+        gain = np.log(np.array(baseline)) - np.log(np.array(method))
     if not np.isfinite(gain).all():
         return 0.0 if not math.isfinite(method[0]) else None
     if (gain > 0).all():
@@ -250,7 +251,7 @@ def _draw_goals(
         axis.plot(bandwidths, times.mean(axis=0), **look.line)
         if len(times) > 1:
             low, high = band(times.T, kind)
-            low = np.where(low > 0.1 * times.min(axis=0), low, 0.0)  # see draw_line
+            low = np.maximum(low, 0.1 * times.min(axis=0))  # which a logarithmic axis has room for
             axis.fill_between(bandwidths, low, high, color=look.colour, alpha=0.15, linewidth=0)
     if len(times) == len(runs):
         return name

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from commexp.metrics import human_bits, human_bytes
+from commexp.report.palette import with_palette
 from commexp.run_folder import FORMATS, write_atomic
 
 # Okabe and Ito, Color Universal Design, 2008; without its yellow, which is too pale for thin lines
@@ -115,7 +116,7 @@ def save(made: Figure, path: Path) -> list[Path]:
         drawn = io.BytesIO()
         made.savefig(drawn, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
         target = path.with_suffix(f".{kind}")
-        write_atomic(target, drawn.getvalue())
+        write_atomic(target, with_palette(drawn.getvalue()) if kind == "png" else drawn.getvalue())
         written.append(target)
     return written
 

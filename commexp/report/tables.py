@@ -26,8 +26,9 @@ def phase_seconds(run: Run) -> dict[str, float]:
     traffic = run.traffic
     if traffic.empty or "compute_seconds" not in traffic:
         return {}
-    rounds = {phase: traffic[f"{phase}_seconds"].groupby(traffic["round"]).sum() for phase in PHASES}
-    return {phase: float(each.iloc[left_out(len(each)) :].median()) for phase, each in rounds.items()}
+    rounds = traffic.groupby("round")[[f"{phase}_seconds" for phase in PHASES]].sum()
+    medians = rounds.iloc[left_out(len(rounds)) :].median()
+    return {phase: float(medians[f"{phase}_seconds"]) for phase in PHASES}
 
 
 DENSE = "dense"  # what figures and tables call compress=none

@@ -39,8 +39,9 @@ class Target:
         column = self.column(metrics)
         if column is None:
             return None
-        rows = metrics[metrics[column] <= self.value if self.is_loss else metrics[column] >= self.value]
-        return None if rows.empty else rows.iloc[0]
+        values = metrics[column].to_numpy()
+        reached = (values <= self.value if self.is_loss else values >= self.value).nonzero()[0]
+        return metrics.iloc[int(reached[0])] if len(reached) else None
 
     def __str__(self) -> str:
         return f"loss {self.value:.4g}" if self.is_loss else f"{self.value:.4g} accuracy"

@@ -10,7 +10,7 @@ from subprocess import PIPE
 import warm
 from conftest import environment
 from launch.processes import free_port, wait_for
-from launch.test_splits import ANY_ORDER, DIGITS, EXACT, LINEAR, WALKER, assert_close, tables
+from launch.test_splits import ANY_ORDER, DIGITS, EXACT, FEW, LINEAR, WALKER, assert_close, tables
 from registry import plan
 
 from commexp.config.plan import Plan
@@ -26,9 +26,9 @@ ISLANDS = [
     ["algo=lsgd", *TWO],  # broadcasts, gathers
 ]
 SHARED = [  # two workers of two processes each
-    ["algo=sgd", "compress=topk", "clip=0.5", *DIGITS, "workers=2"],
-    ["algo=choco", "compress=topk", "topology=complete", *DIGITS, "workers=2"],
-    ["algo=dppf", "algo.tau=2", *DIGITS, "workers=2"],
+    ["algo=sgd", "compress=topk", "clip=0.5", *DIGITS, *FEW, "workers=2"],
+    ["algo=choco", "compress=topk", "topology=complete", *DIGITS, *FEW, "workers=2"],
+    ["algo=dppf", "algo.tau=2", *DIGITS, *FEW, "workers=2"],
 ]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import math
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ import pytest
 from report.folders import make
 
 from commexp.cli.report import compare, main
+from commexp.report.bands import BANDS, band
 from commexp.report.comparison import Comparison, as_latex
 from commexp.report.findings import Finding, Section, findings_page
 from commexp.report.page import write_page
 from commexp.report.page.embed import embedded
+from commexp.report.page.tables import command_of
 from commexp.report.reading import LeftOut, read_runs
 from commexp.report.thin import WHOLE, thinned
 from commexp.run_folder import Run
@@ -241,6 +245,23 @@ def test_papers_get_tables_and_figures(report: Path) -> None:
     assert as_latex(Comparison([])) == ""
 
 
+def test_a_job_of_a_sweep_has_a_command_of_its_own(tmp_path: Path) -> None:
+    words = ["algo=topk", "+name=two words"]
+    all_jobs = "commexp -m algo=topk,sgd '+name=two words'"
+    make(tmp_path / "a", 0, 0.1, command=all_jobs, overrides=words)
+    make(tmp_path / "b", 0, 0.1, command=all_jobs)
+    make(tmp_path / "c", 0, 0.1, command="python mine.py", overrides=words)
+    runs = {run.folder.name: run for run in read_runs([tmp_path])[0]}
+    assert command_of(runs["a"]) == "commexp algo=topk '+name=two words'"
+    assert command_of(runs["b"]) == all_jobs, "from before meta.json had them"
+    assert command_of(runs["c"]) == "python mine.py"
+
+
+def test_what_a_run_was_composed_of_is_kept(run: Callable[..., Run]) -> None:
+    made = run("dataset=linreg", "dataset.dim=4", "dataset.samples=4", "workers=2", "rounds=1")
+    assert made.meta["overrides"][:3] == ["dataset=linreg", "dataset.dim=4", "dataset.samples=4"]
+
+
 def test_more_methods_than_lines_can_tell_apart_get_no_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -364,6 +385,56 @@ def test_a_method_is_switched_off_and_on(browser: Any) -> None:
     assert drawn(browser) == {0, 1, 2}
 
 
+def test_no_button_sends_anything_away_and_none_covers_the_curves(browser: Any) -> None:
+    titles = browser.locator("#plot .modebar-btn").evaluate_all("all => all.map(b => b.dataset.title)")
+    assert titles == ["Download plot", "Zoom", "Pan", "Reset axes"]
+    below = browser.evaluate("document.querySelector('#plot .modebar').getBoundingClientRect().bottom")
+    above = browser.evaluate("document.querySelector('#plot .nsewdrag').getBoundingClientRect().top")
+    assert below <= above
+
+
+def test_controls_are_called_as_in_tables_and_figures(browser: Any) -> None:
+    said = browser.locator("#axes").text_content()
+    assert "x axis" in said
+    assert "y axis" in said
+    offered = browser.locator("#lines option").all_text_contents()
+    assert offered == [*BANDS.values(), "every run"]
+    assert browser.locator("#bands").text_content() == "bands: mean ± standard deviation over 2 seeds"
+
+
+def downloaded(browser: Any, selector: str) -> list[dict[str, str]]:
+    with browser.expect_download() as waiting:
+        browser.click(selector)
+    return [*csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8")))]
+
+
+@pytest.mark.parametrize("kind", BANDS)
+def test_curves_can_be_taken_along(kind: str, browser: Any, zoo: Path) -> None:
+    """As CSV: the mean and the band, in the units of metrics.csv."""
+    browser.select_option("#lines", kind)
+    rows = [row for row in downloaded(browser, "#csv") if row["method"] == "topk k=0.01"]
+    browser.select_option("#lines", "std")
+    each = np.stack([Run(zoo / f"small-{seed}").metrics["test_accuracy"] for seed in (0, 1)], axis=1)
+    low, high = band(each, kind)
+    for column, values in (("", each.mean(axis=1)), ("_low", low), ("_high", high)):
+        np.testing.assert_allclose([float(row[f"test_accuracy{column}"]) for row in rows], values, rtol=1e-5)
+    assert [row["seeds"] for row in rows] == ["0, 1"] * 30
+    sent = Run(zoo / "small-0").metrics["bytes_sent"]
+    assert [float(row["bytes_sent"]) for row in rows] == pytest.approx(list(sent))
+
+
+def test_so_can_tables_and_commands(browser: Any) -> None:
+    rows = downloaded(browser, "button.csv[data-table=runs]")
+    assert len(rows) == 8
+    assert {row["run"]: float(row["sent"] or "nan") for row in rows if row["sent"] != "-"}["large"] == 2900000
+    assert {row["note"] for row in rows} >= {f"RuntimeError: {NASTY}"}
+    commands = downloaded(browser, "button.csv[data-table=made]")
+    assert {row["command"] for row in commands} == {"commexp a=b"}
+    browser.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    browser.locator("button.copy").first.click()
+    assert browser.evaluate("navigator.clipboard.readText()") == "commexp a=b"
+
+
 def test_axes_change(browser: Any) -> None:
     assert browser.locator("#plot .xtitle").text_content() == "bytes sent, all workers"
     browser.select_option("#x", "sim_seconds")
@@ -371,6 +442,7 @@ def test_axes_change(browser: Any) -> None:
     assert any(text.endswith(" s") for text in browser.locator("#plot .xtick text").all_text_contents())
     browser.select_option("#y", "train_loss")
     assert browser.locator("#plot .ytitle").text_content() == "train loss"
+    assert browser.locator("#logy").is_checked(), "as in the figures"
     before = browser.locator("#plot .ytick text").all_text_contents()
     browser.click("#logy")
     assert browser.locator("#plot .ytick text").all_text_contents() != before
@@ -383,7 +455,7 @@ def test_axes_change(browser: Any) -> None:
 def test_every_run_is_a_line_if_asked_for(browser: Any) -> None:
     browser.select_option("#lines", "each")
     assert browser.locator("#plot .scatterlayer .trace").count() == 5
-    browser.select_option("#lines", "mean")
+    browser.select_option("#lines", "range")
     assert browser.locator("#plot .scatterlayer .trace").count() == 4, "three lines and the range of one"
 
 
@@ -446,6 +518,25 @@ def test_plots_follow_dark_and_print(browser: Any) -> None:
     assert browser.evaluate("document.querySelector('details').open")
     browser.evaluate("dispatchEvent(new Event('afterprint'))")
     assert browser.evaluate(colour) != light
+
+
+def test_columns_out_of_sight_are_announced(browser: Any) -> None:
+    def beyond() -> list[bool]:
+        wider = "all => all.map((b) => b.scrollLeft + b.clientWidth < b.scrollWidth - 2)"
+        return browser.locator(".scroll").evaluate_all(wider)  # type: ignore[no-any-return]
+
+    seen = []
+    for width in (1440, 1024):
+        browser.set_viewport_size({"width": width, "height": 900})
+        said = "[...document.querySelectorAll('.hidden-columns')].map((hint) => !hint.hidden)"
+        until(browser, f"JSON.stringify({said}) === {json.dumps(json.dumps(beyond(), separators=(',', ':')))}")
+        seen += beyond()
+    assert True in seen
+    assert False in seen
+    last = seen[len(seen) // 2 :].index(True)
+    box = browser.locator(".scroll").nth(last)
+    box.evaluate("b => { b.scrollLeft = b.scrollWidth; }")
+    until(browser, f"document.querySelectorAll('.hidden-columns')[{last}].hidden")
 
 
 def test_a_phone_scrolls_down_only(browser: Any) -> None:

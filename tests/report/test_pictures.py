@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Callable
@@ -11,10 +12,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from commexp.report.finish import FIGURES, finish, where_to_look
 from commexp.report.gantt import draw_gantt
 from commexp.report.landscape import _levels, draw_line, draw_plane
+from commexp.report.palette import with_palette
 from commexp.report.partition import draw_partition
 from commexp.run_folder import Run
 
@@ -239,3 +242,27 @@ def test_finish_draws_what_is_there_once(tmp_path: Path, monkeypatch: pytest.Mon
     os.utime(run.folder / "plane_models.csv", (newer, newer))
     finish(run)
     assert {name for name, when in drawn().items() if when != before[name]} == {"plane"}
+
+
+def test_a_picture_keeps_its_frequent_colours_and_takes_less() -> None:
+    """Lines have the colours that they were given; a map of more colours stays as it is."""
+    figure = Figure(figsize=(6, 4), dpi=160)
+    axes = figure.subplots()
+    for number, colour in enumerate(("#0072B2", "#D55E00", "#009E73")):
+        axes.plot([0, 1, 2], [number, number + 2, number], color=colour, label=colour)
+    axes.legend()
+    drawn, mapped = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    small = with_palette(drawn.getvalue())
+    assert len(small) < len(drawn.getvalue()) / 2
+    before, after = (Image.open(io.BytesIO(png)) for png in (drawn.getvalue(), small))
+    assert after.size == before.size
+    assert after.info["dpi"] == before.info["dpi"]
+    ours, theirs = (np.asarray(picture.convert("RGB")).astype(int) for picture in (after, before))
+    for colour in ("#0072B2", "#D55E00", "#009E73", "#FFFFFF", "#000000"):
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert ((ours == rgb).all(2) >= (theirs == rgb).all(2)).all()
+    assert (abs(ours - theirs).max(2) > 8).mean() < 0.005
+    colours = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(mapped, "png")
+    assert with_palette(mapped.getvalue()) == mapped.getvalue()

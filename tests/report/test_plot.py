@@ -128,6 +128,10 @@ def test_one_command_makes_a_papers_figure(
         (["--style", "nice"], "--style=nice: no such style; give one of paper, report, slides"),
         (["--order", "nobody"], "--order=nobody: no such method; give one of dense k=0.02, topk k=0.04"),
         (["--label", "nobody=A"], "--label=nobody: no such method; give one of dense k=0.02, topk k=0.04"),
+        (
+            ["--y", "train_loss", "--replay", "network=mobile"],
+            "--replay network=mobile: draws its own figures; leave --y",
+        ),
         (["--label", "A"], "--label=A: no new name of a method; give sgd-topk=Top-k"),
     ],
 )

@@ -23,7 +23,7 @@ class AsyncPS(Asynchronous):
 
     w_n = x_0 at first. A worker that is lost (ours): x is the mean of the others, their weights scaled to 1, for a w_n
     that stood still would draw x to itself as steps decrease; one that comes back begins with w_n = x.
-    ``disagreement``: max_n ||w_n - x||. The fields: see Asynchronous.
+    ``disagreement``: max_n ||w_n - x||. ``aggregation``: latest or pairwise. The fields: see Asynchronous.
     Source: Joshi, Iutzeler and Amini, arXiv 1705.07751. Raises ValueError for another ``aggregation``.
     """
 

@@ -29,8 +29,8 @@ class Asynchronous(Algorithm):
 
     ``solver``: what a step of a worker is, see solver.py. Its rate is lr / (1 + decay c/N), c the messages that the
     server had had when it sent x_n: one clock for all, because workers whose rates differ pull x towards their own
-    optimum. ``iterations``: p, steps between two messages; or as many as fit into ``slice`` seconds of computing at
-    the worker's speed. ``shares``: pi_n, 1/N each (equal) or by the workers' samples.
+    optimum. ``iterations``: p, steps between two messages. ``slice``: seconds of computing; in place of p, as many
+    steps as fit into them at the worker's speed. ``shares``: pi_n, 1/N each (equal) or by the workers' samples.
     Diagnostics: ``calls``, messages to the server; ``staleness``, its mean: updates of x between the moment at which
     worker n was sent x_n and its next message; ``disagreement``: see the methods. Raises ValueError for values out of
     range.

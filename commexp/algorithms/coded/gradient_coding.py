@@ -16,8 +16,8 @@ from commexp.allocations import scaled
 class GradientCoding(CodedMethod):
     """d_k workers hold subset k; each worker fails to answer with probability p. Every round:
 
-        l_n = sum_{k held by n} grad f_k(x) / (d_k (1 - p)) g   = (1/M) sum_{n answers} C(l_n)                        E
-        g = grad F for an unbiased C; no step without answers
+        l_n = sum_{k held by n} grad f_k(x) / (d_k (1 - p))
+        g   = (1/M) sum_{n answers} C(l_n)              E g = grad F for an unbiased C; no step without answers
 
     C = ``onebit``: 1-bit gradient coding (Li and Skoglund, arXiv 2403.14716); C = ``none``: stochastic gradient coding
     (Bitar, Wootters and El Rouayheb, arXiv 1905.05383). Other compressors work as well. ``p``: null means the share of

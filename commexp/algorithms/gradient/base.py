@@ -27,7 +27,8 @@ class Schedule:
         step        gamma^(number of milestones m with t >= m T)
         cosine      final + (1 - final) (1 + cos(pi (t - warmup) / (T - warmup))) / 2
 
-    ``kind``: constant, step or cosine. ``milestones``: fractions of T. ``final``: the factor at which cosine ends.
+    ``kind``: constant, step or cosine. ``warmup``: local steps. ``milestones``: fractions of T. ``gamma``: the factor
+    at each milestone. ``final``: the factor at which cosine ends.
     Raises ValueError for a value out of range.
     """
 

@@ -22,14 +22,14 @@ ROOT = "data"  # the folder of published files
 class LibSVM(Dataset):
     """Sparse feature vectors and classes from a file in LIBSVM format, plain, .gz, .xz, .zip or .bz2.
 
-    ``path``, ``test_path``: the files; without a test file, a share ``test`` of the first is held out, stratified by
-    class and the same for every seed. ``name``: in place of the path, a published set: a9a, epsilon, gisette, ijcnn1,
-    mushrooms, news20, phishing, rcv1, real-sim or w8a, see libsvm_sets.py; with its own test file, if it has one and
-    test_path is null. ``root``: the folder to which the paths are relative, null for the working directory; and in
-    which published files lie, null for data. ``features``: J, the number of features; null for the largest index in the
-    files. ``zero_based``: whether indices start at 0. ``validation``: a number of training samples that are not trained
-    on and replace the test set, so that tuning does not use it. ``digest``: the first 16 hex digits of blake2b over the
-    blake2b sums of the files, which identifies their content; filled in if they can be read.
+    ``path``, ``test_path``: the files. ``test``: without a test file, this share of the first is held out, stratified
+    by class and the same for every seed. ``name``: in place of the path, a published set: a9a, epsilon, gisette,
+    ijcnn1, mushrooms, news20, phishing, rcv1, real-sim or w8a, see libsvm_sets.py; with its own test file, if it has
+    one and test_path is null. ``root``: the folder to which the paths are relative, null for the working directory; and
+    in which published files lie, null for data. ``features``: J, the number of features; null for the largest index in
+    the files. ``zero_based``: whether indices start at 0. ``validation``: a number of training samples that are not
+    trained on and replace the test set, so that tuning does not use it. ``digest``: the first 16 hex digits of blake2b
+    over the blake2b sums of the files, which identifies their content; filled in if they can be read.
 
     Two labels may be any numbers; more than two must be integers, at most 1,000. In ascending order they become 0, 1,
     .... Raises ValueError for other labels, for malformed lines, and for a wrong digest; FileNotFoundError for a

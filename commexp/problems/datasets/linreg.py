@@ -20,6 +20,8 @@ class LinReg(Dataset):
         y_n = X_n t_n + N(0, noise_variance)
 
     so that the Hessian of F has eigenvalues from about 2 down to 2/condition. ``dim``: J. ``samples``: D per worker.
+    ``own_variance``: of each worker's own part of t_n. ``common_variance``: of c, the part that all have.
+    ``condition``: of the features' covariance. ``shift_variance``, ``noise_variance``: see the formulas.
     With the defaults (no c, condition 1): Bereyhi et al., arXiv 2501.05633, section on linear regression; the other
     options are ours. Raises ValueError for sizes below 1, negative variances, or a condition below 1.
     """

@@ -36,11 +36,18 @@ function unitOf(key, values) {
   return TIMES.find(([, , below]) => most < below);
 }
 
+// 500 kB for 500kB, and for 500k, which plotly writes between powers of ten.
+function spaced(unit) {
+  const counts = [1, 10, 100].flatMap((n) => [1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 7.5, 8, 9].map((digit) => n * digit));
+  const texts = ["", "k", "M", "G", "T"].flatMap((prefix) => counts.map((n) => [`${n}${prefix}`, `${n} ${prefix}${unit}`]));
+  return Object.fromEntries(texts.flatMap(([short, long]) => [[short, long], [`${short}${unit}`, long]]));
+}
+
 // How an axis and its values are written, by the kind of its column.
 function scale(key, unit) {
   const kind = data.scales[key];
-  if (kind === "bytes") return { tickformat: "~s", ticksuffix: "B", hoverformat: ".3~s" };
-  if (kind === "bits") return { tickformat: "~s", ticksuffix: "bit", hoverformat: ".3~s" };
+  if (kind === "bytes") return { tickformat: "~s", ticksuffix: "B", hoverformat: ".3~s", labelalias: spaced("B") };
+  if (kind === "bits") return { tickformat: "~s", ticksuffix: "bit", hoverformat: ".3~s", labelalias: spaced("bit") };
   if (kind === "percent") return { tickformat: ".4~%", hoverformat: ".2%" };
   if (unit) return { tickformat: "~g", ticksuffix: text(` ${unit}`), hoverformat: ".4~g" };
   return { tickformat: "~g", hoverformat: ".5~g", ...(data.x.some(([x]) => x === key) && { tickformat: "~s" }) };
@@ -132,7 +139,7 @@ function axis(id, made, unit) {
   };
 }
 
-function draw(width) {
+function draw(width, height) {
   if (!data.first) return;
   const [x, y, kind] = ["x", "y", "lines"].map((id) => byId(id).value);
   const drawn = chosen();
@@ -144,7 +151,7 @@ function draw(width) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: color("--soft") },
     hoverlabel: hoverLabel(),
-    margin: { l: 56, r: 12, t: touch ? 12 : 34, b: 46 }, dragmode: touch ? false : "zoom", width,
+    margin: { l: 56, r: 12, t: touch ? 12 : 34, b: 46 }, dragmode: touch ? false : "zoom", width, height,
     modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--soft"), activecolor: color("--accent") },
   };
   const image = { format: "svg", filename: `${y}-${x}` };
@@ -253,7 +260,7 @@ if (data.first) {
 addEventListener("beforeprint", () => {
   document.querySelectorAll("details").forEach((d) => { d.open = true; });
   document.documentElement.classList.add("printing"); // the light colours
-  draw(720);
+  draw(720, 368);
 });
 addEventListener("afterprint", () => {
   document.documentElement.classList.remove("printing");
