@@ -9,9 +9,10 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -160,11 +161,20 @@ def provenance(setup: ExperimentSetup) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": package_versions(),
         "commexp": __version__,
         "results": RESULTS,
         "git_commit": git_commit(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Of the PACKAGES that are installed."""
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def now() -> str:

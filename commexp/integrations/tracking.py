@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from commexp.ranks import Sweep
-from commexp.report.finish import draw
 from commexp.run_folder import Run
 
 log = logging.getLogger("commexp")
@@ -73,8 +72,12 @@ class Trackers:
         self._told.clear()
 
     def _figures(self) -> list[Path]:
+        if not self._told:
+            return []
+        from commexp.report.finish import draw  # pandas, which no process needs that trains
+
         try:
-            return draw(self._run) if self._told else []
+            return draw(self._run)
         except Exception as error:  # that is told again when the run is shown
             log.warning("no pictures for the trackers: %s", error)
             return []
