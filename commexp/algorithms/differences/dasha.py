@@ -57,7 +57,7 @@ class DASHA(DifferenceMethod):
         self.g = torch.zeros_like(self.x)
         self.g_n = self.x.new_zeros(len(self.weights), len(self.x))
         self.h_n = torch.zeros_like(self.g_n)
-        self.previous = None if context.drawn is None else self.x
+        self.previous = self.x  # of use where a share of the workers takes part
         self.momentum = self.a or 1 / (2 * self.variance + 1)
 
     def sends_whole(self, t: int) -> bool:
@@ -70,14 +70,13 @@ class DASHA(DifferenceMethod):
             return self.g
         sent = self.exchange(t, lambda rows: self.differences(t, rows))
         self.g_n, self.g = self.g_n + sent.own, self.g + sent.mean
-        if self.previous is not None:
-            self.previous = self.x
+        self.previous = self.x
         return self.g
 
     def differences(self, t: int, rows: Rows) -> Tensor:
         """k_n - a (g_n - h_n) of the workers ``rows`` here, [rows, J]; their h_n follow."""
         g_n, h_n = self.g_n[rows], self.h_n[rows]
-        if self.previous is None:
+        if self.context.drawn is None:
             gradients = self.evaluated(t, rows)
             moved, self.h_n = gradients - h_n, gradients.clone()
         else:
@@ -89,7 +88,6 @@ class DASHA(DifferenceMethod):
 
     @property
     def known(self) -> Tensor:
-        assert self.previous is not None
         return torch.cat([self.x, self.previous])
 
     @known.setter
