@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -51,8 +52,13 @@ def placed(x: Tensor) -> Tensor:
 
 def normal(seed: int, workers: int, dim: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal numbers [W, J]."""
-    draws = torch.randn(workers, dim, generator=generator(seed, "check", workers, dim), dtype=torch.float64)
-    return placed(draws.to(dtype))
+    return placed(_drawn(seed, workers, dim).to(dtype, copy=True))
+
+
+@lru_cache(50)
+def _drawn(seed: int, workers: int, dim: int) -> Tensor:
+    """Once for all checks and types."""
+    return torch.randn(workers, dim, generator=generator(seed, "check", workers, dim), dtype=torch.float64)
 
 
 def odd_inputs() -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+import warm
 from conftest import environment
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -60,8 +61,10 @@ def picture() -> dict[str, Any]:
 @pytest.fixture(scope="module", autouse=True)
 def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What merely importing leaves behind is not looked at."""
-    commexp.run(*NETWORK, f"outputs={tmp_path_factory.mktemp('first')}")
-    commexp.run(*TINY, f"outputs={tmp_path_factory.mktemp('first')}")
+    commexp.run(*NETWORK, f"outputs={tmp_path_factory.mktemp('first')}")  # with its pictures
+    with pytest.MonkeyPatch.context() as patch:
+        warm.draw_nothing(patch.setattr)
+        commexp.run(*TINY, f"outputs={tmp_path_factory.mktemp('first')}")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,9 @@ SURROUNDINGS: dict[str, Callable[[], Any]] = {
 
 @pytest.fixture(scope="module")
 def undisturbed_losses(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    return losses(commexp.run(*NETWORK, f"outputs={tmp_path_factory.mktemp('alone')}"))
+    with pytest.MonkeyPatch.context() as patch:
+        warm.draw_nothing(patch.setattr)
+        return losses(commexp.run(*NETWORK, f"outputs={tmp_path_factory.mktemp('alone')}"))
 
 
 def losses(run: Run) -> list[float]:
