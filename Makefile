@@ -31,7 +31,7 @@ demo: $(SETUP)  ## install, run the main experiment, print the paths of its tabl
 
 # where bytecode may not be written, every process that a test starts would compile all modules: a second each
 test: $(SETUP)  ## install if necessary, run the tests
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(SETUP)  ## run ruff and mypy
 	$(BIN)/ruff check .
@@ -80,7 +80,7 @@ test-floors:  ## run the tests with the oldest dependencies that pyproject.toml 
 	.venv-floors/bin/pip install --quiet --upgrade pip tomli
 	.venv-floors/bin/python scripts/floors.py > .venv-floors/floors.txt
 	.venv-floors/bin/pip install --quiet -c .venv-floors/floors.txt -e '.[dev]'
-	.venv-floors/bin/python -m pytest -n 3 --dist worksteal
+	.venv-floors/bin/python -m pytest -n 2 --dist worksteal
 
 clean:  ## remove the environments and caches, not the results
 	rm -rf .venv .venv-floors .pytest_cache .mypy_cache .ruff_cache *.egg-info
