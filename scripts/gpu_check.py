@@ -63,7 +63,6 @@ FASHION = (
     "dataset=fashion_mnist",
     "dataset.augment.crop=2",
     "dataset.augment.flip=true",
-    "workers=4",
     "speed.amp=true",
 )
 IMAGES = {"dense": ("algo=sgd",), "LocalSGD": ("algo=localsgd", "algo.tau=8"), "DPPF": ("algo=dppf", "algo.tau=8")}
@@ -362,7 +361,7 @@ class Checks:
         if model.startswith("gpt"):
             path = self.scratch / "text.txt"
             path.write_bytes(bytes(torch.randint(32, 127, (200_000,)).tolist()))
-            words += ["dataset=text", f"model={model}", f"dataset.path={path}", "dataset.block=256"]
+            words += ["dataset=text", f"dataset.path={path}", "dataset.block=256"]
         else:
             images = torch.randn(256, 3, 32, 32), torch.arange(256) % 10
             handed = {"train": images, "test": images}
